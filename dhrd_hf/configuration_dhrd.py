@@ -1,0 +1,183 @@
+"""Configuration of a dual-head model: the language model's own config, and what the two heads add to it.
+
+This file can be shipped with a checkpoint as its remote code, so it imports nothing of this package.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+# Raised by one whenever a checkpoint written today could be misread by the code of yesterday.
+FORMAT_VERSION = 1
+
+CLASSIFIER_HEADS = ("linear",)
+
+
+def _delegated(name: str) -> property:
+    """A property that reads and writes `name` on the text config of the backbone, as a stock model's config would."""
+
+    def fget(self: DHRDConfig) -> Any:
+        return getattr(self.get_text_config(), name, None)
+
+    def fset(self: DHRDConfig, value: Any) -> None:
+        setattr(self.get_text_config(), name, value)
+
+    return property(fget, fset, doc=f"`{name}` of the backbone's text config.")
+
+
+class DHRDConfig(PreTrainedConfig):
+    r"""Configuration of [`DHRDForDualHeadClassification`]: a decoder-only LM, a classification head and their objective.
+
+    Token ids (`pad_token_id`, `bos_token_id`, `eos_token_id`), `vocab_size`, `hidden_size` and `tie_word_embeddings`
+    are read from, and written to, the config of the language model: they exist once.
+
+    Example:
+
+    ```python
+    >>> from transformers import LlamaConfig
+    >>> from dhrd_hf import DHRDConfig
+
+    >>> backbone = LlamaConfig(vocab_size=128, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, pad_token_id=0)
+    >>> config = DHRDConfig(backbone_config=backbone, id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1})
+    >>> config.model_type, config.num_labels, config.pad_token_id
+    ('dhrd', 2, 0)
+
+    ```
+
+    Args:
+        backbone_config (`PreTrainedConfig` or `dict`):
+            Config of the decoder-only language model.
+        classifier_head (`str`, *optional*, defaults to `"linear"`):
+            `"linear"`: one bias-free layer, exactly the head of transformers' decoder classifiers, so it exports to
+            one of them.
+        alpha (`float`, *optional*, defaults to 1.0):
+            Weight of the reasoning loss, `>= 0`. At 0 the reasoning head never runs: the pooled baseline.
+        beta (`float`, *optional*, defaults to 1.0):
+            Weight of the classification loss, `>= 0`.
+        class_weights (`list[float]` of length `num_labels`, *optional*):
+            Weight of each class in the classification loss, as `torch.nn.CrossEntropyLoss(weight=...)` (single label)
+            or `torch.nn.BCEWithLogitsLoss(pos_weight=...)` (multi label).
+        label_smoothing (`float`, *optional*, defaults to 0.0):
+            Label smoothing of the single-label classification loss, in `[0, 1)`. The reasoning loss is never smoothed.
+        prompt_template (`str`, *optional*):
+            The template over a row's columns that made the classifier's input, for whoever serves the model.
+        max_input_length (`int`, *optional*):
+            Number of tokens to which the classifier's input was cut in training.
+        format_version (`int`, *optional*):
+            Version of the checkpoint format; set when saving.
+        kwargs (*optional*):
+            What `PreTrainedConfig` takes: `num_labels`, `id2label`, `label2id`, `problem_type`, ...
+
+    Raises:
+        ValueError: if a value is out of its range, the labels disagree with each other, or the checkpoint was written
+            by a newer version of this package.
+
+    Source: Xu et al. 2025, arXiv 2509.21487, section 3 (heads) and eqs. 2-4 (alpha, beta).
+    """
+
+    model_type = "dhrd"
+    sub_configs = {"backbone_config": AutoConfig}
+    keys_to_ignore_at_inference = [
+        "classification_loss",
+        "reasoning_loss",
+        "reasoning_logits",
+        "past_key_values",
+        "hidden_states",
+        "attentions",
+    ]
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    classifier_head: str = "linear"
+    alpha: float = 1.0
+    beta: float = 1.0
+    class_weights: list[float] | None = None
+    label_smoothing: float = 0.0
+    prompt_template: str | None = None
+    max_input_length: int | None = None
+    format_version: int = FORMAT_VERSION
+
+    pad_token_id = _delegated("pad_token_id")
+    bos_token_id = _delegated("bos_token_id")
+    eos_token_id = _delegated("eos_token_id")
+    vocab_size = _delegated("vocab_size")
+    hidden_size = _delegated("hidden_size")
+    tie_word_embeddings = _delegated("tie_word_embeddings")
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.format_version > FORMAT_VERSION:
+            raise ValueError(
+                f"This checkpoint has format_version {self.format_version}; the installed dhrd_hf reads up to "
+                f"{FORMAT_VERSION}. Update it: pip install --upgrade dhrd-hf"
+            )
+        if isinstance(self.backbone_config, dict):
+            self.backbone_config = _config_from_dict(self.backbone_config)
+        _check_labels(self.id2label, self.label2id, kwargs.get("num_labels"))
+        if self.id2label is not None and self.label2id is None:
+            self.label2id = {name: int(index) for index, name in self.id2label.items()}
+        elif self.label2id is not None and self.id2label is None:
+            self.id2label = {int(index): name for name, index in self.label2id.items()}
+        if self.backbone_config is not None:
+            # The base class sets these on all sub-configs, to None where they are not given: keep a live model's choice.
+            for name in ("attn_implementation", "experts_implementation"):
+                kwargs.setdefault(name, getattr(self.backbone_config, f"_{name}"))
+        super().__post_init__(**kwargs)
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        if self.classifier_head not in CLASSIFIER_HEADS:
+            raise ValueError(f"classifier_head={self.classifier_head!r} is not one of {', '.join(CLASSIFIER_HEADS)}.")
+        for name in ("alpha", "beta"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be 0 or greater.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing} must be in [0, 1).")
+        if self.class_weights is not None:
+            if len(self.class_weights) != self.num_labels:
+                raise ValueError(
+                    f"class_weights has {len(self.class_weights)} values for {self.num_labels} labels; give one a label."
+                )
+            if not all(weight >= 0 for weight in self.class_weights):
+                raise ValueError(f"class_weights={self.class_weights} must all be 0 or greater.")
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The text config of the backbone: where `pad_token_id`, `vocab_size` and the like live.
+
+        Args:
+            decoder (`bool`, *optional*): As in `PreTrainedConfig.get_text_config`.
+            encoder (`bool`, *optional*): As in `PreTrainedConfig.get_text_config`.
+
+        Returns:
+            `PreTrainedConfig`: the backbone's text config, or this config where it has no backbone yet.
+        """
+        backbone = self.__dict__.get("backbone_config")
+        return backbone.get_text_config(decoder=decoder, encoder=encoder) if backbone is not None else self
+
+
+def _config_from_dict(values: dict) -> PreTrainedConfig:
+    model_type = values.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"backbone_config has model_type {model_type!r}, which the installed transformers does not know. "
+            "Update it (pip install --upgrade transformers), or name a model type it has."
+        )
+    return CONFIG_MAPPING[model_type].from_dict(values)
+
+
+def _check_labels(id2label: dict | None, label2id: dict | None, num_labels: int | None) -> None:
+    """Raise where num_labels, id2label and label2id do not describe the same labels."""
+    if id2label is not None:
+        ids = sorted(int(index) for index in id2label)
+        if ids != list(range(len(ids))):
+            raise ValueError(f"id2label has the ids {ids}; expected 0 to {len(ids) - 1}, each once.")
+        if len(set(id2label.values())) != len(id2label):
+            raise ValueError(f"id2label names a label twice: {list(id2label.values())}.")
+    for name, labels in (("id2label", id2label), ("label2id", label2id)):
+        if labels is not None and num_labels is not None and len(labels) != num_labels:
+            raise ValueError(f"num_labels={num_labels}, but {name} has {len(labels)} labels: {labels}. Give one of them.")
+    if id2label is not None and label2id is not None:
+        expected = {name: int(index) for index, name in id2label.items()}
+        given = {name: int(index) for name, index in label2id.items()}
+        if expected != given:
+            raise ValueError(f"label2id={given} is not the inverse of id2label={id2label}.")

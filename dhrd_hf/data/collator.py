@@ -1,0 +1,171 @@
+"""One padded batch out of encoded rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.data.data_collator import pad_without_fast_tokenizer_warning
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The tokenizer's pad token id; where it has none, its eos token becomes the pad token, and a warning says so.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.data import ensure_pad_token
+    >>> model.config.pad_token_id = ensure_pad_token(tokenizer)  # doctest: +SKIP
+
+    ```
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): The tokenizer; changed in place where it has no pad token.
+
+    Returns:
+        `int`: the pad token's id.
+
+    Raises:
+        ValueError: if it has neither a pad nor an eos token.
+    """
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                "The tokenizer has neither a pad nor an eos token. Add one: "
+                "tokenizer.add_special_tokens({'pad_token': '<pad>'}); model.resize_token_embeddings(len(tokenizer))"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+        logger.warning(
+            f"The tokenizer has no pad token: using its eos token {tokenizer.eos_token!r} (id {tokenizer.eos_token_id})."
+        )
+    return tokenizer.pad_token_id
+
+
+def input_only(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """An encoded row without its suffix: x alone, as a deployed classifier sees it.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.data import input_only
+    >>> input_only({"input_ids": [5, 6, 7, 8], "input_length": 2, "reasoning_targets": [5, 6, 7, 8], "labels": 1})
+    {'input_ids': [5, 6], 'labels': 1}
+
+    ```
+
+    Args:
+        feature (`Mapping[str, Any]`): A row as [`DualHeadEncoder`] makes it; one without `input_length` is x already.
+
+    Returns:
+        `dict[str, Any]`: the row, its sequences cut to `input_length`, without `input_length` and `reasoning_targets`.
+    """
+    length = feature.get("input_length")
+    row = {name: value for name, value in feature.items() if name not in ("input_length", "reasoning_targets")}
+    if length is not None:
+        for name in ("input_ids", "attention_mask"):
+            if name in row:
+                row[name] = row[name][: int(length)]
+    return row
+
+
+@dataclass
+class DualHeadCollator:
+    r"""Pad encoded rows to one batch, on the tokenizer's padding side.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf import DualHeadCollator
+    >>> collate = DualHeadCollator(tokenizer)  # doctest: +SKIP
+    >>> batch = collate(  # doctest: +SKIP
+    ...     [
+    ...         {"input_ids": [5, 6, 7], "input_length": 2, "reasoning_targets": [5, 6, 7], "labels": 1},
+    ...         {"input_ids": [8], "input_length": 1, "reasoning_targets": [8], "labels": 0},
+    ...     ]
+    ... )
+    >>> batch  # pad token 0, right padding  # doctest: +SKIP
+    {'input_ids': tensor([[5, 6, 7], [8, 0, 0]]),
+     'attention_mask': tensor([[1, 1, 1], [1, 0, 0]]),
+     'input_length': tensor([2, 1]),
+     'reasoning_targets': tensor([[5, 6, 7], [8, -100, -100]]),
+     'labels': tensor([1, 0])}
+
+    ```
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            Gives pad token and padding side. Without a pad token its eos token becomes one ([`ensure_pad_token`]).
+        pad_to_multiple_of (`int`, *optional*): Pad the length to a multiple of this.
+
+    Returns:
+        `dict[str, Tensor]`: `input_ids`, `attention_mask` `[B, L]`; and where the rows have them `input_length` `[B]`,
+        `reasoning_targets` `[B, L]` (-100 in the padding) and `labels` (`[B]` ids or floats, `[B, K]` floats).
+
+    Raises:
+        ValueError: if there are no rows, a row is empty, or only some rows have a field.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    pad_to_multiple_of: int | None = None
+
+    def __post_init__(self) -> None:
+        ensure_pad_token(self.tokenizer)
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        if not features:
+            raise ValueError("There are no rows to collate.")
+        given = set(features[0])
+        for index, feature in enumerate(features):
+            if set(feature) != given:
+                raise ValueError(f"Rows of one batch differ in their fields: {sorted(given)} and {sorted(feature)}.")
+            _check_row(feature, index)
+        sequences = [{"input_ids": _ids(feature["input_ids"])} for feature in features]
+        if "attention_mask" in given:
+            for sequence, feature in zip(sequences, features, strict=True):
+                sequence["attention_mask"] = _ids(feature["attention_mask"])
+        padded = pad_without_fast_tokenizer_warning(
+            self.tokenizer, sequences, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt"
+        )
+        batch = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
+        if "input_length" in given:
+            batch["input_length"] = torch.tensor([int(feature["input_length"]) for feature in features])
+        if "reasoning_targets" in given:
+            batch["reasoning_targets"] = self._pad_targets(
+                [_ids(feature["reasoning_targets"]) for feature in features], padded["input_ids"].shape[1]
+            )
+        if "labels" in given:
+            batch["labels"] = torch.tensor([_plain(feature["labels"]) for feature in features])
+        return batch
+
+    def _pad_targets(self, rows: list[list[int]], length: int) -> torch.Tensor:
+        targets = torch.full((len(rows), length), -100)  # [B, L]
+        for index, row in enumerate(rows):
+            start = length - len(row) if self.tokenizer.padding_side == "left" else 0
+            targets[index, start : start + len(row)] = torch.tensor(row)
+        return targets
+
+
+def _check_row(feature: Mapping[str, Any], index: int) -> None:
+    length = len(feature["input_ids"])
+    if length == 0:
+        raise ValueError(f"Row {index} of the batch has no tokens.")
+    if "input_length" in feature and not 1 <= int(feature["input_length"]) <= length:
+        raise ValueError(f"Row {index} of the batch: input_length {feature['input_length']} is not in 1 to {length}.")
+    if "reasoning_targets" in feature and len(feature["reasoning_targets"]) != length:
+        raise ValueError(
+            f"Row {index} of the batch has {length} input_ids and {len(feature['reasoning_targets'])} reasoning_targets."
+        )
+
+
+def _ids(values: Any) -> list[int]:
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -1,0 +1,311 @@
+"""Rows to token ids: x tokenised alone, exactly as a deployed classifier would; the suffix's ids appended."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, Suffix, render, template_columns
+from .tables import check_columns
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.get_logger(__name__)
+
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+
+
+@dataclass
+class EncodingCounts:
+    """What an encoder did to the rows it has seen.
+
+    Args:
+        rows (`int`): Rows encoded.
+        without_rationale (`int`): Rows without a rationale, encoded in the label-only form.
+        rationales_cut (`int`): Rows whose rationale was cut, or left out, to fit `max_length`.
+        inputs_cut (`int`): Rows whose x was cut to `max_input_length`.
+    """
+
+    rows: int = 0
+    without_rationale: int = 0
+    rationales_cut: int = 0
+    inputs_cut: int = 0
+
+    def __add__(self, other: EncodingCounts) -> EncodingCounts:
+        return EncodingCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows} rows encoded: {self.without_rationale} without a rationale (label-only form), "
+            f"{self.rationales_cut} rationales cut, {self.inputs_cut} inputs cut"
+        )
+
+
+class DualHeadEncoder:
+    r"""Encode rows of text, label and rationale for a dual-head model: `[x, <REASON>, r, <ANS>, y]` (eq. 1).
+
+    x has the same token ids in training as at inference: it is tokenised alone, with the tokenizer's special tokens,
+    and the ids of the suffix follow. The tokenizer's end-of-sequence token closes the row, so that `generate` stops;
+    the paper does not say whether it has one.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf import DualHeadEncoder
+    >>> encode = DualHeadEncoder(  # doctest: +SKIP
+    ...     tokenizer, label2id={"no": 0, "yes": 1}, prompt="Passage:\n{passage}\nQuestion:\n{question}"
+    ... )
+    >>> train = dataset.map(encode, batched=True, remove_columns=dataset.column_names)  # doctest: +SKIP
+    >>> print(encode.counts)  # doctest: +SKIP
+    1000 rows encoded: 3 without a rationale (label-only form), 0 rationales cut, 0 inputs cut
+
+    ```
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): The model's tokenizer.
+        label2id (`dict[str, int]`): The labels, as `model.config.label2id`.
+        prompt (`str`, *optional*, defaults to `"{text}"`): Template of x over the row's columns.
+        max_length (`int`, *optional*, defaults to 1024): Most tokens of a row. The rationale is cut to fit, the answer
+            never; where not even the answer fits behind x, x is cut.
+        max_input_length (`int`, *optional*): Most tokens of x, cut as the deployed tokenizer cuts it (`truncation=True`).
+            By default `max_length` less the longest answer, so that one number holds for every row and in deployment.
+        suffix (`str`, *optional*, defaults to the paper's): Template with `{rationale}` and then `{label}`.
+        label_column (`str`, *optional*, defaults to `"label"`): Column of the labels: names or ids; lists of them for
+            multi label; numbers for regression.
+        rationale_column (`str`, *optional*, defaults to `"rationale"`): Column of the rationales. A row where it is
+            missing, null or empty becomes the label-only form `[x, <ANS>, y]`.
+        problem_type (`str`, *optional*): As in transformers; by default one label is regression, a list of labels is
+            multi label, anything else single label.
+
+    Returns (of a call with a batch of columns):
+        `dict[str, list]`: `input_ids`, `attention_mask`, `input_length`, `reasoning_targets`, `labels`.
+
+    Raises:
+        ValueError: on labels that are missing or unknown, empty texts, columns that the table lacks or spells in two
+            ways, or lengths that leave no room. The message names the row.
+
+    Source: Xu et al. 2025, arXiv 2509.21487, eq. 1 and appendix E.2.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        label2id: Mapping[str, int],
+        prompt: str = DEFAULT_PROMPT,
+        max_length: int = 1024,
+        max_input_length: int | None = None,
+        *,
+        suffix: str = DEFAULT_SUFFIX,
+        label_column: str = "label",
+        rationale_column: str = "rationale",
+        problem_type: str | None = None,
+    ):
+        if problem_type is not None and problem_type not in PROBLEM_TYPES:
+            raise ValueError(f"problem_type={problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}.")
+        if not template_columns(prompt):
+            raise ValueError(f"The prompt {prompt!r} names no column, so every row would be the same text. Say {{text}}.")
+        self.tokenizer = tokenizer
+        self.label2id = {name: int(index) for name, index in label2id.items()}
+        self.id2label = {index: name for name, index in self.label2id.items()}
+        if sorted(self.id2label) != list(range(len(self.label2id))):
+            raise ValueError(f"label2id={dict(label2id)} must number its labels 0 to {len(self.label2id) - 1}, each once.")
+        self.prompt = prompt
+        self.suffix = Suffix.parse(suffix)
+        self.label_column = label_column
+        self.rationale_column = rationale_column
+        self.problem_type = "regression" if problem_type is None and len(self.label2id) == 1 else problem_type
+        self.max_length = self._known_limit(max_length)
+        self.max_input_length = self._input_limit(max_input_length)
+        self.counts = EncodingCounts()
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
+        encoded, marks = self._encode(batch, first_row=self.counts.rows)
+        self.counts = self.counts + _totals(encoded, marks)
+        return encoded
+
+    def encode_dataset(self, dataset: datasets.Dataset, num_proc: int | None = None) -> datasets.Dataset:
+        """Encode a whole data set and tell what was cut or had no rationale, whatever was cached or run in parallel.
+
+        Example:
+
+        ```python
+        >>> train = encode.encode_dataset(dataset)  # doctest: +SKIP
+
+        ```
+
+        Args:
+            dataset (`datasets.Dataset`): Rows with the columns that the prompt names, labels, and rationales.
+            num_proc (`int`, *optional*): Number of processes.
+
+        Returns:
+            `datasets.Dataset`: the encoded rows, in order, without the other columns. `counts` has grown by them.
+
+        Raises:
+            ValueError: as a call does.
+        """
+        encoded = dataset.map(
+            self._encode_marked,
+            batched=True,
+            with_indices=True,
+            remove_columns=dataset.column_names,
+            num_proc=num_proc,
+            desc="Encoding",
+        )
+        marks = {f.name: encoded[f.name] for f in fields(EncodingCounts) if f.name != "rows"}
+        seen = _totals(encoded, marks)
+        self.counts = self.counts + seen
+        log = logger.warning if seen != EncodingCounts(rows=seen.rows) else logger.info
+        log(f"{seen} (max_length {self.max_length}, max_input_length {self.max_input_length}).")
+        return encoded.remove_columns(list(marks))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # `Dataset.map` hashes the encoder to find cached results: what it has counted must not change the hash.
+        return {**self.__dict__, "counts": EncodingCounts()}
+
+    def _encode_marked(self, batch: Mapping[str, Sequence[Any]], indices: list[int]) -> dict[str, list]:
+        encoded, marks = self._encode(batch, first_row=indices[0])
+        return {**encoded, **marks}
+
+    def _encode(
+        self, batch: Mapping[str, Sequence[Any]], first_row: int
+    ) -> tuple[dict[str, list], dict[str, list[int]]]:
+        """The encoded rows, and for each what [`EncodingCounts`] counts as 0 or 1."""
+        rows = _rows(batch, [*template_columns(self.prompt), self.label_column], self.rationale_column)
+        texts, labels, answers, rationales = [], [], [], []
+        for index, row in enumerate(rows):
+            try:
+                text = render(self.prompt, row)
+                if not text.strip():
+                    raise ValueError("its text is empty")
+                label = self._label(row[self.label_column])
+            except ValueError as error:
+                raise ValueError(f"Row {first_row + index}: {error}. The row: {_excerpt(row)}") from None
+            texts.append(text)
+            labels.append(label)
+            answers.append(self.suffix.between + self._answer(label) + self.suffix.after)
+            rationale = row.get(self.rationale_column)
+            rationales.append("" if rationale is None else str(rationale).strip())
+
+        input_ids = self.tokenizer(texts, verbose=False)["input_ids"] if texts else []
+        answer_ids = self._suffix_ids(answers)
+        rationale_ids = self._suffix_ids(rationales)
+        reason_ids = self._suffix_ids([self.suffix.before])[0]
+        end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+
+        encoded: dict[str, list] = {name: [] for name in ("input_ids", "attention_mask", "input_length", "reasoning_targets")}
+        marks: dict[str, list[int]] = {"without_rationale": [], "rationales_cut": [], "inputs_cut": []}
+        for index, (x, rationale, answer) in enumerate(zip(input_ids, rationale_ids, answer_ids, strict=True)):
+            cut = len(x) > self.max_input_length
+            if cut:
+                x = self.tokenizer(texts[index], truncation=True, max_length=self.max_input_length)["input_ids"]
+            if all(token == self.tokenizer.pad_token_id for token in x):
+                raise ValueError(f"Row {first_row + index}: its text {texts[index]!r} holds nothing but padding tokens.")
+            room = self.max_length - len(x) - len(reason_ids) - len(answer) - len(end)
+            kept = rationale[: max(room, 0)]
+            s = x + (reason_ids + kept if kept else []) + answer + end
+            encoded["input_ids"].append(s)
+            encoded["attention_mask"].append([1] * len(s))
+            encoded["input_length"].append(len(x))
+            encoded["reasoning_targets"].append(list(s))
+            marks["without_rationale"].append(int(not rationale))
+            marks["rationales_cut"].append(int(len(kept) < len(rationale)))
+            marks["inputs_cut"].append(int(cut))
+        encoded["labels"] = labels
+        return encoded, marks
+
+    def _suffix_ids(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
+    def _label(self, value: Any) -> int | float | list[float]:
+        """A row's label as the model takes it: an id, a number, or one 0/1 for each label."""
+        if hasattr(value, "tolist"):
+            value = value.tolist()
+        if value is None or value == "" or value != value:
+            raise ValueError(f"it has no label in column {self.label_column!r}")
+        if self.problem_type == "regression":
+            try:
+                return [float(v) for v in value] if isinstance(value, list) else float(value)
+            except (TypeError, ValueError):
+                raise ValueError(f"its label {value!r} is not a number (regression)") from None
+        if isinstance(value, (list, tuple)) and self.problem_type in (None, "multi_label_classification"):
+            chosen = {self._label_id(entry) for entry in value}
+            return [float(index in chosen) for index in range(len(self.label2id))]
+        return self._label_id(value)
+
+    def _label_id(self, value: Any) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        # By name first: where labels are named "1" and "2", the number 1 is a name and no id.
+        for name in (value, str(value), str(value).lower()) if isinstance(value, bool) else (value, str(value)):
+            if isinstance(name, str) and name in self.label2id:
+                return self.label2id[name]
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value in self.id2label:
+                return value
+            raise ValueError(f"its label id {value} is out of range: there are {len(self.label2id)} labels, {self._names()}")
+        close = difflib.get_close_matches(str(value), self.label2id, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"its label {value!r} is unknown{hint}; the labels are {self._names()}")
+
+    def _names(self) -> str:
+        return ", ".join(repr(self.id2label[index]) for index in sorted(self.id2label))
+
+    def _answer(self, label: int | float | list[float]) -> str:
+        """The label's text y."""
+        if self.problem_type == "regression":
+            return ", ".join(f"{v:g}" for v in label) if isinstance(label, list) else f"{label:g}"
+        if isinstance(label, list):
+            return ", ".join(self.id2label[index] for index, chosen in enumerate(label) if chosen) or "none"
+        return self.id2label[label]
+
+    def _known_limit(self, max_length: int) -> int:
+        limit = self.tokenizer.model_max_length
+        if limit is not None and limit < max_length and limit < sys.maxsize:
+            logger.warning(f"max_length {max_length} is above the tokenizer's model_max_length: using {limit}.")
+            return int(limit)
+        return max_length
+
+    def _input_limit(self, max_input_length: int | None) -> int:
+        if self.problem_type == "regression":
+            longest = [f"{-1.23456e-05:g}"]
+        elif self.problem_type == "single_label_classification":
+            longest = list(self.label2id)
+        else:
+            longest = [*self.label2id, ", ".join(self.label2id), "none"] if self.problem_type else list(self.label2id)
+        answers = [self.suffix.between + answer + self.suffix.after for answer in longest]
+        reserved = max(len(ids) for ids in self._suffix_ids(answers)) + (self.tokenizer.eos_token_id is not None)
+        limit = self.max_length - reserved
+        if limit < 1:
+            raise ValueError(f"max_length {self.max_length} leaves no room for x: the longest answer takes {reserved} tokens.")
+        if max_input_length is not None and not 1 <= max_input_length <= limit:
+            raise ValueError(
+                f"max_input_length {max_input_length} is not in 1 to {limit}: max_length {self.max_length} less the "
+                f"{reserved} tokens of the longest answer. Raise max_length or lower max_input_length."
+            )
+        return limit if max_input_length is None else max_input_length
+
+
+def _rows(batch: Mapping[str, Sequence[Any]], needed: list[str], optional: str) -> list[dict[str, Any]]:
+    """The rows of a batch of columns that has the needed ones, each spelled in one way."""
+    check_columns(batch.keys(), [*needed, *([optional] if optional in batch else [])])
+    columns = {name: batch[name] for name in (*needed, optional) if name in batch}
+    for name, values in columns.items():
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise ValueError(f"Column {name!r} holds {values!r}, expected a list of values: use map(encode, batched=True).")
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _totals(encoded: Mapping[str, Sequence[Any]], marks: Mapping[str, Sequence[int]]) -> EncodingCounts:
+    return EncodingCounts(rows=len(encoded["labels"]), **{name: sum(values) for name, values in marks.items()})
+
+
+def _excerpt(row: Mapping[str, Any]) -> str:
+    text = ", ".join(f"{name}={value!r}" for name, value in row.items())
+    return text if len(text) <= 160 else text[:160] + "..."

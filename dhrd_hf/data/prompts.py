@@ -1,0 +1,111 @@
+"""Templates: how a row's columns become the classifier's input x and the suffix that follows it in training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Formatter
+from typing import Any, NamedTuple
+
+DEFAULT_PROMPT = "{text}"
+
+# The paper's delimiters are plain text (appendix E.2).
+DEFAULT_SUFFIX = "\nReasoning:\n{rationale}\nFinal Answer:\n{label}"
+
+
+def template_columns(template: str) -> list[str]:
+    r"""Names of the columns that a template takes, in order, each once.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.data.prompts import template_columns
+    >>> template_columns("Passage:\n{passage}\nQuestion:\n{question}")
+    ['passage', 'question']
+
+    ```
+
+    Args:
+        template (`str`): Text with `{column}` where a column's value belongs; `{{` and `}}` are literal braces.
+
+    Returns:
+        `list[str]`: the column names.
+
+    Raises:
+        ValueError: if the template is malformed, or names anything but columns.
+    """
+    try:
+        fields = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"The template {template!r} is malformed ({error}). Write {{{{ and }}}} for braces.") from None
+    for name, spec, conversion in fields:
+        if not name or name.isdigit() or spec or conversion or any(mark in name for mark in ".["):
+            raise ValueError(
+                f"The template {template!r} holds {{{name}{spec and ':' + spec}}}; only plain column names are allowed, "
+                "such as {text}. Write {{ and }} for braces."
+            )
+    return list(dict.fromkeys(name for name, _, _ in fields))
+
+
+def render(template: str, row: Mapping[str, Any]) -> str:
+    """A template with a row's values in it.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.data.prompts import render
+    >>> render("{premise} So: {hypothesis}", {"premise": "It rains.", "hypothesis": "It is wet."})
+    'It rains. So: It is wet.'
+
+    ```
+
+    Args:
+        template (`str`): As for [`template_columns`].
+        row (`Mapping[str, Any]`): The row's values by column name.
+
+    Returns:
+        `str`: the text.
+
+    Raises:
+        ValueError: if the row has no value for a column that the template takes.
+    """
+    values = {}
+    for name in template_columns(template):
+        if row.get(name) is None:
+            raise ValueError(f"column {name!r} has no value")
+        values[name] = str(row[name])
+    return template.format(**values)
+
+
+class Suffix(NamedTuple):
+    """A suffix template, split where its two values stand.
+
+    Args:
+        before (`str`): Text before the rationale: the <REASON> delimiter.
+        between (`str`): Text between rationale and label: the <ANS> delimiter.
+        after (`str`): Text after the label.
+    """
+
+    before: str
+    between: str
+    after: str
+
+    @classmethod
+    def parse(cls, template: str) -> Suffix:
+        """Split a template such as [`DEFAULT_SUFFIX`].
+
+        Args:
+            template (`str`): Text with `{rationale}` and then `{label}`, each once.
+
+        Returns:
+            [`Suffix`]: its parts.
+
+        Raises:
+            ValueError: if it does not hold the two in this order.
+        """
+        if template_columns(template) != ["rationale", "label"] or len(list(Formatter().parse(template))) > 3:
+            raise ValueError(
+                f"The suffix template {template!r} must hold {{rationale}} and then {{label}}, each once; "
+                f"the default is {DEFAULT_SUFFIX!r}."
+            )
+        parts = [text for text, *_ in Formatter().parse(template)]
+        return cls(*(parts + [""])[:3])

@@ -1,0 +1,492 @@
+"""The dual-head model: one backbone, a pooled classification head, and the language model's own head.
+
+The reasoning head is not re-implemented. The family's own causal-LM class maps hidden states to vocabulary logits: its
+`forward` runs over a stand-in backbone that returns hidden states which are already there. So scaled, capped or biased
+logits come out as that family makes them, and only at the positions that are asked for.
+
+This file can be shipped with a checkpoint as its remote code, so it imports only its two neighbours of this package.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_dhrd import DHRDConfig
+from .losses import classification_count, classification_loss, reasoning_loss
+
+
+@dataclass
+class DHRDOutput(ModelOutput):
+    """Output of [`DHRDForDualHeadClassification`].
+
+    Args:
+        loss (`Tensor`, *optional*): `beta * classification_loss + alpha * reasoning_loss`, a float32 scalar.
+        logits (`Tensor` of shape `[B, K]`): Class logits of x, before the softmax.
+        classification_loss (`Tensor`, *optional*): Scalar; there when `labels` were given.
+        reasoning_loss (`Tensor`, *optional*): Scalar; there when `reasoning_targets` were given and alpha is not 0.
+        reasoning_logits (`Tensor` of shape `[B, L, V]`, *optional*): With `output_reasoning_logits=True`.
+        past_key_values (`Cache`, *optional*): With `use_cache=True`.
+        hidden_states (`tuple[Tensor]`, *optional*): With `output_hidden_states=True`: `[B, L, H]` a layer.
+        attentions (`tuple[Tensor]`, *optional*): With `output_attentions=True`: `[B, heads, L, L]` a layer.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    classification_loss: Tensor | None = None
+    reasoning_loss: Tensor | None = None
+    reasoning_logits: Tensor | None = None
+    past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class _StandIn(nn.Module):
+    """A backbone that returns what an earlier forward pass gave."""
+
+    def __init__(self, outputs: ModelOutput):
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
+        return self.outputs
+
+
+class DHRDForDualHeadClassification(PreTrainedModel):
+    r"""A decoder-only LM with a pooled classification head and its own LM head over one forward pass.
+
+    Weights are named `model.*` (the backbone's own names), `score.*` and `lm_head.*`.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers import LlamaConfig
+    >>> from dhrd_hf import DHRDConfig, DHRDForDualHeadClassification
+
+    >>> backbone = LlamaConfig(
+    ...     vocab_size=128, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, pad_token_id=0
+    ... )
+    >>> model = DHRDForDualHeadClassification(DHRDConfig(backbone_config=backbone, num_labels=3))
+    >>> x, suffix = torch.tensor([[5, 6, 7]]), torch.tensor([[8, 9]])
+    >>> s = torch.cat([x, suffix], dim=1)
+    >>> out = model(s, labels=torch.tensor([2]), input_length=torch.tensor([3]), reasoning_targets=s)
+    >>> torch.equal(out.loss, out.classification_loss + out.reasoning_loss)
+    True
+    >>> model(x).logits.shape
+    torch.Size([1, 3])
+
+    ```
+
+    Args:
+        config ([`DHRDConfig`]): The configuration.
+        causal_lm (`PreTrainedModel`, *optional*):
+            A causal LM of `config.backbone_config`'s family, whose modules become this model's; a new one by default.
+
+    Raises:
+        ValueError: if the config has no backbone, or the family's causal LM is more than a backbone and an output layer.
+
+    Source: Xu et al. 2025, arXiv 2509.21487, section 3.
+    """
+
+    config_class = DHRDConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    # What the backbone does not support, it refuses itself.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_set_experts_implementation_cached_value = True  # transformers would look for a decorator in this file's source
+
+    def __init__(self, config: DHRDConfig, causal_lm: PreTrainedModel | None = None):
+        super().__init__(config)
+        if config.backbone_config is None:
+            raise ValueError("DHRDConfig has no backbone_config: give it the config of a decoder-only language model.")
+        if causal_lm is None:
+            causal_lm = AutoModelForCausalLM.from_config(config.backbone_config)
+        else:
+            for module in causal_lm.modules():
+                module._is_hf_initialized = True  # its weights are loaded; `post_init` must leave them alone
+        backbone_name, head_name = _parts(causal_lm)
+        config.backbone_config = causal_lm.config
+        self.num_labels = config.num_labels
+        self.model = getattr(causal_lm, backbone_name)
+        self.lm_head = causal_lm.get_output_embeddings()
+        # As the stock classifiers have it: bias-free. `skip_init` leaves the one random draw to `_init_weights`.
+        on_meta = self.lm_head.weight.device.type == "meta"
+        factory = {"device": self.lm_head.weight.device, "dtype": _float_dtype(causal_lm)}
+        make = nn.Linear if on_meta else lambda *sizes, **kw: nn.utils.skip_init(nn.Linear, *sizes, **kw)
+        self.score = make(config.hidden_size, config.num_labels, bias=False, **factory)
+
+        # What the family's causal LM is besides its modules; in a tuple, so that it is not registered as a submodule.
+        shell = copy.copy(causal_lm)
+        shell._modules = {}
+        self._causal_lm = (shell, backbone_name, head_name)
+        self._head_is_linear: bool | None = None
+        self.generation_config = causal_lm.generation_config
+        names = {backbone_name: "model", head_name: "lm_head"}
+        self._tied_weights_keys = {
+            _renamed(target, names): _renamed(source, names)
+            for target, source in (causal_lm._tied_weights_keys or {}).items()
+        }
+        self.post_init()
+
+    # The reasoning head
+
+    def as_causal_lm(self) -> PreTrainedModel:
+        """The family's own causal LM over this model's backbone and LM head; nothing is copied.
+
+        Example:
+
+        ```python
+        >>> model.as_causal_lm().save_pretrained("reasoner")  # doctest: +SKIP
+
+        ```
+
+        Returns:
+            `PreTrainedModel`: for example a `LlamaForCausalLM`; it shares its weights with this model.
+        """
+        return self._family(self.model)
+
+    def _family(self, backbone: nn.Module) -> PreTrainedModel:
+        shell, backbone_name, head_name = self._causal_lm
+        view = copy.copy(shell)
+        view._modules = {backbone_name: backbone, head_name: self.lm_head}
+        view.config = self.config.backbone_config
+        view.generation_config = self.generation_config
+        view.training = self.training
+        return view
+
+    def reasoning_logits(self, hidden: Tensor, outputs: ModelOutput) -> Tensor:
+        """Vocabulary logits as the family's causal LM makes them from these hidden states.
+
+        Args:
+            hidden (`Tensor` of shape `[..., H]`): Last hidden states of any positions.
+            outputs (`ModelOutput`): The backbone's output they are from.
+
+        Returns:
+            `Tensor` of shape `[..., V]`: the logits.
+        """
+        replaced = {**outputs, "last_hidden_state": hidden.reshape(1, -1, hidden.shape[-1])}
+        lm = self._family(_StandIn(type(outputs)(**replaced)))
+        # The class's own forward: hooks that a dispatcher put on the instance belong to the whole model.
+        logits = type(lm).forward(lm, use_cache=False, return_dict=True).logits
+        return logits.reshape(*hidden.shape[:-1], -1)
+
+    def _linear_head(self, outputs: ModelOutput) -> nn.Linear | None:
+        """The LM head, where the family's logits are nothing but its product: found by comparing the two."""
+        head = self.lm_head
+        if type(head) is not nn.Linear:
+            return None
+        if self._head_is_linear is None:
+            with torch.no_grad():
+                # Large logits, since a soft cap is the identity on small ones; deterministic, to leave the RNG alone.
+                hidden = head.weight[:4].detach().clone()
+                hidden = hidden * (1e3 / head(hidden).abs().amax().clamp(min=1e-6))
+                expected, found = head(hidden), self.reasoning_logits(hidden, outputs)
+                self._head_is_linear = expected.shape == found.shape and torch.allclose(expected, found, rtol=1e-2)
+        return head if self._head_is_linear else None
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Generate text with the reasoning head: how one reads what the model has learned to reason.
+
+        Args:
+            args, kwargs: What `GenerationMixin.generate` of the family's causal LM takes.
+
+        Returns:
+            `Tensor` or `ModelOutput`: what it returns.
+        """
+        return self.as_causal_lm().generate(*args, **kwargs)
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Whether `generate` works: always, through the LM head."""
+        return True
+
+    # What a stock model offers
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The backbone's token embeddings."""
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the backbone's token embeddings.
+
+        Args:
+            value (`nn.Module`): The new embeddings.
+        """
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The LM head's output layer."""
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the LM head's output layer.
+
+        Args:
+            new_embeddings (`nn.Module`): The new layer.
+        """
+        self.lm_head = new_embeddings
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a dual-head checkpoint; unlike transformers' default, weights that do not fit are an error.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Hub id or folder of a dual-head checkpoint.
+            args, kwargs: What `PreTrainedModel.from_pretrained` takes.
+
+        Returns:
+            [`DHRDForDualHeadClassification`]: the model, in eval mode.
+
+        Raises:
+            ValueError: if weights are missing, left over, or of another shape.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )
+        check_loaded(info, pretrained_model_name_or_path)
+        return (model, info) if wants_info else model
+
+    # The forward pass
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        input_length: Tensor | None = None,
+        reasoning_targets: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        output_reasoning_logits: bool = False,
+        **kwargs: Any,
+    ) -> DHRDOutput:
+        r"""One pass of the backbone over s = [x, suffix]; pool x's last token; the LM head where there are targets.
+
+        Args:
+            input_ids (`Tensor` of shape `[B, L]`, *optional*): Token ids of s, or of x alone.
+            attention_mask (`Tensor` of shape `[B, L]`, *optional*): 1 = token, 0 = padding.
+            position_ids (`Tensor` of shape `[B, L]`, *optional*): Passed to the backbone.
+            inputs_embeds (`Tensor` of shape `[B, L, H]`, *optional*): Instead of `input_ids`; has no pad detection.
+            labels (`Tensor`, *optional*): Class ids `[B]`; floats `[B, K]` for multi label; floats for regression.
+            input_length (`Tensor` of shape `[B]`, *optional*):
+                Number of tokens of x in each row, left padding not counted. Absent: the whole row is x.
+            reasoning_targets (`Tensor` of shape `[B, L]`, *optional*):
+                Token ids aligned with `input_ids`, shifted inside; -100 = not a target.
+            num_items_in_batch (`Tensor` or `int`, *optional*):
+                What the losses are divided by, counted over the accumulated batch (and the ranks). Two numbers, as
+                [`DualHeadTrainer`] gives: label items and reasoning targets; then both terms are exact however the
+                batch is split. One number, as the stock `Trainer` gives: label items; the reasoning term is then a
+                mean of micro-batch means, weighted by their share of the labels. Absent: this batch's own counts.
+            output_reasoning_logits (`bool`, *optional*, defaults to `False`): Return the LM head's logits as well.
+            kwargs (*optional*): Passed to the backbone, such as `output_hidden_states`; `use_cache` is off by default.
+
+        Returns:
+            [`DHRDOutput`]: losses where their targets were given, and the class logits.
+
+        Raises:
+            ValueError: on inputs that would pool a wrong token or drop a loss term.
+        """
+        if labels is None and reasoning_targets is not None and num_items_in_batch is not None and self.config.beta > 0:
+            raise ValueError(
+                "reasoning_targets came without labels: the Trainer has taken them (label_smoothing_factor or "
+                "compute_loss_func), and one loss term would vanish. Use DualHeadTrainer, or set "
+                "config.label_smoothing and leave label_smoothing_factor at 0."
+            )
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **{"use_cache": False, **kwargs},
+        )
+        hidden = outputs.last_hidden_state  # [B, L, H]
+        pooled = hidden[
+            torch.arange(hidden.shape[0], device=hidden.device),
+            self._pooled_positions(hidden, input_ids, attention_mask, input_length),
+        ]  # [B, H]
+        logits = self.score(pooled)  # [B, K]
+
+        counts = _Counts(num_items_in_batch)
+        losses: dict[str, Tensor] = {}
+        if labels is not None:
+            losses["classification_loss"] = self.classification_loss(logits, labels, counts.labels)
+        if reasoning_targets is not None and self.config.alpha > 0:
+            losses["reasoning_loss"] = reasoning_loss(
+                hidden,
+                reasoning_targets,
+                lambda states: self.reasoning_logits(states, outputs),
+                linear=self._linear_head(outputs),
+                vocab_size=self.config.vocab_size,
+                count=counts.targets,
+            )
+            if counts.share_only and labels is not None:
+                share = self.classification_count(labels) / counts.labels.to(labels.device)
+                losses["reasoning_loss"] = losses["reasoning_loss"] * share.to(hidden.device)
+        weights = {"classification_loss": self.config.beta, "reasoning_loss": self.config.alpha}
+        loss = sum(weights[name] * value.to(logits.device) for name, value in losses.items()) if losses else None
+
+        return DHRDOutput(
+            loss=loss,
+            logits=logits,
+            **losses,
+            reasoning_logits=self.reasoning_logits(hidden, outputs) if output_reasoning_logits else None,
+            past_key_values=outputs.get("past_key_values"),
+            hidden_states=outputs.get("hidden_states"),
+            attentions=outputs.get("attentions"),
+        )
+
+    def classification_loss(self, logits: Tensor, labels: Tensor, count: Tensor | None = None) -> Tensor:
+        """The classification term with this config's problem type, class weights and label smoothing.
+
+        Args:
+            logits (`Tensor` of shape `[B, K]`): Class logits.
+            labels (`Tensor`): As in [`~DHRDForDualHeadClassification.forward`].
+            count (`Tensor`, *optional*): Scalar to divide by; the batch's own by default.
+
+        Returns:
+            `Tensor`: a float32 scalar.
+        """
+        return classification_loss(
+            logits, labels, self._problem_type(labels), self._class_weights(), self.config.label_smoothing, count
+        )
+
+    def classification_count(self, labels: Tensor) -> Tensor:
+        """What this batch adds to the denominator of the classification term.
+
+        Args:
+            labels (`Tensor`): As in [`~DHRDForDualHeadClassification.forward`].
+
+        Returns:
+            `Tensor`: a float scalar.
+        """
+        return classification_count(labels, self._problem_type(labels), self._class_weights())
+
+    def _class_weights(self) -> Tensor | None:
+        return None if self.config.class_weights is None else torch.tensor(self.config.class_weights)
+
+    def _problem_type(self, labels: Tensor) -> str:
+        """transformers' rule: one label is regression, integer labels are single label, others multi label."""
+        if self.config.problem_type is None:
+            if self.num_labels == 1:
+                self.config.problem_type = "regression"
+            elif labels.dtype in (torch.long, torch.int):
+                self.config.problem_type = "single_label_classification"
+            else:
+                self.config.problem_type = "multi_label_classification"
+        return self.config.problem_type
+
+    def _pooled_positions(
+        self, hidden: Tensor, input_ids: Tensor | None, attention_mask: Tensor | None, input_length: Tensor | None
+    ) -> Tensor:
+        """Index `[B]` of the pooled token: the stock rule, x's rightmost token whose id is not pad, on x alone.
+
+        Source: transformers `modeling_layers.py::GenericForSequenceClassification`.
+        """
+        batch, length = hidden.shape[:2]
+        device = hidden.device
+        pad = self.config.pad_token_id
+        if pad is None and batch != 1:
+            raise ValueError(
+                "The model has no pad token, so a batch of several rows cannot be pooled. "
+                "Set one: model.config.pad_token_id = tokenizer.pad_token_id"
+            )
+        index = torch.arange(length, device=device)
+        if input_length is None:
+            in_x = torch.ones(batch, length, dtype=torch.bool, device=device)
+        else:
+            start = self._row_starts(batch, input_ids, attention_mask, pad).to(device)
+            input_length = input_length.to(device).reshape(-1, 1)
+            if input_length.device.type == "cpu" and bool((input_length < 1).any()):
+                raise ValueError(f"input_length must be 1 or more in every row, found {input_length.flatten().tolist()}.")
+            in_x = (index >= start) & (index < start + input_length)
+        if pad is not None and input_ids is not None:
+            in_x = in_x & (input_ids.to(device) != pad)
+        return (index * in_x).argmax(-1)
+
+    @staticmethod
+    def _row_starts(batch: int, input_ids: Tensor | None, attention_mask: Tensor | None, pad: int | None) -> Tensor:
+        """Number `[B, 1]` of left padding tokens in each row."""
+        if attention_mask is not None and attention_mask.dim() == 2:
+            return attention_mask.long().argmax(-1, keepdim=True)
+        if attention_mask is None and input_ids is not None and pad is not None and bool((input_ids[:, 0] == pad).any()):
+            raise ValueError(
+                "A row starts with the pad token, and input_length came without attention_mask: padding and text "
+                "cannot be told apart. Pass the attention_mask that the tokenizer or collator made."
+            )
+        return torch.zeros(batch, 1, dtype=torch.long)
+
+
+class _Counts:
+    """`num_items_in_batch`, read: two numbers are exact counts, one is the stock Trainer's count of labels."""
+
+    def __init__(self, num_items: Tensor | int | None):
+        self.labels: Tensor | None = None
+        self.targets: Tensor | None = None
+        if num_items is not None:
+            numbers = torch.as_tensor(num_items).flatten()
+            self.labels = numbers[0]
+            self.targets = numbers[1] if numbers.numel() == 2 else None
+        self.share_only = self.labels is not None and self.targets is None
+
+
+def check_loaded(info: dict, source: Any) -> None:
+    """Raise where a checkpoint did not fill the model exactly.
+
+    Args:
+        info (`dict`): What `from_pretrained(..., output_loading_info=True)` returned.
+        source (`str` or `os.PathLike`): The checkpoint, to name it.
+
+    Raises:
+        ValueError: if weights are missing, left over, or of another shape.
+    """
+    found = []
+    for key, meaning in (("missing_keys", "missing"), ("unexpected_keys", "left over"), ("mismatched_keys", "misshaped")):
+        names = sorted(str(name) for name in info[key])
+        if names:
+            found.append(f"{len(names)} {meaning} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
+    if found:
+        raise ValueError(
+            f"The weights of {source} do not fit the model: {'; '.join(found)}. "
+            "They would be random or ignored. Use the checkpoint as it was saved."
+        )
+
+
+def _parts(causal_lm: PreTrainedModel) -> tuple[str, str]:
+    """Names of the backbone and of the output layer among the children of a causal LM, which has no others."""
+    backbone_name = causal_lm.base_model_prefix
+    head = causal_lm.get_output_embeddings()
+    children = dict(causal_lm.named_children())
+    head_name = next((name for name, child in children.items() if child is head), None)
+    others = sorted(set(children) - {backbone_name, head_name}) + [
+        name for name, _ in (*causal_lm.named_parameters(recurse=False), *causal_lm.named_buffers(recurse=False))
+    ]
+    if head_name is None or backbone_name not in children or others:
+        raise ValueError(
+            f"{type(causal_lm).__name__} ({causal_lm.config.model_type}) is not a backbone and an output layer: it has "
+            f"{', '.join(children)}. Only decoder-only language models of that form can carry two heads."
+        )
+    return backbone_name, head_name
+
+
+def _renamed(key: str, names: dict[str, str]) -> str:
+    first, _, rest = key.partition(".")
+    return f"{names.get(first, first)}.{rest}"
+
+
+def _float_dtype(model: PreTrainedModel) -> torch.dtype:
+    """The dtype of a model's floating-point weights (`model.dtype` would do, but for quantised ones)."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())

@@ -1,0 +1,336 @@
+"""`DualHeadTrainer`: a stock Trainer that counts what both loss terms are divided by, and logs each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
+
+from ..data import DualHeadCollator, ensure_pad_token, input_only
+from ..losses import reasoning_count
+from ..modeling_dhrd import DHRDForDualHeadClassification
+
+logger = logging.get_logger(__name__)
+
+TERMS = ("classification_loss", "reasoning_loss")
+
+
+class _InputOnly:
+    """A collator that shows the model x alone, as it is deployed."""
+
+    def __init__(self, collate: Callable[[list], dict]):
+        self.collate = collate
+
+    def __call__(self, features: list) -> dict:
+        return self.collate([input_only(feature) for feature in features])
+
+
+class DualHeadTrainer(Trainer):
+    r"""Train a dual-head model; everything but the loss and its log is the stock `Trainer`.
+
+    - Both terms are normalised over the whole accumulated batch and over the ranks: the gradient does not depend on how
+      a batch is split (METHOD eqs. 2-4).
+    - `classification_loss` and `reasoning_loss` are logged beside `loss`, averaged as it is.
+    - Evaluation and prediction see x alone, as deployed, and compute no vocabulary logits: `eval_loss` is
+      beta times `eval_classification_loss`, exact over the evaluation rows. There is no reasoning loss on x alone.
+    - With alpha = 0 training sees x alone as well: the pooled baseline, at the pooled baseline's cost.
+    - `label_smoothing_factor` smooths the classification term, and only it.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf import DualHeadCollator, DualHeadTrainer, DualHeadTrainingArguments
+    >>> trainer = DualHeadTrainer(  # doctest: +SKIP
+    ...     model=model,
+    ...     args=DualHeadTrainingArguments(output_dir="out"),
+    ...     train_dataset=train,
+    ...     eval_dataset=dev,
+    ...     data_collator=DualHeadCollator(tokenizer),
+    ...     processing_class=tokenizer,
+    ... )
+    >>> trainer.train()  # doctest: +SKIP
+
+    ```
+
+    Args:
+        model ([`DHRDForDualHeadClassification`], or a `PeftModel` around one): The model.
+        args, data_collator, train_dataset, eval_dataset, processing_class, kwargs: What `transformers.Trainer` takes.
+            `processing_class` is the tokenizer; `data_collator` defaults to [`DualHeadCollator`] of it.
+
+    Raises:
+        TypeError: if the model has not two heads.
+        ValueError: if labels are out of range, or all training rows have one label.
+        FloatingPointError: in training, if the loss is not finite.
+
+    Source: Xu et al. 2025, arXiv 2509.21487, eqs. 2-4; transformers `trainer.py`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[list], dict] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ):
+        if model is not None:
+            _dual_head(model)
+        if data_collator is None and processing_class is not None:
+            data_collator = DualHeadCollator(processing_class)
+        super().__init__(
+            model, args, data_collator, train_dataset, eval_dataset, processing_class=processing_class, **kwargs
+        )
+        self._term_sums: dict[str, Tensor] = {}
+        self._terms_from_step = 0
+
+        dual_head = _dual_head(self.model)
+        config = dual_head.config
+        if self.label_smoother is not None:
+            # The stock smoother takes the labels away from the model, and the reasoning term with them.
+            config.label_smoothing = self.args.label_smoothing_factor
+            self.label_smoother = None
+        if self.processing_class is not None and hasattr(self.processing_class, "pad_token_id"):
+            _align_pad_token(config, ensure_pad_token(self.processing_class))
+        if config.alpha == 0 and not config.tie_word_embeddings:
+            dual_head.lm_head.requires_grad_(False)  # it gets no gradient: DDP would wait for one
+        self._check_labels(self.train_dataset, training=True)
+
+    # The loss
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """The micro-batches of one optimiser step, and the two numbers that their losses are divided by.
+
+        Args:
+            epoch_iterator (`Iterator`): Yields batches.
+            num_batches (`int`): Number of micro-batches of the step.
+            device (`torch.device`): Where the numbers belong.
+
+        Returns:
+            `tuple[list, Tensor]`: the batches; `[2]` numbers, label items and reasoning targets, over all ranks.
+        """
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if num_items is None:
+            return batches, None
+        dual_head = _dual_head(self.model)
+        counts = torch.stack(
+            [
+                sum(dual_head.classification_count(batch["labels"]).to(device) for batch in batches),
+                sum(
+                    (reasoning_count(batch["reasoning_targets"]).to(device) for batch in batches if "reasoning_targets" in batch),
+                    start=torch.zeros((), device=device),
+                ),
+            ]
+        )
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            counts = self.accelerator.reduce(counts, reduction="sum")
+        if self.args.n_gpu > 1:  # DataParallel scatters along the first dimension
+            counts = counts.unsqueeze(0).expand(self.args.n_gpu, -1)
+        return batches, counts
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The dual-head loss of one micro-batch, as the model computes it; its terms are kept for the log.
+
+        Args:
+            model (`nn.Module`): The model, as wrapped for training.
+            inputs (`dict[str, Tensor]`): One batch.
+            return_outputs (`bool`, *optional*, defaults to `False`): Return the model's outputs as well.
+            num_items_in_batch (`Tensor`, *optional*): From `get_batch_samples`.
+
+        Returns:
+            `Tensor`, or with `return_outputs` the tuple of it and the outputs.
+
+        Raises:
+            FloatingPointError: in training, if the loss is not finite.
+        """
+        if not model.training:
+            num_items_in_batch = None  # each row counts once; see `evaluation_loop`
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if model.training:
+            self._keep_terms(loss, outputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def _keep_terms(self, loss: Tensor, outputs: Any) -> None:
+        terms = {name: outputs[name].detach().sum() for name in TERMS if outputs.get(name) is not None}
+        if not torch.isfinite(loss).all():
+            values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
+            raise FloatingPointError(
+                f"The loss is not finite after step {self.state.global_step}: {values}. Lower learning_rate, "
+                "train in float32 or bf16 instead of fp16, or look for a broken row or class weight."
+            )
+        if not self._term_sums:
+            self._terms_from_step = self.state.global_step
+        for name, value in terms.items():
+            self._term_sums[name] = self._term_sums.get(name, 0) + value
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, with the two terms of the training loss beside `loss`.
+
+        Args:
+            logs (`dict[str, float]`): What the Trainer logs.
+            args, kwargs: What `Trainer.log` takes.
+        """
+        steps = self.state.global_step - self._terms_from_step
+        if "loss" in logs and self._term_sums and steps > 0:
+            for name in TERMS:
+                if name in self._term_sums:
+                    logs[name] = self._over_ranks(self._term_sums[name]) / steps
+            self._term_sums = {}
+        super().log(logs, *args, **kwargs)
+
+    def _over_ranks(self, total: Tensor) -> float:
+        """What all ranks added up to: each has divided by counts of all ranks (or, if told so, by its own)."""
+        if self.args.world_size > 1:
+            reduction = "sum" if self.args.average_tokens_across_devices else "mean"
+            total = self.accelerator.reduce(total, reduction=reduction)
+        return total.item()
+
+    # Evaluation on x alone
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of x and suffix; of x alone where alpha is 0 and the suffix would be computed for nothing.
+
+        Returns:
+            `DataLoader`: the batches.
+        """
+        with self._collating_input_only(_dual_head(self.model).config.alpha == 0):
+            return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Batches of x alone.
+
+        Args:
+            eval_dataset (`Dataset` or `str`, *optional*): As `Trainer.get_eval_dataloader`.
+
+        Returns:
+            `DataLoader`: the batches.
+        """
+        with self._collating_input_only():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Batches of x alone.
+
+        Args:
+            test_dataset (`Dataset`): As `Trainer.get_test_dataloader`.
+
+        Returns:
+            `DataLoader`: the batches.
+        """
+        with self._collating_input_only():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _collating_input_only(self, condition: bool = True) -> Iterator[None]:
+        collate = self.data_collator
+        if condition:
+            self.data_collator = _InputOnly(collate)
+        try:
+            yield
+        finally:
+            self.data_collator = collate
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, description: str, prediction_loss_only: bool | None = None, *args: Any, **kwargs: Any
+    ) -> EvalLoopOutput:
+        """Run over a data set; the loss is computed once, over all rows, from the class logits.
+
+        Args:
+            dataloader (`DataLoader`), description (`str`), args, kwargs: As `Trainer.evaluation_loop`.
+            prediction_loss_only (`bool`, *optional*): Has no effect: class logits are small, and always kept.
+
+        Returns:
+            `EvalLoopOutput`: predictions `[rows, K]`, labels and metrics.
+        """
+        output = super().evaluation_loop(dataloader, description, False, *args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix") or (args[1] if len(args) > 1 else "eval")
+        if output.label_ids is not None and f"{prefix}_loss" in output.metrics:
+            dual_head = _dual_head(self.model)
+            loss = dual_head.classification_loss(torch.as_tensor(output.predictions), torch.as_tensor(output.label_ids))
+            output.metrics[f"{prefix}_loss"] = dual_head.config.beta * loss.item()
+            output.metrics[f"{prefix}_classification_loss"] = loss.item()
+        return output
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate on x alone, as deployed.
+
+        Args:
+            eval_dataset (`Dataset`, *optional*), args, kwargs: As `Trainer.evaluate`.
+
+        Returns:
+            `dict[str, float]`: the metrics, with `eval_classification_loss` beside `eval_loss`.
+
+        Raises:
+            ValueError: if a label is out of the model's range.
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]
+        for part in dataset.values() if isinstance(dataset, dict) else (dataset,):
+            self._check_labels(part, training=False)
+        return super().evaluate(eval_dataset, *args, **kwargs)
+
+    # Checkpoints
+
+    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        super()._save(output_dir, *args, **kwargs)
+        model = self.accelerator.unwrap_model(self.model)
+        if hasattr(model, "peft_config"):
+            # An adapter's folder does not say what the two heads are; with the config it reloads as a dual-head model.
+            _dual_head(model).config.save_pretrained(output_dir or self.args.output_dir)
+
+    def _check_labels(self, dataset: Any, training: bool) -> None:
+        """Raise on label ids that the model does not have, and on a training set with a single one."""
+        config = _dual_head(self.model).config
+        if not hasattr(dataset, "unique") or "labels" not in (getattr(dataset, "column_names", None) or ()):
+            return
+        if config.num_labels == 1 or config.problem_type not in (None, "single_label_classification"):
+            return
+        found = dataset.unique("labels")
+        if any(isinstance(label, (list, float)) for label in found):
+            return  # multi label
+        wrong = [label for label in found if label is None or (label != -100 and not 0 <= label < config.num_labels)]
+        if wrong:
+            raise ValueError(
+                f"The {'training' if training else 'evaluation'} set has label id {wrong[0]}; the model has "
+                f"{config.num_labels} labels: {config.id2label}. Encode it with label2id=model.config.label2id."
+            )
+        if training and len(found) == 1:
+            raise ValueError(
+                f"All {len(dataset)} training rows have the label {config.id2label[found[0]]!r}: there is nothing to learn. "
+                "Check the label column, or sample rows of every class."
+            )
+
+
+def _dual_head(model: nn.Module) -> DHRDForDualHeadClassification:
+    """The dual-head model inside what PEFT, DDP and others have wrapped around it."""
+    for module in model.modules():
+        if isinstance(module, DHRDForDualHeadClassification):
+            return module
+    raise TypeError(
+        f"DualHeadTrainer trains a dual-head model, found {type(model).__name__}. "
+        "Open it with AutoModelForDualHeadClassification.from_pretrained(name_or_path, ...)."
+    )
+
+
+def _align_pad_token(config: Any, pad_token_id: int) -> None:
+    """Pool by the pad token that the collator pads with."""
+    if config.pad_token_id != pad_token_id:
+        logger.warning(f"The model's pad token id is now the tokenizer's, {pad_token_id} (it was {config.pad_token_id}).")
+        config.pad_token_id = pad_token_id
