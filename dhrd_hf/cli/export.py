@@ -1,0 +1,75 @@
+"""`dhrd export`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+
+from .parsing import Parser
+
+_EXAMPLES = """examples:
+  dhrd export --model runs/first --output my-classifier
+
+then, where only transformers is installed:
+  from transformers import pipeline
+  pipeline("text-classification", "my-classifier", truncation=True)("It rains. So: It is wet.")
+"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Write the classifier of a run as a stock checkpoint.
+
+    Args:
+        argv (`Sequence[str]`): The arguments behind `dhrd export`.
+
+    Returns:
+        `int`: 0.
+
+    Raises:
+        ValueError, OSError: as [`export_classifier`], or if the model has not two heads.
+    """
+    parser = Parser(
+        prog="dhrd export",
+        description="Write the classifier as a stock checkpoint, and compare its logits with the model's.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="run directory of dhrd train, or a checkpoint in it"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write; new or empty")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
+    parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
+    args = parser.parse_args(argv)
+
+    from transformers import AutoConfig, AutoTokenizer
+
+    from .. import AutoModelForDualHeadClassification, DHRDConfig, export_classifier
+
+    config = AutoConfig.from_pretrained(args.model)
+    if not isinstance(config, DHRDConfig):
+        raise ValueError(
+            f"{args.model} is a plain {config.model_type} checkpoint, not a dual-head one: there is nothing to "
+            "export. Name a run directory of `dhrd train`."
+        )
+    model = AutoModelForDualHeadClassification.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    folder = export_classifier(
+        model, tokenizer, args.output, overwrite=args.overwrite, max_shard_size=args.max_shard_size
+    )
+    print(f"Wrote {folder}: labels {', '.join(config.id2label.values())}; its logits equal the model's.")
+    print(f"Next:\n  dhrd predict --model {shlex.quote(str(folder))} --data TABLE --output predictions.jsonl")
+    return 0
+
+
+def after_interrupt(argv: Sequence[str]) -> str:
+    """What is left after Ctrl-C.
+
+    Args:
+        argv (`Sequence[str]`): The arguments.
+
+    Returns:
+        `str`: a sentence.
+    """
+    return "No half-written export was left behind."

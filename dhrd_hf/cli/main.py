@@ -1,0 +1,94 @@
+"""`main`: finds the command, runs it, and says in one line what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from .parsing import Parser
+
+_COMMANDS = {
+    "train": "train a language model on labels and rationales",
+    "evaluate": "measure a trained or exported classifier on a table with labels",
+    "predict": "classify the rows of a table, however long",
+    "export": "write the classifier as a stock checkpoint that needs no dhrd_hf",
+}
+_EXAMPLES = """examples:
+  dhrd train --model Qwen/Qwen3-0.6B --lora --train-data train.jsonl --eval-data dev.jsonl --output-dir runs/first
+  dhrd evaluate --model runs/first --data test.jsonl
+  dhrd export --model runs/first --output my-classifier
+  dhrd predict --model my-classifier --data new.csv --output predictions.csv
+
+A table is a .jsonl, .csv, .tsv or .parquet file, a folder of save_to_disk, or a Hub data set as user/name@split.
+Each command has its own help: dhrd train --help
+"""
+# Mistakes of the user and of the world around: their messages say what to do, and a traceback would bury it.
+_EXPECTED = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
+_LONGEST_MESSAGE = 800
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a `dhrd` command.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli import main
+    >>> main(["predict", "--model", "my-classifier", "--data", "new.csv", "--output", "out.csv"])  # doctest: +SKIP
+    0
+
+    ```
+
+    Args:
+        argv (`Sequence[str]`, *optional*): The arguments; by default the command line's.
+
+    Returns:
+        `int`: the exit code: 0, 2 after an error that was said in one line, 130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = False
+    command = None
+    try:
+        args = _parser().parse_args(argv)
+        debug, command = args.debug, importlib.import_module(f".{args.command}", __package__)
+        return command.run(args.arguments)
+    except SystemExit as stop:  # --help and --version
+        return stop.code if isinstance(stop.code, int) else 0
+    except BrokenPipeError:  # whoever read our output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(f"dhrd: interrupted. {command.after_interrupt(args.arguments) if command else ''}", file=sys.stderr)
+        return 130
+    except _EXPECTED as error:
+        if debug:
+            raise
+        print(f"dhrd: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    from .. import __version__
+
+    width = max(map(len, _COMMANDS))
+    parser = Parser(
+        prog="dhrd",
+        usage="dhrd [--debug] COMMAND ...",
+        description="Dual-Head Reasoning Distillation: train a classifier on rationales, deploy a stock one.\n\n"
+        "commands:\n" + "\n".join(f"  {name:{width}}  {text}" for name, text in _COMMANDS.items()),
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error (before the command)")
+    parser.add_argument("--version", action="version", version=f"dhrd_hf {__version__}")
+    parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + " ..."

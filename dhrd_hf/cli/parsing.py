@@ -1,0 +1,198 @@
+"""What the commands' parsers share: errors in one line, near misses named, the prompt, the labels' names."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class OneLineErrors(argparse.ArgumentParser):
+    """Mixin of parsers that raise a `ValueError`, for `main` to print, and suggest the option that was meant.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.parsing import Parser
+    >>> parser = Parser(prog="dhrd predict")
+    >>> _ = parser.add_argument("--output")
+    >>> parser.parse_args(["--outptu", "x.csv"])
+    Traceback (most recent call last):
+    ValueError: unknown option --outptu: did you mean --output? All options: dhrd predict --help
+
+    ```
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and leaving.
+
+        Args:
+            message (`str`): What is wrong.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"{message}{'' if message.endswith('?') else '.'} All options: {self.prog} --help")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As `argparse.ArgumentParser.parse_args`.
+
+        Args:
+            args (`Sequence[str]`, *optional*), namespace (*optional*): As there.
+
+        Returns:
+            `argparse.Namespace`: the values.
+
+        Raises:
+            ValueError: on an option that is unknown, lacks its value, or has a wrong one.
+        """
+        found, left = self.parse_known_args(args, namespace)
+        if left:
+            option = left[0].partition("=")[0]
+            if option.startswith("-"):
+                self.error(f"unknown option {option}{did_you_mean(option, self.option_names())}")
+            self.error(f"unexpected {option!r}: put quotes around a value that holds spaces")
+        return found
+
+    def option_names(self) -> list[str]:
+        """All options that the parser knows, as they are typed.
+
+        Returns:
+            `list[str]`: such as `"--output"`.
+        """
+        return [name for action in self._actions for name in action.option_strings]
+
+
+class Parser(OneLineErrors):
+    """The parser of a command; options are typed in full.
+
+    Args:
+        kwargs: As `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(allow_abbrev=False, **kwargs)
+
+
+def did_you_mean(word: str, known: Iterable[str], quote: str = "") -> str:
+    """The nearest of the known words, as the end of an error message.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.parsing import did_you_mean
+    >>> did_you_mean("--outptu", ["--data", "--output"])
+    ': did you mean --output?'
+
+    ```
+
+    Args:
+        word (`str`): What was typed.
+        known (`Iterable[str]`): What could have been.
+        quote (`str`, *optional*, defaults to `""`): Put around the suggestion.
+
+    Returns:
+        `str`: empty where nothing is near.
+    """
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f": did you mean {quote}{near[0]}{quote}?" if near else ""
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a classifier and make texts of a table's rows.
+
+    Args:
+        parser (`argparse.ArgumentParser`): Changed in place.
+    """
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="run directory, export or Hub id of a classifier"
+    )
+    parser.add_argument(
+        "--prompt",
+        metavar="TEMPLATE",
+        help=r"the input over a row's columns, such as '{premise}\n{hypothesis}'; default: the model's own",
+    )
+    parser.add_argument("--text-column", metavar="NAME", help="the same as --prompt '{NAME}'")
+    parser.add_argument(
+        "--max-length", type=int, metavar="N", help="most tokens of an input; default: the model's own"
+    )
+    parser.add_argument(
+        "--batch-tokens", type=int, metavar="N", help="most tokens of a batch; lower it to save memory"
+    )
+    parser.add_argument("--device", help="such as cpu or cuda:1; default: the accelerator if there is one")
+    parser.add_argument("--dtype", default="auto", help="such as float32 or bfloat16; default: as the model was saved")
+
+
+def chosen_prompt(prompt: str | None, text_column: str | None, default: str | None = None) -> str:
+    r"""The template that makes the input of a row.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.parsing import chosen_prompt
+    >>> chosen_prompt(None, "sentence"), chosen_prompt(r"{a}\n{b}", None)
+    ('{sentence}', '{a}\n{b}')
+
+    ```
+
+    Args:
+        prompt (`str`, *optional*): From `--prompt`; backslash and n are a new line.
+        text_column (`str`, *optional*): From `--text-column`.
+        default (`str`, *optional*): The template where neither is given, by default `"{text}"`.
+
+    Returns:
+        `str`: the template.
+
+    Raises:
+        ValueError: if both are given.
+    """
+    if prompt is not None and text_column is not None:
+        raise ValueError(f"--prompt and --text-column exclude each other: write --prompt '{{{text_column}}}'.")
+    if prompt is not None:
+        return unescaped(prompt)
+    return f"{{{text_column}}}" if text_column is not None else default or "{text}"
+
+
+def unescaped(template: str) -> str:
+    r"""A template as it was meant on a command line, where a new line is typed as `\n`.
+
+    Args:
+        template (`str`): As typed.
+
+    Returns:
+        `str`: with new lines and tabs.
+    """
+    return template.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def with_label_names(table: datasets.Dataset, column: str) -> datasets.Dataset:
+    """The table with names in its label column where `datasets` keeps ids of a `ClassLabel`.
+
+    Args:
+        table (`datasets.Dataset`): The table.
+        column (`str`): The column; a missing one is an error.
+
+    Returns:
+        `datasets.Dataset`: the table; an id of -1, which means "no label", is None.
+
+    Raises:
+        TableError: if there is no such column.
+    """
+    from datasets import ClassLabel
+
+    from ..data.tables import check_columns
+
+    check_columns(table.column_names, [column])
+    feature = table.features[column]
+    inner = getattr(feature, "feature", None)  # of a list
+    if isinstance(feature, ClassLabel):
+        names = [feature.names[value] if value is not None and value >= 0 else None for value in table[column]]
+    elif isinstance(inner, ClassLabel):
+        names = [None if values is None else [inner.names[value] for value in values] for values in table[column]]
+    else:
+        return table
+    return table.remove_columns(column).add_column(column, names)

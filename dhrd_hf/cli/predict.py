@@ -1,0 +1,119 @@
+"""`dhrd predict`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from .parsing import Parser, add_model_options, chosen_prompt
+
+if TYPE_CHECKING:
+    from ..evaluation import Prediction
+
+_EXAMPLES = """examples:
+  dhrd predict --model runs/first --data new.jsonl --output predictions.jsonl
+  cat new.jsonl | dhrd predict --model my-classifier --data - --output - | jq .predicted_label
+
+The columns are kept. New ones: predicted_label, probabilities (in .csv, .tsv and .parquet one probability_LABEL for
+each label) and, where a row has no prediction, prediction_error.
+"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Classify the rows of a table as a stream.
+
+    Args:
+        argv (`Sequence[str]`): The arguments behind `dhrd predict`.
+
+    Returns:
+        `int`: 0.
+
+    Raises:
+        ValueError, OSError: if the model or a table cannot be read or written.
+    """
+    parser = Parser(
+        prog="dhrd predict",
+        description="Classify the rows of a table; a table larger than memory will do.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_options(parser)
+    parser.add_argument("--data", required=True, metavar="TABLE", help="the rows; - is JSON Lines on standard input")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the file to write; - is standard output")
+    args = parser.parse_args(argv)
+
+    from tqdm import tqdm
+
+    from ..data.prompts import template_columns
+    from ..data.tables import check_columns, iter_rows, write_rows
+    from ..evaluation import Prediction, load_classifier, predict_texts
+
+    rows = iter_rows(args.data)
+    first = next(rows)  # before the model is loaded: a wrong name or a broken file is an error at once
+    model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
+    prompt = chosen_prompt(args.prompt, args.text_column, getattr(model.config, "prompt_template", None))
+    labels = list(model.config.id2label.values())
+    flat = args.output.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))
+    check_columns(first, template_columns(prompt))
+    taken = _columns(Prediction(None, error="none"), labels, flat).keys() & first.keys()
+    if taken:
+        raise ValueError(f"the table has a column {min(taken)!r} already, which would be lost: rename or remove it")
+    counts = {"empty": 0, "cut": 0}
+    read_ahead: deque[dict[str, Any]] = deque()
+
+    def predicted() -> Iterator[dict[str, Any]]:
+        texts = _texts(chain([first], rows), prompt, read_ahead)
+        sizes = {"max_length": args.max_length, "batch_tokens": args.batch_tokens}
+        for prediction in predict_texts(model, tokenizer, texts, **sizes):
+            counts["empty"] += prediction.error is not None
+            counts["cut"] += prediction.cut
+            yield read_ahead.popleft() | _columns(prediction, labels, flat)
+
+    started = time.perf_counter()
+    with tqdm(predicted(), unit=" rows", file=sys.stderr, disable=None) as progress:
+        count = write_rows(args.output, progress)
+    seconds = time.perf_counter() - started
+    print(
+        f"{count} rows, {counts['empty']} of them empty (see prediction_error), {counts['cut']} cut to the model's "
+        f"input length; {count / seconds:.1f} rows/s",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _texts(rows: Iterable[dict[str, Any]], prompt: str, read_ahead: deque) -> Iterator[str | None]:
+    """The input of each row, or None where a column of the prompt is empty; the row waits in `read_ahead`."""
+    from ..data.prompts import render, template_columns
+
+    needed = template_columns(prompt)
+    for row in rows:
+        read_ahead.append(row)
+        yield None if any(row.get(name) is None for name in needed) else render(prompt, row)
+
+
+def _columns(prediction: Prediction, labels: list[str], flat: bool) -> dict[str, Any]:
+    """What is added to a row. A flat file has the same columns in every row."""
+    if flat:
+        probabilities = {f"probability_{label}": prediction.probabilities.get(label) for label in labels}
+        said = {"predicted_label": prediction.label, **probabilities, "prediction_error": prediction.error or ""}
+    else:
+        said = {"predicted_label": prediction.label, "probabilities": prediction.probabilities}
+        said |= {"prediction_error": prediction.error} if prediction.error else {}
+    return said
+
+
+def after_interrupt(argv: Sequence[str]) -> str:
+    """What is left after Ctrl-C.
+
+    Args:
+        argv (`Sequence[str]`): The arguments.
+
+    Returns:
+        `str`: a sentence.
+    """
+    return "No half-written predictions were left behind."

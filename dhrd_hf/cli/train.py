@@ -1,0 +1,305 @@
+"""`dhrd train`."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .arguments import TrainArguments, parse_train
+from .parsing import chosen_prompt, unescaped, with_label_names
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedConfig
+
+    from .. import DHRDForDualHeadClassification, DualHeadEncoder, DualHeadTrainer, DualHeadTrainingArguments
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train a dual-head model.
+
+    Args:
+        argv (`Sequence[str]`): The arguments behind `dhrd train`.
+
+    Returns:
+        `int`: 0.
+
+    Raises:
+        ValueError, OSError, ModuleNotFoundError, FloatingPointError: with a message for the user.
+    """
+    own, training = parse_train(argv)
+    say: Callable[..., None] = print if training.process_index == 0 else lambda *_: None
+    checkpoint = _start(own, training, say)
+
+    from ..data.tables import load_table
+
+    train = with_label_names(load_table(own.train_data), own.label_column)
+    dev = None if own.eval_data is None else with_label_names(load_table(own.eval_data), own.label_column)
+    labels = _read_labels(train, own, own.train_data)
+    if dev is not None:
+        labels.check(_read_labels(dev, own, own.eval_data), own.eval_data, f"the training set {own.train_data}")
+
+    trainer, encode = _trainer(own, training, train, dev, labels, say)
+    trained = trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", trained.metrics)
+    if dev is not None:
+        metrics = trainer.evaluate()
+        trainer.save_metrics("eval", metrics)
+        say("\nevaluation: " + ", ".join(f"{k.removeprefix('eval_')} {v:.4g}" for k, v in metrics.items()))
+    if training.push_to_hub:
+        trainer.push_to_hub()
+    if training.process_index == 0:
+        _finish(own, training, trainer)
+    return 0
+
+
+def after_interrupt(argv: Sequence[str]) -> str:
+    """How to go on after Ctrl-C.
+
+    Args:
+        argv (`Sequence[str]`): The arguments.
+
+    Returns:
+        `str`: a sentence with the command.
+    """
+    again = [*argv, *(() if "--resume" in argv else ("--resume",))]
+    return f"To go on from the last checkpoint: dhrd train {shlex.join(again)}"
+
+
+@dataclass
+class _Labels:
+    """What the label column of a table holds."""
+
+    problem_type: str
+    names: list[str]
+    counts: Counter[str]
+
+    def check(self, other: _Labels, where: str, ours: str) -> None:
+        """Raise where another table has labels that are not here."""
+        if self.problem_type == "regression":
+            return
+        if other.problem_type != self.problem_type:
+            raise ValueError(f"{where} is {other.problem_type}, and {ours} is {self.problem_type}.")
+        unknown = [name for name in other.counts if name not in self.names]
+        if unknown:
+            raise ValueError(
+                f"{where} has labels that {ours} lacks: {', '.join(map(repr, sorted(unknown)[:5]))}. "
+                f"The labels there are {', '.join(map(repr, self.names[:20]))}."
+            )
+
+    def __str__(self) -> str:
+        if self.problem_type == "regression":
+            return "numbers (regression)"
+        counted = ", ".join(f"{name} {self.counts[name]}" for name in self.names[:20])
+        return counted + (f", ... ({len(self.names)} labels)" if len(self.names) > 20 else "")
+
+
+def _read_labels(table: datasets.Dataset, own: TrainArguments, where: str) -> _Labels:
+    """The problem type and the labels: sorted, or in the order that a ClassLabel column gives them."""
+    # A row without a label is left to the encoder, whose error names it.
+    values = [value for value in table[own.label_column] if value is not None and value != ""]
+    lists = sum(isinstance(value, list) for value in values)
+    problem_type = own.problem_type or ("multi_label_classification" if lists else "single_label_classification")
+    if problem_type == "regression":
+        return _Labels(problem_type, [own.label_column], Counter())
+    if (problem_type == "multi_label_classification") != bool(lists):
+        kind = "lists" if lists else f"single values such as {values[0]!r}" if values else "nothing"
+        raise ValueError(
+            f"{where}: column {own.label_column!r} holds {kind}, which does not fit --problem-type {problem_type}. "
+            'Multi label needs lists of names, in .jsonl as "label": ["a", "b"].'
+        )
+    fractions = [value for value in values if isinstance(value, float) and not value.is_integer()]
+    if fractions:
+        raise ValueError(f"{where}: column {own.label_column!r} holds {fractions[0]}: add --problem-type regression.")
+    flat = [entry for value in values for entry in value if entry is not None] if lists else values
+    flat = [int(entry) if isinstance(entry, float) else entry for entry in flat]
+    return _Labels(problem_type, [str(entry) for entry in sorted(set(flat))], Counter(map(str, flat)))
+
+
+def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callable[..., None]) -> str | None:
+    """Check the folders before anything is loaded; the checkpoint to go on from, if any."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    folder = Path(training.output_dir)
+    if own.export and Path(own.export).exists() and (Path(own.export).is_file() or any(Path(own.export).iterdir())):
+        raise FileExistsError(f"--export {own.export} exists and is not an empty folder: name another.")
+    if folder.is_file():
+        raise FileExistsError(f"--output-dir {folder} is a file: name a folder.")
+    if own.resume and own.overwrite_output_dir:
+        raise ValueError("--resume and --overwrite-output-dir exclude each other.")
+    if training.resume_from_checkpoint:
+        return training.resume_from_checkpoint
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if own.resume:
+        say(f"Going on from {last}." if last else f"No checkpoint in {folder} yet: starting from the beginning.")
+        return last
+    if folder.is_dir() and any(folder.iterdir()):
+        if not own.overwrite_output_dir:
+            raise FileExistsError(
+                f"--output-dir {folder} is not empty. Add --resume to go on from its last checkpoint, "
+                "--overwrite-output-dir to start anew in it, or name another."
+            )
+        if training.process_index == 0:
+            for old in folder.glob("checkpoint-*"):  # or a later --resume would go on from them
+                shutil.rmtree(old)
+    return None
+
+
+def _trainer(
+    own: TrainArguments,
+    training: DualHeadTrainingArguments,
+    train: datasets.Dataset,
+    dev: datasets.Dataset | None,
+    labels: _Labels,
+    say: Callable[..., None],
+) -> tuple[DualHeadTrainer, DualHeadEncoder]:
+    from transformers import AutoConfig, AutoTokenizer, set_seed
+
+    from .. import DualHeadCollator, DualHeadEncoder, DualHeadTrainer
+    from ..data.encoding import DEFAULT_SUFFIX
+    from ..evaluation import compute_metrics
+
+    set_seed(training.seed)  # the classification head is drawn at random
+    path = _model_path(own.model)
+    files = {} if own.gguf_file is None else {"gguf_file": own.gguf_file}
+    config = AutoConfig.from_pretrained(path, **files)
+    prompt = chosen_prompt(own.prompt, own.text_column, getattr(config, "prompt_template", None))
+    model = _model(own, path, config, labels, {**files, "prompt_template": prompt})
+    tokenizer = AutoTokenizer.from_pretrained(path, **files)
+    encode = DualHeadEncoder(
+        tokenizer,
+        model.config.label2id,
+        prompt,
+        _max_length(own.max_length, config, say),
+        own.max_input_length,
+        suffix=DEFAULT_SUFFIX if own.suffix is None else unescaped(own.suffix),
+        label_column=own.label_column,
+        rationale_column=own.rationale_column,
+        problem_type=labels.problem_type,
+    )
+    model.config.max_input_length = encode.max_input_length
+    encode_dev = copy.copy(encode)  # with counts of its own
+    trainer = DualHeadTrainer(
+        model=_with_lora(own, model) if own.lora else model,
+        args=training,
+        train_dataset=encode.encode_dataset(train),
+        eval_dataset=None if dev is None else encode_dev.encode_dataset(dev),
+        data_collator=DualHeadCollator(tokenizer),
+        processing_class=tokenizer,
+        compute_metrics=compute_metrics,
+    )
+    say(f"train       {own.train_data}: {encode.counts}")
+    if dev is not None:
+        say(f"eval        {own.eval_data}: {encode_dev.counts}")
+    say(f"labels      {labels}")
+    say(f"objective   {model.config.beta:g} * classification loss + {model.config.alpha:g} * reasoning loss")
+    if model.config.alpha > 0 and encode.counts.without_rationale == encode.counts.rows:
+        say(f"            no training row has a rationale in column {own.rationale_column!r}: it learns labels only")
+    total = sum(p.numel() for p in trainer.model.parameters())
+    trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    say(f"parameters  {trainable:,} of {total:,} trained ({trainable / total:.1%})\n")
+    return trainer, encode
+
+
+def _model_path(model: str) -> str:
+    if model == "smollm2":
+        from ..embedded import smollm2_path
+
+        return str(smollm2_path())
+    # An adapter remembers where its base model is: from any working directory.
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def _model(
+    own: TrainArguments, path: str, config: PreTrainedConfig, labels: _Labels, kwargs: dict[str, Any]
+) -> DHRDForDualHeadClassification:
+    from transformers.utils import find_adapter_config_file
+
+    from .. import AutoModelForDualHeadClassification, DHRDConfig
+
+    if own.lora and own.gguf_file is not None:
+        raise ValueError(
+            "--lora saves adapters, which could not find a GGUF base model again: leave --lora out, or convert the "
+            "base first with AutoModelForCausalLM.from_pretrained(..., gguf_file=...).save_pretrained(folder)."
+        )
+    if isinstance(config, DHRDConfig):
+        # The checkpoint's head keeps the order of labels that it was trained with.
+        known = _Labels(labels.problem_type, list(config.id2label.values()), Counter())
+        known.check(labels, own.train_data, f"the checkpoint {own.model}")
+        labels.names = known.names
+        if find_adapter_config_file(path) is not None:
+            if own.lora:
+                raise ValueError(
+                    f"{own.model} has LoRA adapters already, which are trained further: leave --lora out."
+                )
+            kwargs["is_trainable"] = True
+    else:
+        kwargs |= {"id2label": dict(enumerate(labels.names)), "problem_type": labels.problem_type}
+    if labels.problem_type != "regression":
+        if sum(count > 0 for count in labels.counts.values()) < 2:
+            raise ValueError(
+                f"all {sum(labels.counts.values())} rows of {own.train_data} have one label, {labels}: there is "
+                "nothing to learn. Check --label-column, or add rows of every class."
+            )
+    kwargs["class_weights"] = _class_weights(own.class_weights, labels)
+    return AutoModelForDualHeadClassification.from_pretrained(
+        path, alpha=own.alpha, beta=own.beta, dtype=own.dtype, **kwargs
+    )
+
+
+def _class_weights(text: str | None, labels: _Labels) -> list[float] | None:
+    """Weights in the labels' order; balanced is scikit-learn's rule: rows / (labels * rows of the label)."""
+    if text is not None and labels.problem_type == "regression":
+        raise ValueError("--class-weights is for classes, and this is regression: leave it out.")
+    if text != "balanced":
+        try:
+            return None if text is None else [float(part) for part in text.split(",")]
+        except ValueError:
+            raise ValueError(f"--class-weights {text!r} must be 'balanced' or numbers such as 1,2.5,1.") from None
+    if labels.problem_type != "single_label_classification":
+        raise ValueError("--class-weights balanced is for a single label a row. Give a number for each label.")
+    absent = [name for name in labels.names if labels.counts[name] == 0]
+    if absent:
+        raise ValueError(
+            f"--class-weights balanced: no training row has the label {absent[0]!r}. Give numbers instead."
+        )
+    rows = sum(labels.counts.values())
+    return [rows / (len(labels.names) * labels.counts[name]) for name in labels.names]
+
+
+def _max_length(wanted: int, config: PreTrainedConfig, say: Callable[..., None]) -> int:
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is None or wanted <= positions:
+        return wanted
+    say(f"max_length is {positions}, all the positions that the model has, instead of {wanted}.")
+    return positions
+
+
+def _with_lora(own: TrainArguments, model: DHRDForDualHeadClassification) -> Any:
+    from ..training import add_lora
+
+    modules = own.target_modules if own.target_modules == "all-linear" else own.target_modules.split(",")
+    return add_lora(model, own.lora_r, own.lora_alpha, own.lora_dropout, modules)
+
+
+def _finish(own: TrainArguments, training: DualHeadTrainingArguments, trainer: DualHeadTrainer) -> None:
+    """Export if asked to, and say what to type next."""
+    from .. import export_classifier
+
+    run_dir = shlex.quote(str(training.output_dir))
+    print(f"\nSaved the dual-head model in {run_dir}. Next:")
+    classifier = run_dir
+    if own.export:
+        export_classifier(trainer.model, trainer.processing_class, own.export)
+        classifier = shlex.quote(own.export)
+    else:
+        print(f"  dhrd export --model {run_dir} --output {run_dir}-classifier")
+    print(f"  dhrd predict --model {classifier} --data TABLE --output predictions.jsonl")

@@ -1,0 +1,407 @@
+"""Tables of rows in and out: what `dhrd train`, `dhrd evaluate` and `dhrd predict` read and write.
+
+JSON Lines and CSV are read here, not by `datasets`: an error has to name the file and the line, and pandas, beneath
+`datasets`, reads the cells "NA" and "None" as nulls, the labels 0 and 1 beside an empty cell as 0.0 and 1.0, and fills
+up a line that has too few fields. Parquet, saved folders and the Hub are left to `datasets`.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import json
+import os
+import re
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import datasets
+
+_SOURCES = (
+    "a .jsonl, .json, .csv or .tsv file (also .gz), a .parquet file, a folder written by save_to_disk, "
+    "or a Hub data set as user/name, user/name:config or user/name@split"
+)
+_FILE = re.compile(r"\.(?:(jsonl|json|csv|tsv)(\.gz)?|(parquet))$", re.IGNORECASE)
+_HUB = re.compile(r"(?P<path>[\w.-]+/[\w.-]+)(?::(?P<name>[^@:]+))?(?:@(?P<split>.+))?")
+_SEPARATORS = {"csv": ",", "tsv": "\t"}
+_KINDS = {str: "text", bool: "true/false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+_to_json = partial(
+    json.dumps, ensure_ascii=False, default=lambda it: it.tolist() if hasattr(it, "tolist") else str(it)
+)
+_ROW_GROUP = 10_000  # rows held in memory until they are written to a Parquet file
+
+
+class _Source(NamedTuple):
+    kind: str  # "jsonl", "json", "csv", "tsv", "parquet", "folder" or "hub"
+    where: str
+    split: str | None
+    name: str | None
+
+
+class TableError(ValueError):
+    """A table cannot be read or written: the message says where, what was found and what was expected."""
+
+
+def load_table(source: str | Path, *, split: str | None = None, name: str | None = None) -> datasets.Dataset:
+    """Read a whole table into a `datasets.Dataset`.
+
+    A key that a JSON row lacks, and an empty CSV cell, is None. A CSV column is made of numbers if all its cells are
+    numbers, and of text otherwise: "NA", "None" and "007" stay text.
+
+    Example:
+        >>> write_rows("rows.jsonl", [{"text": "fine", "label": "good"}, {"text": "poor", "label": "bad"}])
+        2
+        >>> load_table("rows.jsonl")["label"][:]
+        ['good', 'bad']
+
+    Args:
+        source: a `.jsonl`, `.json` (lines, or one list), `.csv` or `.tsv` file (also `.gz`), a `.parquet` file, a
+            folder that `save_to_disk` wrote, or a Hub name: "user/name", "user/name:config" or "user/name@split".
+        split: which split of a saved `DatasetDict` or a Hub data set; not needed where there is only one.
+        name: which configuration of a Hub data set.
+
+    Raises:
+        TableError: the source is missing, empty, broken (with file and line number), or has several splits.
+    """
+    import datasets
+
+    found = _locate(source, split, name)
+    if found.kind in ("folder", "hub"):
+        dataset = _open_dataset(found)
+    elif found.kind == "parquet":
+        _open_parquet(found.where)  # the error of this is one line; that of from_parquet is not
+        dataset = datasets.Dataset.from_parquet(found.where)
+    else:
+        dataset = datasets.Dataset(_arrow_table(found))
+    if len(dataset) == 0:
+        raise TableError(f"{found.where} holds no rows")
+    return dataset
+
+
+def iter_rows(source: str | Path, *, split: str | None = None, name: str | None = None) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a table in order, a small batch of them in memory at a time.
+
+    A JSON row keeps its own keys. A CSV cell is text (an empty one is None), as only its end shows that a column is
+    all numbers. A `.json` file that is one list is read at once.
+
+    Example:
+        >>> write_rows("rows.csv", [{"text": "fine"}, {"text": "poor"}])
+        2
+        >>> [row["text"] for row in iter_rows("rows.csv")]
+        ['fine', 'poor']
+
+    Args:
+        source, split, name: as for [`load_table`]; a Hub data set is streamed. `"-"` is JSON Lines on standard input.
+
+    Raises:
+        TableError: at once if the source can't be opened, and on the way if it is broken (with the line) or empty.
+    """
+    found = _locate(source, split, name)
+    if found.kind in ("folder", "hub"):
+        rows = _open_dataset(found, streaming=True)
+    elif found.kind == "parquet":
+        batches = _open_parquet(found.where).iter_batches(batch_size=1000)
+        rows = (row for batch in batches for row in batch.to_pylist())
+    else:
+        rows = (row for _, row in _numbered_rows(found))
+    return _not_empty(rows, found.where)
+
+
+def _not_empty(rows: Iterable[dict[str, Any]], where: str) -> Iterator[dict[str, Any]]:
+    row = None
+    for row in rows:
+        yield row
+    if row is None:
+        raise TableError(f"{where} holds no rows")
+
+
+def check_columns(column_names: Iterable[str], needed: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Check that a table has the columns that are needed, each under one spelling only.
+
+    Two columns are two spellings of one if they differ only by case, by spaces, "-" or "_", or by the plural of
+    "labels" and "rationales". Such a pair usually comes from joined files, with each row filling one of the two.
+
+    Example:
+        >>> check_columns(["text", "labels"], needed=["text", "label"])
+        Traceback (most recent call last):
+        dhrd_hf.data.tables.TableError: no column 'label': did you mean 'labels'? The table has: 'text', 'labels'
+
+    Args:
+        column_names: the table's columns.
+        needed: the columns that have to be there.
+        optional: columns that are read if they are there: they may be missing, but not be there misspelt.
+
+    Raises:
+        TableError: a needed column is missing, or one that will be read is there under another spelling.
+    """
+
+    def fold(name: str) -> str:
+        return re.sub(r"^(label|rationale)s$", r"\1", re.sub(r"[\s_-]", "", name.casefold()))
+
+    names, needed, optional = list(column_names), list(needed), list(optional)
+    for want in needed + optional:
+        alike = [name for name in names if name not in needed + optional and fold(name) == fold(want)]
+        if want in names and alike:
+            raise TableError(f"columns {want!r} and {alike[0]!r} are spelt almost alike: rename or remove one of them")
+        if want not in names and (want in needed or alike):
+            near = alike or difflib.get_close_matches(want, names, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else "."
+            raise TableError(f"no column {want!r}{hint} The table has: {', '.join(map(repr, names)) or 'no columns'}")
+
+
+def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[str] | None = None) -> int:
+    """Write rows as they come to a file that appears whole or not at all, and return how many there were.
+
+    Example:
+        >>> write_rows("predictions.csv", ({"text": text, "label": "good"} for text in ["fine", "great"]))
+        2
+
+    Args:
+        path: a `.jsonl`, `.csv` or `.tsv` (also `.gz`) or `.parquet` file, replaced if it is there; its folder is
+            made. `"-"` is JSON Lines on standard output.
+        rows: the rows; what JSON can't hold is written as a list if it is an array, else as its `str`.
+        columns: the columns to write, in this order, None where a row lacks one. By default JSON rows are written as
+            they are, and the other files have the columns of the first row.
+
+    Raises:
+        TableError: the ending is none of those, the folder cannot be written, or a row has a column too many.
+    """
+    if str(path) == "-":
+        return _write_json(sys.stdout, rows, columns)
+    path = Path(path).expanduser()
+    match = _FILE.search(path.name)
+    kind = match and (match[1] or match[3]).lower()
+    if kind not in ("jsonl", "csv", "tsv", "parquet") or path.is_dir():
+        raise TableError(f"can't write {path}: expected a file .jsonl, .csv, .tsv (also .gz) or .parquet")
+    # Beside the target, so that the rename stays on one disk; not tempfile, whose files only their owner may read.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "parquet":
+            count = _write_parquet(unfinished, rows, columns)
+        else:
+            write = _write_json if kind == "jsonl" else partial(_write_csv, delimiter=_SEPARATORS[kind])
+            with (gzip.open if match[2] else open)(unfinished, "wt", encoding="utf-8", newline="") as file:
+                count = write(file, rows, columns)
+        os.replace(unfinished, path)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise TableError(f"can't write {path}: {error.strerror} ({error.filename})") from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+    return count
+
+
+def _locate(source: str | Path, split: str | None, name: str | None) -> _Source:
+    """Say what kind of table a source is, without reading it."""
+    text = str(source)
+    if text == "-":
+        return _Source("jsonl", "-", None, None)
+    path = Path(text).expanduser()
+    if not path.exists() and "@" in text and Path(text.rpartition("@")[0]).expanduser().is_dir():
+        text, _, split = text.rpartition("@")
+        path = Path(text).expanduser()
+    file = _FILE.search(path.name)
+    if path.is_dir():
+        if not any((path / marker).exists() for marker in ("state.json", "dataset_dict.json")):
+            raise TableError(f"{path} is a folder that save_to_disk did not write: name one of the files in it")
+        return _Source("folder", str(path), split, None)
+    if path.exists():
+        if not file:
+            raise TableError(f"can't read {path}: expected {_SOURCES}")
+        if split or name:
+            raise TableError(f"{path} is one file, which has no split or configuration: leave {split or name!r} out")
+        return _Source((file[1] or file[3]).lower(), str(path), None, None)
+    hub = _HUB.fullmatch(text)
+    if hub and not file and not text.startswith("."):
+        return _Source("hub", hub["path"], split or hub["split"], name or hub["name"])
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1)
+    hint = f": did you mean {path.with_name(near[0])}?" if near else "."
+    raise TableError(f"no such file or folder: {path}{hint} A table is {_SOURCES}")
+
+
+def _open_dataset(found: _Source, streaming: bool = False) -> datasets.Dataset | datasets.IterableDataset:
+    import datasets
+
+    where, folder = found.where, found.kind == "folder"
+    hub = {"name": found.name, "split": found.split, "streaming": streaming}
+    try:
+        opened = datasets.load_from_disk(where) if folder else datasets.load_dataset(where, **hub)
+    # The Hub fails in many ways (network, access, unknown name, broken files), with as many exception classes.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        what = "is a folder that" if folder else "is no file or folder here, and as a Hub data set it"
+        raise TableError(f"{where} {what} can't be read: {reason}") from error
+    if isinstance(opened, dict):  # DatasetDict and IterableDatasetDict
+        chosen = found.split or (next(iter(opened)) if len(opened) == 1 else None)
+        if chosen not in opened:
+            what = f"no split {chosen!r} in {where}" if chosen else f"{where} has several splits"
+            raise TableError(f"{what}: choose one of {', '.join(opened)}, as in {where}@{next(iter(opened))}")
+        return opened[chosen]
+    if folder and found.split:
+        raise TableError(f"{where} is one data set, which has no splits: leave {found.split!r} out")
+    return opened
+
+
+def _open_parquet(where: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(where)
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{where} is not a Parquet file that can be read: {error}") from error
+    if file.metadata.num_rows == 0:  # which Dataset.from_parquet can't read
+        raise TableError(f"{where} holds no rows")
+    return file
+
+
+def _lines(where: str) -> Iterator[str]:
+    """The lines of a UTF-8 text file; read as bytes, so that only a newline ends one and a bad byte has its line."""
+    number = 0
+    try:
+        opened = gzip.open if where.lower().endswith(".gz") else open
+        with nullcontext(sys.stdin.buffer) if where == "-" else opened(where, "rb") as file:
+            for number, raw in enumerate(file, 1):
+                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise TableError(f"{where}, line {number}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise TableError(f"{where}: can't be read past line {number}: {error}") from error
+
+
+def _numbered_rows(found: _Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a text file, each with the place where it begins, as errors name it."""
+    where = found.where
+    if found.kind in _SEPARATORS:
+        yield from _csv_rows(where, _SEPARATORS[found.kind])
+        return
+    first = next((line for line in _lines(where) if line.strip()), "") if found.kind == "json" else ""
+    if first.lstrip().startswith("["):
+        items = _parse("".join(_lines(where)), where, 1)
+        values = ((f"item {number}", item) for number, item in enumerate(items, 1))
+    else:
+        lines = ((number, line) for number, line in enumerate(_lines(where), 1) if line.strip())
+        values = ((f"line {number}", _parse(line, where, number)) for number, line in lines)
+    for place, row in values:
+        if not isinstance(row, dict):
+            kind = _KINDS.get(type(row), "null")
+            raise TableError(f"{where}, {place}: a row has to be a JSON object, and this is {kind}")
+        yield place, row
+
+
+def _parse(text: str, where: str, line: int) -> Any:
+    try:
+        return json.loads(text.rstrip())
+    except json.JSONDecodeError as error:
+        place = f"line {line + error.lineno - 1}"
+        raise TableError(f"{where}, {place}: not JSON: {error.msg} at column {error.colno}") from error
+
+
+def _csv_rows(where: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.reader(_lines(where), delimiter=delimiter, strict=True)
+    header, before = None, 0
+    try:
+        for cells in reader:
+            line, before = before + 1, reader.line_num  # a quoted cell may run over several lines
+            if not cells:
+                continue
+            if header is None:
+                # A column without a name is an index that pandas wrote; pandas, too, reads it back as "Unnamed: 0".
+                header = [cell or f"Unnamed: {place}" for place, cell in enumerate(cells)]
+                if len(set(header)) < len(header):
+                    raise TableError(f"{where}, line {line}: the header has one name twice: {', '.join(header)}")
+            elif len(cells) != len(header):
+                found = f"{len(cells)} fields, and the header has {len(header)}: {', '.join(header)}"
+                raise TableError(f'{where}, line {line}: {found}; put "..." around a field that holds a {delimiter!r}')
+            else:
+                yield f"line {line}", dict(zip(header, (cell or None for cell in cells), strict=True))
+    except csv.Error as error:
+        raise TableError(f"{where}, line {before + 1}: the row that begins here is not CSV: {error}") from error
+
+
+def _arrow_table(found: _Source) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns: dict[str, list[Any]] = {}
+    seen: dict[str, tuple[str, str]] = {}  # column: the kind of its first value, and where that stands
+    count = 0
+    for count, (place, row) in enumerate(_numbered_rows(found), 1):
+        for column, value in row.items():
+            cells = columns.setdefault(column, [])
+            cells.extend([None] * (count - 1 - len(cells)) + [value])
+            kind = _KINDS.get(type(value))
+            first, where = seen.setdefault(column, (kind, place)) if kind else (None, place)
+            if kind != first:
+                raise TableError(f"{found.where}, {place}: column {column!r} is {kind} here, and {first} on {where}")
+    # A CSV column is numbers if every cell is one, written as a number usually is.
+    integer = r"^-?(0|[1-9]\d{0,17})"
+    numbers = {integer + "$": pa.int64(), integer + r"(\.\d+)?([eE][+-]?\d+)?$": pa.float64()}
+    arrays = {}
+    for column, cells in columns.items():
+        try:
+            array = pa.array(cells + [None] * (count - len(cells)))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise TableError(f"{found.where}: column {column!r} can't be made into one type: {error}") from error
+        if found.kind in _SEPARATORS and not pa.types.is_null(array.type):
+            fits = (type_ for form, type_ in numbers.items() if pc.all(pc.match_substring_regex(array, form)).as_py())
+            array = array.cast(next(fits, array.type))
+        arrays[column] = array
+    return pa.table(arrays)
+
+
+def _aligned(rows: Iterable[dict[str, Any]], columns: list[str] | None) -> Iterator[dict[str, Any]]:
+    """Rows that all have the same columns: those named, or those of the first row."""
+    header = columns
+    for number, row in enumerate(rows, 1):
+        header = list(row) if header is None else header
+        extra = [] if columns is not None else [key for key in row if key not in header]
+        if extra:
+            raise TableError(f"row {number} has {extra[0]!r}, which the first row lacks: name the columns to write")
+        yield {column: row.get(column) for column in header}
+
+
+def _write_json(file: Any, rows: Iterable[dict[str, Any]], columns: list[str] | None) -> int:
+    chosen = rows if columns is None else _aligned(rows, columns)
+    return sum(1 for row in chosen if file.write(_to_json(row) + "\n"))
+
+
+def _write_csv(file: Any, rows: Iterable[dict[str, Any]], columns: list[str] | None, delimiter: str) -> int:
+    writer, count = csv.writer(file, delimiter=delimiter, lineterminator="\n"), 0
+    for count, row in enumerate(_aligned(rows, columns), 1):
+        if count == 1:
+            writer.writerow(row)
+        nested = {key: _to_json(cell) for key, cell in row.items() if isinstance(cell, (list, dict))}
+        writer.writerow((row | nested).values())
+    if not count and columns:
+        writer.writerow(columns)
+    return count
+
+
+def _write_parquet(path: Path, rows: Iterable[dict[str, Any]], columns: list[str] | None) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    aligned, count = _aligned(rows, columns), 0
+    batch = list(islice(aligned, _ROW_GROUP))
+    table = pa.Table.from_pylist(batch) if batch else pa.table({column: [] for column in columns or []})
+    with pq.ParquetWriter(path, table.schema) as writer:
+        while batch:
+            writer.write_table(table)
+            count += len(batch)
+            batch = list(islice(aligned, _ROW_GROUP))
+            try:
+                table = pa.Table.from_pylist(batch, schema=table.schema)
+            except (ValueError, TypeError) as error:
+                raise TableError(f"after row {count} a column changes its type ({error}): write .jsonl") from error
+    return count

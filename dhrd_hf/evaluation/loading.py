@@ -1,0 +1,77 @@
+"""`load_classifier`: whatever was trained or exported, opened for prediction."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ..configuration_dhrd import DHRDConfig
+from ..modeling_dhrd import check_loaded
+
+
+def load_classifier(
+    name_or_path: str | os.PathLike, *, device: str | torch.device | None = None, **kwargs: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Open a stock classifier, a dual-head checkpoint or a run directory with an adapter, for prediction.
+
+    An adapter is merged into its base model, which predicts the same and faster.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation import load_classifier
+    >>> model, tokenizer = load_classifier("runs/rte")  # doctest: +SKIP
+    >>> model.config.id2label  # doctest: +SKIP
+    {0: 'entailment', 1: 'not_entailment'}
+
+    ```
+
+    Args:
+        name_or_path (`str` or `os.PathLike`): Hub id or folder.
+        device (`str` or `torch.device`, *optional*): Where to put it; by default the accelerator if there is one, else
+            the CPU. Leave it out together with `device_map`.
+        kwargs (*optional*): What `from_pretrained` takes: `dtype`, `attn_implementation`, `device_map`, ...
+
+    Returns:
+        `tuple[PreTrainedModel, PreTrainedTokenizerBase]`: the model in eval mode, and its tokenizer.
+
+    Raises:
+        ValueError: if the checkpoint has no trained classification head.
+        OSError: if there is no such checkpoint.
+    """
+    config = AutoConfig.from_pretrained(name_or_path)
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    if isinstance(config, DHRDConfig):
+        from ..auto import AutoModelForDualHeadClassification
+
+        model = AutoModelForDualHeadClassification.from_pretrained(name_or_path, **kwargs)
+        if hasattr(model, "merge_and_unload"):
+            model = model.merge_and_unload()
+    else:
+        _check_classifier(config, name_or_path)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            name_or_path, output_loading_info=True, **kwargs
+        )
+        # Weights that are missing would be random; those left over, such as a pretraining head's, do no harm.
+        check_loaded({**info, "unexpected_keys": ()}, name_or_path)
+    if device is None and "device_map" not in kwargs:
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    return (model if device is None else model.to(device)).eval(), tokenizer
+
+
+def _check_classifier(config: Any, name_or_path: str | os.PathLike) -> None:
+    architectures = config.architectures or []
+    if architectures and not any(name.endswith("ForSequenceClassification") for name in architectures):
+        raise ValueError(
+            f"{name_or_path} is a {', '.join(architectures)}, which has no classification head. Name a run directory "
+            "of `dhrd train`, an export, or another sequence classifier."
+        )

@@ -1,0 +1,229 @@
+"""`predict_texts`: a classifier over a stream of texts, in order, with little padding."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data import ensure_pad_token
+
+# A batch is large enough when the weights are read once for many tokens: some thousand on a CPU, where anything more
+# only adds padding; far more on an accelerator, which a small batch leaves idle.
+_CPU_BATCH_TOKENS, _ACCELERATOR_BATCH_TOKENS = 2048, 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a classifier says of one text.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation import Prediction
+    >>> Prediction("yes", {"no": 0.25, "yes": 0.75}, (0.0, 1.0986123)).error is None
+    True
+
+    ```
+
+    Args:
+        label (`str`, `list[str]`, `float` or `list[float]`, *optional*): The most probable label; for multi label
+            those with a probability above 0.5; for regression the number, or K of them. None where there is an error.
+        probabilities (`dict[str, float]`, *optional*): By label, of all labels: the softmax of the logits, or the
+            sigmoid for multi label. Empty for regression and where there is an error.
+        logits (`tuple[float, ...]` of length K, *optional*): Class logits. Empty where there is an error.
+        cut (`bool`, *optional*, defaults to `False`): Whether the text was cut to the model's input length.
+        error (`str`, *optional*): Why the text could not be classified.
+    """
+
+    label: str | list[str] | float | list[float] | None
+    probabilities: dict[str, float] = field(default_factory=dict)
+    logits: tuple[float, ...] = ()
+    cut: bool = False
+    error: str | None = None
+
+
+def predict_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[str | None],
+    *,
+    max_length: int | None = None,
+    batch_tokens: int | None = None,
+    batch_size: int = 256,
+    window: int = 2048,
+) -> Iterator[Prediction]:
+    """Classify texts as they come, in their order; a stream larger than memory will do.
+
+    A window of texts is read, tokenised as when deployed (`truncation=True`), sorted by length and run in batches of
+    rows of nearly one length. An empty text gives a prediction with an `error`: no row is lost.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation import load_classifier, predict_texts
+    >>> model, tokenizer = load_classifier("my-classifier")  # doctest: +SKIP
+    >>> for prediction in predict_texts(model, tokenizer, ["It rains. So: It is wet.", ""]):  # doctest: +SKIP
+    ...     print(prediction.label, prediction.error)
+    entailment None
+    None the text is empty
+
+    ```
+
+    Args:
+        model (`PreTrainedModel`): A stock sequence classifier, or a dual-head model (its class logits are used).
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer. Without a pad token its eos token becomes one.
+        texts (`Iterable[str]`): Inputs, with the prompt around them if the model was trained with one; None is empty.
+        max_length (`int`, *optional*): Most tokens of a text. By default the model's `max_input_length` of training,
+            else the tokenizer's `model_max_length`, else the model's `max_position_embeddings`.
+        batch_tokens (`int`, *optional*): Most tokens of a batch, padding included; a longer text is a batch of its
+            own. By default 2048 on a CPU and 16384 on an accelerator.
+        batch_size (`int`, *optional*, defaults to 256): Most rows of a batch.
+        window (`int`, *optional*, defaults to 2048): Number of texts read ahead, sorted and held in memory.
+
+    Returns:
+        `Iterator[Prediction]`: one [`Prediction`] for each text.
+
+    Raises:
+        ValueError: if model and tokenizer pad with different tokens, or a number is not 1 or greater.
+    """
+    sizes = {"max_length": max_length, "batch_tokens": batch_tokens, "batch_size": batch_size, "window": window}
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} must be 1 or greater.")
+    _agree_on_pad_token(model.config, tokenizer)
+    if batch_tokens is None:
+        batch_tokens = _CPU_BATCH_TOKENS if model.device.type == "cpu" else _ACCELERATOR_BATCH_TOKENS
+    limit = max_length or _input_limit(model.config, tokenizer)
+
+    def predictions() -> Iterator[Prediction]:
+        stream = iter(texts)
+        while part := [text or "" for text in islice(stream, window)]:
+            yield from _predict_window(model, tokenizer, part, limit, batch_tokens, batch_size)
+
+    return predictions()  # a generator of its own, so that wrong arguments raise at the call
+
+
+def _predict_window(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    limit: int | None,
+    batch_tokens: int,
+    batch_size: int,
+) -> list[Prediction]:
+    rows, cut = _tokenize(tokenizer, texts, limit)
+    pad = tokenizer.pad_token_id
+    errors = {}
+    for index, (text, ids) in enumerate(zip(texts, rows, strict=True)):
+        if not text.strip() or not ids:
+            errors[index] = "the text is empty"
+        elif all(token == pad for token in ids):
+            errors[index] = "the text holds nothing but padding tokens"
+    longest_first = sorted((i for i in range(len(rows)) if i not in errors), key=lambda i: -len(rows[i]))
+    batches = list(_batches([len(rows[i]) for i in longest_first], batch_tokens, batch_size))
+    results: list[Prediction] = [Prediction(None, error=errors.get(index)) for index in range(len(rows))]
+    if batches:
+        logits = _logits(model, [[rows[longest_first[place]] for place in batch] for batch in batches], pad, tokenizer)
+        for index, said in zip(longest_first, _read(logits, model.config), strict=True):
+            results[index] = Prediction(*said, cut=index in cut)
+    return results
+
+
+def _tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], limit: int | None
+) -> tuple[list[list[int]], set[int]]:
+    """Token ids of each text as the deployed tokenizer cuts them, and the indices of those that were cut."""
+    rows = tokenizer(texts, verbose=False)["input_ids"]
+    cut = [index for index, ids in enumerate(rows) if limit is not None and len(ids) > limit]
+    if cut:
+        shorter = tokenizer([texts[index] for index in cut], truncation=True, max_length=limit)["input_ids"]
+        for index, ids in zip(cut, shorter, strict=True):
+            rows[index] = ids
+    return rows, set(cut)
+
+
+def _batches(lengths: Sequence[int], batch_tokens: int, batch_size: int) -> Iterator[list[int]]:
+    """Places of descending lengths, cut into batches within the budget; rows of one length together if possible."""
+    batch: list[int] = []
+    for place, length in enumerate(lengths):
+        if batch:
+            longest = lengths[batch[0]]
+            full = len(batch) == batch_size or longest * (len(batch) + 1) > batch_tokens
+            half_full = 2 * longest * len(batch) >= batch_tokens
+            if full or (half_full and length < lengths[place - 1]):
+                yield batch
+                batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def _logits(
+    model: PreTrainedModel, batches: list[list[list[int]]], pad: int, tokenizer: PreTrainedTokenizerBase
+) -> Tensor:
+    """Class logits `[rows, K]` in float32 on the CPU, in the order of the batches."""
+    # What follows x can't change a causal model's answer, while padding before x shifts absolute positions (GPT-2):
+    # decoders, which have `score`, are padded on the right whatever the tokenizer says.
+    side = "right" if hasattr(model, "score") else tokenizer.padding_side
+    options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    found = []
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            padded = pad_sequence([torch.tensor(ids) for ids in batch], True, pad, side)  # [B, L]
+            lengths = torch.tensor([len(ids) for ids in batch])[:, None]
+            mask = (torch.arange(padded.shape[1]) < lengths).long()
+            mask = mask.flip(-1) if side == "left" else mask
+            inputs = {"input_ids": padded.to(model.device), "attention_mask": mask.to(model.device)}
+            found.append(model(**inputs, **options).logits)
+        return torch.cat(found).float().cpu()
+    finally:
+        model.train(was_training)
+
+
+def _read(logits: Tensor, config: PreTrainedConfig) -> Iterator[tuple]:
+    """Label, probabilities and logits of each row, by transformers' problem types."""
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    rows = logits.tolist()
+    if config.problem_type == "regression" or (config.problem_type is None and len(names) == 1):
+        for row in rows:
+            yield row[0] if len(row) == 1 else row, {}, tuple(row)
+        return
+    several = config.problem_type == "multi_label_classification"
+    probabilities = (logits.sigmoid() if several else logits.softmax(-1)).tolist()
+    best = logits.argmax(-1).tolist()
+    for index, row in enumerate(probabilities):
+        said = [name for name, p in zip(names, row, strict=True) if p > 0.5] if several else names[best[index]]
+        yield said, dict(zip(names, row, strict=True)), tuple(rows[index])
+
+
+def _agree_on_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make sure that the model pools by the token that its batches are padded with."""
+    pad = ensure_pad_token(tokenizer)
+    text_config = config.get_text_config()
+    if text_config.pad_token_id is None:
+        text_config.pad_token_id = pad
+    elif text_config.pad_token_id != pad:
+        raise ValueError(
+            f"The model pools by pad token id {text_config.pad_token_id}, but the tokenizer pads with id {pad} "
+            f"({tokenizer.pad_token!r}). Give the tokenizer that was saved with the model."
+        )
+
+
+def _input_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The number of tokens to which a text is cut, or None."""
+    trained = getattr(config, "max_input_length", None)
+    if trained is not None:
+        return trained
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    known = [limit for limit in (tokenizer.model_max_length, positions) if limit is not None and limit < 1e9]
+    return known[0] if known else None

@@ -1,0 +1,241 @@
+"""Tiny random models, a byte-level tokenizer and a few invented rows: nothing is downloaded."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import copy
+import functools
+import subprocess
+import sys
+
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
+
+from dhrd_hf import AutoModelForDualHeadClassification, DualHeadEncoder
+
+LABELS = ("entailed", "refuted", "unknown")
+
+# Rationales from none to many times the input: a mean of means would be far from the token mean.
+ROWS = [
+    ("Mira feeds the heron. So: the heron is fed.", "entailed", "It says so."),
+    ("The kiln is cold. So: the kiln glows.", "refuted", "A kiln that is cold gives no light, " * 6 + "so it is dark."),
+    ("Oto owns a boat. So: the boat is green.", "unknown", None),
+    ("All rooks in the yard sleep. Pim is a rook in the yard. So: Pim sleeps.", "entailed", "Pim is one of them."),
+    ("The lamp hums. So: it hums.", "entailed", "Same."),
+    ("No door here is red. So: this door is red.", "refuted", "Every door is " + "of some other colour, " * 9),
+    ("Sela ran. So: Sela was late.", "unknown", ""),
+    ("Two cups fell. So: at least one cup fell.", "entailed", "Two is more than one, so one of them fell at least."),
+    ("It snows on the moor. So: the moor is dry.", "refuted", "Snow is wet. " * 4),
+    ("The map is old. So: the map is torn.", "unknown", "Old maps may be torn or whole. " * 5),
+    ("Wen is taller than Ada. Ada is taller than Bo. So: Wen is taller than Bo.", "entailed", "Taller is passed on."),
+    ("The goat eats only hay. So: the goat eats figs.", "refuted", None),
+]
+
+# Weights large enough for attention, caps and gates to matter.
+_SIZES = {"vocab_size": 400, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1, "initializer_range": 0.2}
+_LLAMA = {
+    **_SIZES,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+_QWEN = {**_LLAMA, "head_dim": 8}
+_GPT2 = {**_SIZES, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
+_NEOX = {k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"}
+_MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+FAMILIES = {
+    "llama": functools.partial(LlamaConfig, **_LLAMA, tie_word_embeddings=False),
+    "llama-tied": functools.partial(LlamaConfig, **_LLAMA, tie_word_embeddings=True),
+    "gpt2": functools.partial(GPT2Config, **_GPT2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+    # Caps low enough to bend the logits.
+    "gemma2": functools.partial(Gemma2Config, **_QWEN, final_logit_softcapping=3.0, attn_logit_softcapping=2.0),
+    "qwen3": functools.partial(Qwen3Config, **_QWEN),
+    "qwen3-moe": functools.partial(Qwen3MoeConfig, **_QWEN, **_MOE),
+    "gpt-neox": functools.partial(GPTNeoXConfig, **_NEOX),
+}
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def make_config():
+    """A tiny config of a family: `make_config("gpt2", pad_token_id=1)`."""
+    return lambda family, **changes: FAMILIES[family](**changes)
+
+
+@pytest.fixture(scope="session")
+def make_lm(make_config):
+    """A causal LM with random weights."""
+
+    def make(family, seed=0, **changes):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(make_config(family, **changes)).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lm_dir_of(make_lm, tokenizer, tmp_path_factory):
+    """A saved causal LM of a family, with its tokenizer."""
+
+    @functools.cache
+    def save(family):
+        folder = tmp_path_factory.mktemp(family)
+        make_lm(family).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def lm_dir(lm_dir_of, family):
+    return lm_dir_of(family)
+
+
+@pytest.fixture(scope="session")
+def dual_of(lm_dir_of):
+    """A new dual-head model over a family's saved causal LM, in eval mode, with a head large enough to tell classes."""
+
+    def make(family, seed=0, **kwargs):
+        torch.manual_seed(seed)
+        kwargs = {"num_labels": 3, **kwargs}
+        return AutoModelForDualHeadClassification.from_pretrained(lm_dir_of(family), **kwargs)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stock_lm_of():
+    """The family's own causal LM with a dual-head model's weights, mapped by name."""
+
+    def make(dual):
+        lm = AutoModelForCausalLM.from_config(copy.deepcopy(dual.config.backbone_config))
+        head = next(name for name, module in lm.named_modules() if module is lm.get_output_embeddings())
+        lm.load_state_dict(_renamed(dual, {"model": lm.base_model_prefix, "lm_head": head}), strict=True)
+        return lm.to(dual.score.weight.dtype).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stock_classifier_of():
+    """The family's own sequence classifier with a dual-head model's weights, mapped by name."""
+
+    def make(dual):
+        config = copy.deepcopy(dual.config.backbone_config)
+        config.id2label, config.label2id = dual.config.id2label, dual.config.label2id
+        config.problem_type = dual.config.problem_type
+        stock = AutoModelForSequenceClassification.from_config(config)
+        stock.load_state_dict(_renamed(dual, {"model": stock.base_model_prefix, "score": "score"}), strict=True)
+        return stock.to(dual.score.weight.dtype).eval()
+
+    return make
+
+
+def _renamed(dual, names):
+    parts = ((key.partition("."), tensor) for key, tensor in dual.state_dict().items())
+    return {f"{names[first]}.{rest}": tensor for (first, _, rest), tensor in parts if first in names}
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer():
+    """A byte-level BPE tokenizer; by default <pad> is 0, <eos> is 1, <bos> is 2 and nothing is added."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    texts = [f"{text}\nReasoning:\n{rationale}\nFinal Answer:\n{label}" for text, label, rationale in ROWS]
+    special = ["<pad>", "<eos>", "<bos>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    )
+    assert bpe.get_vocab_size() == 400
+
+    def make(add_bos=False, add_eos=False, **kwargs):
+        own = Tokenizer.from_str(bpe.to_str())
+        if add_bos or add_eos:
+            template = f"{'<bos> ' * add_bos}$A{' <eos>' * add_eos}"
+            own.post_processor = processors.Sequence(
+                [
+                    processors.ByteLevel(trim_offsets=False),
+                    processors.TemplateProcessing(single=template, special_tokens=[("<bos>", 2), ("<eos>", 1)]),
+                ]
+            )
+        kwargs = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", **kwargs}
+        return PreTrainedTokenizerFast(tokenizer_object=own, **kwargs)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tokenizer(make_tokenizer):
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def pad_is_eos_tokenizer(make_tokenizer):
+    return make_tokenizer(pad_token="<eos>")
+
+
+@pytest.fixture(scope="session")
+def bos_tokenizer(make_tokenizer):
+    return make_tokenizer(add_bos=True)
+
+
+@pytest.fixture(scope="session")
+def label2id():
+    return {name: index for index, name in enumerate(LABELS)}
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """24 rows: the twelve invented ones, and the same with a few words more before them."""
+    first = [{"text": text, "label": label, "rationale": rationale} for text, label, rationale in ROWS]
+    return first + [{**row, "text": f"One evening it was like this. {row['text']}"} for row in first]
+
+
+@pytest.fixture(scope="session")
+def dataset(rows):
+    return Dataset.from_list(rows)
+
+
+@pytest.fixture(scope="session")
+def encoded(dataset, tokenizer, label2id):
+    """The rows, encoded; suffixes of 9 to about 150 tokens."""
+    return DualHeadEncoder(tokenizer, label2id, max_length=256).encode_dataset(dataset)
+
+
+@pytest.fixture(scope="session")
+def run_python():
+    """Run a script in a fresh interpreter: `run_python(code, *arguments)` returns what it printed."""
+
+    def run(code, *arguments):
+        result = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=300
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run

@@ -1,0 +1,273 @@
+"""Encoded rows against the tokenizer's own ids of x, and against what one reads when they are decoded."""
+
+import copy
+
+import pytest
+from datasets import Dataset
+from transformers import AutoTokenizer
+
+from dhrd_hf import DualHeadEncoder
+from dhrd_hf.data import EncodingCounts
+
+YES_NO = {"no": 0, "yes": 1}
+
+
+def encode_rows(encoder, *rows):
+    columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+    return encoder(columns)
+
+
+@pytest.fixture(params=["plain", "pad-is-eos", "bos-adding", "eos-adding"])
+def any_tokenizer(request, make_tokenizer):
+    kwargs = {"pad-is-eos": {"pad_token": "<eos>"}, "bos-adding": {"add_bos": True}, "eos-adding": {"add_eos": True}}
+    return make_tokenizer(**kwargs.get(request.param, {}))
+
+
+def test_x_has_the_ids_it_has_alone(any_tokenizer, rows, label2id):
+    encoder = DualHeadEncoder(any_tokenizer, label2id)
+    encoded = encode_rows(encoder, *rows)
+    for index, row in enumerate(rows):
+        x = any_tokenizer(row["text"])["input_ids"]
+        ids, length = encoded["input_ids"][index], encoded["input_length"][index]
+        assert ids[:length] == x
+        assert encoded["reasoning_targets"][index] == ids and encoded["attention_mask"][index] == [1] * len(ids)
+        assert encoded["labels"][index] == label2id[row["label"]]
+        rationale = (row["rationale"] or "").strip()
+        reason = f"\nReasoning:\n{rationale}" if rationale else ""
+        assert any_tokenizer.decode(ids[length:]) == f"{reason}\nFinal Answer:\n{row['label']}<eos>"
+
+
+def test_x_is_not_merged_with_what_follows(tokenizer):
+    """A text whose end merges with the suffix when both are tokenised as one."""
+    suffix = "e cat because {rationale} so {label}"
+    text, rationale = "The kiln is cold. So: th", "it is"
+    joined = tokenizer(text + suffix.format(rationale=rationale, label="no"))["input_ids"]
+    x = tokenizer(text)["input_ids"]
+    assert joined[: len(x)] != x, "the example must merge, or this test shows nothing"
+    encoder = DualHeadEncoder(tokenizer, YES_NO, suffix=suffix)
+    encoded = encode_rows(encoder, {"text": text, "label": "no", "rationale": rationale})
+    assert encoded["input_ids"][0][: encoded["input_length"][0]] == x
+    assert tokenizer.decode(encoded["input_ids"][0]) == text + "e cat because it is so no<eos>"
+
+
+def test_the_prompt_takes_several_columns(tokenizer):
+    encoder = DualHeadEncoder(tokenizer, YES_NO, prompt="Passage:\n{passage}\nQuestion:\n{question}")
+    encoded = encode_rows(encoder, {"passage": "It snows.", "question": "Is it dry?", "label": "no", "rationale": "Wet."})
+    x = encoded["input_ids"][0][: encoded["input_length"][0]]
+    assert tokenizer.decode(x) == "Passage:\nIt snows.\nQuestion:\nIs it dry?"
+
+
+@pytest.mark.parametrize("rationale", [None, "", "  \n "])
+def test_without_rationale_the_label_only_form_is_written_and_counted(tokenizer, rationale):
+    encoder = DualHeadEncoder(tokenizer, YES_NO)
+    encoded = encode_rows(
+        encoder,
+        {"text": "It snows.", "label": "yes", "rationale": rationale},
+        {"text": "It snows.", "label": "yes", "rationale": "Snow falls."},
+    )
+    assert tokenizer.decode(encoded["input_ids"][0]) == "It snows.\nFinal Answer:\nyes<eos>"
+    assert encoder.counts == EncodingCounts(rows=2, without_rationale=1)
+    encode_rows(encoder, {"text": "It snows.", "label": "yes"})
+    assert encoder.counts == EncodingCounts(rows=3, without_rationale=2)
+    assert "3 rows" in str(encoder.counts) and "2 without a rationale" in str(encoder.counts)
+
+
+def test_the_rationale_is_cut_first_and_the_answer_never(tokenizer):
+    row = {"text": "The lamp hums.", "label": "yes", "rationale": "It hums all day and all night long."}
+    whole = encode_rows(DualHeadEncoder(tokenizer, YES_NO), row)
+    full, x_length = len(whole["input_ids"][0]), whole["input_length"][0]
+    answer = tokenizer("\nFinal Answer:\nyes")["input_ids"] + [tokenizer.eos_token_id]
+    reason = tokenizer("\nReasoning:\n")["input_ids"]
+    for max_length in range(x_length + len(answer), full + 1):
+        encoder = DualHeadEncoder(tokenizer, YES_NO, max_length=max_length)
+        encoded = encode_rows(encoder, row)
+        ids = encoded["input_ids"][0]
+        assert len(ids) <= max_length
+        assert ids[:x_length] == whole["input_ids"][0][:x_length] and ids[-len(answer) :] == answer
+        kept = ids[x_length : -len(answer)]
+        # A whole prefix of the rationale behind its delimiter, or nothing: no delimiter that introduces nothing.
+        assert kept == whole["input_ids"][0][x_length : x_length + len(kept)]
+        assert len(kept) == 0 or len(kept) > len(reason)
+        assert len(kept) == 0 or len(ids) == max_length
+        assert encoder.counts == EncodingCounts(rows=1, rationales_cut=int(max_length < full))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_x_is_cut_as_the_deployed_tokenizer_cuts_it(make_tokenizer, side):
+    tokenizer = make_tokenizer(add_bos=True, truncation_side=side)
+    text = "Wen is taller than Ada. Ada is taller than Bo. So: Wen is taller than Bo."
+    encoder = DualHeadEncoder(tokenizer, YES_NO, max_length=40, max_input_length=12)
+    encoded = encode_rows(encoder, {"text": text, "label": "yes", "rationale": "Passed on."})
+    expected = tokenizer(text, truncation=True, max_length=12)["input_ids"]
+    assert len(expected) == 12 and encoded["input_ids"][0][:12] == expected and encoded["input_length"] == [12]
+    assert encoder.counts.inputs_cut == 1
+
+
+def test_one_limit_for_x_holds_for_every_row_and_in_deployment(tokenizer, label2id, rows):
+    long = {**rows[0], "text": rows[0]["text"] * 9}
+    encoder = DualHeadEncoder(tokenizer, label2id, max_length=48)
+    encoded = encode_rows(encoder, *({**long, "label": label} for label in label2id))
+    expected = tokenizer(long["text"], truncation=True, max_length=encoder.max_input_length)["input_ids"]
+    assert encoded["input_length"] == [encoder.max_input_length] * 3
+    for ids, label in zip(encoded["input_ids"], label2id, strict=True):
+        assert ids[: len(expected)] == expected and len(ids) <= 48
+        assert tokenizer.decode(ids).endswith(f"\nFinal Answer:\n{label}<eos>")
+    assert max(map(len, encoded["input_ids"])) == 48
+    assert (encoder.counts.inputs_cut, encoder.counts.rationales_cut) == (3, 3)
+
+
+def test_the_tokenizers_own_limit_holds(make_tokenizer, caplog):
+    tokenizer = make_tokenizer(model_max_length=50)
+    encoder = DualHeadEncoder(tokenizer, YES_NO, max_length=1024)
+    assert encoder.max_length == 50 and "model_max_length" in caplog.text
+    encoded = encode_rows(encoder, {"text": "hums " * 60, "label": "yes", "rationale": "It hums. " * 60})
+    assert len(encoded["input_ids"][0]) <= 50
+
+
+def test_maps_form_and_encode_dataset_agree(dataset, tokenizer, label2id, encoded):
+    encoder = DualHeadEncoder(tokenizer, label2id, max_length=256)
+    mapped = dataset.map(encoder, batched=True, batch_size=5, remove_columns=dataset.column_names)
+    assert mapped.column_names == encoded.column_names
+    assert set(mapped.column_names) == {
+        "input_ids",
+        "attention_mask",
+        "input_length",
+        "reasoning_targets",
+        "labels",
+    }
+    assert mapped.to_list() == encoded.to_list()
+
+
+def test_counts_are_the_same_in_parallel_and_from_the_cache(dataset, tokenizer, label2id, tmp_path):
+    dataset.save_to_disk(tmp_path)  # on disk, so that `map` keeps its results
+    stored = Dataset.load_from_disk(str(tmp_path))
+    results = []
+    for num_proc in (None, None, 2):
+        encoder = DualHeadEncoder(tokenizer, label2id, max_length=64, max_input_length=24)
+        results.append(encoder.encode_dataset(stored, num_proc=num_proc).to_list())
+        counts = encoder.counts
+        assert counts.rows == len(dataset) and counts.without_rationale == 6
+        assert counts.rationales_cut == sum(
+            len(row["input_ids"]) == 64 and text in ("entailed", "refuted", "unknown")
+            for row, text in zip(results[-1], dataset["label"], strict=True)
+        )
+        assert counts.inputs_cut == sum(len(tokenizer(text)["input_ids"]) > 24 for text in dataset["text"]) > 0
+        results.append(counts)
+    assert results[:2] == results[2:4] == results[4:]
+    encoder.encode_dataset(stored)
+    assert encoder.counts == counts + counts, "a second data set adds to the counts"
+
+
+def test_what_was_cut_or_missing_is_logged(dataset, tokenizer, label2id, caplog):
+    DualHeadEncoder(tokenizer, label2id, max_length=64).encode_dataset(dataset)
+    assert "24 rows encoded: 6 without a rationale" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("label2id", "value", "expected"),
+    [
+        (YES_NO, "yes", 1),
+        (YES_NO, 1, 1),
+        (YES_NO, 1.0, 1),
+        ({"1": 0, "2": 1}, 1, 0),  # a name before an id
+        ({"false": 0, "true": 1}, True, 1),
+        ({"False": 0, "True": 1}, False, 0),
+        (YES_NO, ["yes"], [0.0, 1.0]),
+        (YES_NO, [], [0.0, 0.0]),
+        ({"score": 0}, 2.5, 2.5),
+        ({"score": 0}, "2.5", 2.5),
+    ],
+)
+def test_labels_by_name_id_list_or_number(tokenizer, label2id, value, expected):
+    encoded = encode_rows(DualHeadEncoder(tokenizer, label2id), {"text": "It hums.", "label": value, "rationale": "So."})
+    assert encoded["labels"] == [expected]
+
+
+def test_the_answers_text_of_many_labels_and_of_numbers(tokenizer):
+    multi = DualHeadEncoder(tokenizer, {"a": 0, "b": 1, "c": 2})
+    rows = [{"text": "t", "label": label} for label in (["c", "a"], [])]
+    texts = [tokenizer.decode(ids) for ids in encode_rows(multi, *rows)["input_ids"]]
+    assert texts == ["t\nFinal Answer:\na, c<eos>", "t\nFinal Answer:\nnone<eos>"]
+    number = DualHeadEncoder(tokenizer, {"score": 0})
+    assert tokenizer.decode(encode_rows(number, {"text": "t", "label": 0.5})["input_ids"][0]).endswith("\n0.5<eos>")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": "It hums.", "label": None}, "no label in column 'label'"),
+        ({"text": "It hums.", "label": ""}, "no label"),
+        ({"text": "It hums.", "label": float("nan")}, "no label"),
+        ({"text": "It hums.", "label": "yess"}, "'yess' is unknown.*did you mean 'yes'"),
+        ({"text": "It hums.", "label": 2}, "label id 2 is out of range.*2 labels"),
+        ({"text": "It hums.", "label": -100}, "label id -100 is out of range"),
+        ({"text": " \n", "label": "yes"}, "text is empty"),
+        ({"text": None, "label": "yes"}, "'text' has no value"),
+    ],
+)
+def test_a_broken_row_is_refused_with_its_number(tokenizer, row, message):
+    fine = {"text": "Fine.", "label": "no"}
+    with pytest.raises(ValueError, match=f"(?s)Row 2: .*{message}"):
+        encode_rows(DualHeadEncoder(tokenizer, YES_NO), fine, fine, row)
+    dataset = Dataset.from_list([{key: value} if False else {**fine, **row} for key, value in [(0, 0)]])
+    with pytest.raises(ValueError, match=f"(?s)Row 0: .*{message}"):
+        DualHeadEncoder(tokenizer, YES_NO).encode_dataset(dataset)
+
+
+def test_a_later_batch_of_a_dataset_names_the_right_row(tokenizer):
+    rows = [{"text": "Fine.", "label": "no"}] * 1203 + [{"text": "", "label": "no"}]
+    with pytest.raises(ValueError, match="Row 1203"):
+        DualHeadEncoder(tokenizer, YES_NO).encode_dataset(Dataset.from_list(rows))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"txet": ["a"], "label": ["no"]}, "no column 'text'.*'txet'"),
+        ({"text": ["a"], "target": ["no"]}, "no column 'label'"),
+        ({"text": ["a"], "label": ["no"], "Label": ["yes"]}, "'label' and 'Label'"),
+        ({"text": ["a"], "label": ["no"], "rationale": ["r"], "rationales": ["q"]}, "'rationale' and 'rationales'"),
+    ],
+)
+def test_missing_and_doubled_columns_are_named(tokenizer, columns, message):
+    with pytest.raises(ValueError, match=message):
+        DualHeadEncoder(tokenizer, YES_NO)(columns)
+
+
+def test_a_single_row_is_refused_with_the_remedy(tokenizer):
+    with pytest.raises(ValueError, match="batched=True"):
+        DualHeadEncoder(tokenizer, YES_NO)({"text": "It hums.", "label": "no"})
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"prompt": "Is it so?"}, "names no column"),
+        ({"prompt": "{text"}, "malformed"),
+        ({"prompt": "{text:>5}"}, "plain column names"),
+        ({"suffix": "{label} {rationale}"}, "suffix template"),
+        ({"max_length": 8}, "max_length 8 leaves no room"),
+        ({"max_length": 40, "max_input_length": 40}, "max_input_length 40 is not in 1 to"),
+        ({"max_input_length": 0}, "max_input_length 0"),
+        ({"problem_type": "ranking"}, "ranking"),
+        ({"label2id": {"a": 0, "b": 2}}, "0 to 1"),
+    ],
+)
+def test_an_encoder_that_could_not_work_is_refused(tokenizer, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        DualHeadEncoder(tokenizer, **{"label2id": YES_NO, **kwargs})
+
+
+def test_text_of_nothing_but_padding_is_refused(pad_is_eos_tokenizer):
+    with pytest.raises(ValueError, match="padding"):
+        encode_rows(DualHeadEncoder(pad_is_eos_tokenizer, YES_NO), {"text": "<eos>", "label": "no"})
+
+
+def test_the_callers_tokenizer_is_left_as_it_was(make_tokenizer, rows, label2id, tmp_path):
+    tokenizer = make_tokenizer()
+    before = copy.deepcopy(tokenizer.init_kwargs), tokenizer.padding_side, tokenizer.truncation_side
+    encode_rows(DualHeadEncoder(tokenizer, label2id, max_length=64, max_input_length=24), *rows)
+    assert (tokenizer.init_kwargs, tokenizer.padding_side, tokenizer.truncation_side) == before
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again(rows[13]["text"])["input_ids"] == make_tokenizer()(rows[13]["text"])["input_ids"]

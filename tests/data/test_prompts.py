@@ -1,0 +1,46 @@
+"""Templates: which columns they take, how rows fill them, and what is refused."""
+
+import pytest
+
+from dhrd_hf.data.prompts import DEFAULT_SUFFIX, Suffix, render, template_columns
+
+
+def test_columns_are_named_in_order_and_once():
+    assert template_columns("{b} and {a}, {b}; {{literal}}") == ["b", "a"]
+    assert template_columns("no column") == []
+
+
+def test_values_are_text_and_braces_in_them_are_left_alone():
+    row = {"text": "a {curly} {0} value", "n": 3, "unused": None}
+    assert render("{{{text}}} / {n}", row) == "{a {curly} {0} value} / 3"
+
+
+@pytest.mark.parametrize("template", ["{text", "text}", "{}", "{0}", "{text.upper}", "{text[0]}", "{text!r}", "{n:>8}"])
+def test_malformed_templates_are_refused_and_shown(template):
+    with pytest.raises(ValueError) as error:
+        template_columns(template)
+    assert repr(template) in str(error.value) and "}}" in str(error.value)
+
+
+@pytest.mark.parametrize("row", [{}, {"text": None}])
+def test_a_missing_value_is_named(row):
+    with pytest.raises(ValueError, match="'text'"):
+        render("{text}", row)
+
+
+def test_an_empty_value_is_a_value():
+    assert render("<{text}>", {"text": ""}) == "<>"
+
+
+def test_the_default_suffix_is_the_papers():
+    assert Suffix.parse(DEFAULT_SUFFIX) == ("\nReasoning:\n", "\nFinal Answer:\n", "")
+    assert Suffix.parse("[{rationale}|{label}]") == ("[", "|", "]")
+    assert Suffix.parse("{rationale}{label}{{end}}").after.endswith("end}")
+
+
+@pytest.mark.parametrize(
+    "suffix", ["{label}{rationale}", "{rationale}", "{label}", "none", "{rationale}{label}{label}", "{rationale}{text}{label}"]
+)
+def test_a_suffix_without_rationale_and_then_label_is_refused(suffix):
+    with pytest.raises(ValueError, match="Final Answer"):
+        Suffix.parse(suffix)

@@ -1,0 +1,392 @@
+"""Tables in every form that is read and written, and each way in which one can be broken."""
+
+import gzip
+import io
+import json
+import os
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dhrd_hf.data.tables import TableError, check_columns, iter_rows, load_table, write_rows
+
+ROWS = [
+    {"text": 'fine, "really"', "label": "good"},
+    {"text": "two\nlines", "label": "bad"},
+    {"text": "Ünï", "label": None},
+]
+
+
+@pytest.fixture
+def put(tmp_path, monkeypatch):
+    """Write a file into an empty working folder, and give its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def put(name, content):
+        data = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        return name
+
+    return put
+
+
+# Forms
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "csv", "csv.gz", "tsv", "tsv.gz", "parquet"])
+def test_rows_that_are_written_are_read_back(put, ending):
+    assert write_rows(f"new/rows.{ending}", iter(ROWS)) == 3
+    assert load_table(f"new/rows.{ending}").to_list() == ROWS
+    assert list(iter_rows(f"new/rows.{ending}")) == ROWS
+
+
+def test_another_library_reads_what_is_written(put):
+    write_rows("rows.csv", ROWS)
+    write_rows("rows.jsonl", ROWS)
+    write_rows("rows.parquet", ROWS)
+    assert datasets.Dataset.from_csv("rows.csv").to_list() == ROWS
+    assert datasets.Dataset.from_json("rows.jsonl").to_list() == ROWS
+    assert pq.read_table("rows.parquet").to_pylist() == ROWS
+
+
+def test_a_json_file_is_lines_or_one_list(put):
+    put("lines.json", '\n{"a": 1}\n\n{"a": 2}\n')
+    put("list.json", '\ufeff [\n {"a": 1},\n {"a": 2}]')
+    for name in ("lines.json", "list.json"):
+        assert load_table(name).to_list() == list(iter_rows(name)) == [{"a": 1}, {"a": 2}]
+
+
+def test_blank_lines_a_byte_order_mark_and_windows_line_ends_are_passed_over(put):
+    put("rows.jsonl", '\ufeff{"a": 1}\r\n\r\n{"a": 2}\r\n')
+    put("rows.csv", "\ufeffa,b\r\n1,x\r\n\r\n2,y\r\n")
+    assert load_table("rows.jsonl").to_list() == [{"a": 1}, {"a": 2}]
+    assert load_table("rows.csv").to_list() == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+
+
+def test_a_key_that_a_row_lacks_is_none(put):
+    put("rows.jsonl", '{"a": 1}\n{"b": "x"}\n{"a": 2.5, "c": null}\n')
+    assert load_table("rows.jsonl").to_list() == [
+        {"a": 1.0, "b": None, "c": None},
+        {"a": None, "b": "x", "c": None},
+        {"a": 2.5, "b": None, "c": None},
+    ]
+
+
+def test_csv_columns_of_numbers_only_are_numbers(put):
+    put("rows.csv", "label,score,code,text,gap\n0,1,007,NA,\n-1,2.5e3,1,None,3\n")
+    table = load_table("rows.csv")
+    assert table.to_list() == [
+        {"label": 0, "score": 1.0, "code": "007", "text": "NA", "gap": None},
+        {"label": -1, "score": 2500.0, "code": "1", "text": "None", "gap": 3},
+    ]
+    assert table.features["label"].dtype == table.features["gap"].dtype == "int64"
+    assert next(iter_rows("rows.csv")) == {"label": "0", "score": "1", "code": "007", "text": "NA", "gap": None}
+
+
+def test_the_index_that_pandas_writes_has_the_name_that_pandas_gives_it(put):
+    put("rows.csv", ",text\n0,fine\n")
+    assert load_table("rows.csv").to_list() == [{"Unnamed: 0": 0, "text": "fine"}]
+
+
+def test_saved_folders(put, tmp_path):
+    one = datasets.Dataset.from_list(ROWS)
+    one.save_to_disk("one")
+    datasets.DatasetDict({"train": one, "test": one.select([1])}).save_to_disk("two")
+    datasets.DatasetDict({"dev": one.select([2])}).save_to_disk("single")
+    assert load_table(tmp_path / "one").to_list() == list(iter_rows("one")) == ROWS
+    assert load_table("two", split="test").to_list() == list(iter_rows("two@test")) == ROWS[1:2]
+    assert load_table("single").to_list() == ROWS[2:]
+    with pytest.raises(TableError, match="two has several splits: choose one of train, test, as in two@train"):
+        load_table("two")
+    with pytest.raises(TableError, match="no split 'dev' in two: choose one of train, test"):
+        load_table("two@dev")
+    with pytest.raises(TableError, match="one is one data set, which has no splits: leave 'dev' out"):
+        load_table("one", split="dev")
+
+
+def test_a_parquet_file_keeps_its_features(put):
+    labels = datasets.Features({"label": datasets.ClassLabel(names=["bad", "good"])})
+    datasets.Dataset.from_dict({"label": [1, 0]}, features=labels).to_parquet("rows.parquet")
+    assert load_table("rows.parquet").features == labels
+
+
+def test_standard_input_is_json_lines(put, monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b'{"a": 1}\n{"a": 2}\n')))
+    assert list(iter_rows("-")) == [{"a": 1}, {"a": 2}]
+
+
+def test_rows_are_streamed(put):
+    # Were the file read ahead, the broken second line would be met before the first row comes.
+    rows = iter_rows(put("rows.jsonl", '{"a": 1}\nbroken\n'))
+    assert next(rows) == {"a": 1}
+    with pytest.raises(TableError, match="line 2"):
+        next(rows)
+
+
+# The Hub
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "called"),
+    [
+        ("user/name", {}, ("user/name", None, None)),
+        ("user/na.me:en-US", {}, ("user/na.me", "en-US", None)),
+        ("user/name@train[:10]", {}, ("user/name", None, "train[:10]")),
+        ("user/name:en@test", {}, ("user/name", "en", "test")),
+        ("user/name", {"name": "en", "split": "test"}, ("user/name", "en", "test")),
+    ],
+)
+def test_a_hub_name_is_handed_to_load_dataset(put, monkeypatch, source, arguments, called):
+    calls = []
+
+    def load_dataset(path, *, name, split, streaming):
+        calls.append((path, name, split, streaming))
+        one = datasets.Dataset.from_list(ROWS)
+        return one if split else datasets.DatasetDict(train=one)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert load_table(source, **arguments).to_list() == list(iter_rows(source, **arguments)) == ROWS
+    assert calls == [(*called, False), (*called, True)]
+
+
+def test_a_hub_failure_is_one_line_that_keeps_the_reason(put, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(TableError, match="user/name is no file or folder here.*OfflineModeIsEnabled") as error:
+        load_table("user/name")
+    assert "\n" not in str(error.value)
+
+
+# Broken tables
+
+BROKEN = {
+    "not JSON": ("x.jsonl", '{"a": 1}\n\n{"a": 1,\n', r"x\.jsonl, line 3: not JSON: .*column 9"),
+    "one line of two objects": ("x.jsonl", '{"a": 1} {"a": 2}\n', r"x\.jsonl, line 1: not JSON: Extra data"),
+    "not an object": ("x.jsonl", '{"a": 1}\n[1, 2]\n', r"line 2: a row has to be a JSON object, and this is a list"),
+    "null": ("x.jsonl", "null\n", r"line 1: a row has to be a JSON object, and this is null"),
+    "list item": ("x.json", '[{"a": 1}, 3]', r"x\.json, item 2: a row has to be a JSON object, and this is a number"),
+    "list not JSON": ("x.json", '[{"a": 1},\n{"a" 2}]', r"x\.json, line 2: not JSON"),
+    "not UTF-8": (
+        "x.jsonl",
+        b'{"a": 1}\n{"a": "\xff"}\n',
+        r"x\.jsonl, line 2: not UTF-8 text.*save the file as UTF-8",
+    ),
+    "not UTF-8 CSV": ("x.csv", b"a\nx\n\xe9\n", r"x\.csv, line 3: not UTF-8 text"),
+    "cut gzip": ("x.jsonl", None, r"x\.jsonl\.gz: can't be read past line \d+"),
+    "too few fields": ("x.csv", "a,b\n1,2\n3\n", r"x\.csv, line 3: 1 fields, and the header has 2: a, b"),
+    "too many fields": ("x.csv", 'a,b\n"1\n1",2\nso, well,3\n', r"x\.csv, line 4: 3 fields, .*around a field"),
+    "too many in TSV": ("x.tsv", "a\tb\n1\t2\t3\n", r"x\.tsv, line 2: 3 fields"),
+    "open quote": ("x.csv", 'a,b\n1,2\n"3,4\n5,6\n', r"x\.csv, line 3: the row that begins here is not CSV"),
+    "header twice": ("x.csv", "a,b,a\n1,2,3\n", r"x\.csv, line 1: the header has one name twice: a, b, a"),
+    "empty": ("x.jsonl", "", r"x\.jsonl holds no rows"),
+    "blank": ("x.json", "\n \n", r"x\.json holds no rows"),
+    "empty list": ("x.json", "[]", r"x\.json holds no rows"),
+    "empty CSV": ("x.csv", "", r"x\.csv holds no rows"),
+    "header only": ("x.csv", "a,b\n", r"x\.csv holds no rows"),
+    "not Parquet": ("x.parquet", "no", r"x\.parquet is not a Parquet file"),
+}
+
+
+@pytest.mark.parametrize("read", [load_table, lambda source: list(iter_rows(source))], ids=["load_table", "iter_rows"])
+@pytest.mark.parametrize(("name", "content", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_table_says_where(put, read, name, content, message):
+    if content is None:
+        name = "x.jsonl.gz"
+        whole = gzip.compress(b'{"a": "text"}\n' * 1000)
+        with open(name, "wb") as file:
+            file.write(whole[:-20])
+    else:
+        put(name, content)
+    with pytest.raises(TableError, match=message):
+        read(name)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('{"a": 1}\n{"a": null}\n{"a": "x"}\n', "line 3: column 'a' is text here, and a number on line 1"),
+        ('{"a": true}\n{"a": 1}\n', "line 2: column 'a' is a number here, and true/false on line 1"),
+        ('{"a": "x"}\n{"a": ["x"]}\n', "line 2: column 'a' is a list here, and text on line 1"),
+        ('{"a": [1]}\n{"a": ["x"]}\n', "column 'a' can't be made into one type"),
+        ('{"a": 1}\n{"a": 99999999999999999999}\n', "column 'a' can't be made into one type"),
+    ],
+)
+def test_a_column_of_two_types_is_named(put, lines, message):
+    with pytest.raises(TableError, match=message):
+        load_table(put("rows.jsonl", lines))
+
+
+def test_an_empty_parquet_file_holds_no_rows(put):
+    write_rows("rows.parquet", [], columns=["a"])
+    for read in (load_table, iter_rows):
+        with pytest.raises(TableError, match="rows.parquet holds no rows"):
+            read("rows.parquet")
+
+
+# `iter_rows` is called here without taking a row: what is not there is said before any work begins.
+@pytest.mark.parametrize("open_table", [load_table, iter_rows])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("trian.jsonl", r"no such file or folder: trian\.jsonl: did you mean train\.jsonl\? A table is a \.jsonl, "),
+        ("data/train.csv", r"no such file or folder: data/train\.csv\. A table is"),
+        ("nothing", r"no such file or folder: nothing\. .*a Hub data set as user/name"),
+        ("notes.txt", r"can't read notes\.txt: expected a \.jsonl"),
+        ("plain", r"plain is a folder that save_to_disk did not write: name one of the files in it"),
+    ],
+)
+def test_a_source_that_is_not_there_says_what_is_accepted(put, open_table, source, message):
+    put("train.jsonl", "{}")
+    put("notes.txt", "")
+    os.mkdir("plain")
+    with pytest.raises(TableError, match=message):
+        open_table(source)
+
+
+def test_a_file_has_no_splits(put):
+    with pytest.raises(TableError, match="rows.jsonl is one file, which has no split .*: leave 'test' out"):
+        load_table(put("rows.jsonl", '{"a": 1}'), split="test")
+
+
+# Columns
+
+
+def test_columns_that_are_there_pass_whatever_else_is():
+    check_columns(["text", "label", "Rationale", "texts", "id", "ID"], needed=["text", "label"])
+    check_columns(["label", "labels"], needed=["label", "labels"])
+
+
+@pytest.mark.parametrize(
+    ("there", "needed"),
+    [
+        ("Rationale", "rationale"),
+        ("rationales", "rationale"),
+        ("label", "labels"),
+        (" text ", "text"),
+        ("gold-label", "gold_label"),
+        ("Gold Label", "gold_label"),
+    ],
+)
+def test_two_spellings_of_a_column_are_refused(there, needed):
+    with pytest.raises(TableError, match=f"columns {needed!r} and {there!r} are spelt almost alike"):
+        check_columns(["x", there, needed], needed=[needed])
+    with pytest.raises(TableError, match=f"no column {needed!r}: did you mean {there!r}"):
+        check_columns(["x", there], needed=[needed])
+
+
+def test_a_missing_column_says_what_there_is():
+    with pytest.raises(TableError, match="no column 'text'. The table has: 'question', 'label'"):
+        check_columns(["question", "label"], needed=["label", "text"])
+    with pytest.raises(TableError, match="no column 'premise': did you mean 'premises'"):
+        check_columns(["premises"], needed=["premise"])
+
+
+def test_an_optional_column_may_be_missing_but_not_misspelt():
+    check_columns(["text"], needed=["text"], optional=["rationale"])
+    check_columns(["text", "rational", "rationale"], needed=["text"], optional=["rationale"])
+    with pytest.raises(TableError, match="no column 'rationale': did you mean 'Rationales'"):
+        check_columns(["text", "Rationales"], needed=["text"], optional=["rationale"])
+
+
+def test_rows_under_two_spellings_are_refused(put):
+    table = load_table(put("rows.jsonl", '{"rationale": "a"}\n{"Rationale": "b"}\n'))
+    with pytest.raises(TableError, match="'rationale' and 'Rationale'"):
+        check_columns(table.column_names, needed=["rationale"])
+
+
+# Writing
+
+
+def test_columns_choose_and_order_what_is_written(put):
+    rows = [{"a": 1, "b": "x", "c": 0}, {"b": "y"}]
+    for name in ("rows.jsonl", "rows.csv", "rows.parquet"):
+        write_rows(name, rows, columns=["b", "a"])
+    assert Path("rows.jsonl").read_text(encoding="utf-8") == '{"b": "x", "a": 1}\n{"b": "y", "a": null}\n'
+    assert Path("rows.csv").read_text(encoding="utf-8") == "b,a\nx,1\ny,\n"
+    assert pq.read_table("rows.parquet").to_pylist() == [{"b": "x", "a": 1}, {"b": "y", "a": None}]
+
+
+def test_arrays_and_nested_values_are_written_as_json(put):
+    row = {"scores": {"good": 0.5}, "logits": np.array([1.0, 2.0]), "top": np.int64(3)}
+    write_rows("rows.jsonl", [row])
+    assert json.loads(Path("rows.jsonl").read_text(encoding="utf-8")) == {
+        "scores": {"good": 0.5},
+        "logits": [1.0, 2.0],
+        "top": 3,
+    }
+    write_rows("rows.csv", [{"scores": {"ä": 0.5}, "classes": ["x", "y"]}])
+    assert next(iter_rows("rows.csv")) == {"scores": '{"ä": 0.5}', "classes": '["x", "y"]'}
+
+
+def test_no_rows_make_an_empty_file(put):
+    assert write_rows("rows.jsonl", []) == 0
+    assert write_rows("rows.csv", [], columns=["a", "b"]) == 0
+    assert (Path("rows.jsonl").read_text(encoding="utf-8"), Path("rows.csv").read_text(encoding="utf-8")) == (
+        "",
+        "a,b\n",
+    )
+
+
+def test_standard_output_is_json_lines(put, capsys):
+    assert write_rows("-", ROWS[2:]) == 1
+    assert capsys.readouterr().out == '{"text": "Ünï", "label": null}\n'
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv.gz", "rows.parquet"])
+def test_a_file_is_written_whole_or_not_at_all(put, tmp_path, name):
+    put(name, b"old")
+
+    def rows():
+        yield {"a": 1}
+        raise KeyboardInterrupt
+
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        write_rows(name, rows())
+    assert os.listdir() == [name]
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_a_file_can_be_rewritten_from_itself(put):
+    put("rows.jsonl", '{"a": 1}\n{"a": 2}\n')
+    assert write_rows("rows.jsonl", ({"a": row["a"] + 1} for row in iter_rows("rows.jsonl"))) == 2
+    assert load_table("rows.jsonl")["a"][:] == [2, 3]
+
+
+def test_others_may_read_what_is_written(put):
+    before = os.umask(0o022)
+    try:
+        write_rows("rows.jsonl", ROWS)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat("rows.jsonl").st_mode) == 0o644
+
+
+def test_a_large_parquet_file_is_written_in_row_groups(put):
+    assert write_rows("rows.parquet", ({"a": number} for number in range(20_001))) == 20_001
+    assert pq.ParquetFile("rows.parquet").metadata.num_row_groups == 3
+    assert [row["a"] for row in iter_rows("rows.parquet")] == list(range(20_001))
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "message"),
+    [
+        ("rows.txt", [], r"can't write rows\.txt: expected a file \.jsonl, \.csv"),
+        ("rows.json", [], r"can't write rows\.json"),
+        ("folder.csv", [], r"can't write folder\.csv: expected a file"),
+        ("file/rows.csv", [], r"can't write file/rows\.csv: "),
+        ("rows.csv", [{"a": 1}, {"a": 1, "b": 2}], "row 2 has 'b', which the first row lacks: name the columns"),
+        ("rows.parquet", [{"a": 1}] * 10_000 + [{"a": "x"}], "after row 10000 a column changes its type"),
+    ],
+)
+def test_what_can_not_be_written_is_said(put, name, rows, message):
+    os.mkdir("folder.csv")
+    put("file", "")
+    with pytest.raises(TableError, match=message):
+        write_rows(name, rows)
+    assert sorted(os.listdir()) == ["file", "folder.csv"]

@@ -1,0 +1,221 @@
+"""The objective against its equation in float64, against torch's own losses, and the chunked path against the naive one."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dhrd_hf import losses
+
+WIDTH, VOCAB = 8, 23
+
+
+def make_states(batch=3, length=7, seed=0, keep=0.7):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(batch, length, WIDTH, generator=generator)
+    targets = torch.randint(0, VOCAB, (batch, length), generator=generator)
+    targets[torch.rand(batch, length, generator=generator) > keep] = -100
+    return hidden, targets
+
+
+def make_head(kind, seed=1):
+    torch.manual_seed(seed)
+    linear = nn.Linear(WIDTH, VOCAB, bias=kind == "biased")
+    capped = lambda hidden: 3 * torch.tanh(linear(hidden) / 3)  # noqa: E731
+    return (capped if kind == "capped" else linear), linear
+
+
+def log_softmax_at(logits, index):
+    """log p of one class, with python's floats (float64)."""
+    top = max(logits)
+    return logits[index] - top - math.log(sum(math.exp(value - top) for value in logits))
+
+
+def equation_3(hidden, targets, head):
+    """- (1 / N) sum over rows b and positions t with a target of log p(s_t | s_<t)."""
+    total, number = 0.0, 0
+    for row in range(hidden.shape[0]):
+        for position in range(1, hidden.shape[1]):
+            target = targets[row, position].item()
+            if target != -100:
+                total -= log_softmax_at(head(hidden[row, position - 1]).tolist(), target)
+                number += 1
+    return total / number
+
+
+@pytest.mark.parametrize("kind", ["plain", "biased", "capped"])
+def test_reasoning_loss_is_equation_3(kind):
+    hidden, targets = make_states()
+    head, linear = make_head(kind)
+    found = losses.reasoning_loss(hidden, targets, head)
+    linear.double()
+    assert found.item() == pytest.approx(equation_3(hidden.double(), targets, head), rel=1e-6)
+
+
+def test_reasoning_loss_is_a_token_mean_not_a_mean_of_row_means():
+    hidden, _ = make_states(batch=2, length=9)
+    targets = torch.full((2, 9), -100)
+    targets[0, 1:] = 4
+    targets[1, 1] = 5
+    head, linear = make_head("plain")
+    whole = losses.reasoning_loss(hidden, targets, head).item()
+    long, short = (losses.reasoning_loss(hidden[i : i + 1], targets[i : i + 1], head).item() for i in (0, 1))
+    assert whole == pytest.approx((8 * long + short) / 9, rel=1e-6)
+    assert whole != pytest.approx((long + short) / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 4.0, 0.25]])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_classification_loss_is_torchs_cross_entropy(weights, smoothing):
+    generator = torch.Generator().manual_seed(3)
+    logits, labels = torch.randn(6, 3, generator=generator), torch.tensor([0, 2, 1, 1, -100, 2])
+    weight = None if weights is None else torch.tensor(weights)
+    expected = nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)(logits, labels)
+    found = losses.classification_loss(logits, labels, class_weights=weight, label_smoothing=smoothing)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_classification_loss_is_equation_2():
+    logits, labels = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]]), torch.tensor([2, 1])
+    expected = -sum(log_softmax_at(row.tolist(), label) for row, label in zip(logits, labels, strict=True)) / 2
+    assert losses.classification_loss(logits, labels).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_multi_label_is_torchs_bce_with_positive_weights():
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(4, 3, generator=generator)
+    labels = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]])
+    weight = torch.tensor([1.0, 3.0, 0.5])
+    expected = nn.BCEWithLogitsLoss(pos_weight=weight)(logits, labels.float())
+    found = losses.classification_loss(logits, labels, "multi_label_classification", weight)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (4, 3)])
+def test_regression_is_torchs_mse(shape):
+    generator = torch.Generator().manual_seed(3)
+    logits, labels = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+    found = losses.classification_loss(logits, labels.squeeze(-1), "regression")
+    assert found.item() == pytest.approx(nn.MSELoss()(logits, labels).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
+def test_a_count_over_the_whole_batch_makes_parts_add_up(problem_type):
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(7, 3, generator=generator)
+    single = problem_type == "single_label_classification"
+    labels = torch.arange(7) % 3 if single else torch.rand(7, 3, generator=generator).round()
+    weights = None if problem_type == "regression" else torch.tensor([1.0, 2.0, 5.0])
+    whole = losses.classification_loss(logits, labels, problem_type, weights)
+    count = losses.classification_count(labels, problem_type, weights)
+    parts = zip(logits.split([1, 4, 2]), labels.split([1, 4, 2]), strict=True)
+    found = sum(losses.classification_loss(*part, problem_type, weights, count=count).item() for part in parts)
+    assert found == pytest.approx(whole.item(), rel=1e-6)
+
+
+def test_reasoning_counts_of_parts_make_them_add_up():
+    hidden, targets = make_states(batch=5)
+    head, _ = make_head("plain")
+    count = losses.reasoning_count(targets)
+    assert count.item() == sum(value != -100 for row in targets.tolist() for value in row[1:])
+    parts = zip(hidden.split([1, 3, 1]), targets.split([1, 3, 1]), strict=True)
+    found = sum(losses.reasoning_loss(*part, head, count=count).item() for part in parts)
+    assert found == pytest.approx(losses.reasoning_loss(hidden, targets, head).item(), rel=1e-6)
+
+
+@pytest.fixture
+def always_chunked(monkeypatch):
+    """Send everything down the chunked path, in chunks of five rows, and tell what the head was given."""
+    monkeypatch.setattr(losses, "CHUNKED_FROM", 0)
+    monkeypatch.setattr(losses, "CHUNK", 5 * VOCAB)
+
+
+@pytest.mark.parametrize("kind", ["plain", "biased", "capped"])
+@pytest.mark.parametrize("path", ["linear_cross_entropy", "checkpointed"])
+def test_chunked_and_naive_agree_in_value_and_gradients(always_chunked, monkeypatch, kind, path):
+    if path == "linear_cross_entropy":
+        if kind == "capped":
+            pytest.skip("a capped head is no plain layer")
+        if not hasattr(nn.functional, "linear_cross_entropy"):
+            pytest.skip("this torch has no linear_cross_entropy")
+    hidden, targets = make_states(batch=4, length=9)
+    results = {}
+    for name in ("naive", "chunked"):
+        head, linear = make_head(kind)
+        states = hidden.clone().requires_grad_()
+        largest = []
+
+        def watched(rows, head=head, largest=largest):
+            largest.append(rows.shape[0])
+            return head(rows)
+
+        if name == "naive":
+            loss = losses.reasoning_loss(states, targets, watched)  # without a vocabulary size it never chunks
+            assert largest == [int(losses.reasoning_count(targets))]
+        else:
+            given = linear if path == "linear_cross_entropy" else None
+            loss = losses.reasoning_loss(states, targets, watched, linear=given, vocab_size=VOCAB)
+            assert max(largest, default=0) <= (5 if path == "checkpointed" else 0), "too many logits at once"
+        (2 * loss).backward()
+        results[name] = [loss.detach(), states.grad, *(parameter.grad for parameter in linear.parameters())]
+    for found, expected in zip(results["chunked"], results["naive"], strict=True):
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_frozen_head_still_passes_gradients_to_the_states(always_chunked):
+    hidden, targets = make_states()
+    grads = []
+    for vocab_size in (None, VOCAB):
+        head, linear = make_head("plain")
+        linear.requires_grad_(False)
+        states = hidden.clone().requires_grad_()
+        losses.reasoning_loss(states, targets, head, linear=linear, vocab_size=vocab_size).backward()
+        assert linear.weight.grad is None
+        grads.append(states.grad)
+    torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("given_count", [None, 0.0, 9.0])
+def test_no_targets_give_zero_with_a_gradient_graph(request, chunked, given_count):
+    if chunked:
+        request.getfixturevalue("always_chunked")
+    hidden, targets = make_states()
+    states = hidden.requires_grad_()
+    head, linear = make_head("plain")
+    count = None if given_count is None else torch.tensor(given_count)
+    loss = losses.reasoning_loss(
+        states, torch.full_like(targets, -100), head, linear=linear, vocab_size=VOCAB, count=count
+    )
+    assert loss.item() == 0
+    loss.backward()
+    assert states.grad.abs().max() == 0 and linear.weight.grad.abs().max() == 0
+
+
+def test_a_first_token_is_no_target():
+    targets = torch.tensor([[5, -100, -100], [7, 8, -100]])
+    assert losses.reasoning_count(targets).item() == 1
+    assert losses.shift_targets(targets).tolist() == [[-100, -100, -100], [8, -100, -100]]
+
+
+def test_bf16_states_are_summed_in_float32():
+    hidden, targets = make_states(batch=8, length=40)
+    head, linear = make_head("plain")
+    exact = losses.reasoning_loss(hidden, targets, head)
+    linear.bfloat16()
+    found = losses.reasoning_loss(hidden.bfloat16(), targets, head)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(exact.item(), rel=1e-2)
+
+
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
+def test_labels_of_another_shape_are_refused(problem_type):
+    with pytest.raises(ValueError, match=r"\[2\].*\[2, 3\]"):
+        losses.classification_loss(torch.zeros(2, 3), torch.zeros(2), problem_type)
+
+
+def test_class_ids_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="label id 3 is out of range.*3 labels, 0 to 2"):
+        losses.classification_loss(torch.zeros(2, 3), torch.tensor([0, 3]))
