@@ -209,6 +209,13 @@ def _updated(config: DHRDConfig, own: dict) -> DHRDConfig:
             f"but {checked.num_labels} were asked for. Drop num_labels, id2label and label2id, or start from the LM."
         )
     if "id2label" in labels or "label2id" in labels:
+        unnamed = all(name == f"LABEL_{index}" for index, name in config.id2label.items())
+        if not unnamed and checked.id2label != config.id2label:
+            raise ValueError(
+                f"The checkpoint's classification head was trained for {config.id2label}, but {checked.id2label} was "
+                "asked for: its rows would change their meaning. Drop id2label and label2id; to rename labels on "
+                "purpose, set model.config.id2label and label2id after loading."
+            )
         config.id2label, config.label2id = checked.id2label, checked.label2id
     for name, value in own.items():
         setattr(config, name, value)

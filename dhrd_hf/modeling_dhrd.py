@@ -179,7 +179,7 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         lm = self._family(_StandIn(type(outputs)(**replaced)))
         # The class's own forward: hooks that a dispatcher put on the instance belong to the whole model.
         logits = type(lm).forward(lm, use_cache=False, return_dict=True).logits
-        return logits.reshape(*hidden.shape[:-1], -1)
+        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
 
     def _linear_head(self, outputs: ModelOutput) -> nn.Linear | None:
         """The LM head, where the family's logits are nothing but its product: found by comparing the two."""
@@ -252,10 +252,15 @@ class DHRDForDualHeadClassification(PreTrainedModel):
             ValueError: if weights are missing, left over, or of another shape.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        # Mismatched sizes would be an error of transformers with a table in its log; `check_loaded` says it in a line.
         model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            pretrained_model_name_or_path,
+            *args,
+            output_loading_info=True,
+            **{"ignore_mismatched_sizes": True, **kwargs},
         )
-        check_loaded(info, pretrained_model_name_or_path)
+        if not kwargs.get("ignore_mismatched_sizes"):
+            check_loaded(info, pretrained_model_name_or_path)
         return (model, info) if wants_info else model
 
     # The forward pass

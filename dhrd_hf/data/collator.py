@@ -148,6 +148,8 @@ class DualHeadCollator:
         for index, row in enumerate(rows):
             start = length - len(row) if self.tokenizer.padding_side == "left" else 0
             targets[index, start : start + len(row)] = torch.tensor(row)
+            if start:
+                targets[index, start] = -100  # a row's first token has nothing before it; here padding would predict it
         return targets
 
 

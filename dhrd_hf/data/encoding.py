@@ -294,7 +294,7 @@ class DualHeadEncoder:
 
 def _rows(batch: Mapping[str, Sequence[Any]], needed: list[str], optional: str) -> list[dict[str, Any]]:
     """The rows of a batch of columns that has the needed ones, each spelled in one way."""
-    check_columns(batch.keys(), [*needed, *([optional] if optional in batch else [])])
+    check_columns(batch.keys(), needed, optional=[optional])
     columns = {name: batch[name] for name in (*needed, optional) if name in batch}
     for name, values in columns.items():
         if isinstance(values, str) or not isinstance(values, Sequence):

@@ -102,10 +102,16 @@ class Suffix(NamedTuple):
         Raises:
             ValueError: if it does not hold the two in this order.
         """
-        if template_columns(template) != ["rationale", "label"] or len(list(Formatter().parse(template))) > 3:
+        parts, names = [""], []
+        if template_columns(template):
+            for text, name, *_ in Formatter().parse(template):
+                parts[-1] += text  # an escaped brace comes as a piece of its own, without a name
+                if name is not None:
+                    names.append(name)
+                    parts.append("")
+        if names != ["rationale", "label"]:
             raise ValueError(
                 f"The suffix template {template!r} must hold {{rationale}} and then {{label}}, each once; "
                 f"the default is {DEFAULT_SUFFIX!r}."
             )
-        parts = [text for text, *_ in Formatter().parse(template)]
-        return cls(*(parts + [""])[:3])
+        return cls(*parts)
