@@ -24,7 +24,18 @@ _LAZY = {
     "export_classifier": "export",
 }
 
-__all__ = ["DHRDConfig", "__version__", *_LAZY]
+__all__ = [
+    "AutoModelForDualHeadClassification",
+    "DHRDConfig",
+    "DHRDForDualHeadClassification",
+    "DHRDOutput",
+    "DualHeadCollator",
+    "DualHeadEncoder",
+    "DualHeadTrainer",
+    "DualHeadTrainingArguments",
+    "__version__",
+    "export_classifier",
+]
 
 if TYPE_CHECKING:
     from .auto import AutoModelForDualHeadClassification

@@ -124,9 +124,7 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
 
             kwargs["quantization_config"] = GgufConfig(dequantize=True)  # else it could neither be trained nor saved
         wants_info = kwargs.pop("output_loading_info", False)
-        causal_lm, info = AutoModelForCausalLM.from_pretrained(
-            path, config=config, output_loading_info=True, **kwargs
-        )
+        causal_lm, info = AutoModelForCausalLM.from_pretrained(path, config=config, output_loading_info=True, **kwargs)
         # A causal LM without its LM head would get a random one, and "reasoning" would train noise.
         check_loaded({**info, "unexpected_keys": ()}, path)
         model = DHRDForDualHeadClassification(_new_config(causal_lm.config, own), causal_lm=causal_lm)
@@ -174,13 +172,17 @@ def check_decoder(config: PreTrainedConfig) -> None:
     kind = config.model_type
     hint = "Take a decoder-only language model, such as Qwen/Qwen3-0.6B or HuggingFaceTB/SmolLM2-135M."
     if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(f"{kind} is an encoder-decoder (seq2seq) model: it has no single pass over input and rationale. {hint}")
+        raise ValueError(
+            f"{kind} is an encoder-decoder (seq2seq) model: it has no single pass over input and rationale. {hint}"
+        )
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{kind} has no causal language model in transformers, so it has no reasoning head. {hint}")
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ValueError(f"{kind} has no sequence classifier in transformers, so it could not be exported. {hint}")
     if getattr(config, "is_decoder", None) is False and not _pools_last_token(config):
-        raise ValueError(f"{kind} is an encoder: its tokens see what comes after them, so the label would leak. {hint}")
+        raise ValueError(
+            f"{kind} is an encoder: its tokens see what comes after them, so the label would leak. {hint}"
+        )
 
 
 def _pools_last_token(config: PreTrainedConfig) -> bool:

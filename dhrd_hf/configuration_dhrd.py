@@ -175,7 +175,9 @@ def _check_labels(id2label: dict | None, label2id: dict | None, num_labels: int 
             raise ValueError(f"id2label names a label twice: {list(id2label.values())}.")
     for name, labels in (("id2label", id2label), ("label2id", label2id)):
         if labels is not None and num_labels is not None and len(labels) != num_labels:
-            raise ValueError(f"num_labels={num_labels}, but {name} has {len(labels)} labels: {labels}. Give one of them.")
+            raise ValueError(
+                f"num_labels={num_labels}, but {name} has {len(labels)} labels: {labels}. Give one of them."
+            )
     if id2label is not None and label2id is not None:
         expected = {name: int(index) for index, name in id2label.items()}
         given = {name: int(index) for name, index in label2id.items()}

@@ -261,7 +261,9 @@ def reasoning_loss(
 def _check_class_ids(labels: Tensor, num_labels: int) -> None:
     wrong = labels[(labels != IGNORE_INDEX) & ((labels < 0) | (labels >= num_labels))]
     if wrong.numel():
-        raise ValueError(f"label id {wrong[0].item()} is out of range: the model has {num_labels} labels, 0 to {num_labels - 1}.")
+        raise ValueError(
+            f"label id {wrong[0].item()} is out of range: the model has {num_labels} labels, 0 to {num_labels - 1}."
+        )
 
 
 def _shape(tensor: Tensor) -> list[int]:

@@ -104,7 +104,9 @@ class DHRDForDualHeadClassification(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _can_set_experts_implementation_cached_value = True  # transformers would look for a decorator in this file's source
+    _can_set_experts_implementation_cached_value = (
+        True  # transformers would look for a decorator in this file's source
+    )
 
     def __init__(self, config: DHRDConfig, causal_lm: PreTrainedModel | None = None):
         super().__init__(config)
@@ -305,7 +307,12 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         Raises:
             ValueError: on inputs that would pool a wrong token or drop a loss term.
         """
-        if labels is None and reasoning_targets is not None and num_items_in_batch is not None and self.config.beta > 0:
+        if (
+            labels is None
+            and reasoning_targets is not None
+            and num_items_in_batch is not None
+            and self.config.beta > 0
+        ):
             raise ValueError(
                 "reasoning_targets came without labels: the Trainer has taken them (label_smoothing_factor or "
                 "compute_loss_func), and one loss term would vanish. Use DualHeadTrainer, or set "
@@ -416,7 +423,9 @@ class DHRDForDualHeadClassification(PreTrainedModel):
             start = self._row_starts(batch, input_ids, attention_mask, pad).to(device)
             input_length = input_length.to(device).reshape(-1, 1)
             if input_length.device.type == "cpu" and bool((input_length < 1).any()):
-                raise ValueError(f"input_length must be 1 or more in every row, found {input_length.flatten().tolist()}.")
+                raise ValueError(
+                    f"input_length must be 1 or more in every row, found {input_length.flatten().tolist()}."
+                )
             in_x = (index >= start) & (index < start + input_length)
         if pad is not None and input_ids is not None:
             in_x = in_x & (input_ids.to(device) != pad)
@@ -427,7 +436,12 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         """Number `[B, 1]` of left padding tokens in each row."""
         if attention_mask is not None and attention_mask.dim() == 2:
             return attention_mask.long().argmax(-1, keepdim=True)
-        if attention_mask is None and input_ids is not None and pad is not None and bool((input_ids[:, 0] == pad).any()):
+        if (
+            attention_mask is None
+            and input_ids is not None
+            and pad is not None
+            and bool((input_ids[:, 0] == pad).any())
+        ):
             raise ValueError(
                 "A row starts with the pad token, and input_length came without attention_mask: padding and text "
                 "cannot be told apart. Pass the attention_mask that the tokenizer or collator made."
@@ -459,7 +473,11 @@ def check_loaded(info: dict, source: Any) -> None:
         ValueError: if weights are missing, left over, or of another shape.
     """
     found = []
-    for key, meaning in (("missing_keys", "missing"), ("unexpected_keys", "left over"), ("mismatched_keys", "misshaped")):
+    for key, meaning in (
+        ("missing_keys", "missing"),
+        ("unexpected_keys", "left over"),
+        ("mismatched_keys", "misshaped"),
+    ):
         names = sorted(str(name) for name in info[key])
         if names:
             found.append(f"{len(names)} {meaning} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")

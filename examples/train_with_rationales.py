@@ -112,7 +112,9 @@ def main() -> None:
     """Parse the command line, run each alpha, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with train and validation files")
-    parser.add_argument("--model", help="Hub id or folder of a causal LM (default: the embedded SmolLM2-135M-Instruct)")
+    parser.add_argument(
+        "--model", help="Hub id or folder of a causal LM (default: the embedded SmolLM2-135M-Instruct)"
+    )
     parser.add_argument("--rationales", help="file with `key` (a row's `id`) and `rationale`, to use instead")
     parser.add_argument("--alphas", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--rows", type=int, default=1000)

@@ -33,7 +33,11 @@ LABELS = ("entailed", "refuted", "unknown")
 # Rationales from none to many times the input: a mean of means would be far from the token mean.
 ROWS = [
     ("Mira feeds the heron. So: the heron is fed.", "entailed", "It says so."),
-    ("The kiln is cold. So: the kiln glows.", "refuted", "A kiln that is cold gives no light, " * 6 + "so it is dark."),
+    (
+        "The kiln is cold. So: the kiln glows.",
+        "refuted",
+        "A kiln that is cold gives no light, " * 6 + "so it is dark.",
+    ),
     ("Oto owns a boat. So: the boat is green.", "unknown", None),
     ("All rooks in the yard sleep. Pim is a rook in the yard. So: Pim sleeps.", "entailed", "Pim is one of them."),
     ("The lamp hums. So: it hums.", "entailed", "Same."),

@@ -25,7 +25,13 @@ from transformers import (
 from dhrd_hf import AutoModelForDualHeadClassification, DHRDConfig, DHRDForDualHeadClassification, embedded
 
 open_dual = AutoModelForDualHeadClassification.from_pretrained
-SMALL = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+SMALL = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 
 
 def test_a_causal_lm_keeps_all_its_weights(lm_dir, family):

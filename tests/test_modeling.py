@@ -156,9 +156,7 @@ def test_class_logits_are_the_stock_classifiers_on_x_alone(dual_of, stock_classi
         x_mask = (x_ids != PAD).long()
         expected = stock(x_ids, attention_mask=x_mask).logits
         torch.testing.assert_close(dual(x_ids, x_mask).logits, expected, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(
-            dual(x_ids, x_mask, input_length=lengths).logits, expected, rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(dual(x_ids, x_mask, input_length=lengths).logits, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("pad", [PAD, EOS], ids=["pad", "pad-is-eos"])

@@ -110,12 +110,16 @@ class DualHeadEncoder:
         if problem_type is not None and problem_type not in PROBLEM_TYPES:
             raise ValueError(f"problem_type={problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}.")
         if not template_columns(prompt):
-            raise ValueError(f"The prompt {prompt!r} names no column, so every row would be the same text. Say {{text}}.")
+            raise ValueError(
+                f"The prompt {prompt!r} names no column, so every row would be the same text. Say {{text}}."
+            )
         self.tokenizer = tokenizer
         self.label2id = {name: int(index) for name, index in label2id.items()}
         self.id2label = {index: name for name, index in self.label2id.items()}
         if sorted(self.id2label) != list(range(len(self.label2id))):
-            raise ValueError(f"label2id={dict(label2id)} must number its labels 0 to {len(self.label2id) - 1}, each once.")
+            raise ValueError(
+                f"label2id={dict(label2id)} must number its labels 0 to {len(self.label2id) - 1}, each once."
+            )
         self.prompt = prompt
         self.suffix = Suffix.parse(suffix)
         self.label_column = label_column
@@ -199,14 +203,18 @@ class DualHeadEncoder:
         reason_ids = self._suffix_ids([self.suffix.before])[0]
         end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
 
-        encoded: dict[str, list] = {name: [] for name in ("input_ids", "attention_mask", "input_length", "reasoning_targets")}
+        encoded: dict[str, list] = {
+            name: [] for name in ("input_ids", "attention_mask", "input_length", "reasoning_targets")
+        }
         marks: dict[str, list[int]] = {"without_rationale": [], "rationales_cut": [], "inputs_cut": []}
         for index, (x, rationale, answer) in enumerate(zip(input_ids, rationale_ids, answer_ids, strict=True)):
             cut = len(x) > self.max_input_length
             if cut:
                 x = self.tokenizer(texts[index], truncation=True, max_length=self.max_input_length)["input_ids"]
             if all(token == self.tokenizer.pad_token_id for token in x):
-                raise ValueError(f"Row {first_row + index}: its text {texts[index]!r} holds nothing but padding tokens.")
+                raise ValueError(
+                    f"Row {first_row + index}: its text {texts[index]!r} holds nothing but padding tokens."
+                )
             room = self.max_length - len(x) - len(reason_ids) - len(answer) - len(end)
             kept = rationale[: max(room, 0)]
             s = x + (reason_ids + kept if kept else []) + answer + end
@@ -249,7 +257,9 @@ class DualHeadEncoder:
         if isinstance(value, int) and not isinstance(value, bool):
             if value in self.id2label:
                 return value
-            raise ValueError(f"its label id {value} is out of range: there are {len(self.label2id)} labels, {self._names()}")
+            raise ValueError(
+                f"its label id {value} is out of range: there are {len(self.label2id)} labels, {self._names()}"
+            )
         close = difflib.get_close_matches(str(value), self.label2id, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ValueError(f"its label {value!r} is unknown{hint}; the labels are {self._names()}")
@@ -283,7 +293,9 @@ class DualHeadEncoder:
         reserved = max(len(ids) for ids in self._suffix_ids(answers)) + (self.tokenizer.eos_token_id is not None)
         limit = self.max_length - reserved
         if limit < 1:
-            raise ValueError(f"max_length {self.max_length} leaves no room for x: the longest answer takes {reserved} tokens.")
+            raise ValueError(
+                f"max_length {self.max_length} leaves no room for x: the longest answer takes {reserved} tokens."
+            )
         if max_input_length is not None and not 1 <= max_input_length <= limit:
             raise ValueError(
                 f"max_input_length {max_input_length} is not in 1 to {limit}: max_length {self.max_length} less the "
@@ -298,7 +310,9 @@ def _rows(batch: Mapping[str, Sequence[Any]], needed: list[str], optional: str) 
     columns = {name: batch[name] for name in (*needed, optional) if name in batch}
     for name, values in columns.items():
         if isinstance(values, str) or not isinstance(values, Sequence):
-            raise ValueError(f"Column {name!r} holds {values!r}, expected a list of values: use map(encode, batched=True).")
+            raise ValueError(
+                f"Column {name!r} holds {values!r}, expected a list of values: use map(encode, batched=True)."
+            )
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 

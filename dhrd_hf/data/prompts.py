@@ -34,9 +34,13 @@ def template_columns(template: str) -> list[str]:
         ValueError: if the template is malformed, or names anything but columns.
     """
     try:
-        fields = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None]
+        fields = [
+            (name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None
+        ]
     except ValueError as error:
-        raise ValueError(f"The template {template!r} is malformed ({error}). Write {{{{ and }}}} for braces.") from None
+        raise ValueError(
+            f"The template {template!r} is malformed ({error}). Write {{{{ and }}}} for braces."
+        ) from None
     for name, spec, conversion in fields:
         if not name or name.isdigit() or spec or conversion or any(mark in name for mark in ".["):
             raise ValueError(

@@ -116,7 +116,9 @@ def _whole_folder(output_dir: str | os.PathLike, overwrite: bool) -> Iterator[Pa
     """A folder to write into, which becomes `output_dir` at the end, or leaves no trace."""
     target = Path(output_dir)
     if target.exists() and (not target.is_dir() or any(target.iterdir())) and not overwrite:
-        raise FileExistsError(f"{target} exists and is not an empty folder. Name another, or pass overwrite=True (--overwrite).")
+        raise FileExistsError(
+            f"{target} exists and is not an empty folder. Name another, or pass overwrite=True (--overwrite)."
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -211,5 +213,3 @@ def _probes(vocab_size: int, pad_token_id: int) -> Iterator[dict[str, Tensor]]:
         yield {"input_ids": torch.where(mask, ids, pad_token_id), "attention_mask": mask.long()}
     for row, length in zip(ids, lengths, strict=True):
         yield {"input_ids": row[None, :length], "attention_mask": torch.ones(1, length, dtype=torch.long)}
-
-

@@ -33,7 +33,9 @@ class DualHeadTrainingArguments(TrainingArguments):
     Source: Xu et al. 2025, arXiv 2509.21487, appendix E.5.
     """
 
-    learning_rate: float = field(default=2e-4, metadata={"help": "Peak learning rate of AdamW (the paper's, for LoRA)."})
+    learning_rate: float = field(
+        default=2e-4, metadata={"help": "Peak learning rate of AdamW (the paper's, for LoRA)."}
+    )
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW (the paper's)."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule (the paper's)."})
     warmup_steps: float = field(default=5, metadata={"help": "Steps of linear warm-up (the paper's)."})

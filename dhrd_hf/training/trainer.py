@@ -127,7 +127,11 @@ class DualHeadTrainer(Trainer):
             [
                 sum(dual_head.classification_count(batch["labels"]).to(device) for batch in batches),
                 sum(
-                    (reasoning_count(batch["reasoning_targets"]).to(device) for batch in batches if "reasoning_targets" in batch),
+                    (
+                        reasoning_count(batch["reasoning_targets"]).to(device)
+                        for batch in batches
+                        if "reasoning_targets" in batch
+                    ),
                     start=torch.zeros((), device=device),
                 ),
             ]
@@ -247,7 +251,12 @@ class DualHeadTrainer(Trainer):
             self.data_collator = collate
 
     def evaluation_loop(
-        self, dataloader: DataLoader, description: str, prediction_loss_only: bool | None = None, *args: Any, **kwargs: Any
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> EvalLoopOutput:
         """Run over a data set; the loss is computed once, over all rows, from the class logits.
 
@@ -262,7 +271,9 @@ class DualHeadTrainer(Trainer):
         prefix = kwargs.get("metric_key_prefix") or (args[1] if len(args) > 1 else "eval")
         if output.label_ids is not None and f"{prefix}_loss" in output.metrics:
             dual_head = _dual_head(self.model)
-            loss = dual_head.classification_loss(torch.as_tensor(output.predictions), torch.as_tensor(output.label_ids))
+            loss = dual_head.classification_loss(
+                torch.as_tensor(output.predictions), torch.as_tensor(output.label_ids)
+            )
             output.metrics[f"{prefix}_loss"] = dual_head.config.beta * loss.item()
             output.metrics[f"{prefix}_classification_loss"] = loss.item()
         return output
@@ -332,5 +343,7 @@ def _dual_head(model: nn.Module) -> DHRDForDualHeadClassification:
 def _align_pad_token(config: Any, pad_token_id: int) -> None:
     """Pool by the pad token that the collator pads with."""
     if config.pad_token_id != pad_token_id:
-        logger.warning(f"The model's pad token id is now the tokenizer's, {pad_token_id} (it was {config.pad_token_id}).")
+        logger.warning(
+            f"The model's pad token id is now the tokenizer's, {pad_token_id} (it was {config.pad_token_id})."
+        )
         config.pad_token_id = pad_token_id

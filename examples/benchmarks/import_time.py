@@ -1,6 +1,6 @@
 r"""Time of `import dhrd_hf` over that of transformers' own auto class, as whole processes.
 
-    python examples/benchmarks/import_time.py
+python examples/benchmarks/import_time.py
 """
 
 from __future__ import annotations

@@ -108,9 +108,15 @@ def main() -> None:
         "python examples/benchmarks/reasoning_loss_memory.py",
         [
             ("peak memory, chunked / naive", f"{middle('chunked', 0) / middle('naive', 0):.3f}"),
-            ("peak memory, naive and chunked", f"{middle('naive', 0) / 2**20:.0f} and {middle('chunked', 0) / 2**20:.0f} MiB"),
+            (
+                "peak memory, naive and chunked",
+                f"{middle('naive', 0) / 2**20:.0f} and {middle('chunked', 0) / 2**20:.0f} MiB",
+            ),
             ("time, chunked / naive", f"{middle('chunked', 1) / middle('naive', 1):.2f}"),
-            ("relative difference of value, hidden and weight gradients", ", ".join(f"{v:.1e}" for v in apart.values())),
+            (
+                "relative difference of value, hidden and weight gradients",
+                ", ".join(f"{v:.1e}" for v in apart.values()),
+            ),
         ],
         args.output,
     )

@@ -55,7 +55,9 @@ def main() -> None:
     ours = AutoModelForDualHeadClassification.from_pretrained(path, num_labels=3).train()
     causal_lm = AutoModelForCausalLM.from_pretrained(path).train()
     classifier = AutoModelForSequenceClassification.from_pretrained(path, num_labels=3).train()
-    batch = make_batch(args.rows, args.input_tokens, args.suffix_tokens, ours.config.vocab_size, ours.config.pad_token_id)
+    batch = make_batch(
+        args.rows, args.input_tokens, args.suffix_tokens, ours.config.vocab_size, ours.config.pad_token_id
+    )
     longest = int(batch["input_length"].max())
     in_x = torch.arange(longest) < batch["input_length"][:, None]
     x = {
@@ -79,7 +81,9 @@ def main() -> None:
     times = paired(
         {
             "ours": step(ours, lambda: ours(**batch).loss),
-            "causal LM": step(causal_lm, lambda: causal_lm(**s, labels=batch["reasoning_targets"], use_cache=False).loss),
+            "causal LM": step(
+                causal_lm, lambda: causal_lm(**s, labels=batch["reasoning_targets"], use_cache=False).loss
+            ),
             "classifier": step(classifier, lambda: classifier(**x, labels=batch["labels"], use_cache=False).loss),
             "two passes": step(
                 ours,

@@ -65,7 +65,9 @@ def test_a_left_padded_row_has_the_targets_it_has_alone(make_tokenizer):
 
     def predicted(batch):
         # (the token that predicts, whether it is one, its target), as the shift inside the model pairs them
-        shifted = zip(batch["attention_mask"][:, :-1].flatten(), batch["reasoning_targets"][:, 1:].flatten(), strict=True)
+        shifted = zip(
+            batch["attention_mask"][:, :-1].flatten(), batch["reasoning_targets"][:, 1:].flatten(), strict=True
+        )
         return sorted((mask.item(), target.item()) for mask, target in shifted if target != -100)
 
     alone = sorted(pair for feature in features for pair in predicted(collate([feature])))

@@ -52,7 +52,9 @@ def test_x_is_not_merged_with_what_follows(tokenizer):
 
 def test_the_prompt_takes_several_columns(tokenizer):
     encoder = DualHeadEncoder(tokenizer, YES_NO, prompt="Passage:\n{passage}\nQuestion:\n{question}")
-    encoded = encode_rows(encoder, {"passage": "It snows.", "question": "Is it dry?", "label": "no", "rationale": "Wet."})
+    encoded = encode_rows(
+        encoder, {"passage": "It snows.", "question": "Is it dry?", "label": "no", "rationale": "Wet."}
+    )
     x = encoded["input_ids"][0][: encoded["input_length"][0]]
     assert tokenizer.decode(x) == "Passage:\nIt snows.\nQuestion:\nIs it dry?"
 
@@ -179,7 +181,9 @@ def test_what_was_cut_or_missing_is_logged(dataset, tokenizer, label2id, caplog)
     ],
 )
 def test_labels_by_name_id_list_or_number(tokenizer, label2id, value, expected):
-    encoded = encode_rows(DualHeadEncoder(tokenizer, label2id), {"text": "It hums.", "label": value, "rationale": "So."})
+    encoded = encode_rows(
+        DualHeadEncoder(tokenizer, label2id), {"text": "It hums.", "label": value, "rationale": "So."}
+    )
     assert encoded["labels"] == [expected]
 
 

@@ -15,7 +15,9 @@ def test_values_are_text_and_braces_in_them_are_left_alone():
     assert render("{{{text}}} / {n}", row) == "{a {curly} {0} value} / 3"
 
 
-@pytest.mark.parametrize("template", ["{text", "text}", "{}", "{0}", "{text.upper}", "{text[0]}", "{text!r}", "{n:>8}"])
+@pytest.mark.parametrize(
+    "template", ["{text", "text}", "{}", "{0}", "{text.upper}", "{text[0]}", "{text!r}", "{n:>8}"]
+)
 def test_malformed_templates_are_refused_and_shown(template):
     with pytest.raises(ValueError) as error:
         template_columns(template)
@@ -39,7 +41,8 @@ def test_the_default_suffix_is_the_papers():
 
 
 @pytest.mark.parametrize(
-    "suffix", ["{label}{rationale}", "{rationale}", "{label}", "none", "{rationale}{label}{label}", "{rationale}{text}{label}"]
+    "suffix",
+    ["{label}{rationale}", "{rationale}", "{label}", "none", "{rationale}{label}{label}", "{rationale}{text}{label}"],
 )
 def test_a_suffix_without_rationale_and_then_label_is_refused(suffix):
     with pytest.raises(ValueError, match="Final Answer"):
