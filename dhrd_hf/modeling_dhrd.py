@@ -462,6 +462,27 @@ class _Counts:
         self.share_only = self.labels is not None and self.targets is None
 
 
+def find_dual_head(model: nn.Module) -> DHRDForDualHeadClassification:
+    """The dual-head model inside whatever PEFT, DDP and others have wrapped around it.
+
+    Args:
+        model (`nn.Module`): A dual-head model, or a wrapper around one.
+
+    Returns:
+        [`DHRDForDualHeadClassification`]: the model.
+
+    Raises:
+        TypeError: if there is none.
+    """
+    for module in model.modules():
+        if isinstance(module, DHRDForDualHeadClassification):
+            return module
+    raise TypeError(
+        f"A dual-head model is wanted, found {type(model).__name__}. "
+        "Open it with AutoModelForDualHeadClassification.from_pretrained(name_or_path, ...)."
+    )
+
+
 def check_loaded(info: dict, source: Any) -> None:
     """Raise where a checkpoint did not fill the model exactly.
 

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 from transformers.utils import logging
 
-from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded
+from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head
 
 logger = logging.get_logger(__name__)
 
@@ -78,7 +78,7 @@ def export_classifier(
     """
     if format != "dense":
         raise ValueError(f"format={format!r} is not known; write format='dense'.")
-    dual_head = _find_dual_head(model)
+    dual_head = find_dual_head(model)
     pad_token_id = _checked_pad_token(dual_head, tokenizer)
     with _whole_folder(output_dir, overwrite) as folder:
         stock = _stock_classifier(_merged(model, dual_head), pad_token_id)
@@ -87,13 +87,6 @@ def export_classifier(
         del stock
         _compare(dual_head, folder, pad_token_id)
     return Path(output_dir)
-
-
-def _find_dual_head(model: nn.Module) -> DHRDForDualHeadClassification:
-    for module in model.modules():
-        if isinstance(module, DHRDForDualHeadClassification):
-            return module
-    raise TypeError(f"export_classifier wants a dual-head model, found {type(model).__name__}.")
 
 
 def _checked_pad_token(dual_head: DHRDForDualHeadClassification, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from ..data import DualHeadCollator, ensure_pad_token, input_only
 from ..losses import reasoning_count
-from ..modeling_dhrd import DHRDForDualHeadClassification
+from ..modeling_dhrd import find_dual_head
 
 logger = logging.get_logger(__name__)
 
@@ -83,7 +83,7 @@ class DualHeadTrainer(Trainer):
         **kwargs: Any,
     ):
         if model is not None:
-            _dual_head(model)
+            find_dual_head(model)
         if data_collator is None and processing_class is not None:
             data_collator = DualHeadCollator(processing_class)
         super().__init__(
@@ -92,7 +92,7 @@ class DualHeadTrainer(Trainer):
         self._term_sums: dict[str, Tensor] = {}
         self._terms_from_step = 0
 
-        dual_head = _dual_head(self.model)
+        dual_head = find_dual_head(self.model)
         config = dual_head.config
         if self.label_smoother is not None:
             # The stock smoother takes the labels away from the model, and the reasoning term with them.
@@ -122,7 +122,7 @@ class DualHeadTrainer(Trainer):
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if num_items is None:
             return batches, None
-        dual_head = _dual_head(self.model)
+        dual_head = find_dual_head(self.model)
         counts = torch.stack(
             [
                 sum(dual_head.classification_count(batch["labels"]).to(device) for batch in batches),
@@ -213,7 +213,7 @@ class DualHeadTrainer(Trainer):
         Returns:
             `DataLoader`: the batches.
         """
-        with self._collating_input_only(_dual_head(self.model).config.alpha == 0):
+        with self._collating_input_only(find_dual_head(self.model).config.alpha == 0):
             return super().get_train_dataloader()
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
@@ -270,7 +270,7 @@ class DualHeadTrainer(Trainer):
         output = super().evaluation_loop(dataloader, description, False, *args, **kwargs)
         prefix = kwargs.get("metric_key_prefix") or (args[1] if len(args) > 1 else "eval")
         if output.label_ids is not None and f"{prefix}_loss" in output.metrics:
-            dual_head = _dual_head(self.model)
+            dual_head = find_dual_head(self.model)
             loss = dual_head.classification_loss(
                 torch.as_tensor(output.predictions), torch.as_tensor(output.label_ids)
             )
@@ -304,11 +304,11 @@ class DualHeadTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         if hasattr(model, "peft_config"):
             # An adapter's folder does not say what the two heads are; with the config it reloads as a dual-head model.
-            _dual_head(model).config.save_pretrained(output_dir or self.args.output_dir)
+            find_dual_head(model).config.save_pretrained(output_dir or self.args.output_dir)
 
     def _check_labels(self, dataset: Any, training: bool) -> None:
         """Raise on label ids that the model does not have, and on a training set with a single one."""
-        config = _dual_head(self.model).config
+        config = find_dual_head(self.model).config
         if not hasattr(dataset, "unique") or "labels" not in (getattr(dataset, "column_names", None) or ()):
             return
         if config.num_labels == 1 or config.problem_type not in (None, "single_label_classification"):
@@ -327,17 +327,6 @@ class DualHeadTrainer(Trainer):
                 f"All {len(dataset)} training rows have the label {config.id2label[found[0]]!r}: there is nothing to learn. "
                 "Check the label column, or sample rows of every class."
             )
-
-
-def _dual_head(model: nn.Module) -> DHRDForDualHeadClassification:
-    """The dual-head model inside what PEFT, DDP and others have wrapped around it."""
-    for module in model.modules():
-        if isinstance(module, DHRDForDualHeadClassification):
-            return module
-    raise TypeError(
-        f"DualHeadTrainer trains a dual-head model, found {type(model).__name__}. "
-        "Open it with AutoModelForDualHeadClassification.from_pretrained(name_or_path, ...)."
-    )
 
 
 def _align_pad_token(config: Any, pad_token_id: int) -> None:
