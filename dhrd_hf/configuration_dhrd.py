@@ -19,10 +19,14 @@ def _delegated(name: str) -> property:
     """A property that reads and writes `name` on the text config of the backbone, as a stock model's config would."""
 
     def fget(self: DHRDConfig) -> Any:
-        return getattr(self.get_text_config(), name, None)
+        text_config = self.get_text_config()
+        return None if text_config is self else getattr(text_config, name, None)
 
     def fset(self: DHRDConfig, value: Any) -> None:
-        setattr(self.get_text_config(), name, value)
+        text_config = self.get_text_config()
+        if text_config is self:
+            raise AttributeError(f"{name} belongs to the language model's config: set backbone_config first.")
+        setattr(text_config, name, value)
 
     return property(fget, fset, doc=f"`{name}` of the backbone's text config.")
 
@@ -124,6 +128,21 @@ class DHRDConfig(PreTrainedConfig):
                 kwargs.setdefault(name, getattr(self.backbone_config, f"_{name}"))
         super().__post_init__(**kwargs)
         self._check_objective()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """A config from its dictionary; that of a language model becomes the backbone (PEFT opens a base model so).
+
+        Args:
+            config_dict (`dict[str, Any]`): What `to_dict` gave, of this class or of a language model's config.
+            kwargs (*optional*): As in `PreTrainedConfig.from_dict`.
+
+        Returns:
+            [`DHRDConfig`]: the config.
+        """
+        if config_dict.get("model_type", cls.model_type) != cls.model_type:
+            config_dict = {"backbone_config": config_dict}
+        return super().from_dict(config_dict, **kwargs)
 
     def _check_objective(self) -> None:
         if self.classifier_head not in CLASSIFIER_HEADS:
