@@ -27,6 +27,16 @@ from .losses import classification_count, classification_loss, reasoning_loss
 class DHRDOutput(ModelOutput):
     """Output of [`DHRDForDualHeadClassification`].
 
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from dhrd_hf import DHRDOutput
+    >>> DHRDOutput(logits=torch.tensor([[0.5, 2.0]])).logits.argmax(-1)
+    tensor([1])
+
+    ```
+
     Args:
         loss (`Tensor`, *optional*): `beta * classification_loss + alpha * reasoning_loss`, a float32 scalar.
         logits (`Tensor` of shape `[B, K]`): Class logits of x, before the softmax.

@@ -9,9 +9,11 @@ import copy
 import functools
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
@@ -26,7 +28,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from dhrd_hf import AutoModelForDualHeadClassification, DualHeadEncoder
+from dhrd_hf import AutoModelForDualHeadClassification, DualHeadEncoder, DualHeadTrainingArguments
 
 LABELS = ("entailed", "refuted", "unknown")
 
@@ -123,9 +125,9 @@ def dual_of(lm_dir_of):
     """A new dual-head model over a family's saved causal LM, in eval mode, with a head large enough to tell classes."""
 
     def make(family, seed=0, **kwargs):
+        folder = lm_dir_of(family)
         torch.manual_seed(seed)
-        kwargs = {"num_labels": 3, **kwargs}
-        return AutoModelForDualHeadClassification.from_pretrained(lm_dir_of(family), **kwargs)
+        return AutoModelForDualHeadClassification.from_pretrained(folder, **{"num_labels": 3, **kwargs})
 
     return make
 
@@ -161,6 +163,67 @@ def stock_classifier_of():
 def _renamed(dual, names):
     parts = ((key.partition("."), tensor) for key, tensor in dual.state_dict().items())
     return {f"{names[first]}.{rest}": tensor for (first, _, rest), tensor in parts if first in names}
+
+
+@pytest.fixture(scope="session")
+def objective_of(stock_lm_of, stock_classifier_of):
+    """The objective of encoded rows and its gradients: stock classes in float64, one unpadded row at a time."""
+
+    def compute(dual, features, label_smoothing=0.0):
+        config = dual.config
+        lm, stock = stock_lm_of(dual).double(), stock_classifier_of(dual).double()
+        weights = torch.ones(config.num_labels) if config.class_weights is None else torch.tensor(config.class_weights)
+        weights = weights.double()
+        classification = reasoning = rows = targets = 0
+        for feature in features:
+            ids, label = torch.tensor([feature["input_ids"]]), torch.tensor([feature["labels"]])
+            logits = stock(ids[:, : feature["input_length"]]).logits
+            smoothing = {"label_smoothing": label_smoothing, "reduction": "sum"}
+            classification = classification + F.cross_entropy(logits, label, weights, **smoothing)
+            rows = rows + weights[label].sum()
+            reasoning = reasoning + F.cross_entropy(lm(ids).logits[0, :-1], ids[0, 1:], reduction="sum")
+            targets += ids.shape[1] - 1
+        classification, reasoning = classification / rows, reasoning / targets
+        loss = config.beta * classification + config.alpha * reasoning
+        loss.backward()
+        found = {}
+        for model in (lm, stock):
+            head = next((n for n, m in model.named_modules() if m is model.get_output_embeddings()), None)
+            names = {model.base_model_prefix: "model", "score": "score", head: "lm_head"}
+            for name, parameter in model.named_parameters():
+                first, _, rest = name.partition(".")
+                if parameter.grad is not None:
+                    found[f"{names[first]}.{rest}"] = found.get(f"{names[first]}.{rest}", 0) + parameter.grad
+        terms = {"loss": loss, "classification_loss": classification, "reasoning_loss": reasoning}
+        return SimpleNamespace(gradients=found, **{name: value.item() for name, value in terms.items()})
+
+    return compute
+
+
+@pytest.fixture
+def make_args(tmp_path):
+    """Arguments of a run in the order of the rows, in which one step subtracts the gradient from the weights."""
+
+    def make(arguments_class=DualHeadTrainingArguments, **changes):
+        plain = {
+            "output_dir": str(tmp_path / "run"),
+            "optim": "sgd",
+            "learning_rate": 1.0,
+            "lr_scheduler_type": "constant",
+            "warmup_steps": 0,
+            "weight_decay": 0.0,
+            "max_grad_norm": 0.0,
+            "num_train_epochs": 1,
+            "train_sampling_strategy": "sequential",
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": [],
+            "disable_tqdm": True,
+            "use_cpu": True,
+        }
+        return arguments_class(**{**plain, **changes})
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -147,10 +147,13 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
     if {"-h", "--help"} & set(argv):  # without the seconds that importing the Trainer takes
         _TrainParser([TrainArguments]).parse_args(["--help"])
 
+    import torch
+
     from ..training import DualHeadTrainingArguments
 
     parser = _TrainParser([TrainArguments, DualHeadTrainingArguments])
     parser.set_defaults(report_to="none", save_strategy="epoch", eval_strategy=None, logging_steps=10)
+    parser.set_defaults(dataloader_pin_memory=torch.accelerator.is_available())  # else each loader warns
     values = parser.parse_args(argv)
     if values.config is not None:
         values = parser.parse_args([*_recipe(values.config, parser), *argv])

@@ -43,11 +43,12 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
     args = parser.parse_args(argv)
 
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from .. import AutoModelForDualHeadClassification, DHRDConfig, export_classifier
+    from ..evaluation.loading import load_config
 
-    config = AutoConfig.from_pretrained(args.model)
+    config = load_config(args.model)
     if not isinstance(config, DHRDConfig):
         raise ValueError(
             f"{args.model} is a plain {config.model_type} checkpoint, not a dual-head one: there is nothing to "

@@ -7,8 +7,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
-from .parsing import Parser
+from .parsing import Parser, did_you_mean
 
 _COMMANDS = {
     "train": "train a language model on labels and rationales",
@@ -48,20 +49,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: the exit code: 0, 2 after an error that was said in one line, 130 after Ctrl-C.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    debug = False
+    argv = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    # Options before the command are ours, all behind it are the command's.
+    place = next((index for index, word in enumerate(argv) if not word.startswith("-")), len(argv))
+    debug = "--debug" in argv[:place]
     command = None
     try:
-        args = _parser().parse_args(argv)
-        debug, command = args.debug, importlib.import_module(f".{args.command}", __package__)
-        return command.run(args.arguments)
+        _parser().parse_args(argv[:place])
+        command = _command(argv[place:])
+        return command.run(argv[place + 1 :])
     except SystemExit as stop:  # --help and --version
         return stop.code if isinstance(stop.code, int) else 0
     except BrokenPipeError:  # whoever read our output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print(f"dhrd: interrupted. {command.after_interrupt(args.arguments) if command else ''}", file=sys.stderr)
+        print(f"dhrd: interrupted. {command.after_interrupt(argv[place + 1 :]) if command else ''}", file=sys.stderr)
         return 130
     except _EXPECTED as error:
         if debug:
@@ -84,9 +87,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error (before the command)")
     parser.add_argument("--version", action="version", version=f"dhrd_hf {__version__}")
-    parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
+
+
+def _command(words: list[str]) -> ModuleType:
+    """The module of the command that the first word names; it has `run` and `after_interrupt`."""
+    if not words:
+        raise ValueError(f"no command was given; there are {', '.join(_COMMANDS)}. Examples: dhrd --help")
+    if words[0] not in _COMMANDS:
+        near = did_you_mean(words[0], _COMMANDS)
+        raise ValueError(f"unknown command {words[0]!r}{near or '.'} There are {', '.join(_COMMANDS)}: dhrd --help")
+    return importlib.import_module(f".{words[0]}", __package__)
 
 
 def _one_line(error: BaseException) -> str:

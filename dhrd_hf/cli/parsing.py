@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -50,21 +51,16 @@ class OneLineErrors(argparse.ArgumentParser):
         Raises:
             ValueError: on an option that is unknown, lacks its value, or has a wrong one.
         """
+        args = list(sys.argv[1:] if args is None else args)
+        known = [name for action in self._actions for name in action.option_strings]
+        # First of all: argparse would only say that the option that was meant is missing.
+        for option in (word.partition("=")[0] for word in args if word.startswith("--")):
+            if option not in known:
+                self.error(f"unknown option {option}{did_you_mean(option, known)}")
         found, left = self.parse_known_args(args, namespace)
         if left:
-            option = left[0].partition("=")[0]
-            if option.startswith("-"):
-                self.error(f"unknown option {option}{did_you_mean(option, self.option_names())}")
-            self.error(f"unexpected {option!r}: put quotes around a value that holds spaces")
+            self.error(f"unexpected {left[0]!r}: put quotes around a value that holds spaces")
         return found
-
-    def option_names(self) -> list[str]:
-        """All options that the parser knows, as they are typed.
-
-        Returns:
-            `list[str]`: such as `"--output"`.
-        """
-        return [name for action in self._actions for name in action.option_strings]
 
 
 class Parser(OneLineErrors):

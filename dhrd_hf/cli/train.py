@@ -161,16 +161,17 @@ def _trainer(
     labels: _Labels,
     say: Callable[..., None],
 ) -> tuple[DualHeadTrainer, DualHeadEncoder]:
-    from transformers import AutoConfig, AutoTokenizer, set_seed
+    from transformers import AutoTokenizer, set_seed
 
     from .. import DualHeadCollator, DualHeadEncoder, DualHeadTrainer
     from ..data.encoding import DEFAULT_SUFFIX
     from ..evaluation import compute_metrics
+    from ..evaluation.loading import load_config
 
     set_seed(training.seed)  # the classification head is drawn at random
     path = _model_path(own.model)
     files = {} if own.gguf_file is None else {"gguf_file": own.gguf_file}
-    config = AutoConfig.from_pretrained(path, **files)
+    config = load_config(path, **files)
     prompt = chosen_prompt(own.prompt, own.text_column, getattr(config, "prompt_template", None))
     model = _model(own, path, config, labels, {**files, "prompt_template": prompt})
     tokenizer = AutoTokenizer.from_pretrained(path, **files)
@@ -243,12 +244,11 @@ def _model(
             kwargs["is_trainable"] = True
     else:
         kwargs |= {"id2label": dict(enumerate(labels.names)), "problem_type": labels.problem_type}
-    if labels.problem_type != "regression":
-        if sum(count > 0 for count in labels.counts.values()) < 2:
-            raise ValueError(
-                f"all {sum(labels.counts.values())} rows of {own.train_data} have one label, {labels}: there is "
-                "nothing to learn. Check --label-column, or add rows of every class."
-            )
+    if labels.problem_type != "regression" and sum(count > 0 for count in labels.counts.values()) < 2:
+        raise ValueError(
+            f"all {sum(labels.counts.values())} rows of {own.train_data} have one label, {labels}: there is nothing "
+            "to learn. Check --label-column, or add rows of every class."
+        )
     kwargs["class_weights"] = _class_weights(own.class_weights, labels)
     return AutoModelForDualHeadClassification.from_pretrained(
         path, alpha=own.alpha, beta=own.beta, dtype=own.dtype, **kwargs

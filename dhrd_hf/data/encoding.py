@@ -26,6 +26,15 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 class EncodingCounts:
     """What an encoder did to the rows it has seen.
 
+    Example:
+
+    ```python
+    >>> from dhrd_hf.data import EncodingCounts
+    >>> print(EncodingCounts(rows=1000, without_rationale=3))
+    1000 rows encoded: 3 without a rationale (label-only form), 0 rationales cut, 0 inputs cut
+
+    ```
+
     Args:
         rows (`int`): Rows encoded.
         without_rationale (`int`): Rows without a rationale, encoded in the label-only form.

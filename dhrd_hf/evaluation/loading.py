@@ -1,8 +1,9 @@
-"""`load_classifier`: whatever was trained or exported, opened for prediction."""
+"""`load_classifier`: whatever was trained or exported, opened for prediction; `load_config` says what a folder is."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,12 +11,48 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from ..configuration_dhrd import DHRDConfig
 from ..modeling_dhrd import check_loaded
+
+
+def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedConfig:
+    """The config of a checkpoint, or an error that says what was looked for and where.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.loading import load_config
+    >>> load_config("runs/rte").model_type  # doctest: +SKIP
+    'dhrd'
+
+    ```
+
+    Args:
+        name_or_path (`str` or `os.PathLike`): Hub id or folder.
+        kwargs (*optional*): What `AutoConfig.from_pretrained` takes, such as `gguf_file`.
+
+    Returns:
+        `PreTrainedConfig`: the config.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no model in it, and the Hub gives none of that name.
+    """
+    path = Path(name_or_path)
+    try:
+        return AutoConfig.from_pretrained(name_or_path, **kwargs)
+    except (OSError, ValueError) as error:
+        if path.is_dir():
+            if not kwargs and not (path / "config.json").exists():
+                raise FileNotFoundError(f"the folder {path} holds no model: it has no config.json") from error
+            raise
+        raise FileNotFoundError(
+            f"{name_or_path} is no folder here, and as a Hub model it can't be read: {error}"
+        ) from error
 
 
 def load_classifier(
@@ -46,9 +83,9 @@ def load_classifier(
 
     Raises:
         ValueError: if the checkpoint has no trained classification head.
-        OSError: if there is no such checkpoint.
+        FileNotFoundError: if there is no such checkpoint.
     """
-    config = AutoConfig.from_pretrained(name_or_path)
+    config = load_config(name_or_path)
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     if isinstance(config, DHRDConfig):
         from ..auto import AutoModelForDualHeadClassification

@@ -120,7 +120,12 @@ def _whole_folder(output_dir: str | os.PathLike, overwrite: bool) -> Iterator[Pa
         yield new
         if target.exists():
             os.replace(target, old)
-        os.replace(new, target)
+        try:
+            os.replace(new, target)
+        except BaseException:
+            if old.exists():
+                os.replace(old, target)
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -20,7 +20,34 @@ from dhrd_hf import AutoModelForDualHeadClassification, export_classifier
 from dhrd_hf.embedded import smollm2_path
 from dhrd_hf.evaluation import predict_texts
 
-WORDS = ["the", "of", "a", "to", "in", "is", "on", "that", "it", "as", "with", "for", "was", "at", "by", "from", "have", "this", "which", "one", "were", "all", "when", "who", "will", "more"]
+WORDS = [
+    "the",
+    "of",
+    "a",
+    "to",
+    "in",
+    "is",
+    "on",
+    "that",
+    "it",
+    "as",
+    "with",
+    "for",
+    "was",
+    "at",
+    "by",
+    "from",
+    "have",
+    "this",
+    "which",
+    "one",
+    "were",
+    "all",
+    "when",
+    "who",
+    "will",
+    "more",
+]
 
 
 def main() -> None:

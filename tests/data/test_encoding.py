@@ -213,9 +213,8 @@ def test_a_broken_row_is_refused_with_its_number(tokenizer, row, message):
     fine = {"text": "Fine.", "label": "no"}
     with pytest.raises(ValueError, match=f"(?s)Row 2: .*{message}"):
         encode_rows(DualHeadEncoder(tokenizer, YES_NO), fine, fine, row)
-    dataset = Dataset.from_list([{key: value} if False else {**fine, **row} for key, value in [(0, 0)]])
     with pytest.raises(ValueError, match=f"(?s)Row 0: .*{message}"):
-        DualHeadEncoder(tokenizer, YES_NO).encode_dataset(dataset)
+        DualHeadEncoder(tokenizer, YES_NO).encode_dataset(Dataset.from_list([{**fine, **row}]))
 
 
 def test_a_later_batch_of_a_dataset_names_the_right_row(tokenizer):

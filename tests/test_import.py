@@ -1,0 +1,168 @@
+"""What importing the package costs, the walls between its modules, and its docstrings."""
+
+import ast
+import doctest
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import dhrd_hf
+
+PACKAGE = Path(dhrd_hf.__file__).parent
+ROOMS = ("data", "training", "rationales", "export", "evaluation", "cli")
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages([str(PACKAGE)], "dhrd_hf.") if not module.name.endswith("__main__")
+)
+LIBRARY_MODULES = [name for name in MODULES if not name.startswith("dhrd_hf.cli")]
+
+WHAT_IS_LOADED = """
+import sys
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+before = set(sys.modules)
+import dhrd_hf
+for name in sorted(set(sys.modules) - before):
+    print(name)
+"""
+
+
+def test_import_loads_the_configuration_and_nothing_else(run_python):
+    loaded = set(run_python(WHAT_IS_LOADED).split())
+    heavy = {"transformers.trainer", "transformers.modeling_utils", "datasets", "peft", "evaluate", "sklearn"}
+    assert loaded & heavy == set()
+    assert {name for name in loaded if name.startswith("dhrd_hf")} == {"dhrd_hf", "dhrd_hf.configuration_dhrd"}
+
+
+def test_public_names_resolve_and_others_do_not():
+    for name in dhrd_hf.__all__:
+        assert getattr(dhrd_hf, name) is not None
+    assert set(dhrd_hf.__all__) <= set(dir(dhrd_hf))
+    contract = {
+        "AutoModelForDualHeadClassification",
+        "DHRDConfig",
+        "DHRDForDualHeadClassification",
+        "DualHeadCollator",
+        "DualHeadEncoder",
+        "DualHeadTrainer",
+        "DualHeadTrainingArguments",
+        "export_classifier",
+    }
+    assert contract <= set(dhrd_hf.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        dhrd_hf.Nothing  # noqa: B018
+
+
+# Walls
+
+
+def own_imports(module):
+    """Modules of this package that a module imports anywhere, `TYPE_CHECKING` blocks included."""
+    spec = importlib.util.find_spec(module)
+    package = module if spec.submodule_search_locations else module.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            found.add(name)
+            if name == "dhrd_hf" or name.removeprefix("dhrd_hf.") in ROOMS:
+                found.update(f"{name}.{alias.name}" for alias in node.names)
+    return found
+
+
+def rooms_of(imports):
+    """Rooms, and single-file modules, that these imports are of."""
+    return {name.split(".")[1] for name in imports if name.startswith("dhrd_hf.") and _is_module_part(name)}
+
+
+def _is_module_part(name):
+    return importlib.util.find_spec(".".join(name.split(".")[:2])) is not None
+
+
+def imports_of_room(room):
+    modules = [name for name in MODULES if name == f"dhrd_hf.{room}" or name.startswith(f"dhrd_hf.{room}.")]
+    return rooms_of(set().union(*map(own_imports, modules))) - {room}
+
+
+@pytest.mark.parametrize(
+    ("room", "allowed"),
+    [
+        ("configuration_dhrd", set()),
+        ("losses", set()),
+        ("modeling_dhrd", {"configuration_dhrd", "losses"}),
+    ],
+)
+def test_a_file_that_ships_with_a_checkpoint_imports_its_neighbours_only(room, allowed):
+    assert imports_of_room(room) <= allowed
+    others = {name.split(".")[0] for name in own_imports(f"dhrd_hf.{room}")} - {"dhrd_hf"}
+    standard = {"__future__", "collections", "copy", "dataclasses", "functools", "math", "typing"}
+    assert others - standard <= {"losses": {"torch"}}.get(room, {"torch", "transformers"})
+
+
+@pytest.mark.parametrize(
+    ("room", "forbidden"),
+    [
+        ("data", {"modeling_dhrd", "auto", "training", "export", "evaluation"}),
+        ("export", {"training"}),
+        ("evaluation", {"training"}),
+        ("training", {"export"}),
+    ],
+)
+def test_a_room_keeps_to_its_walls(room, forbidden):
+    assert imports_of_room(room) & forbidden == set()
+
+
+@pytest.mark.parametrize("module", LIBRARY_MODULES)
+def test_nothing_imports_cli(module):
+    assert "cli" not in rooms_of(own_imports(module))
+
+
+# Docstrings
+
+
+def public_objects():
+    """Everything in the `__all__` of the package and of its rooms, each once."""
+    seen = {}
+    for module_name in ("dhrd_hf", *(f"dhrd_hf.{room}" for room in ROOMS if (PACKAGE / room).is_dir())):
+        module = importlib.import_module(module_name)
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if callable(value):
+                seen.setdefault(id(value), (f"{module_name}.{name}", value))
+    return dict(seen.values())
+
+
+PUBLIC = public_objects()
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_has_an_example_and_says_what_its_arguments_are(name):
+    documented = inspect.unwrap(PUBLIC[name])
+    text = inspect.getdoc(documented) or ""
+    if inspect.isclass(documented) and documented.__name__.startswith("AutoModel"):
+        # As in transformers, it is its methods that take arguments.
+        methods = [documented.from_pretrained, documented.from_config]
+        assert all("Args:" in inspect.getdoc(method) for method in methods)
+    elif inspect.signature(documented).parameters:
+        assert "Args:" in text
+    assert "Example" in text and ">>> " in text
+
+
+@pytest.mark.parametrize("module", LIBRARY_MODULES)
+def test_the_examples_in_docstrings_run(module):
+    loaded = importlib.import_module(module)
+    result = doctest.testmod(loaded, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+def test_there_are_examples_that_run():
+    """Else the test above would pass on nothing."""
+    counted = 0
+    for module in LIBRARY_MODULES:
+        for found in doctest.DocTestFinder().find(importlib.import_module(module)):
+            counted += sum(not example.options.get(doctest.SKIP) for example in found.examples)
+    assert counted > 20

@@ -1,0 +1,85 @@
+"""Train and evaluate a few tiny runs, in one process or in two under torchrun; called by test_distributed.py."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import AutoTokenizer
+
+from dhrd_hf import (
+    AutoModelForDualHeadClassification,
+    DualHeadCollator,
+    DualHeadTrainer,
+    DualHeadTrainingArguments,
+)
+from dhrd_hf.evaluation import compute_metrics
+from dhrd_hf.training import add_lora
+
+RUNS = {
+    "dual": {"alpha": 0.7, "beta": 1.3, "class_weights": [1.0, 4.0, 0.5]},
+    "targets-on-one-rank": {},
+    "baseline": {"alpha": 0.0},
+    "lora": {},
+}
+
+
+def main(lm_folder, rows_folder, output, batch, accumulation):
+    rows = Dataset.load_from_disk(rows_folder)
+    tokenizer = AutoTokenizer.from_pretrained(lm_folder)
+    for name, config in RUNS.items():
+        torch.manual_seed(3)
+        model = AutoModelForDualHeadClassification.from_pretrained(lm_folder, num_labels=3, **config)
+        if name == "lora":
+            model = add_lora(model, r=4, lora_dropout=0.0)
+        train = rows.select(range(16))
+        if name == "targets-on-one-rank":
+            # Of the eight rows of the first step, two ranks of 2 x 2 see 0, 1, 4, 5 and 2, 3, 6, 7.
+            train = train.map(
+                lambda row, index: _without_targets(row) if index in (0, 1, 4, 5) else row, with_indices=True
+            )
+        args = DualHeadTrainingArguments(
+            output_dir=f"{output}/{name}",
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+            per_device_eval_batch_size=3,
+            optim="sgd",
+            learning_rate=0.1,
+            lr_scheduler_type="constant",
+            warmup_steps=0,
+            weight_decay=0.0,
+            max_grad_norm=0.0,
+            num_train_epochs=1,
+            train_sampling_strategy="sequential",
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        trainer = DualHeadTrainer(
+            model=model,
+            args=args,
+            train_dataset=train,
+            eval_dataset=rows.select(range(16, 23)),
+            data_collator=DualHeadCollator(tokenizer),
+            processing_class=tokenizer,
+            compute_metrics=compute_metrics,
+        )
+        trainer.train()
+        metrics = trainer.evaluate()
+        if trainer.is_world_process_zero():
+            folder = Path(output, name)
+            folder.mkdir(parents=True, exist_ok=True)
+            result = {"logs": trainer.state.log_history, "metrics": metrics, "ranks": args.world_size}
+            (folder / "result.json").write_text(json.dumps(result))
+            torch.save({key: value.detach() for key, value in model.named_parameters()}, folder / "weights.pt")
+
+
+def _without_targets(row):
+    return {**row, "reasoning_targets": [-100] * len(row["input_ids"])}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], *map(int, sys.argv[4:6]))

@@ -1,0 +1,55 @@
+"""Promise 4 over ranks: two DDP processes give the logs, weights and metrics of one."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("ddp_run.py")
+
+
+@pytest.fixture(scope="module")
+def results(lm_dir_of, encoded, tmp_path_factory):
+    """For each number of ranks, and each run of the script: its logs and metrics, and its weights."""
+    folder = tmp_path_factory.mktemp("ddp")
+    encoded.save_to_disk(folder / "rows")
+    inputs = [str(lm_dir_of("llama")), str(folder / "rows")]
+    runpy.run_path(str(SCRIPT))["main"](*inputs, str(folder / "1"), 8, 1)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    process = subprocess.run(
+        [*torchrun, str(SCRIPT), *inputs, str(folder / "2"), "2", "2"], capture_output=True, text=True, timeout=300
+    )
+    assert process.returncode == 0, process.stderr
+    return {
+        ranks: {
+            run.name: (json.loads((run / "result.json").read_text()), torch.load(run / "weights.pt"))
+            for run in (folder / str(ranks)).iterdir()
+        }
+        for ranks in (1, 2)
+    }
+
+
+@pytest.mark.parametrize("run", ["dual", "targets-on-one-rank", "baseline", "lora"])
+def test_two_ranks_are_one_process(results, run):
+    (one, one_weights), (two, two_weights) = results[1][run], results[2][run]
+    assert (one["ranks"], two["ranks"]) == (1, 2)
+
+    steps = [[log for log in result["logs"] if "loss" in log] for result in (one, two)]
+    assert len(steps[0]) == len(steps[1]) == 2
+    terms = ["loss", "classification_loss"] + ["reasoning_loss"] * (run != "baseline")
+    for expected, found in zip(*steps, strict=True):
+        assert {name for name in found if "loss" in name} == set(terms)
+        for name in terms:
+            assert found[name] == pytest.approx(expected[name], rel=1e-5), name
+        assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+
+    assert two_weights.keys() == one_weights.keys()
+    for name in one_weights:
+        torch.testing.assert_close(two_weights[name], one_weights[name], rtol=1e-5, atol=1e-5, msg=name)
+
+    for name in ("eval_loss", "eval_classification_loss", "eval_accuracy", "eval_macro_f1"):
+        assert two["metrics"][name] == pytest.approx(one["metrics"][name], rel=1e-5), name

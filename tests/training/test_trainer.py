@@ -1,0 +1,399 @@
+"""`DualHeadTrainer` against the objective of the whole batch in float64, and against the stock `Trainer`."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+
+from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHeadTrainer
+from dhrd_hf.training import add_lora
+
+SPLITS = [(8, 1), (2, 4), (1, 8)]
+TERMS = ("loss", "classification_loss", "reasoning_loss")
+
+
+def weights_of(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def training_logs(trainer):
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.fixture
+def train(make_args, tokenizer):
+    """Train a model on encoded rows and return its trainer: `train(model, rows, batch, accumulation)`."""
+
+    def run(model, rows, batch=8, accumulation=1, trainer_class=DualHeadTrainer, tokenizer=tokenizer, **changes):
+        split = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+        trainer = trainer_class(
+            model=model,
+            args=make_args(**split, **changes),
+            train_dataset=rows,
+            data_collator=DualHeadCollator(tokenizer),
+            processing_class=tokenizer,
+        )
+        trainer.train()
+        return trainer
+
+    return run
+
+
+# Promise 4: how a batch is split changes nothing
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), SPLITS)
+@pytest.mark.parametrize(
+    ("family", "side"), [("llama", "right"), ("llama", "left"), ("llama-tied", "right"), ("gpt2", "right")]
+)
+def test_a_step_is_the_whole_batchs_gradient(
+    dual_of, train, objective_of, encoded, make_tokenizer, family, side, batch, accumulation
+):
+    rows = encoded.select(range(8))
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    assert max(lengths) > 3 * min(lengths)
+    model = dual_of(family, alpha=0.7, beta=1.3)
+    expected, before = objective_of(model, rows), weights_of(model)
+    trainer = train(model, rows, batch, accumulation, tokenizer=make_tokenizer(padding_side=side))
+    (log,) = training_logs(trainer)
+    for name in TERMS:
+        assert log[name] == pytest.approx(getattr(expected, name), rel=1e-5), name
+    assert expected.gradients.keys() == before.keys()
+    largest = max(gradient.abs().max().item() for gradient in expected.gradients.values())
+    for name, after in weights_of(model).items():
+        difference = (before[name] - after - expected.gradients[name]).abs().max().item()
+        assert difference <= 1e-5 * max(1, largest), name
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), SPLITS)
+def test_class_weights_and_label_smoothing_do_not_depend_on_the_split(
+    dual_of, train, objective_of, encoded, batch, accumulation
+):
+    model = dual_of("llama", class_weights=[1.0, 5.0, 0.5])
+    rows = encoded.select(range(8))
+    expected, before = objective_of(model, rows, label_smoothing=0.2), weights_of(model)
+    trainer = train(model, rows, batch, accumulation, label_smoothing_factor=0.2)
+    (log,) = training_logs(trainer)
+    for name in TERMS:
+        assert log[name] == pytest.approx(getattr(expected, name), rel=1e-5), name
+    moved = before["score.weight"] - model.score.weight
+    torch.testing.assert_close(moved, expected.gradients["score.weight"].float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), [(8, 1), (3, 2), (2, 4), (1, 8)])
+def test_the_uneven_last_step_of_an_epoch_is_exact(dual_of, train, objective_of, encoded, batch, accumulation):
+    rows = encoded.select(range(19))
+    model = dual_of("llama", alpha=0.5)
+    step = batch * accumulation
+    groups = [rows.select(range(start, min(start + step, 19))) for start in range(0, 19, step)]
+    expected = [objective_of(model, group) for group in groups]
+    logs = training_logs(train(model, rows, batch, accumulation, learning_rate=0.0))
+    assert len(logs) == len(groups)
+    for log, values in zip(logs, expected, strict=True):
+        for name in TERMS:
+            assert log[name] == pytest.approx(getattr(values, name), rel=1e-5), name
+
+
+def test_several_steps_end_with_the_same_weights_however_split(dual_of, train, encoded):
+    ends = []
+    for batch, accumulation in SPLITS:
+        model = dual_of("llama")
+        train(model, encoded.select(range(19)), batch, accumulation, learning_rate=0.05)
+        ends.append(weights_of(model))
+    start = weights_of(dual_of("llama"))
+    for name in start:
+        assert not torch.equal(ends[0][name], start[name])
+        for end in ends[1:]:
+            torch.testing.assert_close(end[name], ends[0][name], rtol=1e-5, atol=1e-5)
+
+
+def test_logged_terms_are_means_over_the_logged_steps(dual_of, train, encoded):
+    kwargs = {"learning_rate": 0.05}
+    every = training_logs(train(dual_of("llama", alpha=0.5, beta=2.0), encoded, 2, 2, **kwargs))
+    paired = training_logs(train(dual_of("llama", alpha=0.5, beta=2.0), encoded, 2, 2, logging_steps=2, **kwargs))
+    assert len(every) == 6 and len(paired) == 3
+    for log in every + paired:
+        summed = 2 * log["classification_loss"] + 0.5 * log["reasoning_loss"]
+        assert log["loss"] == pytest.approx(summed, rel=1e-5)
+    for index, log in enumerate(paired):
+        for name in TERMS:
+            mean = (every[2 * index][name] + every[2 * index + 1][name]) / 2
+            assert log[name] == pytest.approx(mean, rel=1e-5), name
+
+
+def test_a_micro_batch_without_any_target_counts_its_rows_only(dual_of, train, objective_of, encoded):
+    rows = encoded.select(range(4)).to_list()
+    for row in rows[:2]:
+        row["reasoning_targets"] = [-100] * len(row["input_ids"])
+    model = dual_of("llama")
+    expected = objective_of(model, rows)
+    reasoning = objective_of(model, rows[2:]).reasoning_loss
+    (log,) = training_logs(train(model, rows, 2, 2))
+    assert log["classification_loss"] == pytest.approx(expected.classification_loss, rel=1e-5)
+    assert log["reasoning_loss"] == pytest.approx(reasoning, rel=1e-5)
+
+
+# The pooled baseline
+
+
+def test_alpha_0_is_the_stock_trainer_on_the_stock_classifier(
+    dual_of, train, stock_classifier_of, make_args, encoded, tokenizer
+):
+    settings = {"optim": "adamw_torch", "learning_rate": 1e-3, "train_sampling_strategy": "random", "seed": 5}
+    model = dual_of("llama", alpha=0.0)
+    stock = stock_classifier_of(model)
+    ours = train(model, encoded, 4, 1, num_train_epochs=2, **settings)
+    x_only = encoded.map(
+        lambda row: {"input_ids": row["input_ids"][: row["input_length"]]},
+        remove_columns=["attention_mask", "input_length", "reasoning_targets"],
+    )
+    theirs = Trainer(
+        model=stock,
+        args=make_args(TrainingArguments, per_device_train_batch_size=4, num_train_epochs=2, **settings),
+        train_dataset=x_only,
+        data_collator=DataCollatorWithPadding(tokenizer),
+    )
+    theirs.train()
+    found, expected = ([log["loss"] for log in training_logs(trainer)] for trainer in (ours, theirs))
+    assert len(expected) == 12 and len(set(expected)) == 12
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert all("reasoning_loss" not in log for log in training_logs(ours))
+    trained = stock.state_dict()
+    for name, tensor in model.state_dict().items():
+        if not name.startswith("lm_head"):
+            torch.testing.assert_close(tensor, trained[name], rtol=1e-5, atol=1e-5)
+
+
+def test_alpha_0_sees_x_alone_and_leaves_an_untied_lm_head_as_it_was(dual_of, train, encoded):
+    model = dual_of("llama", alpha=0.0)
+    before, widths = weights_of(model), []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    train(model, encoded, 1, 4)
+    assert widths == list(encoded["input_length"])
+    unmoved = [name for name, tensor in weights_of(model).items() if torch.equal(tensor, before[name])]
+    assert unmoved == ["lm_head.weight"]
+
+
+# Evaluation
+
+
+@pytest.fixture
+def evaluate(make_args, tokenizer):
+    def run(model, rows, compute_metrics=None, **changes):
+        return DualHeadTrainer(
+            model=model,
+            args=make_args(**changes),
+            eval_dataset=rows,
+            data_collator=DualHeadCollator(tokenizer),
+            processing_class=tokenizer,
+            compute_metrics=compute_metrics,
+        )
+
+    return run
+
+
+def test_evaluation_and_prediction_see_x_alone(dual_of, evaluate, encoded):
+    model = dual_of("llama")
+    seen, head_calls = [], []
+    model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    model.lm_head.register_forward_hook(lambda *_: head_calls.append(1))
+    rows = encoded.select(range(7))
+    trainer = evaluate(model, rows, per_device_eval_batch_size=3)
+    trainer.evaluate()
+    trainer.predict(rows)
+    xs = [ids[:length] for ids, length in zip(rows["input_ids"], rows["input_length"], strict=True)]
+    shown = [
+        ids[mask == 1].tolist()
+        for kwargs in seen
+        for ids, mask in zip(kwargs["input_ids"], kwargs["attention_mask"], strict=True)
+    ]
+    assert shown == xs + xs
+    assert all(kwargs.get("reasoning_targets") is None for kwargs in seen) and head_calls == []
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7])
+def test_eval_loss_is_exact_over_the_rows(dual_of, evaluate, stock_classifier_of, encoded, batch):
+    model = dual_of("llama", class_weights=[1.0, 5.0, 0.25], beta=0.5)
+    stock = stock_classifier_of(model)
+    rows = encoded.select(range(7))
+    xs = [torch.tensor([ids[:n]]) for ids, n in zip(rows["input_ids"], rows["input_length"], strict=True)]
+    logits, labels = torch.cat([stock(x).logits for x in xs]).detach(), torch.tensor(rows["labels"])
+    expected = F.cross_entropy(logits, labels, torch.tensor(model.config.class_weights)).item()
+    given = []
+
+    def compute_metrics(prediction):
+        given.append(prediction)
+        return {"accuracy": (prediction.predictions.argmax(-1) == prediction.label_ids).mean()}
+
+    metrics = evaluate(model, rows, compute_metrics, per_device_eval_batch_size=batch).evaluate()
+    assert metrics["eval_classification_loss"] == pytest.approx(expected, rel=1e-5)
+    assert metrics["eval_loss"] == pytest.approx(0.5 * expected, rel=1e-5)
+    assert metrics["eval_accuracy"] == pytest.approx((logits.argmax(-1) == labels).float().mean().item())
+    assert given[0].predictions.shape == (7, 3)
+    torch.testing.assert_close(torch.tensor(given[0].predictions), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_evaluation_amid_training_changes_nothing(dual_of, make_args, encoded, tokenizer):
+    ends = []
+    for strategy in ("no", "steps"):
+        model = dual_of("llama")
+        trainer = DualHeadTrainer(
+            model=model,
+            args=make_args(
+                per_device_train_batch_size=2,
+                gradient_accumulation_steps=2,
+                eval_strategy=strategy,
+                eval_steps=1,
+                learning_rate=0.05,
+                logging_steps=2,
+            ),
+            train_dataset=encoded,
+            eval_dataset=encoded.select(range(5)),
+            data_collator=DualHeadCollator(tokenizer),
+            processing_class=tokenizer,
+        )
+        trainer.train()
+        logs = [{name: log[name] for name in TERMS} for log in training_logs(trainer)]
+        ends.append((logs, weights_of(model)))
+    assert sum("eval_loss" in log for log in trainer.state.log_history) == 6
+    assert ends[0][0] == ends[1][0]
+    assert all(torch.equal(ends[0][1][name], ends[1][1][name]) for name in ends[0][1])
+
+
+# The stock Trainer
+
+
+def test_the_stock_trainer_trains_and_its_classification_gradient_is_split_invariant(
+    dual_of, train, objective_of, encoded
+):
+    rows = encoded.select(range(8))
+    for batch, accumulation in SPLITS:
+        model = dual_of("llama")
+        expected, before = objective_of(model, rows), weights_of(model)
+        train(model, rows, batch, accumulation, trainer_class=Trainer)
+        after = weights_of(model)
+        assert all(not torch.equal(after[name], before[name]) for name in before)
+        # The reasoning term doesn't reach `score`.
+        moved = before["score.weight"] - after["score.weight"]
+        torch.testing.assert_close(moved, expected.gradients["score.weight"].float(), rtol=1e-4, atol=1e-5)
+    # In one batch, its reasoning term is exact as well.
+    model = dual_of("llama")
+    (log,) = training_logs(train(model, rows, 8, 1, trainer_class=Trainer))
+    assert log["loss"] == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_the_stock_trainers_label_smoothing_is_refused(dual_of, train, encoded):
+    with pytest.raises(ValueError, match="label_smoothing_factor"):
+        train(dual_of("llama"), encoded, 4, trainer_class=Trainer, label_smoothing_factor=0.1)
+
+
+# What is trained moves, what is frozen does not
+
+
+@pytest.mark.parametrize("family", ["llama", "llama-tied", "gpt2", "gemma2"])
+def test_full_fine_tuning_moves_every_parameter(dual_of, train, encoded, family):
+    model = dual_of(family)
+    before = weights_of(model)
+    train(model, encoded.select(range(8)), 4, 2, learning_rate=0.1)
+    after = weights_of(model)
+    assert [name for name in before if torch.equal(after[name], before[name])] == []
+    tied = model.lm_head.weight is model.get_input_embeddings().weight
+    assert tied == model.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt-neox"])
+def test_lora_moves_the_adapters_and_score_and_nothing_else(dual_of, train, encoded, family):
+    model = add_lora(dual_of(family), r=4)
+    before = weights_of(model)
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    train(model, encoded.select(range(16)), 4, 1, learning_rate=0.1)
+    after = weights_of(model)
+    moved = {name for name in before if not torch.equal(after[name], before[name])}
+    assert moved == trainable
+    assert all("lora_" in name or "score.modules_to_save" in name for name in moved)
+    assert any("score.modules_to_save" in name for name in moved)
+    adapted = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in moved if "lora_" in name}
+    expected = {
+        "llama": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+        "gpt-neox": {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"},
+    }
+    assert adapted == expected[family]
+
+
+def test_a_lora_run_reopens_as_the_trained_model(dual_of, train, encoded, make_args):
+    model = add_lora(dual_of("llama", id2label={0: "a", 1: "b", 2: "c"}, alpha=0.5), r=4)
+    trainer = train(model, encoded, 4, learning_rate=0.1)
+    trainer.save_model()
+    again = AutoModelForDualHeadClassification.from_pretrained(trainer.args.output_dir)
+    ids = torch.tensor([encoded[0]["input_ids"]])
+    expected = trainer.model.eval()(ids, reasoning_targets=ids)
+    found = again(ids, reasoning_targets=ids)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.loss, expected.loss, rtol=1e-5, atol=1e-5)
+    assert again.config.id2label == {0: "a", 1: "b", 2: "c"} and again.config.alpha == 0.5
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    trainable = AutoModelForDualHeadClassification.from_pretrained(trainer.args.output_dir, is_trainable=True)
+    assert {n for n, p in trainable.named_parameters() if p.requires_grad} == {
+        n for n, p in model.named_parameters() if p.requires_grad
+    }
+
+
+def test_a_full_run_reopens_as_the_trained_model(dual_of, train, encoded):
+    model = dual_of("llama")
+    trainer = train(model, encoded, 4, learning_rate=0.1)
+    trainer.save_model()
+    again = AutoModelForDualHeadClassification.from_pretrained(trainer.args.output_dir)
+    expected = model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
+
+
+# What is refused or repaired
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(dual_of, train, encoded):
+    model = dual_of("llama")
+    with torch.no_grad():
+        model.score.weight[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="classification_loss nan"):
+        train(model, encoded, 4)
+
+
+def test_labels_out_of_range_are_refused_before_training(dual_of, train, evaluate, encoded):
+    rows = encoded.map(lambda row, index: {"labels": 3 if index == 5 else row["labels"]}, with_indices=True)
+    with pytest.raises(ValueError, match="training set has label id 3.*3 labels"):
+        train(dual_of("llama"), rows)
+    trainer = evaluate(dual_of("llama"), rows)
+    with pytest.raises(ValueError, match="evaluation set has label id 3"):
+        trainer.evaluate()
+
+
+def test_a_training_set_of_one_class_is_refused(dual_of, train, encoded):
+    with pytest.raises(ValueError, match="'b'"):
+        train(dual_of("llama", id2label=dict(enumerate("abc"))), encoded.filter(lambda row: row["labels"] == 1))
+
+
+def test_a_tokenizer_without_pad_token_is_repaired_with_a_message(dual_of, make_tokenizer, encoded, make_args, caplog):
+    tokenizer = make_tokenizer(pad_token=None)
+    model = dual_of("llama")
+    DualHeadTrainer(model=model, args=make_args(), train_dataset=encoded, processing_class=tokenizer)
+    assert tokenizer.pad_token_id == model.config.pad_token_id == tokenizer.eos_token_id == 1
+    assert "no pad token" in caplog.text and "pad token id is now the tokenizer's, 1" in caplog.text
+
+
+def test_a_model_with_one_head_is_refused(make_lm, encoded, make_args, tokenizer):
+    with pytest.raises(TypeError, match="LlamaForCausalLM.*AutoModelForDualHeadClassification"):
+        DualHeadTrainer(model=make_lm("llama"), args=make_args(), train_dataset=encoded, processing_class=tokenizer)
+
+
+def test_the_data_sets_collator_and_rows_are_left_as_they_were(dual_of, make_args, encoded, tokenizer):
+    collator, before = DualHeadCollator(tokenizer), copy.deepcopy(encoded.to_list())
+    trainer = DualHeadTrainer(
+        model=dual_of("llama"), args=make_args(), train_dataset=encoded, eval_dataset=encoded, data_collator=collator
+    )
+    trainer.evaluate()
+    trainer.train()
+    assert trainer.data_collator is collator and encoded.to_list() == before
