@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
     if dev is not None:
         labels.check(_read_labels(dev, own, own.eval_data), own.eval_data, f"the training set {own.train_data}")
 
-    trainer, encode = _trainer(own, training, train, dev, labels, say)
+    trainer = _trainer(own, training, train, dev, labels, say)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
@@ -160,7 +160,8 @@ def _trainer(
     dev: datasets.Dataset | None,
     labels: _Labels,
     say: Callable[..., None],
-) -> tuple[DualHeadTrainer, DualHeadEncoder]:
+) -> DualHeadTrainer:
+    """The trainer, and a summary of what it will do."""
     from transformers import AutoTokenizer, set_seed
 
     from .. import DualHeadCollator, DualHeadEncoder, DualHeadTrainer
@@ -191,8 +192,8 @@ def _trainer(
     trainer = DualHeadTrainer(
         model=_with_lora(own, model) if own.lora else model,
         args=training,
-        train_dataset=encode.encode_dataset(train),
-        eval_dataset=None if dev is None else encode_dev.encode_dataset(dev),
+        train_dataset=_encoded(train, encode),
+        eval_dataset=None if dev is None else _encoded(dev, encode_dev),
         data_collator=DualHeadCollator(tokenizer),
         processing_class=tokenizer,
         compute_metrics=compute_metrics,
@@ -207,7 +208,13 @@ def _trainer(
     total = sum(p.numel() for p in trainer.model.parameters())
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     say(f"parameters  {trainable:,} of {total:,} trained ({trainable / total:.1%})\n")
-    return trainer, encode
+    return trainer
+
+
+def _encoded(table: datasets.Dataset, encode: DualHeadEncoder) -> datasets.Dataset:
+    """The encoded rows, never from a cache: `encode.counts` is for the summary."""
+    columns = table.column_names
+    return table.map(encode, batched=True, remove_columns=columns, load_from_cache_file=False, desc="Encoding")
 
 
 def _model_path(model: str) -> str:

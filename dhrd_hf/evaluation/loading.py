@@ -50,6 +50,8 @@ def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedCon
             if not kwargs and not (path / "config.json").exists():
                 raise FileNotFoundError(f"the folder {path} holds no model: it has no config.json") from error
             raise
+        if str(name_or_path).startswith((".", "/", "~")) or str(name_or_path).count("/") > 1:  # no Hub id
+            raise FileNotFoundError(f"no such folder: {name_or_path}") from error
         raise FileNotFoundError(
             f"{name_or_path} is no folder here, and as a Hub model it can't be read: {error}"
         ) from error

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import sklearn.metrics as oracle
+
+from dhrd_hf.evaluation import compute_metrics
+
+
+@pytest.fixture
+def draw():
+    return np.random.default_rng(0)
+
+
+def test_single_label_equals_scikit_learn(draw):
+    logits, labels = draw.normal(size=(200, 4)), draw.integers(0, 3, 200)  # one label is never right
+    found = compute_metrics((logits, labels))
+    assert found == {
+        "accuracy": pytest.approx(oracle.accuracy_score(labels, logits.argmax(-1))),
+        "macro_f1": pytest.approx(oracle.f1_score(labels, logits.argmax(-1), average="macro")),
+    }
+    assert 0.1 < found["accuracy"] < 0.5
+
+
+def test_multi_label_equals_scikit_learn(draw):
+    logits, labels = draw.normal(size=(200, 3)), draw.integers(0, 2, (200, 3)).astype(float)
+    yes = 1 / (1 + np.exp(-logits)) > 0.5
+    assert compute_metrics((logits, labels)) == {
+        "accuracy": pytest.approx(oracle.accuracy_score(labels, yes)),
+        "macro_f1": pytest.approx(oracle.f1_score(labels, yes, average="macro")),
+    }
+
+
+@pytest.mark.parametrize("shape", [(50,), (50, 1)])
+def test_regression_equals_scikit_learn(draw, shape):
+    values, labels = draw.normal(size=shape), draw.normal(size=50)
+    assert compute_metrics((values, labels)) == {
+        "mse": pytest.approx(oracle.mean_squared_error(labels, values.reshape(-1))),
+        "mae": pytest.approx(oracle.mean_absolute_error(labels, values.reshape(-1))),
+    }
+
+
+def test_a_trainers_prediction_is_read(draw):
+    from transformers import EvalPrediction
+
+    logits, labels = draw.normal(size=(20, 2)), draw.integers(0, 2, 20)
+    assert compute_metrics(EvalPrediction(logits, labels)) == compute_metrics((logits, labels))
+
+
+def test_rows_that_do_not_match_are_named():
+    with pytest.raises(ValueError, match="3 rows of logits and 2 labels"):
+        compute_metrics((np.zeros((3, 2)), np.zeros(2, int)))
