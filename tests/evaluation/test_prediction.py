@@ -8,7 +8,7 @@ from dhrd_hf import export_classifier
 from dhrd_hf.evaluation import load_classifier, predict_texts
 from dhrd_hf.training import add_lora
 
-TEXTS = [f"{'The kiln is cold. ' * (1 + 7 * index % 11)}So: row {index} glows." for index in range(23)]
+TEXTS = [f"{'The kiln is cold. ' * (1 + 7 * index % 11)}So: row {index} glows." for index in range(13)]
 
 
 def one_by_one(stock, tokenizer, texts, **kwargs):
@@ -18,7 +18,7 @@ def one_by_one(stock, tokenizer, texts, **kwargs):
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "qwen3-moe"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
 def test_equals_the_stock_classifier_one_text_at_a_time(
     name, padding_side, dual_of, stock_classifier_of, make_tokenizer
 ):
@@ -59,7 +59,7 @@ def test_no_pad_token_at_all(dual_of, stock_classifier_of, make_tokenizer):
     assert dual.config.pad_token_id == tokenizer.pad_token_id == tokenizer.eos_token_id
 
 
-@pytest.mark.parametrize("window", [1, 4, 5, 23, 100])
+@pytest.mark.parametrize("window", [1, 4, 13, 100])
 def test_order_is_kept_whatever_the_window(window, dual_of, tokenizer):
     dual = dual_of("llama")
     whole = [p.logits for p in predict_texts(dual, tokenizer, TEXTS)]
@@ -92,11 +92,11 @@ def test_empty_texts_are_answered_in_their_place(dual_of, tokenizer):
 def test_long_texts_are_cut_as_the_tokenizer_cuts_them(limit_from, dual_of, stock_classifier_of, make_tokenizer):
     tokenizer = make_tokenizer(add_bos=True, add_eos=True)
     dual = dual_of("llama")
-    argument = 12 if limit_from == "argument" else None
-    dual.config.max_input_length = 12 if limit_from == "config" else None
-    tokenizer.model_max_length = 12 if limit_from == "tokenizer" else int(1e30)
-    texts = ["So: it glows.", *TEXTS[:4]]
-    expected = one_by_one(stock_classifier_of(dual), tokenizer, texts, truncation=True, max_length=12)
+    argument = 20 if limit_from == "argument" else None
+    dual.config.max_input_length = 20 if limit_from == "config" else None
+    tokenizer.model_max_length = 20 if limit_from == "tokenizer" else int(1e30)
+    texts = ["It glows.", *TEXTS[1:5]]
+    expected = one_by_one(stock_classifier_of(dual), tokenizer, texts, truncation=True, max_length=20)
     found = list(predict_texts(dual, tokenizer, texts, max_length=argument))
     assert torch.allclose(torch.tensor([p.logits for p in found]), torch.stack(expected), atol=1e-5)
     assert [p.cut for p in found] == [False, True, True, True, True]
