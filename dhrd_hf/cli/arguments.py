@@ -127,7 +127,8 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
 
     ```python
     >>> from dhrd_hf.cli.arguments import parse_train
-    >>> own, training = parse_train(["--output-dir", "out", "--alpha", "0.5", "--learning-rate", "1e-4"])
+    >>> given = ["--model", "smollm2", "--train-data", "train.jsonl", "--output-dir", "runs/first"]
+    >>> own, training = parse_train([*given, "--alpha", "0.5", "--learning-rate", "1e-4"])
     >>> own.alpha, training.learning_rate, training.report_to
     (0.5, 0.0001, [])
 
