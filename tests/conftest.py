@@ -4,6 +4,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tiny models gain nothing from more threads, and lose much where several processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import copy
 import functools

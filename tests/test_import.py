@@ -36,6 +36,13 @@ def test_import_loads_the_configuration_and_nothing_else(run_python):
     assert {name for name in loaded if name.startswith("dhrd_hf")} == {"dhrd_hf", "dhrd_hf.configuration_dhrd"}
 
 
+def test_a_bare_import_loads_neither_models_nor_trainer(run_python):
+    """Here nothing is set aside as transformers' own: `sys.modules` as a user of one import has it."""
+    loaded = set(run_python("import sys, dhrd_hf; print(*sys.modules)").split())
+    heavy = {"transformers.trainer", "transformers.modeling_utils", "datasets", "peft", "evaluate", "sklearn"}
+    assert "dhrd_hf" in loaded and loaded & heavy == set()
+
+
 def test_public_names_resolve_and_others_do_not():
     for name in dhrd_hf.__all__:
         assert getattr(dhrd_hf, name) is not None
@@ -153,7 +160,8 @@ def test_a_public_name_has_an_example_and_says_what_its_arguments_are(name):
 
 
 @pytest.mark.parametrize("module", LIBRARY_MODULES)
-def test_the_examples_in_docstrings_run(module):
+def test_the_examples_in_docstrings_run(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write files
     loaded = importlib.import_module(module)
     result = doctest.testmod(loaded, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0

@@ -144,6 +144,9 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(base, table, tmp_path, capsy
     assert "--resume" in capsys.readouterr().err
     assert main([*train, str(tmp_path / "killed"), "--resume"]) == 0
     assert "checkpoint-2." in capsys.readouterr().out
+    # Not trained from the start again, which would end alike.
+    first = [(tmp_path / name / "checkpoint-2" / "model.safetensors").stat().st_mtime for name in ("whole", "killed")]
+    assert first[0] == first[1]
     whole, killed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
     before = load_file(tmp_path / "whole" / "checkpoint-2" / "model.safetensors")
     assert all((whole[name] == killed[name]).all() for name in whole)

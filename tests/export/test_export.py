@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 
 from dhrd_hf import export_classifier
+from dhrd_hf.export import classifier
 from dhrd_hf.training import add_lora
 
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
@@ -245,6 +246,23 @@ def test_a_spoiled_or_interrupted_export_leaves_no_trace(
     with pytest.raises(error):
         export_classifier(dual_of("llama"), tokenizer, occupied / ("out" if overwrite else "new"), overwrite=overwrite)
     assert all_files(occupied) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_classifier_that_is_built_wrong_is_not_left_behind(dual_of, tokenizer, occupied, monkeypatch, overwrite):
+    before, model = all_files(occupied), dual_of("llama")
+    score, build = model.score.weight.detach().clone(), classifier._stock_classifier
+
+    def build_wrong(*args):
+        stock = build(*args)
+        stock.score.weight = torch.nn.Parameter(stock.score.weight.detach() + 0.01)  # not in place: it is the model's
+        return stock
+
+    monkeypatch.setattr(classifier, "_stock_classifier", build_wrong)
+    with pytest.raises(ValueError, match="logits differ"):
+        export_classifier(model, tokenizer, occupied / ("out" if overwrite else "new"), overwrite=overwrite)
+    assert all_files(occupied) == before
+    assert torch.equal(model.score.weight, score)
 
 
 def test_a_failed_last_rename_gives_the_old_folder_back(dual_of, tokenizer, occupied, monkeypatch):

@@ -96,6 +96,19 @@ def test_the_uneven_last_step_of_an_epoch_is_exact(dual_of, train, objective_of,
             assert log[name] == pytest.approx(getattr(values, name), rel=1e-5), name
 
 
+@pytest.mark.parametrize(("batch", "accumulation"), SPLITS)
+def test_the_log_is_what_one_forward_of_the_whole_batch_returns(
+    dual_of, train, encoded, tokenizer, batch, accumulation
+):
+    rows = encoded.select(range(8))
+    model = dual_of("llama", alpha=0.3, beta=2.0)
+    with torch.no_grad():
+        expected = model(**DualHeadCollator(tokenizer)(rows.to_list()))
+    (log,) = training_logs(train(model, rows, batch, accumulation))
+    for name in TERMS:
+        assert log[name] == pytest.approx(expected[name].item(), rel=1e-5), name
+
+
 def test_several_steps_end_with_the_same_weights_however_split(dual_of, train, encoded):
     ends = []
     for batch, accumulation in SPLITS:
@@ -176,6 +189,17 @@ def test_alpha_0_sees_x_alone_and_leaves_an_untied_lm_head_as_it_was(dual_of, tr
     assert widths == list(encoded["input_length"])
     unmoved = [name for name, tensor in weights_of(model).items() if torch.equal(tensor, before[name])]
     assert unmoved == ["lm_head.weight"]
+
+
+@pytest.mark.parametrize(("family", "trained"), [("llama", False), ("llama-tied", True)])
+def test_alpha_0_freezes_the_lm_head_unless_it_is_the_embedding(
+    dual_of, make_args, encoded, tokenizer, family, trained
+):
+    model = dual_of(family, alpha=0.0)
+    DualHeadTrainer(model=model, args=make_args(), train_dataset=encoded, processing_class=tokenizer)
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert model.lm_head.weight.requires_grad == trained
+    assert frozen == ([] if trained else ["lm_head.weight"])
 
 
 # Evaluation
