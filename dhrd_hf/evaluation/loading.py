@@ -84,9 +84,12 @@ def load_classifier(
         `tuple[PreTrainedModel, PreTrainedTokenizerBase]`: the model in eval mode, and its tokenizer.
 
     Raises:
-        ValueError: if the checkpoint has no trained classification head.
+        ValueError: if the checkpoint has no trained classification head, or there is no such dtype or device.
         FileNotFoundError: if there is no such checkpoint.
     """
+    dtype = kwargs.get("dtype", "auto")
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(f"dtype {dtype!r} is not one of torch's; say float32, bfloat16 or float16.")
     config = load_config(name_or_path)
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     if isinstance(config, DHRDConfig):
@@ -104,7 +107,10 @@ def load_classifier(
         check_loaded({**info, "unexpected_keys": ()}, name_or_path)
     if device is None and "device_map" not in kwargs:
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    return (model if device is None else model.to(device)).eval(), tokenizer
+    try:
+        return (model if device is None else model.to(device)).eval(), tokenizer
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"the model can't be put on device {str(device)!r}: {str(error).splitlines()[0]}") from error
 
 
 def _check_classifier(config: Any, name_or_path: str | os.PathLike) -> None:
