@@ -31,6 +31,7 @@ from dhrd_hf import (
 from dhrd_hf.data.synthetic import SYNTHETIC_LABELS, synthetic_visits
 from dhrd_hf.embedded import smollm2_path
 from dhrd_hf.evaluation import compute_metrics
+from dhrd_hf.training import add_lora
 
 # What a stranger runs: plain transformers, in a new process.
 CLASSIFY = """
@@ -44,7 +45,7 @@ print(json.dumps(answers))
 
 
 def train(alpha: float, args: argparse.Namespace) -> tuple[DualHeadTrainer, AutoTokenizer, float, float]:
-    """A trained model, its tokenizer, and its accuracy on the test rows before and after."""
+    """A trained model, its tokenizer, and its accuracy on the test rows before and after training."""
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForDualHeadClassification.from_pretrained(
@@ -52,6 +53,7 @@ def train(alpha: float, args: argparse.Namespace) -> tuple[DualHeadTrainer, Auto
     )
     encode = DualHeadEncoder(tokenizer, model.config.label2id, max_length=256)
     model.config.max_input_length = encode.max_input_length
+    model = add_lora(model, lora_dropout=0.0)
     trainer = DualHeadTrainer(
         model=model,
         args=DualHeadTrainingArguments(
@@ -89,11 +91,14 @@ def main() -> None:
     parser.add_argument(
         "--model", help="Hub id or folder of a causal LM (default: the embedded SmolLM2-135M-Instruct)"
     )
-    parser.add_argument("--rows", type=int, default=300, help="training rows, at most 600")
+    parser.add_argument(
+        "--alpha", type=float, default=0.2, help="weight of the reasoning loss; small models want it low"
+    )
+    parser.add_argument("--rows", type=int, default=240, help="training rows, at most 600")
     parser.add_argument("--test-rows", type=int, default=150)
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--batch-size", type=int, default=6)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/quickstart"))
     args = parser.parse_args()
@@ -106,8 +111,8 @@ def main() -> None:
     print(f"  text       {row['text']}\n  rationale  {row['rationale']}\n  label      {row['label']}\n")
     print("1/4  The pooled baseline: alpha = 0, the rationales are not used.")
     *_, before, pooled = train(0.0, args)
-    print("\n2/4  The dual head: alpha = 1, the LM's own head learns the rationales in the same forward pass.")
-    trainer, tokenizer, before, dual_head = train(1.0, args)
+    print(f"\n2/4  The dual head: alpha = {args.alpha:g}; the LM's own head learns the rationales in the same pass.")
+    trainer, tokenizer, _, dual_head = train(args.alpha, args)
 
     asked = synthetic_visits("validation", 6)
     print("\n3/4  What it has learned to reason (its LM head, which the export leaves behind):")
