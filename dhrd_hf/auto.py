@@ -127,6 +127,11 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
         causal_lm, info = AutoModelForCausalLM.from_pretrained(path, config=config, output_loading_info=True, **kwargs)
         # A causal LM without its LM head would get a random one, and "reasoning" would train noise.
         check_loaded({**info, "unexpected_keys": ()}, path)
+        if any(name.startswith("score.") for name in map(str, info["unexpected_keys"])):
+            raise ValueError(
+                f"{path} is a sequence classifier: its trained classification head would be thrown away. Start from the "
+                "language model, or from the dual-head checkpoint it was exported from."
+            )
         model = DHRDForDualHeadClassification(_new_config(causal_lm.config, own), causal_lm=causal_lm)
         for name in ("hf_device_map", "hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit"):
             if name in causal_lm.__dict__:

@@ -130,19 +130,19 @@ class DHRDConfig(PreTrainedConfig):
         self._check_objective()
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """A config from its dictionary; that of a language model becomes the backbone (PEFT opens a base model so).
+    def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The dictionary of a saved config; that of a language model becomes the backbone (PEFT opens a base model so).
 
         Args:
-            config_dict (`dict[str, Any]`): What `to_dict` gave, of this class or of a language model's config.
-            kwargs (*optional*): As in `PreTrainedConfig.from_dict`.
+            args, kwargs: As in `PreTrainedConfig.get_config_dict`.
 
         Returns:
-            [`DHRDConfig`]: the config.
+            `tuple[dict, dict]`: the config's values, and the arguments that are left.
         """
-        if config_dict.get("model_type", cls.model_type) != cls.model_type:
-            config_dict = {"backbone_config": config_dict}
-        return super().from_dict(config_dict, **kwargs)
+        values, left = super().get_config_dict(*args, **kwargs)
+        if values.get("model_type", cls.model_type) != cls.model_type:
+            values = {"model_type": cls.model_type, "backbone_config": values}
+        return values, left
 
     def _check_objective(self) -> None:
         if self.classifier_head not in CLASSIFIER_HEADS:

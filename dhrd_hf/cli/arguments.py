@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.hf_argparser import HfArgumentParser
 
-from ..data.encoding import PROBLEM_TYPES
+from ..data.labels import PROBLEM_TYPES
 from .parsing import OneLineErrors, did_you_mean
 
 if TYPE_CHECKING:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .parsing import Parser, add_model_options, chosen_prompt, with_label_names
+from .parsing import Parser, add_model_options, chosen_prompt
 
 if TYPE_CHECKING:
-    import datasets
-    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    pass
 
 _EXAMPLES = """examples:
   dhrd evaluate --model runs/first --data test.jsonl
@@ -49,18 +47,25 @@ def run(argv: Sequence[str]) -> int:
 
     import numpy as np
 
-    from ..data.prompts import render
-    from ..data.tables import load_table
+    from ..data.labels import Labels, with_label_names
+    from ..data.prompts import render, template_columns
+    from ..data.tables import check_columns, load_table
     from ..evaluation import compute_metrics, load_classifier, predict_texts
 
-    table = with_label_names(load_table(args.data), args.label_column)
+    table = load_table(args.data)
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
     prompt = chosen_prompt(args.prompt, args.text_column, getattr(model.config, "prompt_template", None))
-    labels = _labels(table, args.label_column, prompt, model.config, tokenizer)
+    config = model.config
+    table = with_label_names(table, args.label_column, config.label2id)
+    check_columns(table.column_names, template_columns(prompt))
+    labels = Labels(config.label2id, config.problem_type, args.label_column).read_all(table[args.label_column])
     texts = (render(prompt, row) for row in table)
     sizes = {"max_length": args.max_length, "batch_tokens": args.batch_tokens}
     predictions = list(predict_texts(model, tokenizer, texts, **sizes))
-    metrics: dict[str, Any] = compute_metrics((np.array([it.logits for it in predictions]), labels))
+    broken = next(((row, it.error) for row, it in enumerate(predictions) if it.error), None)
+    if broken:
+        raise ValueError(f"Row {broken[0]}: {broken[1]}.")
+    metrics: dict[str, Any] = compute_metrics((np.array([it.logits for it in predictions]), np.array(labels)))
     metrics |= {"rows": len(predictions), "cut": sum(it.cut for it in predictions)}
     text = json.dumps(metrics)
     if args.output:
@@ -68,28 +73,6 @@ def run(argv: Sequence[str]) -> int:
         Path(args.output).write_text(text + "\n", encoding="utf-8")
     print(text)
     return 0
-
-
-def _labels(
-    table: datasets.Dataset, column: str, prompt: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
-) -> Any:
-    """The labels as the encoder of training reads them, which also refuses empty texts and unknown labels."""
-    import numpy as np
-
-    from .. import DualHeadEncoder
-
-    # Only its labels are wanted: no length may stand in the way.
-    boundless = copy.deepcopy(tokenizer)
-    boundless.model_max_length = int(1e30)
-    encode = DualHeadEncoder(
-        boundless,
-        config.label2id,
-        prompt,
-        max_length=10**9,
-        label_column=column,
-        problem_type=config.problem_type,
-    )
-    return np.array([label for batch in table.iter(1000) for label in encode(batch)["labels"]])
 
 
 def after_interrupt(argv: Sequence[str]) -> str:

@@ -6,10 +6,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
-
-if TYPE_CHECKING:
-    import datasets
+from typing import Any, NoReturn
 
 
 class OneLineErrors(argparse.ArgumentParser):
@@ -163,32 +160,3 @@ def unescaped(template: str) -> str:
         `str`: with new lines and tabs.
     """
     return template.replace("\\n", "\n").replace("\\t", "\t")
-
-
-def with_label_names(table: datasets.Dataset, column: str) -> datasets.Dataset:
-    """The table with names in its label column where `datasets` keeps ids of a `ClassLabel`.
-
-    Args:
-        table (`datasets.Dataset`): The table.
-        column (`str`): The column; a missing one is an error.
-
-    Returns:
-        `datasets.Dataset`: the table; an id of -1, which means "no label", is None.
-
-    Raises:
-        TableError: if there is no such column.
-    """
-    from datasets import ClassLabel
-
-    from ..data.tables import check_columns
-
-    check_columns(table.column_names, [column])
-    feature = table.features[column]
-    inner = getattr(feature, "feature", None)  # of a list
-    if isinstance(feature, ClassLabel):
-        names = [feature.names[value] if value is not None and value >= 0 else None for value in table[column]]
-    elif isinstance(inner, ClassLabel):
-        names = [None if values is None else [inner.names[value] for value in values] for values in table[column]]
-    else:
-        return table
-    return table.remove_columns(column).add_column(column, names)

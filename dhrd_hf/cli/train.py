@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import TrainArguments, parse_train
-from .parsing import chosen_prompt, unescaped, with_label_names
+from .parsing import chosen_prompt, unescaped
 
 if TYPE_CHECKING:
     import datasets
@@ -37,6 +37,7 @@ def run(argv: Sequence[str]) -> int:
     say: Callable[..., None] = print if training.process_index == 0 else lambda *_: None
     checkpoint = _start(own, training, say)
 
+    from ..data.labels import with_label_names
     from ..data.tables import load_table
 
     train = with_label_names(load_table(own.train_data), own.label_column)

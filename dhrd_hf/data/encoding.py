@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .labels import Labels, with_label_names
 from .prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, Suffix, render, template_columns
 from .tables import check_columns
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import datasets
 
 logger = logging.get_logger(__name__)
-
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 
 @dataclass
@@ -116,24 +114,16 @@ class DualHeadEncoder:
         rationale_column: str = "rationale",
         problem_type: str | None = None,
     ):
-        if problem_type is not None and problem_type not in PROBLEM_TYPES:
-            raise ValueError(f"problem_type={problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}.")
         if not template_columns(prompt):
             raise ValueError(
                 f"The prompt {prompt!r} names no column, so every row would be the same text. Say {{text}}."
             )
         self.tokenizer = tokenizer
-        self.label2id = {name: int(index) for name, index in label2id.items()}
-        self.id2label = {index: name for name, index in self.label2id.items()}
-        if sorted(self.id2label) != list(range(len(self.label2id))):
-            raise ValueError(
-                f"label2id={dict(label2id)} must number its labels 0 to {len(self.label2id) - 1}, each once."
-            )
+        self.labels = Labels(label2id, problem_type, label_column)
         self.prompt = prompt
         self.suffix = Suffix.parse(suffix)
         self.label_column = label_column
         self.rationale_column = rationale_column
-        self.problem_type = "regression" if problem_type is None and len(self.label2id) == 1 else problem_type
         self.max_length = self._known_limit(max_length)
         self.max_input_length = self._input_limit(max_input_length)
         self.counts = EncodingCounts()
@@ -163,11 +153,12 @@ class DualHeadEncoder:
         Raises:
             ValueError: as a call does.
         """
-        encoded = dataset.map(
+        named = with_label_names(dataset, self.label_column, self.labels.label2id)
+        encoded = named.map(
             self._encode_marked,
             batched=True,
             with_indices=True,
-            remove_columns=dataset.column_names,
+            remove_columns=named.column_names,
             num_proc=num_proc,
             desc="Encoding",
         )
@@ -197,12 +188,12 @@ class DualHeadEncoder:
                 text = render(self.prompt, row)
                 if not text.strip():
                     raise ValueError("its text is empty")
-                label = self._label(row[self.label_column])
+                label = self.labels.read(row[self.label_column])
             except ValueError as error:
                 raise ValueError(f"Row {first_row + index}: {error}. The row: {_excerpt(row)}") from None
             texts.append(text)
             labels.append(label)
-            answers.append(self.suffix.between + self._answer(label) + self.suffix.after)
+            answers.append(self.suffix.between + self.labels.text(label) + self.suffix.after)
             rationale = row.get(self.rationale_column)
             rationales.append("" if rationale is None else str(rationale).strip())
 
@@ -226,6 +217,11 @@ class DualHeadEncoder:
                 )
             room = self.max_length - len(x) - len(reason_ids) - len(answer) - len(end)
             kept = rationale[: max(room, 0)]
+            if len(x) + len(answer) + len(end) > self.max_length:
+                raise ValueError(
+                    f"Row {first_row + index}: its answer of {len(answer)} tokens is longer than the room kept for it. "
+                    "Say problem_type='multi_label_classification', which keeps room for all labels."
+                )
             s = x + (reason_ids + kept if kept else []) + answer + end
             encoded["input_ids"].append(s)
             encoded["attention_mask"].append([1] * len(s))
@@ -240,50 +236,6 @@ class DualHeadEncoder:
     def _suffix_ids(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
-    def _label(self, value: Any) -> int | float | list[float]:
-        """A row's label as the model takes it: an id, a number, or one 0/1 for each label."""
-        if hasattr(value, "tolist"):
-            value = value.tolist()
-        if value is None or value == "" or value != value:
-            raise ValueError(f"it has no label in column {self.label_column!r}")
-        if self.problem_type == "regression":
-            try:
-                return [float(v) for v in value] if isinstance(value, list) else float(value)
-            except (TypeError, ValueError):
-                raise ValueError(f"its label {value!r} is not a number (regression)") from None
-        if isinstance(value, (list, tuple)) and self.problem_type in (None, "multi_label_classification"):
-            chosen = {self._label_id(entry) for entry in value}
-            return [float(index in chosen) for index in range(len(self.label2id))]
-        return self._label_id(value)
-
-    def _label_id(self, value: Any) -> int:
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        # By name first: where labels are named "1" and "2", the number 1 is a name and no id.
-        for name in (value, str(value), str(value).lower()) if isinstance(value, bool) else (value, str(value)):
-            if isinstance(name, str) and name in self.label2id:
-                return self.label2id[name]
-        if isinstance(value, int) and not isinstance(value, bool):
-            if value in self.id2label:
-                return value
-            raise ValueError(
-                f"its label id {value} is out of range: there are {len(self.label2id)} labels, {self._names()}"
-            )
-        close = difflib.get_close_matches(str(value), self.label2id, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"its label {value!r} is unknown{hint}; the labels are {self._names()}")
-
-    def _names(self) -> str:
-        return ", ".join(repr(self.id2label[index]) for index in sorted(self.id2label))
-
-    def _answer(self, label: int | float | list[float]) -> str:
-        """The label's text y."""
-        if self.problem_type == "regression":
-            return ", ".join(f"{v:g}" for v in label) if isinstance(label, list) else f"{label:g}"
-        if isinstance(label, list):
-            return ", ".join(self.id2label[index] for index, chosen in enumerate(label) if chosen) or "none"
-        return self.id2label[label]
-
     def _known_limit(self, max_length: int) -> int:
         limit = self.tokenizer.model_max_length
         if limit is not None and limit < max_length and limit < sys.maxsize:
@@ -292,13 +244,7 @@ class DualHeadEncoder:
         return max_length
 
     def _input_limit(self, max_input_length: int | None) -> int:
-        if self.problem_type == "regression":
-            longest = [f"{-1.23456e-05:g}"]
-        elif self.problem_type == "single_label_classification":
-            longest = list(self.label2id)
-        else:
-            longest = [*self.label2id, ", ".join(self.label2id), "none"] if self.problem_type else list(self.label2id)
-        answers = [self.suffix.between + answer + self.suffix.after for answer in longest]
+        answers = [self.suffix.between + answer + self.suffix.after for answer in self.labels.longest_texts()]
         reserved = max(len(ids) for ids in self._suffix_ids(answers)) + (self.tokenizer.eos_token_id is not None)
         limit = self.max_length - reserved
         if limit < 1:

@@ -11,7 +11,7 @@ def compute_metrics(prediction: Any) -> dict[str, float]:
     """Accuracy and macro F1 of class logits; for the Trainer's `compute_metrics`.
 
     Single label where labels are ids `[rows]`; multi label where they are 0/1 `[rows, K]` (a logit above 0 is a yes);
-    regression where there is one logit a row (mean squared and absolute error).
+    regression where there is one logit a row, or labels are not whole (mean squared and absolute error).
 
     Example:
 
@@ -37,8 +37,8 @@ def compute_metrics(prediction: Any) -> dict[str, float]:
     logits, labels = (np.asarray(values) for values in prediction)
     if len(logits) != len(labels):
         raise ValueError(f"There are {len(logits)} rows of logits and {len(labels)} labels.")
-    if logits.ndim == 1 or logits.shape[-1] == 1:
-        targets, values = labels.reshape(len(labels)), logits.reshape(len(labels))
+    if logits.ndim == 1 or logits.shape[-1] == 1 or not (labels == np.round(labels)).all():
+        targets, values = labels.reshape(len(labels), -1), logits.reshape(len(labels), -1)
         return {"mse": float(mean_squared_error(targets, values)), "mae": float(mean_absolute_error(targets, values))}
     predicted = (logits > 0).astype(int) if labels.ndim == 2 else logits.argmax(-1)
     return {

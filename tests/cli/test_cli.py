@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 import dhrd_hf.evaluation
 from dhrd_hf.cli import main
 from dhrd_hf.cli.arguments import parse_train
-from dhrd_hf.cli.parsing import with_label_names
+from dhrd_hf.data.labels import with_label_names
 
 FAST = ["--per-device-train-batch-size", "4", "--use-cpu", "--disable-tqdm", "true"]
 STEPS = [*FAST, "--max-steps", "2"]

@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 from transformers import AutoTokenizer
 
 from dhrd_hf import DualHeadEncoder
@@ -171,7 +171,8 @@ def test_what_was_cut_or_missing_is_logged(dataset, tokenizer, label2id, caplog)
         (YES_NO, "yes", 1),
         (YES_NO, 1, 1),
         (YES_NO, 1.0, 1),
-        ({"1": 0, "2": 1}, 1, 0),  # a name before an id
+        ({"1": 0, "2": 1}, "1", 0),
+        ({"1": 0, "2": 1}, 2, 1),  # a name, and no id
         ({"false": 0, "true": 1}, True, 1),
         ({"False": 0, "True": 1}, False, 0),
         (YES_NO, ["yes"], [0.0, 1.0]),
@@ -185,6 +186,27 @@ def test_labels_by_name_id_list_or_number(tokenizer, label2id, value, expected):
         DualHeadEncoder(tokenizer, label2id), {"text": "It hums.", "label": value, "rationale": "So."}
     )
     assert encoded["labels"] == [expected]
+
+
+def test_a_number_that_is_one_labels_name_and_anothers_id_is_refused(tokenizer):
+    row = {"text": "It hums.", "label": 1, "rationale": "So."}
+    with pytest.raises(ValueError, match="label 1 is the name of label 0 and the id of label '2'"):
+        encode_rows(DualHeadEncoder(tokenizer, {"1": 0, "2": 1}), row)
+
+
+def test_a_whole_column_tells_names_from_ids(tokenizer):
+    rows = {"text": ["a b", "b c", "c d"], "label": [1, 2, 1]}
+    stars = Dataset.from_dict(rows)
+    encode = DualHeadEncoder(tokenizer, {"1": 0, "2": 1})
+    assert encode.encode_dataset(stars)["labels"][:] == [0, 1, 0]
+    ids = Dataset.from_dict({**rows, "label": [0, 1, 0]}).cast_column("label", ClassLabel(names=["1", "2"]))
+    assert encode.encode_dataset(ids)["labels"][:] == [0, 1, 0]
+
+
+def test_multi_label_wants_lists(tokenizer):
+    encode = DualHeadEncoder(tokenizer, YES_NO, problem_type="multi_label_classification")
+    with pytest.raises(ValueError, match="'yes' is no list"):
+        encode_rows(encode, {"text": "It hums.", "label": "yes"})
 
 
 def test_the_answers_text_of_many_labels_and_of_numbers(tokenizer):
