@@ -25,7 +25,8 @@ def paired(variants: dict[str, Callable[[], None]], rounds: int, warmup: int = 1
     """
     times: dict[str, list[float]] = {name: [] for name in variants}
     for index in range(-warmup, rounds):
-        for name, function in variants.items():
+        # Forwards and backwards in turn: none is always the one that follows a given other.
+        for name, function in list(variants.items())[:: -1 if index % 2 else 1]:
             started = time.perf_counter()
             function()
             if index >= 0:
