@@ -9,13 +9,11 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-)
 from transformers.utils import find_adapter_config_file, logging
+from transformers.utils.hub import resolve_revision
 
 from .configuration_dhrd import DHRDConfig
+from .families import check_decoder
 from .modeling_dhrd import DHRDForDualHeadClassification, check_loaded
 
 logger = logging.get_logger(__name__)
@@ -27,6 +25,8 @@ _CONFIG_NAMES = (
     "label2id",
     "problem_type",
     "classifier_head",
+    "classifier_activation",
+    "classifier_dropout",
     "alpha",
     "beta",
     "class_weights",
@@ -65,8 +65,8 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
                 checkpoint, or of a run directory with a PEFT adapter.
             num_labels (`int`, *optional*), id2label (`dict[int, str]`, *optional*),
             label2id (`dict[str, int]`, *optional*), problem_type (`str`, *optional*): As in transformers.
-            classifier_head, alpha, beta, class_weights, label_smoothing, prompt_template, max_input_length:
-                As in [`DHRDConfig`].
+            classifier_head, classifier_activation, classifier_dropout, alpha, beta, class_weights, label_smoothing,
+            prompt_template, max_input_length: As in [`DHRDConfig`].
             kwargs (*optional*):
                 What `AutoModelForCausalLM.from_pretrained` takes: `dtype`, `device_map`, `quantization_config`,
                 `attn_implementation`, `revision`, ... For an adapter also `is_trainable` (default `False`).
@@ -89,6 +89,11 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
             only_config = {k: kwargs[k] for k in ("gguf_file", "trust_remote_code", "code_revision") if k in kwargs}
             config = AutoConfig.from_pretrained(path, **hub, **only_config)
         if isinstance(config, DHRDConfig):
+            if not config.reasoning_head:
+                raise ValueError(
+                    f"{path} is an exported classifier: its reasoning head was left out. Open it with "
+                    "AutoModelForSequenceClassification, or train on from the dual-head checkpoint it came from."
+                )
             return DHRDForDualHeadClassification.from_pretrained(
                 path, *model_args, config=_updated(config, own), **kwargs
             )
@@ -111,19 +116,21 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
         own = {name: kwargs.pop(name) for name in _CONFIG_NAMES if name in kwargs}
         if isinstance(config, DHRDConfig):
             return DHRDForDualHeadClassification._from_config(_updated(config, own), **kwargs)
-        check_decoder(config)
+        check_decoder(config, own.get("classifier_head", "linear"))
         return DHRDForDualHeadClassification._from_config(_new_config(config, own), **kwargs)
 
     @classmethod
     def _from_causal_lm(
         cls, path: str, config: PreTrainedConfig, own: dict, kwargs: dict
     ) -> DHRDForDualHeadClassification:
-        check_decoder(config)
+        check_decoder(config, own.get("classifier_head", "linear"))
         if kwargs.get("gguf_file") is not None and "quantization_config" not in kwargs:
             from transformers import GgufConfig
 
             kwargs["quantization_config"] = GgufConfig(dequantize=True)  # else it could neither be trained nor saved
         wants_info = kwargs.pop("output_loading_info", False)
+        hub = {name: kwargs[name] for name in ("revision", "token", "local_files_only", "cache_dir") if name in kwargs}
+        revision = resolve_revision(path, **hub)
         causal_lm, info = AutoModelForCausalLM.from_pretrained(path, config=config, output_loading_info=True, **kwargs)
         # A causal LM without its LM head would get a random one, and "reasoning" would train noise.
         check_loaded({**info, "unexpected_keys": ()}, path)
@@ -132,6 +139,7 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
                 f"{path} is a sequence classifier: its trained classification head would be thrown away. Start from the "
                 "language model, or from the dual-head checkpoint it was exported from."
             )
+        own["backbone_revision"] = getattr(revision, "resolved", revision)
         model = DHRDForDualHeadClassification(_new_config(causal_lm.config, own), causal_lm=causal_lm)
         for name in ("hf_device_map", "hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit"):
             if name in causal_lm.__dict__:
@@ -145,58 +153,57 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
 
         is_trainable = kwargs.pop("is_trainable", False)
         adapter = PeftConfig.from_pretrained(path, **hub)
-        config = AutoConfig.from_pretrained(path, **hub)
-        if not isinstance(config, DHRDConfig):
+        config = _run_config(path, hub)
+        if "score" not in (adapter.modules_to_save or ()):
             raise ValueError(
-                f"{path} holds an adapter, but no dual-head config beside it (found {config.model_type}). "
-                "Train it with DualHeadTrainer, which writes one, or open the base model and load the adapter yourself."
+                f"The adapter in {path} has no classification head (modules_to_save={adapter.modules_to_save}): it would "
+                "be a random one. Train it with modules_to_save=['score'], as add_lora does."
             )
         kwargs = {key: value for key, value in kwargs.items() if key not in hub}
         base_own = {name: getattr(config, name) for name in _CONFIG_NAMES if name not in ("num_labels",)} | own
         if "label2id" not in own:
             base_own.pop("label2id")
-        model = cls.from_pretrained(adapter.base_model_name_or_path, revision=adapter.revision, **base_own, **kwargs)
+        base = adapter.base_model_name_or_path
+        revision = adapter.revision or config.backbone_revision
+        try:
+            model = cls.from_pretrained(base, revision=revision, **base_own, **kwargs)
+        except OSError as error:
+            raise OSError(
+                f"{path} is an adapter of {base}, which can't be opened here: {str(error).splitlines()[0]}"
+            ) from error
+        trained_on, found = config.backbone_config.model_type, model.config.backbone_config.model_type
+        if trained_on != found:
+            raise ValueError(
+                f"The adapter in {path} was trained on a {trained_on} model, and {base} is a {found} one."
+            )
         model.config.pad_token_id = config.pad_token_id
         if model.config.vocab_size != config.vocab_size:
             model.resize_token_embeddings(config.vocab_size)
-        return PeftModel.from_pretrained(model, path, is_trainable=is_trainable, **hub)
+        try:
+            return PeftModel.from_pretrained(model, path, is_trainable=is_trainable, **hub)
+        except RuntimeError as error:  # sizes that differ
+            raise ValueError(
+                f"The adapter in {path} does not fit {base}: {str(error).splitlines()[-1].strip()} It was trained on "
+                "another model of that name."
+            ) from error
 
 
 AutoModelForDualHeadClassification.register(DHRDConfig, DHRDForDualHeadClassification)
 
 
-def check_decoder(config: PreTrainedConfig) -> None:
-    """Raise where a model is not a decoder-only causal LM with a stock sequence classifier.
-
-    Args:
-        config (`PreTrainedConfig`): The model's config.
-
-    Raises:
-        ValueError: saying what the model is and what is missing.
-    """
-    kind = config.model_type
-    hint = "Take a decoder-only language model, such as Qwen/Qwen3-0.6B or HuggingFaceTB/SmolLM2-135M."
-    if getattr(config, "is_encoder_decoder", False):
+def _run_config(path: str, hub: dict) -> DHRDConfig:
+    """The dual-head config that DualHeadTrainer writes beside an adapter."""
+    try:
+        config = AutoConfig.from_pretrained(path, **hub)
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, DHRDConfig):
+        found = "none" if config is None else f"one of a {config.model_type} model"
         raise ValueError(
-            f"{kind} is an encoder-decoder (seq2seq) model: it has no single pass over input and rationale. {hint}"
+            f"{path} holds an adapter, but no dual-head config beside it (found {found}). Name the run directory that "
+            "DualHeadTrainer wrote; an adapter that export_classifier wrote opens with PEFT on the stock classifier."
         )
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ValueError(f"{kind} has no causal language model in transformers, so it has no reasoning head. {hint}")
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise ValueError(f"{kind} has no sequence classifier in transformers, so it could not be exported. {hint}")
-    if getattr(config, "is_decoder", None) is False and not _pools_last_token(config):
-        raise ValueError(
-            f"{kind} is an encoder: its tokens see what comes after them, so the label would leak. {hint}"
-        )
-
-
-def _pools_last_token(config: PreTrainedConfig) -> bool:
-    """Whether the family's stock classifier has the decoders' head: one bias-free layer named `score`."""
-    import torch
-
-    with torch.device("meta"):
-        stock = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)](config)
-    return hasattr(stock, "score")
+    return config
 
 
 def _new_config(backbone: PreTrainedConfig, own: dict) -> DHRDConfig:
@@ -224,6 +231,11 @@ def _updated(config: DHRDConfig, own: dict) -> DHRDConfig:
                 "purpose, set model.config.id2label and label2id after loading."
             )
         config.id2label, config.label2id = checked.id2label, checked.label2id
+    if own.get("classifier_head", config.classifier_head) != config.classifier_head:
+        raise ValueError(
+            f"The checkpoint has the {config.classifier_head!r} head, but classifier_head={own['classifier_head']!r} was "
+            "asked for. Drop it, or start from the LM."
+        )
     for name, value in own.items():
         setattr(config, name, value)
     config._check_objective()

@@ -12,7 +12,11 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 # Raised by one whenever a checkpoint written today could be misread by the code of yesterday.
 FORMAT_VERSION = 1
 
-CLASSIFIER_HEADS = ("linear",)
+CLASSIFIER_HEADS = ("linear", "mlp")
+
+# Where an exported adapter keeps the stock classifier's config (labels, pad token). In the adapter's own folder
+# transformers would take it for a whole model's.
+ADAPTER_CONFIG_FOLDER = "config"
 
 
 def _delegated(name: str) -> property:
@@ -55,7 +59,14 @@ class DHRDConfig(PreTrainedConfig):
             Config of the decoder-only language model.
         classifier_head (`str`, *optional*, defaults to `"linear"`):
             `"linear"`: one bias-free layer, exactly the head of transformers' decoder classifiers, so it exports to
-            one of them.
+            one of them. `"mlp"`: the paper's two layers, `dense` (H to H), activation, dropout, `out_proj` (H to K), both
+            with bias; no stock decoder has it, so its export carries its own code.
+        classifier_activation (`str`, *optional*, defaults to `"gelu"`):
+            Activation of the `"mlp"` head, by transformers' name of it.
+        classifier_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout after it, in training.
+        reasoning_head (`bool`, *optional*, defaults to `True`):
+            Whether the model has its LM head; an exported classifier with the `"mlp"` head has none.
         alpha (`float`, *optional*, defaults to 1.0):
             Weight of the reasoning loss, `>= 0`. At 0 the reasoning head never runs: the pooled baseline.
         beta (`float`, *optional*, defaults to 1.0):
@@ -69,6 +80,8 @@ class DHRDConfig(PreTrainedConfig):
             The template over a row's columns that made the classifier's input, for whoever serves the model.
         max_input_length (`int`, *optional*):
             Number of tokens to which the classifier's input was cut in training.
+        backbone_revision (`str`, *optional*):
+            Commit of the Hub repository from which the language model was loaded; an exported adapter names it.
         format_version (`int`, *optional*):
             Version of the checkpoint format; set when saving.
         kwargs (*optional*):
@@ -94,12 +107,16 @@ class DHRDConfig(PreTrainedConfig):
 
     backbone_config: dict | PreTrainedConfig | None = None
     classifier_head: str = "linear"
+    classifier_activation: str = "gelu"
+    classifier_dropout: float = 0.1
+    reasoning_head: bool = True
     alpha: float = 1.0
     beta: float = 1.0
     class_weights: list[float] | None = None
     label_smoothing: float = 0.0
     prompt_template: str | None = None
     max_input_length: int | None = None
+    backbone_revision: str | None = None
     format_version: int = FORMAT_VERSION
 
     pad_token_id = _delegated("pad_token_id")
@@ -147,6 +164,8 @@ class DHRDConfig(PreTrainedConfig):
     def _check_objective(self) -> None:
         if self.classifier_head not in CLASSIFIER_HEADS:
             raise ValueError(f"classifier_head={self.classifier_head!r} is not one of {', '.join(CLASSIFIER_HEADS)}.")
+        if not 0 <= self.classifier_dropout < 1:
+            raise ValueError(f"classifier_dropout={self.classifier_dropout} must be in [0, 1).")
         for name in ("alpha", "beta"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 or greater.")

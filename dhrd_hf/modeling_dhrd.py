@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_dhrd import DHRDConfig
-from .losses import classification_count, classification_loss, reasoning_loss
+from .losses import IGNORE_INDEX, classification_count, classification_loss, reasoning_count, reasoning_loss
 
 
 @dataclass
@@ -68,11 +69,66 @@ class _StandIn(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
         return self.outputs
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            return super().__getattr__(name)
+        return self  # some causal LMs call a part of their backbone: OPT's calls `model.decoder`
+
+
+class DHRDClassificationHead(nn.Module):
+    """The paper's classification head: two layers on the pooled hidden state.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers import LlamaConfig
+    >>> from dhrd_hf import DHRDConfig
+    >>> from dhrd_hf.modeling_dhrd import DHRDClassificationHead
+    >>> config = DHRDConfig(backbone_config=LlamaConfig(hidden_size=32), num_labels=3, classifier_head="mlp")
+    >>> DHRDClassificationHead(32, config)(torch.zeros(5, 32)).shape
+    torch.Size([5, 3])
+
+    ```
+
+    Args:
+        hidden_size (`int`): Size H of the pooled state, and of the layer between.
+        config ([`DHRDConfig`]): Gives `num_labels`, `classifier_activation` and `classifier_dropout`.
+
+    Raises:
+        ValueError: if transformers has no activation of that name.
+
+    Source: arXiv 2509.21487, section 3: a two-layer MLP. On its width, activation and dropout the paper is silent.
+    """
+
+    def __init__(self, hidden_size: int, config: DHRDConfig):
+        super().__init__()
+        if config.classifier_activation not in ACT2FN:
+            raise ValueError(
+                f"classifier_activation={config.classifier_activation!r} is not one of {', '.join(sorted(ACT2FN))}."
+            )
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.activation = ACT2FN[config.classifier_activation]
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.out_proj = nn.Linear(hidden_size, config.num_labels)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Class logits.
+
+        Args:
+            hidden (`Tensor` of shape `[B, H]`): Pooled hidden states.
+
+        Returns:
+            `Tensor` of shape `[B, K]`: the logits.
+        """
+        return self.out_proj(self.dropout(self.activation(self.dense(hidden))))
+
 
 class DHRDForDualHeadClassification(PreTrainedModel):
     r"""A decoder-only LM with a pooled classification head and its own LM head over one forward pass.
 
-    Weights are named `model.*` (the backbone's own names), `score.*` and `lm_head.*`.
+    Weights are named `model.*` (the backbone's own names), `score.*` and `lm_head.*`. An exported classifier with the
+    paper's head is this class with `config.reasoning_head=False`: it has no `lm_head`.
 
     Example:
 
@@ -128,15 +184,12 @@ class DHRDForDualHeadClassification(PreTrainedModel):
             for module in causal_lm.modules():
                 module._is_hf_initialized = True  # its weights are loaded; `post_init` must leave them alone
         backbone_name, head_name = _parts(causal_lm)
+        lm_head = causal_lm.get_output_embeddings()
         config.backbone_config = causal_lm.config
         self.num_labels = config.num_labels
         self.model = getattr(causal_lm, backbone_name)
-        self.lm_head = causal_lm.get_output_embeddings()
-        # As the stock classifiers have it: bias-free. `skip_init` leaves the one random draw to `_init_weights`.
-        on_meta = self.lm_head.weight.device.type == "meta"
-        factory = {"device": self.lm_head.weight.device, "dtype": _float_dtype(causal_lm)}
-        make = nn.Linear if on_meta else lambda *sizes, **kw: nn.utils.skip_init(nn.Linear, *sizes, **kw)
-        self.score = make(config.hidden_size, config.num_labels, bias=False, **factory)
+        self.lm_head = lm_head if config.reasoning_head else None
+        self.score = _new_score(config, lm_head, _float_dtype(causal_lm))
 
         # What the family's causal LM is besides its modules; in a tuple, so that it is not registered as a submodule.
         shell = copy.copy(causal_lm)
@@ -145,9 +198,9 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         self._head_is_linear: bool | None = None
         self.generation_config = causal_lm.generation_config
         names = {backbone_name: "model", head_name: "lm_head"}
+        tied = {_renamed(key, names): _renamed(to, names) for key, to in (causal_lm._tied_weights_keys or {}).items()}
         self._tied_weights_keys = {
-            _renamed(target, names): _renamed(source, names)
-            for target, source in (causal_lm._tied_weights_keys or {}).items()
+            key: to for key, to in tied.items() if config.reasoning_head or "lm_head." not in key
         }
         self.post_init()
 
@@ -169,6 +222,10 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         return self._family(self.model)
 
     def _family(self, backbone: nn.Module) -> PreTrainedModel:
+        if self.lm_head is None:
+            raise ValueError(
+                "This is an exported classifier: it has no reasoning head. Open the dual-head checkpoint it came from."
+            )
         shell, backbone_name, head_name = self._causal_lm
         view = copy.copy(shell)
         view._modules = {backbone_name: backbone, head_name: self.lm_head}
@@ -187,11 +244,36 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         Returns:
             `Tensor` of shape `[..., V]`: the logits.
         """
+        routed = outputs.get("router_logits") is not None
+        logits = self._head_forward(hidden, outputs, **({"output_router_logits": False} if routed else {})).logits
+        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
+
+    def auxiliary_loss(self, outputs: ModelOutput, attention_mask: Tensor | None = None) -> Tensor | None:
+        """What the family's causal LM adds to its token loss: the load balancing of a mixture of experts.
+
+        Found without a list of families: it is the family's own loss where no position has a target.
+
+        Args:
+            outputs (`ModelOutput`): The backbone's output.
+            attention_mask (`Tensor` of shape `[B, L]`, *optional*): As in the forward pass.
+
+        Returns:
+            `Tensor`, *optional*: a scalar, already weighted (`router_aux_loss_coef`); `None` where the config does not
+            ask for router logits (`output_router_logits`), without which there is none in the family's loss either.
+        """
+        if outputs.get("router_logits") is None:
+            return None
+        hidden = outputs.last_hidden_state[:1, :1]
+        no_target = torch.full((1, 1), IGNORE_INDEX, device=hidden.device)
+        mask = {"attention_mask": attention_mask, "labels": no_target, "num_items_in_batch": 1}
+        return self._head_forward(hidden, outputs, **mask).loss
+
+    def _head_forward(self, hidden: Tensor, outputs: ModelOutput, **kwargs: Any) -> ModelOutput:
+        """The family's causal LM over hidden states that are already there."""
         replaced = {**outputs, "last_hidden_state": hidden.reshape(1, -1, hidden.shape[-1])}
         lm = self._family(_StandIn(type(outputs)(**replaced)))
         # The class's own forward: hooks that a dispatcher put on the instance belong to the whole model.
-        logits = type(lm).forward(lm, use_cache=False, return_dict=True).logits
-        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
+        return type(lm).forward(lm, use_cache=False, return_dict=True, **kwargs)
 
     def _linear_head(self, outputs: ModelOutput) -> nn.Linear | None:
         """The LM head, where the family's logits are nothing but its product: found by comparing the two."""
@@ -237,8 +319,8 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         """
         self.model.set_input_embeddings(value)
 
-    def get_output_embeddings(self) -> nn.Module:
-        """The LM head's output layer."""
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The LM head's output layer; `None` in an exported classifier."""
         return self.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
@@ -355,6 +437,11 @@ class DHRDForDualHeadClassification(PreTrainedModel):
                 vocab_size=self.config.vocab_size,
                 count=counts.targets,
             )
+            auxiliary = self.auxiliary_loss(outputs, attention_mask)
+            if auxiliary is not None:
+                own = reasoning_count(reasoning_targets)
+                share = own / (own if counts.targets is None else counts.targets.to(own.device)).clamp(min=1)
+                losses["reasoning_loss"] = losses["reasoning_loss"] + auxiliary * share.to(auxiliary.device)
             if counts.share_only and labels is not None:
                 share = self.classification_count(labels) / counts.labels.to(labels.device)
                 losses["reasoning_loss"] = losses["reasoning_loss"] * share.to(hidden.device)
@@ -517,6 +604,18 @@ def check_loaded(info: dict, source: Any) -> None:
             f"The weights of {source} do not fit the model: {'; '.join(found)}. "
             "They would be random or ignored. Use the checkpoint as it was saved."
         )
+
+
+def _new_score(config: DHRDConfig, lm_head: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A classification head without values, on the LM head's device: `_init_weights` makes the one random draw."""
+    width = getattr(lm_head, "in_features", lm_head.weight.shape[-1])  # of the states that the LM head takes
+    with torch.device("meta"):
+        if config.classifier_head == "linear":  # as the stock classifiers have it
+            score = nn.Linear(width, config.num_labels, bias=False)
+        else:
+            score = DHRDClassificationHead(width, config)
+    score.to(dtype)
+    return score if lm_head.weight.device.type == "meta" else score.to_empty(device=lm_head.weight.device)
 
 
 def _parts(causal_lm: PreTrainedModel) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.hf_argparser import HfArgumentParser
 
+from ..configuration_dhrd import CLASSIFIER_HEADS
 from ..data.labels import PROBLEM_TYPES
 from .parsing import OneLineErrors, did_you_mean
 
@@ -81,12 +82,18 @@ class TrainArguments:
     )
     alpha: float = _option("Weight of the reasoning loss; 0 is the pooled baseline.", 1.0)
     beta: float = _option("Weight of the classification loss.", 1.0)
+    classifier_head: str | None = _option(
+        "linear, as stock classifiers have it; mlp, the paper's two layers, whose export carries its code [linear].",
+        choices=CLASSIFIER_HEADS,
+    )
     class_weights: str | None = _option("'balanced', or a number for each label in their order, as 1,2.5,1.")
     lora: bool = _option("Train LoRA adapters and the classification head instead of all weights.", False)
     lora_r: int = _option("Rank of the adapters.", 16)
     lora_alpha: int = _option("Their scale is lora_alpha / lora_r.", 32)
     lora_dropout: float = _option("Dropout before them.", 0.1)
     target_modules: str = _option("Layers that get one, as q_proj,v_proj.", "all-linear")
+    use_dora: bool = _option("Weight-decomposed LoRA (DoRA).", False)
+    use_rslora: bool = _option("Scale by lora_alpha / sqrt(lora_r) (rsLoRA).", False)
     dtype: str = _option("Type of the weights in memory; bfloat16 saves memory with --lora.", "float32")
     gguf_file: str | None = _option("The GGUF file to read in the folder or Hub repository --model.")
 

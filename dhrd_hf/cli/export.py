@@ -8,8 +8,11 @@ from collections.abc import Sequence
 
 from .parsing import Parser
 
+FORMATS = ("dense", "adapter")
+
 _EXAMPLES = """examples:
   dhrd export --model runs/first --output my-classifier
+  dhrd export --model runs/lora --output my-adapter --format adapter
 
 then, where only transformers is installed:
   from transformers import pipeline
@@ -18,7 +21,7 @@ then, where only transformers is installed:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Write the classifier of a run as a stock checkpoint.
+    """Write the classifier of a run as a checkpoint that needs no dhrd_hf.
 
     Args:
         argv (`Sequence[str]`): The arguments behind `dhrd export`.
@@ -31,7 +34,7 @@ def run(argv: Sequence[str]) -> int:
     """
     parser = Parser(
         prog="dhrd export",
-        description="Write the classifier as a stock checkpoint, and compare its logits with the model's.",
+        description="Write the classifier without its reasoning head, and compare its logits with the model's.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,6 +42,12 @@ def run(argv: Sequence[str]) -> int:
         "--model", required=True, metavar="DIR", help="run directory of dhrd train, or a checkpoint in it"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write; new or empty")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="dense",
+        help="dense: a whole stock classifier (default); adapter: a PEFT adapter and its head for the stock base model",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
     args = parser.parse_args(argv)
@@ -57,7 +66,7 @@ def run(argv: Sequence[str]) -> int:
     model = AutoModelForDualHeadClassification.from_pretrained(args.model)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     folder = export_classifier(
-        model, tokenizer, args.output, overwrite=args.overwrite, max_shard_size=args.max_shard_size
+        model, tokenizer, args.output, args.format, overwrite=args.overwrite, max_shard_size=args.max_shard_size
     )
     print(f"Wrote {folder}: labels {', '.join(config.id2label.values())}; its logits equal the model's.")
     print(f"Next:\n  dhrd predict --model {shlex.quote(str(folder))} --data TABLE --output predictions.jsonl")

@@ -258,6 +258,8 @@ def _model(
             "to learn. Check --label-column, or add rows of every class."
         )
     kwargs["class_weights"] = _class_weights(own.class_weights, labels)
+    if own.classifier_head is not None:
+        kwargs["classifier_head"] = own.classifier_head
     return AutoModelForDualHeadClassification.from_pretrained(
         path, alpha=own.alpha, beta=own.beta, dtype=own.dtype, **kwargs
     )
@@ -295,7 +297,7 @@ def _with_lora(own: TrainArguments, model: DHRDForDualHeadClassification) -> Any
     from ..training import add_lora
 
     modules = own.target_modules if own.target_modules == "all-linear" else own.target_modules.split(",")
-    return add_lora(model, own.lora_r, own.lora_alpha, own.lora_dropout, modules)
+    return add_lora(model, own.lora_r, own.lora_alpha, own.lora_dropout, modules, own.use_dora, own.use_rslora)
 
 
 def _finish(own: TrainArguments, training: DualHeadTrainingArguments, trainer: DualHeadTrainer) -> None:

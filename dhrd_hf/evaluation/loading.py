@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import find_adapter_config_file
 
-from ..configuration_dhrd import DHRDConfig
+from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from ..modeling_dhrd import check_loaded
 
 
 def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedConfig:
-    """The config of a checkpoint, or an error that says what was looked for and where.
+    """The config of a checkpoint or exported adapter, or an error that says what was looked for and where.
 
     Example:
 
@@ -46,6 +48,8 @@ def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedCon
     try:
         return AutoConfig.from_pretrained(name_or_path, **kwargs)
     except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError, ValueError):  # an exported adapter keeps the stock classifier's config here
+            return AutoConfig.from_pretrained(name_or_path, subfolder=ADAPTER_CONFIG_FOLDER)
         if path.is_dir():
             if not kwargs and not (path / "config.json").exists():
                 raise FileNotFoundError(f"the folder {path} holds no model: it has no config.json") from error
@@ -60,7 +64,7 @@ def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedCon
 def load_classifier(
     name_or_path: str | os.PathLike, *, device: str | torch.device | None = None, **kwargs: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Open a stock classifier, a dual-head checkpoint or a run directory with an adapter, for prediction.
+    """Open an exported or stock classifier, a dual-head checkpoint or a run directory, for prediction.
 
     An adapter is merged into its base model, which predicts the same and faster.
 
@@ -92,12 +96,14 @@ def load_classifier(
         raise ValueError(f"dtype {dtype!r} is not one of torch's; say float32, bfloat16 or float16.")
     config = load_config(name_or_path)
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    if isinstance(config, DHRDConfig):
+    if isinstance(config, DHRDConfig) and config.reasoning_head:
         from ..auto import AutoModelForDualHeadClassification
 
         model = AutoModelForDualHeadClassification.from_pretrained(name_or_path, **kwargs)
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
+    elif not isinstance(config, DHRDConfig) and find_adapter_config_file(os.fspath(name_or_path)) is not None:
+        model = _open_exported_adapter(name_or_path, config, kwargs)
     else:
         _check_classifier(config, name_or_path)
         model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -111,6 +117,21 @@ def load_classifier(
         return (model if device is None else model.to(device)).eval(), tokenizer
     except (AssertionError, RuntimeError) as error:
         raise ValueError(f"the model can't be put on device {str(device)!r}: {str(error).splitlines()[0]}") from error
+
+
+def _open_exported_adapter(name_or_path: str | os.PathLike, config: PreTrainedConfig, kwargs: dict) -> PreTrainedModel:
+    from peft import PeftConfig, PeftModel
+
+    adapter = PeftConfig.from_pretrained(name_or_path)
+    base = adapter.base_model_name_or_path
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base, revision=adapter.revision, config=config, **kwargs
+        )
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(f"{name_or_path} is an adapter of {base}, which can't be opened here: {reason}") from error
+    return PeftModel.from_pretrained(model, name_or_path).merge_and_unload()
 
 
 def _check_classifier(config: Any, name_or_path: str | os.PathLike) -> None:

@@ -1,4 +1,4 @@
-"""`export_classifier`: the same weights without `lm_head`, as the family's own sequence classifier."""
+"""`export_classifier`: the same weights without `lm_head`, as a classifier that opens without this package."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 from transformers.utils import logging
 
+from ..families import stock_classifier
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head
+from .adapter import is_quantised, write_adapter
+from .remote_code import write_with_code
 
 logger = logging.get_logger(__name__)
 
@@ -29,6 +31,8 @@ logger = logging.get_logger(__name__)
 # float32 only the order of sums differs, and a merged adapter's rounding; the others round each weight they merge.
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 _COARSE_TOLERANCE = 5e-2
+
+FORMATS = ("dense", "adapter")
 
 
 def export_classifier(
@@ -40,7 +44,11 @@ def export_classifier(
     overwrite: bool = False,
     max_shard_size: int | str = "5GB",
 ) -> Path:
-    r"""Write the classifier as a stock checkpoint, which loads without this package and has no reasoning head.
+    r"""Write the classifier as a checkpoint that loads without this package and has no reasoning head.
+
+    With the linear head it is a stock one of transformers, whole (`"dense"`) or as a PEFT adapter for the stock base
+    model (`"adapter"`). No stock decoder has the `"mlp"` head: its dense export carries its modelling code and opens
+    with `trust_remote_code=True`, or plainly where `dhrd_hf` is imported.
 
     What was written is loaded as a stranger would load it and its logits are compared with the model's, on padded
     batches and alone; a folder that differs is not left behind. The caller's model is not changed: an adapter is merged
@@ -61,7 +69,9 @@ def export_classifier(
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer, with a pad token; its `model_max_length` is set to
             `model.config.max_input_length` in the export where that is known, so `truncation=True` cuts as in training.
         output_dir (`str` or `os.PathLike`): The folder to write; it must not exist or be empty.
-        format (`str`, *optional*, defaults to `"dense"`): `"dense"`: all weights of the stock classifier.
+        format (`str`, *optional*, defaults to `"dense"`): `"dense"`: all weights of the classifier, an adapter merged
+            in. `"adapter"`: the adapter and the head alone, as PEFT's task type SEQ_CLS, with the name and revision of
+            the base model, and the stock classifier's config (labels, pad token) in the subfolder `config`.
         overwrite (`bool`, *optional*, defaults to `False`): Replace the folder if it holds something.
         max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`): As in `save_pretrained`.
 
@@ -72,21 +82,41 @@ def export_classifier(
     Raises:
         FileExistsError: if the folder holds something and `overwrite` is off.
         TypeError: if the model has not two heads.
-        ValueError: if the tokenizer has no pad token or another than the model, or the written classifier differs.
+        ValueError: if the tokenizer has no pad token or another than the model, the model can't be written in this
+            format (`"dense"`: it is quantised; `"adapter"`: it has none, or no head in it, or its base model is not at
+            hand), or the written classifier differs.
 
     Source: transformers `modeling_layers.py::GenericForSequenceClassification`.
     """
-    if format != "dense":
-        raise ValueError(f"format={format!r} is not known; write format='dense'.")
+    if format not in FORMATS:
+        raise ValueError(f"format={format!r} is not one of {', '.join(FORMATS)}.")
     dual_head = find_dual_head(model)
     pad_token_id = _checked_pad_token(dual_head, tokenizer)
     with _whole_folder(output_dir, overwrite) as folder:
-        stock = _stock_classifier(_merged(model, dual_head), pad_token_id)
-        stock.save_pretrained(folder, max_shard_size=max_shard_size)
+        if format == "adapter":
+            opened = write_adapter(model, dual_head, _stock_config(dual_head, pad_token_id), folder)
+        else:
+            opened = _write_dense(_merged(model, dual_head), pad_token_id, max_shard_size, folder)
         _save_tokenizer(tokenizer, dual_head.config.max_input_length, folder)
-        del stock
-        _compare(dual_head, folder, pad_token_id)
+        _compare(dual_head, opened, pad_token_id)
     return Path(output_dir)
+
+
+def _write_dense(
+    merged: DHRDForDualHeadClassification, pad_token_id: int, max_shard_size: int | str, folder: Path
+) -> PreTrainedModel:
+    """Write all weights, and open what was written."""
+    if merged.config.classifier_head != "linear":
+        return write_with_code(merged, pad_token_id, max_shard_size, folder)
+    _stock_classifier(merged, pad_token_id).save_pretrained(folder, max_shard_size=max_shard_size)
+    opened, info = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        dtype=_dtype(merged),
+        attn_implementation=merged.model.config._attn_implementation,
+        output_loading_info=True,
+    )
+    check_loaded(info, "the export")
+    return opened
 
 
 def _checked_pad_token(dual_head: DHRDForDualHeadClassification, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -132,6 +162,11 @@ def _whole_folder(output_dir: str | os.PathLike, overwrite: bool) -> Iterator[Pa
 
 def _merged(model: nn.Module, dual_head: DHRDForDualHeadClassification) -> DHRDForDualHeadClassification:
     """The dual-head model with an adapter's weights added in, on a copy where there is one."""
+    if is_quantised(dual_head):
+        raise ValueError(
+            "The model is quantised: its weights can't be written as a dense classifier, nor an adapter merged into "
+            "them without loss. Write format='adapter', or reload the run directory without quantization_config."
+        )
     if hasattr(model, "merge_and_unload"):
         return copy.deepcopy(model).merge_and_unload()
     return dual_head
@@ -140,10 +175,10 @@ def _merged(model: nn.Module, dual_head: DHRDForDualHeadClassification) -> DHRDF
 def _stock_classifier(dual_head: DHRDForDualHeadClassification, pad_token_id: int) -> PreTrainedModel:
     """The family's sequence classifier around the model's own tensors; nothing is copied."""
     config = _stock_config(dual_head, pad_token_id)
-    stock_class = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    family = stock_classifier(config)
     with torch.device("meta"):
-        stock = stock_class(config)
-    names = {"model": stock.base_model_prefix, "score": "score"}
+        stock = family.model_class(config)
+    names = family.names()
     tensors = {}
     for name, tensor in dual_head.state_dict().items():
         first, _, rest = name.partition(".")
@@ -159,7 +194,7 @@ def _stock_config(dual_head: DHRDForDualHeadClassification, pad_token_id: int) -
     config.id2label, config.label2id = dict(own.id2label), dict(own.label2id)
     config.problem_type = own.problem_type
     config.get_text_config().pad_token_id = pad_token_id
-    config.dtype = dual_head.score.weight.dtype
+    config.dtype = _dtype(dual_head)
     if own.prompt_template is not None:
         config.prompt_template = own.prompt_template
     return config
@@ -172,28 +207,30 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, max_input_length: int | 
     tokenizer.save_pretrained(folder)
 
 
+def _dtype(model: DHRDForDualHeadClassification) -> torch.dtype:
+    return next(model.score.parameters()).dtype
+
+
 @torch.no_grad()
-def _compare(dual_head: DHRDForDualHeadClassification, folder: Path, pad_token_id: int) -> None:
-    """Raise where the checkpoint, loaded as stock, does not give the model's logits."""
-    device, dtype = dual_head.score.weight.device, dual_head.score.weight.dtype
-    attention = dual_head.model.config._attn_implementation
-    stock, info = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=dtype, attn_implementation=attention, output_loading_info=True
-    )
-    check_loaded(info, "the export")
-    stock.to(device)
+def _compare(dual_head: DHRDForDualHeadClassification, opened: PreTrainedModel, pad_token_id: int) -> None:
+    """Raise where what was written, opened again, does not give the model's logits."""
+    score = next(dual_head.score.parameters())
+    device, dtype = score.device, score.dtype
+    opened.to(device).eval()
     was_training = dual_head.training
     dual_head.eval()
     try:
         for batch in _probes(dual_head.config.vocab_size, pad_token_id):
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            expected, found = dual_head(**batch).logits.float(), stock(**batch).logits.float()
+            expected, found = dual_head(**batch).logits.float(), opened(**batch).logits.float()
             allowed = _TOLERANCE.get(dtype, _COARSE_TOLERANCE) * max(1.0, expected.abs().max().item())
             off = (expected - found).abs().max().item()
             if not off <= allowed:
                 raise ValueError(
                     f"The exported classifier's logits differ from the model's by {off:.2g} (allowed {allowed:.2g}); "
-                    f"nothing was written. Please report it with the model type, {dual_head.model.config.model_type!r}."
+                    "nothing was written. If the model has an adapter on a layer whose weights its family reads without "
+                    "calling it (add_lora leaves those out), the adapter did nothing in training. Else please report it "
+                    f"with the model type, {dual_head.model.config.model_type!r}."
                 )
     finally:
         dual_head.train(was_training)

@@ -66,7 +66,7 @@ class DualHeadTrainer(Trainer):
 
     Raises:
         TypeError: if the model has not two heads.
-        ValueError: if labels are out of range, or all training rows have one label.
+        ValueError: if the classification head is frozen, labels are out of range, or all training rows have one label.
         FloatingPointError: in training, if the loss is not finite.
 
     Source: Xu et al. 2025, arXiv 2509.21487, eqs. 2-4; transformers `trainer.py`.
@@ -94,6 +94,11 @@ class DualHeadTrainer(Trainer):
 
         dual_head = find_dual_head(self.model)
         config = dual_head.config
+        if config.beta > 0 and not any(p.requires_grad for p in dual_head.score.parameters()):
+            raise ValueError(
+                "The classification head `score` is frozen, and would stay random. With PEFT, put it into "
+                "modules_to_save=['score'] with task_type='SEQ_CLS', as add_lora does."
+            )
         if self.label_smoother is not None:
             # The stock smoother takes the labels away from the model, and the reasoning term with them.
             config.label_smoothing = self.args.label_smoothing_factor

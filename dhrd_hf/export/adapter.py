@@ -1,0 +1,184 @@
+"""The adapter format: a PEFT SEQ_CLS adapter, with its trained head, for the family's stock classifier."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+
+from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
+from ..families import stock_classifier
+from ..modeling_dhrd import DHRDForDualHeadClassification
+
+_USAGE = """---
+library_name: peft
+base_model: {base}
+pipeline_tag: text-classification
+---
+
+# Text classifier: an adapter for `{base}`
+
+```python
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+name = "."  # this folder, or its name on the Hub
+config = AutoConfig.from_pretrained(name, subfolder="{folder}")  # the labels and the pad token
+base = AutoModelForSequenceClassification.from_pretrained("{base}", {revision}config=config)
+model = PeftModel.from_pretrained(base, name).eval()
+tokenizer = AutoTokenizer.from_pretrained(name)
+```
+"""
+
+
+def write_adapter(
+    model: nn.Module, dual_head: DHRDForDualHeadClassification, config: PreTrainedConfig, folder: Path
+) -> PreTrainedModel:
+    """Write the adapter and its head under the stock classifier's names, and open what was written.
+
+    Args:
+        model (`PeftModel`): The model, with one active adapter that has `score` in its `modules_to_save`.
+        dual_head ([`DHRDForDualHeadClassification`]): The dual-head model in it.
+        config (`PreTrainedConfig`): The stock classifier's config.
+        folder (`Path`): An empty folder.
+
+    Returns:
+        `PreTrainedModel`: the stock classifier with the adapter, as a stranger would load them.
+
+    Raises:
+        ValueError: if there is no adapter, it lacks the head or is a prompt, or its base model is not a language model
+            that is at hand and has the same vocabulary.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    peft_config = _checked(model, dual_head)
+    base = _open_base(peft_config, dual_head, config)
+    names = stock_classifier(dual_head.config.backbone_config).names()
+    tensors = {
+        f"base_model.model.{_renamed(name.removeprefix('base_model.model.'), names)}": tensor.detach()
+        .contiguous()
+        .cpu()
+        for name, tensor in get_peft_model_state_dict(model, adapter_name=model.active_adapter).items()
+        if not name.startswith("base_model.model.lm_head.")
+    }
+    if not any(name.startswith(f"base_model.model.{names['score']}.") for name in tensors):
+        raise ValueError(
+            "The adapter has no classification head: it would be a random one wherever it is loaded. Train it with "
+            "modules_to_save=['score'] (add_lora and dhrd train --lora do), or write format='dense'."
+        )
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    _stock_peft_config(model, peft_config, names).save_pretrained(folder)
+    config.save_pretrained(folder / ADAPTER_CONFIG_FOLDER)
+    revision = f'revision="{peft_config.revision}", ' if peft_config.revision else ""
+    usage = _USAGE.format(base=peft_config.base_model_name_or_path, folder=ADAPTER_CONFIG_FOLDER, revision=revision)
+    (folder / "README.md").write_text(usage)
+    try:
+        return PeftModel.from_pretrained(base, folder)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ValueError(
+            f"PEFT can't put this adapter onto {type(base).__name__}: {str(error).splitlines()[0]} Write "
+            "format='dense', or train adapters on fewer layers, such as those of the attention (target_modules)."
+        ) from error
+
+
+def _checked(model: nn.Module, dual_head: DHRDForDualHeadClassification) -> Any:
+    """The active adapter's config, filled in; an error where it can't become a stock one."""
+    if dual_head.config.classifier_head != "linear":
+        raise ValueError(
+            f"The {dual_head.config.classifier_head!r} head has no stock classifier that an adapter could be loaded "
+            "onto. Write format='dense', which carries its code, or train classifier_head='linear'."
+        )
+    if not hasattr(model, "peft_config"):
+        raise ValueError(
+            "format='adapter' wants a model with an adapter (dhrd train --lora, or peft.get_peft_model), and this one "
+            "has none. Write format='dense'."
+        )
+    active = model.active_adapter
+    if not isinstance(active, str):
+        raise ValueError(f"The adapters {list(active)} are active at once: choose one with model.set_adapter(name).")
+    peft_config = copy.deepcopy(model.peft_config[active])
+    if peft_config.is_prompt_learning:
+        raise ValueError(
+            f"{peft_config.peft_type.value} is a prompt in front of the input; only adapters that change layers can be "
+            "exported. Train with LoRA."
+        )
+    if peft_config.base_model_name_or_path in (None, ""):
+        peft_config.base_model_name_or_path = dual_head.config.name_or_path
+    if peft_config.revision is None:
+        peft_config.revision = dual_head.config.backbone_revision
+    return peft_config
+
+
+def _open_base(
+    peft_config: Any, dual_head: DHRDForDualHeadClassification, config: PreTrainedConfig
+) -> PreTrainedModel:
+    name, revision = peft_config.base_model_name_or_path, peft_config.revision
+    dense = "Write format='dense', which needs no base model."
+    try:
+        base_config = AutoConfig.from_pretrained(name, revision=revision)
+        if not isinstance(base_config, DHRDConfig):
+            base = AutoModelForSequenceClassification.from_pretrained(
+                name,
+                revision=revision,
+                config=copy.deepcopy(config),
+                dtype=config.dtype,
+                attn_implementation=dual_head.model.config._attn_implementation,
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"The adapter's base model {name!r} can't be opened here ({reason}). {dense}") from error
+    if isinstance(base_config, DHRDConfig):
+        raise ValueError(
+            f"The adapter was trained on {name}, a dual-head checkpoint, which opens nowhere without dhrd_hf. {dense}"
+        )
+    found, wanted = base_config.get_text_config().vocab_size, dual_head.config.vocab_size
+    if found != wanted:
+        raise ValueError(f"The base model {name} has {found} tokens, the trained one {wanted}. {dense}")
+    return base
+
+
+def _stock_peft_config(model: nn.Module, peft_config: Any, names: Mapping[str, str]) -> Any:
+    """The adapter's config with the stock classifier's module names."""
+    peft_config.task_type = "SEQ_CLS"
+    peft_config.inference_mode = True
+    saved = {names["score"], *(peft_config.modules_to_save or ())} - {"score", "lm_head"}
+    peft_config.modules_to_save = sorted(_renamed(name, names) for name in saved)
+    targets = getattr(peft_config, "target_modules", None)
+    by_suffix = targets is not None and not isinstance(targets, str)
+    if not by_suffix or any(name == "lm_head" or name.split(".")[0] in names for name in targets):
+        found = [name for name in model.base_model.targeted_module_names if not name.startswith("lm_head")]
+        peft_config.target_modules = sorted(_renamed(name, names) for name in found)
+    if isinstance(getattr(peft_config, "exclude_modules", None), (list, set)):
+        peft_config.exclude_modules = sorted(_renamed(name, names) for name in peft_config.exclude_modules)
+    for name in ("rank_pattern", "alpha_pattern"):
+        if getattr(peft_config, name, None):
+            setattr(
+                peft_config, name, {_renamed(key, names): value for key, value in getattr(peft_config, name).items()}
+            )
+    return peft_config
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    first, dot, rest = name.partition(".")
+    return f"{names.get(first, first)}{dot}{rest}"
+
+
+def is_quantised(model: DHRDForDualHeadClassification) -> bool:
+    """Whether some weights of the model are not plain floating-point numbers, so that it can't be exported whole.
+
+    Args:
+        model ([`DHRDForDualHeadClassification`]): The model.
+
+    Returns:
+        `bool`: as said.
+    """
+    weights = (*model.parameters(), *model.buffers())
+    return getattr(model, "hf_quantizer", None) is not None or any(
+        w.dtype in (torch.uint8, torch.int8) for w in weights
+    )

@@ -1,0 +1,73 @@
+"""The export of a head that no stock decoder has: a classifier that carries its own modelling code."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+from transformers.dynamic_module_utils import custom_object_save
+
+from ..modeling_dhrd import DHRDForDualHeadClassification
+
+_MODEL = "modeling_dhrd.DHRDForDualHeadClassification"
+_AUTO_MAP = {
+    "AutoConfig": "configuration_dhrd.DHRDConfig",
+    "AutoModel": _MODEL,
+    "AutoModelForSequenceClassification": _MODEL,
+}
+
+_USAGE = """---
+library_name: transformers
+pipeline_tag: text-classification
+---
+
+# Text classifier with a two-layer head
+
+No stock decoder of transformers has this head, so the folder carries its modelling code. Open it in one of two ways:
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", ".", trust_remote_code=True)  # read the three .py files first
+```
+
+```python
+import dhrd_hf  # pip install dhrd-hf
+from transformers import pipeline
+
+classify = pipeline("text-classification", ".")
+```
+"""
+
+
+def write_with_code(
+    dual_head: DHRDForDualHeadClassification, pad_token_id: int, max_shard_size: int | str, folder: Path
+) -> PreTrainedModel:
+    """Write the model without its reasoning head, with the code that opens it, and open what was written.
+
+    Args:
+        dual_head ([`DHRDForDualHeadClassification`]): The model, adapters merged.
+        pad_token_id (`int`): The pad token that it pools by.
+        max_shard_size (`int` or `str`): As in `save_pretrained`.
+        folder (`Path`): An empty folder.
+
+    Returns:
+        `PreTrainedModel`: the classifier, opened from the folder.
+    """
+    config = copy.deepcopy(dual_head.config)
+    config.reasoning_head = False
+    config.auto_map = dict(_AUTO_MAP)
+    config.pad_token_id = pad_token_id
+    config.dtype = next(dual_head.score.parameters()).dtype
+    with torch.device("meta"):
+        classifier = DHRDForDualHeadClassification(config)
+    tensors = {name: tensor for name, tensor in dual_head.state_dict().items() if not name.startswith("lm_head.")}
+    classifier.load_state_dict(tensors, strict=True, assign=True)
+    classifier.save_pretrained(folder, max_shard_size=max_shard_size)
+    custom_object_save(classifier, folder)  # modeling_dhrd.py and the two files that it imports
+    (folder / "README.md").write_text(_USAGE)
+    return DHRDForDualHeadClassification.from_pretrained(
+        folder, dtype=config.dtype, attn_implementation=dual_head.model.config._attn_implementation
+    )
