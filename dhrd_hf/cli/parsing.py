@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -160,3 +161,14 @@ def unescaped(template: str) -> str:
         `str`: with new lines and tabs.
     """
     return template.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def quiet() -> None:
+    """Leave progress bars and warnings to rank 0, in the other processes of a job."""
+    import datasets
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    warnings.simplefilter("ignore")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from .parsing import Parser, add_model_options, chosen_prompt
+from .parsing import Parser, add_model_options, chosen_prompt, quiet
 
 if TYPE_CHECKING:
     from ..evaluation import Prediction
+    from ..evaluation.ranks import Ranks
 
 _EXAMPLES = """examples:
   dhrd predict --model runs/first --data new.jsonl --output predictions.jsonl
   cat new.jsonl | dhrd predict --model my-classifier --data - --output - | jq .predicted_label
+  torchrun --nproc-per-node 8 -m dhrd_hf.cli predict --model runs/first --data new.jsonl --output predictions.jsonl
 
 The columns are kept. New ones: predicted_label, probabilities (in .csv, .tsv and .parquet one probability_LABEL for
 each label) and, where a row has no prediction, prediction_error.
@@ -47,10 +49,27 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write; - is standard output")
     args = parser.parse_args(argv)
 
+    from ..data.tables import check_target
+    from ..evaluation.ranks import Ranks
+
+    check_target(args.output)
+    with Ranks() as ranks:
+        if ranks.count > 1 and "-" in (args.data, args.output):
+            raise ValueError(
+                f"{ranks.count} ranks can't share standard input or output: name files for --data and --output."
+            )
+        if ranks.rank > 0:
+            quiet()
+        _predict(args, ranks)
+    return 0
+
+
+def _predict(args: argparse.Namespace, ranks: Ranks) -> None:
+    """Classify this rank's share of the rows; rank 0 shows how far it is, and says what was written."""
     from tqdm import tqdm
 
     from ..data.prompts import template_columns
-    from ..data.tables import check_columns, iter_rows, write_rows
+    from ..data.tables import check_columns, iter_rows
     from ..evaluation import Prediction, load_classifier, predict_texts
 
     rows = iter_rows(args.data)
@@ -63,27 +82,28 @@ def run(argv: Sequence[str]) -> int:
     taken = _columns(Prediction(None, error="none"), labels, flat).keys() & first.keys()
     if taken:
         raise ValueError(f"the table has a column {min(taken)!r} already, which would be lost: rename or remove it")
-    counts = {"empty": 0, "cut": 0}
+    counts = Counter(empty=0, cut=0)
     read_ahead: deque[dict[str, Any]] = deque()
 
-    def predicted() -> Iterator[dict[str, Any]]:
-        texts = _texts(chain([first], rows), prompt, read_ahead)
+    def predicted(share: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        texts = _texts(share, prompt, read_ahead)
         sizes = {"max_length": args.max_length, "batch_tokens": args.batch_tokens}
         for prediction in predict_texts(model, tokenizer, texts, **sizes):
             counts["empty"] += prediction.error is not None
             counts["cut"] += prediction.cut
+            progress.update(ranks.count)  # the others are about as far
             yield read_ahead.popleft() | _columns(prediction, labels, flat)
 
     started = time.perf_counter()
-    with tqdm(predicted(), unit=" rows", file=sys.stderr, disable=None) as progress:
-        count = write_rows(args.output, progress)
+    with tqdm(unit=" rows", file=sys.stderr, disable=ranks.rank > 0 or None) as progress:
+        count = ranks.write_rows(args.output, predicted(ranks.share(chain([first], rows))), counts)
     seconds = time.perf_counter() - started
-    print(
-        f"{count} rows, {counts['empty']} of them empty (see prediction_error), {counts['cut']} cut to the model's "
-        f"input length; {count / seconds:.1f} rows/s",
-        file=sys.stderr,
-    )
-    return 0
+    if ranks.rank == 0:
+        print(
+            f"{count} rows, {counts['empty']} of them empty (see prediction_error), {counts['cut']} cut to the model's "
+            f"input length; {count / seconds:.1f} rows/s",
+            file=sys.stderr,
+        )
 
 
 def _texts(rows: Iterable[dict[str, Any]], prompt: str, read_ahead: deque) -> Iterator[str | None]:

@@ -176,11 +176,7 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[s
     """
     if str(path) == "-":
         return _write_json(sys.stdout, rows, columns)
-    path = Path(path).expanduser()
-    match = _FILE.search(path.name)
-    kind = match and (match[1] or match[3]).lower()
-    if kind not in ("jsonl", "csv", "tsv", "parquet") or path.is_dir():
-        raise TableError(f"can't write {path}: expected a file .jsonl, .csv, .tsv (also .gz) or .parquet")
+    path, kind, compressed = _target(path)
     # Beside the target, so that the rename stays on one disk; not tempfile, whose files only their owner may read.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -189,7 +185,7 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[s
             count = _write_parquet(unfinished, rows, columns)
         else:
             write = _write_json if kind == "jsonl" else partial(_write_csv, delimiter=_SEPARATORS[kind])
-            with (gzip.open if match[2] else open)(unfinished, "wt", encoding="utf-8", newline="") as file:
+            with (gzip.open if compressed else open)(unfinished, "wt", encoding="utf-8", newline="") as file:
                 count = write(file, rows, columns)
         os.replace(unfinished, path)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
@@ -198,6 +194,32 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[s
         with suppress(OSError):
             unfinished.unlink()
     return count
+
+
+def check_target(path: str | Path) -> None:
+    """Check that [`write_rows`] knows the kind of a file, before there are rows to write.
+
+    Example:
+        >>> check_target("predictions.csv.gz")
+
+    Args:
+        path: as for [`write_rows`].
+
+    Raises:
+        TableError: the ending is none of those that can be written, or it is a folder.
+    """
+    if str(path) != "-":
+        _target(path)
+
+
+def _target(path: str | Path) -> tuple[Path, str, bool]:
+    """Where a file goes, its kind, and whether it is compressed."""
+    path = Path(path).expanduser()
+    match = _FILE.search(path.name)
+    kind = match and (match[1] or match[3]).lower()
+    if kind not in ("jsonl", "csv", "tsv", "parquet") or path.is_dir():
+        raise TableError(f"can't write {path}: expected a file .jsonl, .csv, .tsv (also .gz) or .parquet")
+    return path, kind, match[2] is not None
 
 
 def _locate(source: str | Path, split: str | None, name: str | None) -> _Source:

@@ -1,0 +1,113 @@
+"""`dhrd predict` under torchrun writes what one process writes."""
+
+import csv
+import datetime
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dhrd_hf import AutoModelForDualHeadClassification
+from dhrd_hf.cli import main
+
+SCRIPT = Path(__file__).with_name("predict_ranks.py")
+SOURCES = {"uneven.jsonl": 25, "few.csv": 5, "dates.parquet": 24, "one.jsonl": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(lm_dir_of, tokenizer, rows, tmp_path_factory):
+    """Tables, a model, what one process writes in one/, and what two ranks write in two/."""
+    folder = tmp_path_factory.mktemp("ranks")
+    # A head with a large weight: a row that is not its own would have other probabilities.
+    model = AutoModelForDualHeadClassification.from_pretrained(lm_dir_of("llama"), num_labels=3)
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    lines = [json.dumps({"id": index, **row}) + "\n" for index, row in enumerate(rows)]
+    lines.insert(7, json.dumps({"id": None, "text": " ", "tags": ["kept"]}) + "\n")
+    (folder / "uneven.jsonl").write_text("".join(lines))
+    (folder / "one.jsonl").write_text(lines[0])
+    (folder / "broken.jsonl").write_text("".join(lines[:4]) + "{broken\n" + "".join(lines[4:]))
+    with (folder / "few.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text"], *([row["text"]] for row in rows[:5])])
+    days = [datetime.date(2025, 1, 1 + index) for index in range(24)]
+    pq.write_table(pa.table({"day": days, "text": [row["text"] for row in rows]}), folder / "dates.parquet")
+
+    def arguments(source, target):
+        target.parent.mkdir(exist_ok=True)
+        return [
+            *("--model", str(folder / "model"), "--device", "cpu", "--max-length", "25"),
+            *("--data", str(folder / source) if source != "-" else "-", "--output", str(target)),
+        ]
+
+    cases = {source: arguments(source, folder / "two" / source) for source in SOURCES}
+    bad = {"broken line": "broken.jsonl", "standard input": "-", "one fails": "uneven.jsonl"}
+    cases |= {case: arguments(source, folder / "bad" / "out.jsonl") for case, source in bad.items()}
+    cases["one is killed"] = arguments("few.csv", folder / "bad" / "out.csv")
+    (folder / "cases.json").write_text(json.dumps(cases))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    result = subprocess.run([*torchrun, str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=300)
+    assert result.returncode != 0, "the last case kills a rank"
+    assert (folder / "rank0.json").exists(), result.stderr
+    return folder
+
+
+def said(folder, case):
+    return [json.loads((folder / f"rank{rank}.json").read_text())[case] for rank in (0, 1)]
+
+
+def read(path):
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    lines = path.read_text().splitlines()
+    return list(csv.DictReader(lines)) if path.suffix == ".csv" else [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_two_ranks_write_what_one_process_writes(folder, source, capsys):
+    one, two = folder / "one" / source, folder / "two" / source
+    options = ["--model", str(folder / "model"), "--max-length", "25", "--device", "cpu"]
+    assert main(["predict", *options, "--data", str(folder / source), "--output", str(one)]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if " rows, " in line]
+
+    first, second = said(folder, source)
+    assert (first["code"], second["code"], second["said"]) == (0, 0, [])
+    assert [text.split(";")[0] for text in first["said"]] == [line.split(";")[0]]
+    expected, found = read(one), read(two)
+    assert len(expected) == len(found) == SOURCES[source]
+    for wanted, row in zip(expected, found, strict=True):
+        assert list(row) == list(wanted)
+        for name, value in wanted.items():
+            if name.startswith("probabilit") and value:
+                numbers = [v if isinstance(v, dict) else {"": float(v)} for v in (row[name], value)]
+                assert numbers[0] == pytest.approx(numbers[1], abs=1e-5)
+            else:
+                assert (type(row[name]), row[name]) == (type(value), value)
+    if source == "uneven.jsonl":
+        assert "25 rows, 1 of them empty" in line and ", 0 cut" not in line
+        assert len({str(row["probabilities"]) for row in found}) > 15
+    if source.endswith(".parquet"):
+        assert pq.read_schema(two) == pq.read_schema(one)
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("broken line", "broken.jsonl, line 5: not JSON"),
+        ("standard input", "2 ranks can't share standard input or output"),
+        ("one fails", "rank 1 failed"),
+    ],
+)
+def test_an_error_ends_all_ranks_and_is_said_once(folder, case, words):
+    ranks = said(folder, case)
+    assert [rank["code"] for rank in ranks] == [2, 2]
+    (line,) = [line for rank in ranks for line in rank["said"]]
+    assert line.startswith("dhrd: error: ") and words in line
+
+
+def test_nothing_half_written_is_left_behind(folder):
+    assert list((folder / "bad").iterdir()) == []
+    assert sorted(path.name for path in (folder / "two").iterdir()) == sorted(SOURCES)
