@@ -113,7 +113,7 @@ class DualHeadTrainer(Trainer):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
-    ) -> tuple[list, Tensor | int | None]:
+    ) -> tuple[list, Tensor | list[float] | None]:
         """The micro-batches of one optimiser step, and the two numbers that their losses are divided by.
 
         Args:
@@ -122,7 +122,8 @@ class DualHeadTrainer(Trainer):
             device (`torch.device`): Where the numbers belong.
 
         Returns:
-            `tuple[list, Tensor]`: the batches; `[2]` numbers, label items and reasoning targets, over all ranks.
+            `tuple[list, Tensor]`: the batches; `[2]` numbers, label items and reasoning targets, over all ranks (under
+            FSDP a list of them).
         """
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if num_items is None:
@@ -143,6 +144,8 @@ class DualHeadTrainer(Trainer):
         )
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             counts = self.accelerator.reduce(counts, reduction="sum")
+        if self.is_fsdp_enabled:  # it rounds tensors to the dtype that it computes in: in bf16, 383 to 384
+            return batches, counts.tolist()
         if self.args.n_gpu > 1:  # DataParallel scatters along the first dimension
             counts = counts.unsqueeze(0).expand(self.args.n_gpu, -1)
         return batches, counts
@@ -176,7 +179,8 @@ class DualHeadTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _keep_terms(self, loss: Tensor, outputs: Any) -> None:
-        terms = {name: outputs[name].detach().sum() for name in TERMS if outputs.get(name) is not None}
+        # In float32: under FSDP outputs come in the dtype that it computes in, in which a sum of many steps stands still.
+        terms = {name: outputs[name].detach().float().sum() for name in TERMS if outputs.get(name) is not None}
         if not torch.isfinite(loss).all():
             values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
             raise FloatingPointError(

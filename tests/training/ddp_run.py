@@ -1,11 +1,14 @@
 """Train and evaluate a few tiny runs, in one process or in two under torchrun; called by test_distributed.py."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch
 from datasets import Dataset
+from fsdp_on_cpu import shard_on_cpu
+from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer
 
 from dhrd_hf import (
@@ -17,21 +20,34 @@ from dhrd_hf import (
 from dhrd_hf.evaluation import compute_metrics
 from dhrd_hf.training import add_lora
 
+WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
 RUNS = {
     "dual": {"alpha": 0.7, "beta": 1.3, "class_weights": [1.0, 4.0, 0.5]},
     "targets-on-one-rank": {},
     "baseline": {"alpha": 0.0},
     "lora": {},
+    # In one process not sharded.
+    "fsdp-tied": {"alpha": 0.7, "beta": 1.3},
+    "fsdp-baseline": {"alpha": 0.0},
+    "fsdp-lora": {},
+    "fsdp-bf16": {},
 }
 
 
-def main(lm_folder, rows_folder, output, batch, accumulation):
+def main(lm_folder, tied_lm_folder, rows_folder, output, batch, accumulation):
     rows = Dataset.load_from_disk(rows_folder)
     tokenizer = AutoTokenizer.from_pretrained(lm_folder)
     for name, config in RUNS.items():
         torch.manual_seed(3)
-        model = AutoModelForDualHeadClassification.from_pretrained(lm_folder, num_labels=3, **config)
-        if name == "lora":
+        base = tied_lm_folder if name == "fsdp-tied" else lm_folder
+        model = AutoModelForDualHeadClassification.from_pretrained(base, num_labels=3, **config)
+        counts = []
+        if name == "fsdp-bf16":
+            model.register_forward_pre_hook(
+                lambda module, args, kwargs, counts=counts: counts.append(kwargs.get("num_items_in_batch")),
+                with_kwargs=True,
+            )
+        if name.endswith("lora"):
             model = add_lora(model, r=4, lora_dropout=0.0)
         train = rows.select(range(16))
         if name == "targets-on-one-rank":
@@ -57,6 +73,10 @@ def main(lm_folder, rows_folder, output, batch, accumulation):
             report_to=[],
             disable_tqdm=True,
             use_cpu=True,
+            bf16=name.endswith("bf16"),
+            fsdp=name.startswith("fsdp") and WORLD_SIZE > 1,
+            eval_strategy="steps" if name.startswith("fsdp") else "no",
+            eval_steps=1,
         )
         trainer = DualHeadTrainer(
             model=model,
@@ -69,12 +89,15 @@ def main(lm_folder, rows_folder, output, batch, accumulation):
         )
         trainer.train()
         metrics = trainer.evaluate()
+        folder = Path(output, name)
+        trainer.save_model(folder / "saved")
         if trainer.is_world_process_zero():
-            folder = Path(output, name)
-            folder.mkdir(parents=True, exist_ok=True)
             result = {"logs": trainer.state.log_history, "metrics": metrics, "ranks": args.world_size}
+            result["counts"] = [torch.as_tensor(count).tolist() for count in counts if count is not None]
+            result["sharded"] = any(isinstance(p, DTensor) for p in trainer.model.parameters())
             (folder / "result.json").write_text(json.dumps(result))
-            torch.save({key: value.detach() for key, value in model.named_parameters()}, folder / "weights.pt")
+            saved = AutoModelForDualHeadClassification.from_pretrained(folder / "saved")
+            torch.save({key: value.detach() for key, value in saved.named_parameters()}, folder / "weights.pt")
 
 
 def _without_targets(row):
@@ -82,4 +105,5 @@ def _without_targets(row):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], *map(int, sys.argv[4:6]))
+    shard_on_cpu()
+    main(*sys.argv[1:5], *map(int, sys.argv[5:7]))
