@@ -74,8 +74,7 @@ class Ranks:
             return
         signal.signal(signal.SIGTERM, self._handler)
         if error is not None:
-            first = self._store.compare_set(_FAILED, "", str(self.rank))
-            if int(first) != self.rank:
+            if self._first_to_fail() != self.rank:
                 raise SystemExit(2) from None
         elif self.rank > 0:
             self._store.set(f"{self.rank} left", "")
@@ -128,6 +127,9 @@ class Ranks:
                     counts.update(json.loads(self._wait_for(f"{other} counts")))
                 self._store.set("written", str(write_rows(path, _in_turn(scratch, self.count))))
             return int(self._wait_for("written"))
+        except BaseException:
+            self._first_to_fail()  # said before the folder goes, which would be an error of the others
+            raise
         finally:
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -145,6 +147,10 @@ class Ranks:
                 f"rank {self.rank} does not see {scratch.parent}: write to a disk that all ranks see"
             )
         return scratch
+
+    def _first_to_fail(self) -> int:
+        """Say that this rank has failed; the rank that said so first."""
+        return int(self._store.compare_set(_FAILED, "", str(self.rank)))
 
     def _wait_for(self, key: str) -> str:
         while not self._store.check([key]):
