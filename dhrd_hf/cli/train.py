@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import TrainArguments, parse_train
-from .parsing import chosen_prompt, unescaped
+from .parsing import chosen_prompt, quiet, unescaped
 
 if TYPE_CHECKING:
     import datasets
@@ -35,6 +35,8 @@ def run(argv: Sequence[str]) -> int:
     """
     own, training = parse_train(argv)
     say: Callable[..., None] = print if training.process_index == 0 else lambda *_: None
+    if training.process_index > 0:
+        quiet()
     checkpoint = _start(own, training, say)
 
     from ..data.labels import with_label_names
@@ -47,7 +49,11 @@ def run(argv: Sequence[str]) -> int:
         labels.check(_read_labels(dev, own, own.eval_data), own.eval_data, f"the training set {own.train_data}")
 
     trainer = _trainer(own, training, train, dev, labels, say)
+    if own.export and trainer.is_deepspeed_enabled:
+        raise ValueError("--export does not go with DeepSpeed: leave it out, and use dhrd export afterwards.")
     trained = trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.is_fsdp_enabled:  # its checkpoints may be in shards; the result is one model
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", trained.metrics)
@@ -302,13 +308,16 @@ def _with_lora(own: TrainArguments, model: DHRDForDualHeadClassification) -> Any
 
 def _finish(own: TrainArguments, training: DualHeadTrainingArguments, trainer: DualHeadTrainer) -> None:
     """Export if asked to, and say what to type next."""
-    from .. import export_classifier
+    from .. import AutoModelForDualHeadClassification, export_classifier
 
     run_dir = shlex.quote(str(training.output_dir))
     print(f"\nSaved the dual-head model in {run_dir}. Next:")
     classifier = run_dir
     if own.export:
-        export_classifier(trainer.model, trainer.processing_class, own.export)
+        model = trainer.model
+        if trainer.is_fsdp_enabled:  # of which this process has a share
+            model = AutoModelForDualHeadClassification.from_pretrained(training.output_dir, dtype=own.dtype)
+        export_classifier(model, trainer.processing_class, own.export)
         classifier = shlex.quote(own.export)
     else:
         print(f"  dhrd export --model {run_dir} --output {run_dir}-classifier")

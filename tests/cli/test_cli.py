@@ -262,12 +262,14 @@ def test_a_recipe_gives_way_to_the_command_line(tmp_path):
         "model: m\ntrain-data: t\neval_data: e\noutput_dir: o\nlearning_rate: 2e-5\nalpha: 0.25\nlora: true\n"
         "prompt: |-\n  {a}\n  {b}\nclass_weights: [1, 2.5]\nuse_cpu: true\nmax_input_length: null\n"
         "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1.0e-6}\nload_best_model_at_end: yes\n"
+        "fsdp: true\n"
     )
     own, training = parse_train(["--config", str(recipe), "--alpha", "2", "--output-dir", "p"])
     assert (own.model, own.train_data, own.alpha, own.lora, own.class_weights) == ("m", "t", 2.0, True, "1,2.5")
     assert (own.prompt, own.max_input_length) == ("{a}\n{b}", None)
     assert (training.output_dir, training.learning_rate, training.use_cpu) == ("p", 2e-5, True)
     assert training.lr_scheduler_kwargs == {"min_lr": 1e-6}
+    assert training.fsdp is True
     assert training.eval_strategy == training.save_strategy == "epoch" and training.load_best_model_at_end
 
 

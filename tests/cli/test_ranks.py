@@ -1,4 +1,4 @@
-"""`dhrd predict` under torchrun writes what one process writes."""
+"""`dhrd predict` and `dhrd train` under torchrun write what one process writes."""
 
 import csv
 import datetime
@@ -10,26 +10,45 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from dhrd_hf import AutoModelForDualHeadClassification
 from dhrd_hf.cli import main
+from dhrd_hf.evaluation import load_classifier
 
-SCRIPT = Path(__file__).with_name("predict_ranks.py")
+SCRIPT = Path(__file__).with_name("ranks_run.py")
 SOURCES = {"uneven.jsonl": 25, "few.csv": 5, "dates.parquet": 24, "one.jsonl": 1}
+TRAINING = {"ddp-lora": ["--lora", "--lora-dropout", "0"], "fsdp": ["--fsdp"]}
 
 
 @pytest.fixture(scope="module")
-def folder(lm_dir_of, tokenizer, rows, tmp_path_factory):
+def base(lm_dir_of):
+    return lm_dir_of("llama-tied")
+
+
+def train_arguments(base, folder, where, case, batch):
+    return [
+        *("train", "--model", str(base), "--train-data", str(folder / "train.jsonl"), "--max-length", "256"),
+        *("--eval-data", str(folder / "train.jsonl"), "--output-dir", str(folder / where / case), "--use-cpu"),
+        *("--export", str(folder / where / f"{case}-export"), "--max-steps", "2", "--logging-steps", "1"),
+        *("--optim", "sgd", "--learning-rate", "0.1", "--per-device-train-batch-size", str(batch)),
+        *TRAINING[case],
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(base, tokenizer, rows, tmp_path_factory):
     """Tables, a model, what one process writes in one/, and what two ranks write in two/."""
     folder = tmp_path_factory.mktemp("ranks")
-    # A head with a large weight: a row that is not its own would have other probabilities.
-    model = AutoModelForDualHeadClassification.from_pretrained(lm_dir_of("llama"), num_labels=3)
+    model = AutoModelForDualHeadClassification.from_pretrained(base, num_labels=3)
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     lines = [json.dumps({"id": index, **row}) + "\n" for index, row in enumerate(rows)]
     lines.insert(7, json.dumps({"id": None, "text": " ", "tags": ["kept"]}) + "\n")
     (folder / "uneven.jsonl").write_text("".join(lines))
     (folder / "one.jsonl").write_text(lines[0])
+    (folder / "train.jsonl").write_text("".join(lines[:7] + lines[8:]))
     (folder / "broken.jsonl").write_text("".join(lines[:4]) + "{broken\n" + "".join(lines[4:]))
     with (folder / "few.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["text"], *([row["text"]] for row in rows[:5])])
@@ -39,7 +58,7 @@ def folder(lm_dir_of, tokenizer, rows, tmp_path_factory):
     def arguments(source, target):
         target.parent.mkdir(exist_ok=True)
         return [
-            *("--model", str(folder / "model"), "--device", "cpu", "--max-length", "25"),
+            *("predict", "--model", str(folder / "model"), "--device", "cpu", "--max-length", "25"),
             *("--data", str(folder / source) if source != "-" else "-", "--output", str(target)),
         ]
 
@@ -47,6 +66,7 @@ def folder(lm_dir_of, tokenizer, rows, tmp_path_factory):
     bad = {"broken line": "broken.jsonl", "standard input": "-", "one fails": "uneven.jsonl"}
     cases |= {case: arguments(source, folder / "bad" / "out.jsonl") for case, source in bad.items()}
     cases["one is killed"] = arguments("few.csv", folder / "bad" / "out.csv")
+    cases |= {case: train_arguments(base, folder, "two", case, batch=4) for case in TRAINING}
     (folder / "cases.json").write_text(json.dumps(cases))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     result = subprocess.run([*torchrun, str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=300)
@@ -110,4 +130,29 @@ def test_an_error_ends_all_ranks_and_is_said_once(folder, case, words):
 
 def test_nothing_half_written_is_left_behind(folder):
     assert list((folder / "bad").iterdir()) == []
-    assert sorted(path.name for path in (folder / "two").iterdir()) == sorted(SOURCES)
+    left = sorted(path.name for path in (folder / "two").iterdir() if path.is_file() or path.name.startswith("."))
+    assert left == sorted(SOURCES)
+
+
+@pytest.mark.parametrize("case", TRAINING)
+def test_two_ranks_train_and_export_what_one_process_does(folder, base, case, capsys):
+    arguments = train_arguments(base, folder, "one", case, batch=8)
+    assert main([word for word in arguments if word != "--fsdp"]) == 0
+    printed = capsys.readouterr().out
+    first, second = said(folder, case)
+    assert (first["code"], second) == (0, {"code": 0, "said": [], "printed": ""})
+    assert summary(first["printed"]) == summary(printed)
+    one, two = (load_file(folder / where / f"{case}-export" / "model.safetensors") for where in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-5, msg=name)
+    # The run directory opens, and is what was exported.
+    opened = load_classifier(folder / "two" / case)[0].state_dict()
+    for name in two:
+        torch.testing.assert_close(opened[name], two[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+def summary(printed):
+    """What is said before training: rows, labels, objective, parameters."""
+    lines = [line.split(": ", 1)[-1] for line in printed.splitlines()]
+    return lines[: next(index for index, line in enumerate(lines) if line.startswith("parameters")) + 1]
