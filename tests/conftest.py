@@ -17,17 +17,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
+from families import tiny_config
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    Gemma2Config,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
     PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3MoeConfig,
 )
 
 from dhrd_hf import AutoModelForDualHeadClassification, DualHeadEncoder, DualHeadTrainingArguments
@@ -54,30 +49,15 @@ ROWS = [
     ("The goat eats only hay. So: the goat eats figs.", "refuted", None),
 ]
 
-# Weights large enough for attention, caps and gates to matter.
-_SIZES = {"vocab_size": 400, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1, "initializer_range": 0.2}
-_LLAMA = {
-    **_SIZES,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-}
-_QWEN = {**_LLAMA, "head_dim": 8}
-_GPT2 = {**_SIZES, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
-_NEOX = {k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"}
-_MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+# A cross-section of the families, for the tests that have their own reasons; test_families.py runs them all.
 FAMILIES = {
-    "llama": functools.partial(LlamaConfig, **_LLAMA, tie_word_embeddings=False),
-    "llama-tied": functools.partial(LlamaConfig, **_LLAMA, tie_word_embeddings=True),
-    "gpt2": functools.partial(GPT2Config, **_GPT2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
-    # Caps low enough to bend the logits.
-    "gemma2": functools.partial(Gemma2Config, **_QWEN, final_logit_softcapping=3.0, attn_logit_softcapping=2.0),
-    "qwen3": functools.partial(Qwen3Config, **_QWEN),
-    "qwen3-moe": functools.partial(Qwen3MoeConfig, **_QWEN, **_MOE),
-    "gpt-neox": functools.partial(GPTNeoXConfig, **_NEOX),
+    "llama": functools.partial(tiny_config, "llama", tie_word_embeddings=False),
+    "llama-tied": functools.partial(tiny_config, "llama", tie_word_embeddings=True),
+    "gpt2": functools.partial(tiny_config, "gpt2"),
+    "gemma2": functools.partial(tiny_config, "gemma2"),
+    "qwen3": functools.partial(tiny_config, "qwen3"),
+    "qwen3-moe": functools.partial(tiny_config, "qwen3_moe"),
+    "gpt-neox": functools.partial(tiny_config, "gpt_neox"),
 }
 
 
