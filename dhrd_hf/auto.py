@@ -6,11 +6,12 @@ import os
 from collections import OrderedDict
 from typing import Any
 
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.utils import find_adapter_config_file, logging
-from transformers.utils.hub import resolve_revision
+from transformers.utils.hub import cached_file, resolve_revision
 
 from .configuration_dhrd import DHRDConfig
 from .families import check_decoder
@@ -154,11 +155,13 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
         is_trainable = kwargs.pop("is_trainable", False)
         adapter = PeftConfig.from_pretrained(path, **hub)
         config = _run_config(path, hub)
-        if "score" not in (adapter.modules_to_save or ()):
-            raise ValueError(
-                f"The adapter in {path} has no classification head (modules_to_save={adapter.modules_to_save}): it would "
-                "be a random one. Train it with modules_to_save=['score'], as add_lora does."
-            )
+        weights = cached_file(path, "adapter_model.safetensors", **hub)
+        with safe_open(weights, framework="pt") as file:
+            if not any(".score." in name for name in file.keys()):  # noqa: SIM118 (it is no dictionary)
+                raise ValueError(
+                    f"The adapter in {path} has no classification head: it would be a random one. "
+                    "Train it with modules_to_save=['score'], as add_lora does."
+                )
         kwargs = {key: value for key, value in kwargs.items() if key not in hub}
         base_own = {name: getattr(config, name) for name in _CONFIG_NAMES if name not in ("num_labels",)} | own
         if "label2id" not in own:

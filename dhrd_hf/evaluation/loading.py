@@ -105,7 +105,8 @@ def load_classifier(
     elif not isinstance(config, DHRDConfig) and find_adapter_config_file(os.fspath(name_or_path)) is not None:
         model = _open_exported_adapter(name_or_path, config, kwargs)
     else:
-        _check_classifier(config, name_or_path)
+        if not isinstance(config, DHRDConfig):
+            _check_classifier(config, name_or_path)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             name_or_path, output_loading_info=True, **kwargs
         )

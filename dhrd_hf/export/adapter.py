@@ -82,7 +82,7 @@ def write_adapter(
         return PeftModel.from_pretrained(base, folder)
     except (ValueError, RuntimeError, KeyError) as error:
         raise ValueError(
-            f"PEFT can't put this adapter onto {type(base).__name__}: {str(error).splitlines()[0]} Write "
+            f"PEFT can't put this adapter onto {type(base).__name__}: {_first_line(error)} Write "
             "format='dense', or train adapters on fewer layers, such as those of the attention (target_modules)."
         ) from error
 
@@ -121,26 +121,38 @@ def _open_base(
     name, revision = peft_config.base_model_name_or_path, peft_config.revision
     dense = "Write format='dense', which needs no base model."
     try:
-        base_config = AutoConfig.from_pretrained(name, revision=revision)
-        if not isinstance(base_config, DHRDConfig):
-            base = AutoModelForSequenceClassification.from_pretrained(
-                name,
-                revision=revision,
-                config=copy.deepcopy(config),
-                dtype=config.dtype,
-                attn_implementation=dual_head.model.config._attn_implementation,
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"The adapter's base model {name!r} can't be opened here ({reason}). {dense}") from error
-    if isinstance(base_config, DHRDConfig):
+        found = AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"The adapter's base model {name!r} can't be opened here: {_first_line(error)} {dense}"
+        ) from error
+    if isinstance(found, DHRDConfig):
         raise ValueError(
             f"The adapter was trained on {name}, a dual-head checkpoint, which opens nowhere without dhrd_hf. {dense}"
         )
-    found, wanted = base_config.get_text_config().vocab_size, dual_head.config.vocab_size
-    if found != wanted:
-        raise ValueError(f"The base model {name} has {found} tokens, the trained one {wanted}. {dense}")
-    return base
+    if found.get_text_config().vocab_size != config.get_text_config().vocab_size:
+        raise ValueError(
+            f"The base model {name} has {found.get_text_config().vocab_size} tokens, the trained one "
+            f"{config.get_text_config().vocab_size}. {dense}"
+        )
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(
+            name,
+            revision=revision,
+            config=copy.deepcopy(config),
+            dtype=config.dtype,
+            attn_implementation=dual_head.model.config._attn_implementation,
+            # As in training, or the logits would differ by what quantisation rounds.
+            quantization_config=getattr(dual_head.config.backbone_config, "quantization_config", None),
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"The adapter's base model {name!r} can't be opened here: {_first_line(error)} {dense}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _stock_peft_config(model: nn.Module, peft_config: Any, names: Mapping[str, str]) -> Any:
@@ -169,16 +181,14 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
     return f"{names.get(first, first)}{dot}{rest}"
 
 
-def is_quantised(model: DHRDForDualHeadClassification) -> bool:
-    """Whether some weights of the model are not plain floating-point numbers, so that it can't be exported whole.
+def is_quantised(model: nn.Module) -> bool:
+    """Whether some weights of a model are not plain floating-point numbers, so that it can't be exported whole.
 
     Args:
-        model ([`DHRDForDualHeadClassification`]): The model.
+        model (`nn.Module`): The model.
 
     Returns:
         `bool`: as said.
     """
     weights = (*model.parameters(), *model.buffers())
-    return getattr(model, "hf_quantizer", None) is not None or any(
-        w.dtype in (torch.uint8, torch.int8) for w in weights
-    )
+    return bool(getattr(model, "is_quantized", False)) or any(w.dtype in (torch.uint8, torch.int8) for w in weights)

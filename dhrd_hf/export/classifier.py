@@ -195,6 +195,8 @@ def _stock_config(dual_head: DHRDForDualHeadClassification, pad_token_id: int) -
     config.problem_type = own.problem_type
     config.get_text_config().pad_token_id = pad_token_id
     config.dtype = _dtype(dual_head)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # an adapter's user chooses; a dense export is not quantised
     if own.prompt_template is not None:
         config.prompt_template = own.prompt_template
     return config
@@ -216,7 +218,7 @@ def _compare(dual_head: DHRDForDualHeadClassification, opened: PreTrainedModel, 
     """Raise where what was written, opened again, does not give the model's logits."""
     score = next(dual_head.score.parameters())
     device, dtype = score.device, score.dtype
-    opened.to(device).eval()
+    (opened if is_quantised(opened) else opened.to(device)).eval()
     was_training = dual_head.training
     dual_head.eval()
     try:

@@ -1,10 +1,14 @@
 """`DualHeadTrainer` against the objective of the whole batch in float64, and against the stock `Trainer`."""
 
 import copy
+import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
+from families import tiny_config
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHeadTrainer
@@ -421,3 +425,65 @@ def test_the_data_sets_collator_and_rows_are_left_as_they_were(dual_of, make_arg
     trainer.evaluate()
     trainer.train()
     assert trainer.data_collator is collator and encoded.to_list() == before
+
+
+def test_a_frozen_classification_head_is_refused(dual_of, train, encoded):
+    config = LoraConfig(target_modules=["q_proj"])  # no task type, no modules_to_save: the head would stay random
+    with pytest.raises(ValueError, match=r"frozen.*modules_to_save=\['score'\]"):
+        train(get_peft_model(dual_of("llama"), config), encoded)
+    train(get_peft_model(dual_of("llama", beta=0.0), config), encoded.select(range(8)))
+
+
+@pytest.mark.parametrize("family", ["jamba", "phimoe"])
+def test_layers_that_a_family_does_not_call_get_no_adapter(family, caplog):
+    torch.manual_seed(0)
+    dual = AutoModelForDualHeadClassification.from_config(tiny_config(family), num_labels=3).train()
+    with caplog.at_level("WARNING", logger="dhrd_hf"):
+        model = add_lora(dual, r=4)
+    skipped = {"jamba": "dt_proj", "phimoe": "router"}[family]
+    assert any("does not call as layers" in text and skipped in text for text in caplog.messages) and dual.training
+    targeted = model.base_model.targeted_module_names
+    assert targeted and not any(skipped in name for name in targeted)
+    # Every adapter that there is takes part in the loss.
+    ids = torch.arange(3, 203).reshape(4, 50)
+    model(ids, labels=torch.tensor([0, 1, 2, 0]), reasoning_targets=ids).loss.backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if "lora_" in name)
+
+
+def _saved_lora_run(dual, folder, tokenizer):
+    add_lora(dual, r=4).save_pretrained(folder)
+    dual.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_run_directory_that_does_not_fit_its_base_is_refused(make_lm, tokenizer, tmp_path):
+    base, run = tmp_path / "base", tmp_path / "run"
+    make_lm("llama").save_pretrained(base)
+    open_dual = AutoModelForDualHeadClassification.from_pretrained
+    _saved_lora_run(open_dual(base, num_labels=3), run, tokenizer)
+    assert open_dual(run).peft_config["default"].base_model_name_or_path == str(base)
+
+    make_lm("llama", hidden_size=64).save_pretrained(base)
+    with pytest.raises(ValueError, match="does not fit.*another model of that name"):
+        open_dual(run)
+    make_lm("qwen3").save_pretrained(base)
+    with pytest.raises(ValueError, match="trained on a llama model, and .*base is a qwen3 one"):
+        open_dual(run)
+    shutil.rmtree(base)
+    with pytest.raises(OSError, match=r"run is an adapter of .*base, which can't be opened here"):
+        open_dual(run)
+
+
+def test_an_adapter_without_its_head_or_its_config_is_not_reopened(make_lm, tokenizer, tmp_path):
+    base, run = tmp_path / "base", tmp_path / "run"
+    make_lm("llama").save_pretrained(base)
+    open_dual = AutoModelForDualHeadClassification.from_pretrained
+    _saved_lora_run(open_dual(base, num_labels=3), run, tokenizer)
+    weights = load_file(run / "adapter_model.safetensors")
+    save_file({name: w for name, w in weights.items() if "score" not in name}, run / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="no classification head"):
+        open_dual(run)
+    (run / "config.json").unlink()
+    with pytest.raises(ValueError, match="no dual-head config beside it"):
+        open_dual(run)
