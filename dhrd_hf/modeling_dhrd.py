@@ -371,6 +371,7 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         reasoning_targets: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         output_reasoning_logits: bool = False,
+        cu_seq_lens_q: Tensor | None = None,
         **kwargs: Any,
     ) -> DHRDOutput:
         r"""One pass of the backbone over s = [x, suffix]; pool x's last token; the LM head where there are targets.
@@ -391,6 +392,9 @@ class DHRDForDualHeadClassification(PreTrainedModel):
                 batch is split. One number, as the stock `Trainer` gives: label items; the reasoning term is then a
                 mean of micro-batch means, weighted by their share of the labels. Absent: this batch's own counts.
             output_reasoning_logits (`bool`, *optional*, defaults to `False`): Return the LM head's logits as well.
+            cu_seq_lens_q (`Tensor` of shape `[B + 1]`, *optional*):
+                Of a padding-free batch: `input_ids`, `position_ids` and `reasoning_targets` are `[1, T]`, and row i of
+                the batch is `cu_seq_lens_q[i]` to `cu_seq_lens_q[i + 1]` of it. See [`DualHeadCollator`].
             kwargs (*optional*): Passed to the backbone, such as `output_hidden_states`; `use_cache` is off by default.
 
         Returns:
@@ -410,6 +414,8 @@ class DHRDForDualHeadClassification(PreTrainedModel):
                 "compute_loss_func), and one loss term would vanish. Use DualHeadTrainer, or set "
                 "config.label_smoothing and leave label_smoothing_factor at 0."
             )
+        if cu_seq_lens_q is not None:
+            kwargs["cu_seq_lens_q"] = cu_seq_lens_q
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -418,10 +424,11 @@ class DHRDForDualHeadClassification(PreTrainedModel):
             **{"use_cache": False, **kwargs},
         )
         hidden = outputs.last_hidden_state  # [B, L, H]
-        pooled = hidden[
-            torch.arange(hidden.shape[0], device=hidden.device),
-            self._pooled_positions(hidden, input_ids, attention_mask, input_length),
-        ]  # [B, H]
+        if cu_seq_lens_q is None:
+            positions = self._pooled_positions(hidden, input_ids, attention_mask, input_length)  # [B]
+            pooled = hidden[torch.arange(hidden.shape[0], device=hidden.device), positions]  # [B, H]
+        else:
+            pooled = hidden[0, self._pooled_in_flat(hidden, input_ids, input_length, cu_seq_lens_q)]  # [B, H]
         logits = self.score(pooled)  # [B, K]
 
         counts = _Counts(num_items_in_batch)
@@ -528,6 +535,20 @@ class DHRDForDualHeadClassification(PreTrainedModel):
             in_x = in_x & (input_ids.to(device) != pad)
         return (index * in_x).argmax(-1)
 
+    def _pooled_in_flat(
+        self, hidden: Tensor, input_ids: Tensor | None, input_length: Tensor | None, cu_seq_lens: Tensor
+    ) -> Tensor:
+        """Index `[B]` of the pooled token of each row of a padding-free batch, by the same rule."""
+        bounds = cu_seq_lens.to(hidden.device).long()
+        start, end = bounds[:-1, None], bounds[1:, None]
+        if input_length is not None:
+            end = start + input_length.to(hidden.device).reshape(-1, 1)
+        index = torch.arange(hidden.shape[1], device=hidden.device)
+        in_x = (index >= start) & (index < end)  # [B, T]
+        if self.config.pad_token_id is not None and input_ids is not None:
+            in_x = in_x & (input_ids.to(hidden.device) != self.config.pad_token_id)
+        return torch.where(in_x, index, start).amax(-1)
+
     @staticmethod
     def _row_starts(batch: int, input_ids: Tensor | None, attention_mask: Tensor | None, pad: int | None) -> Tensor:
         """Number `[B, 1]` of left padding tokens in each row."""
@@ -578,6 +599,20 @@ def find_dual_head(model: nn.Module) -> DHRDForDualHeadClassification:
         f"A dual-head model is wanted, found {type(model).__name__}. "
         "Open it with AutoModelForDualHeadClassification.from_pretrained(name_or_path, ...)."
     )
+
+
+def logits_tolerance(dtype: torch.dtype) -> float:
+    """How far two ways to the same numbers may be apart, relative to the largest of them (at least 1).
+
+    In float32 only the order of sums differs, and a merged adapter's rounding; the others round every weight.
+
+    Args:
+        dtype (`torch.dtype`): Of the weights.
+
+    Returns:
+        `float`: 1e-4 for float32 and float64, 5e-2 for the others.
+    """
+    return 1e-4 if dtype in (torch.float32, torch.float64) else 5e-2
 
 
 def check_loaded(info: dict, source: Any) -> None:

@@ -77,6 +77,9 @@ class TrainArguments:
     suffix: str | None = _option("Template with {rationale} and {label} of what follows the input [the paper's].")
     max_length: int = _option("Most tokens of a row; rationales are cut to fit.", 1024)
     max_input_length: int | None = _option("Most tokens of the input [max_length less the longest answer].")
+    padding_free: bool = _option(
+        "Batches without padding, for attention that honours their boundaries (flash attention).", False
+    )
     problem_type: str | None = _option(
         "Kind of labels [single or multi label, as the label column says].", choices=PROBLEM_TYPES
     )

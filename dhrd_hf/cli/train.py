@@ -201,7 +201,7 @@ def _trainer(
         args=training,
         train_dataset=_encoded(train, encode),
         eval_dataset=None if dev is None else _encoded(dev, encode_dev),
-        data_collator=DualHeadCollator(tokenizer),
+        data_collator=DualHeadCollator(tokenizer, padding_free=own.padding_free),
         processing_class=tokenizer,
         compute_metrics=compute_metrics,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import DataCollatorWithFlattening, PreTrainedTokenizerBase
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 from transformers.utils import logging
 
@@ -76,7 +76,12 @@ def input_only(feature: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class DualHeadCollator:
-    r"""Pad encoded rows to one batch, on the tokenizer's padding side.
+    r"""Encoded rows as one batch: padded on the tokenizer's padding side, or without any padding.
+
+    With `padding_free=True` the rows lie one after the other in a single row of T tokens, as transformers'
+    `DataCollatorWithFlattening` makes it; positions start again at each, and nothing predicts a row's first token. The
+    attention has to honour the boundaries: flash attention skips what lies across them, sdpa and flex attention mask it
+    (correct, but sdpa computes it). [`DualHeadTrainer`] tries the model before it trains, and refuses one that mixes rows.
 
     Example:
 
@@ -102,19 +107,26 @@ class DualHeadCollator:
         tokenizer (`PreTrainedTokenizerBase`):
             Gives pad token and padding side. Without a pad token its eos token becomes one ([`ensure_pad_token`]).
         pad_to_multiple_of (`int`, *optional*): Pad the length to a multiple of this.
+        padding_free (`bool`, *optional*, defaults to `False`): One row of concatenated sequences.
 
     Returns:
         `dict[str, Tensor]`: `input_ids`, `attention_mask` `[B, L]`; and where the rows have them `input_length` `[B]`,
-        `reasoning_targets` `[B, L]` (-100 in the padding) and `labels` (`[B]` ids or floats, `[B, K]` floats).
+        `reasoning_targets` `[B, L]` (-100 in the padding) and `labels` (`[B]` ids or floats, `[B, K]` floats). Padding
+        free: `input_ids`, `position_ids` and `reasoning_targets` `[1, T]`, no mask, and the boundaries as flash attention
+        takes them: `cu_seq_lens_q`, `cu_seq_lens_k` `[B + 1]` and the integers `max_length_q`, `max_length_k`.
 
     Raises:
-        ValueError: if there are no rows, a row is empty, or only some rows have a field.
+        ValueError: if there are no rows, a row is empty, only some rows have a field, or `pad_to_multiple_of` is given
+            for batches without padding.
     """
 
     tokenizer: PreTrainedTokenizerBase
     pad_to_multiple_of: int | None = None
+    padding_free: bool = False
 
     def __post_init__(self) -> None:
+        if self.padding_free and self.pad_to_multiple_of is not None:
+            raise ValueError("A padding-free batch is not padded: leave pad_to_multiple_of out.")
         ensure_pad_token(self.tokenizer)
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
@@ -125,22 +137,38 @@ class DualHeadCollator:
             if set(feature) != given:
                 raise ValueError(f"Rows of one batch differ in their fields: {sorted(given)} and {sorted(feature)}.")
             _check_row(feature, index)
-        sequences = [{"input_ids": _ids(feature["input_ids"])} for feature in features]
-        if "attention_mask" in given:
-            for sequence, feature in zip(sequences, features, strict=True):
-                sequence["attention_mask"] = _ids(feature["attention_mask"])
+        batch = self._flattened(features) if self.padding_free else self._padded(features)
+        if "input_length" in given:
+            batch["input_length"] = torch.tensor([int(feature["input_length"]) for feature in features])
+        if "labels" in given:
+            batch["labels"] = torch.tensor([_plain(feature["labels"]) for feature in features])
+        return batch
+
+    def _padded(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        names = [name for name in ("input_ids", "attention_mask") if name in features[0]]
+        sequences = [{name: _ids(feature[name]) for name in names} for feature in features]
         padded = pad_without_fast_tokenizer_warning(
             self.tokenizer, sequences, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt"
         )
         batch = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
-        if "input_length" in given:
-            batch["input_length"] = torch.tensor([int(feature["input_length"]) for feature in features])
-        if "reasoning_targets" in given:
-            batch["reasoning_targets"] = self._pad_targets(
-                [_ids(feature["reasoning_targets"]) for feature in features], padded["input_ids"].shape[1]
-            )
-        if "labels" in given:
-            batch["labels"] = torch.tensor([_plain(feature["labels"]) for feature in features])
+        if "reasoning_targets" in features[0]:
+            targets = [_ids(feature["reasoning_targets"]) for feature in features]
+            batch["reasoning_targets"] = self._pad_targets(targets, padded["input_ids"].shape[1])
+        return batch
+
+    @staticmethod
+    def _flattened(features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        if any(not all(_ids(feature.get("attention_mask", (1,)))) for feature in features):
+            raise ValueError("A row has padding already (zeros in its attention_mask): encode it without.")
+        targets = [feature.get("reasoning_targets", feature["input_ids"]) for feature in features]
+        sequences = [
+            {"input_ids": _ids(feature["input_ids"]), "labels": _ids(target)}
+            for feature, target in zip(features, targets, strict=True)
+        ]
+        batch = DataCollatorWithFlattening(return_flash_attn_kwargs=True)(sequences, return_tensors="pt")
+        targets = batch.pop("labels")
+        if "reasoning_targets" in features[0]:
+            batch["reasoning_targets"] = targets
         return batch
 
     def _pad_targets(self, rows: list[list[int]], length: int) -> torch.Tensor:

@@ -21,16 +21,11 @@ from transformers import (
 from transformers.utils import logging
 
 from ..families import stock_classifier
-from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head
+from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
 from .adapter import is_quantised, write_adapter
 from .remote_code import write_with_code
 
 logger = logging.get_logger(__name__)
-
-# How far the logits of what was written may be from the model's, relative to the largest of them (at least 1). In
-# float32 only the order of sums differs, and a merged adapter's rounding; the others round each weight they merge.
-_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-_COARSE_TOLERANCE = 5e-2
 
 FORMATS = ("dense", "adapter")
 
@@ -225,7 +220,7 @@ def _compare(dual_head: DHRDForDualHeadClassification, opened: PreTrainedModel, 
         for batch in _probes(dual_head.config.vocab_size, pad_token_id):
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             expected, found = dual_head(**batch).logits.float(), opened(**batch).logits.float()
-            allowed = _TOLERANCE.get(dtype, _COARSE_TOLERANCE) * max(1.0, expected.abs().max().item())
+            allowed = logits_tolerance(dtype) * max(1.0, expected.abs().max().item())
             off = (expected - found).abs().max().item()
             if not off <= allowed:
                 raise ValueError(

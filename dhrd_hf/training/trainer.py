@@ -16,6 +16,7 @@ from transformers.utils import logging
 from ..data import DualHeadCollator, ensure_pad_token, input_only
 from ..losses import reasoning_count
 from ..modeling_dhrd import find_dual_head
+from .padding_free import check_padding_free
 
 logger = logging.get_logger(__name__)
 
@@ -66,7 +67,8 @@ class DualHeadTrainer(Trainer):
 
     Raises:
         TypeError: if the model has not two heads.
-        ValueError: if the classification head is frozen, labels are out of range, or all training rows have one label.
+        ValueError: if the classification head is frozen, labels are out of range, all training rows have one label, or
+            the collator is padding-free and the model's attention would mix its rows.
         FloatingPointError: in training, if the loss is not finite.
 
     Source: Xu et al. 2025, arXiv 2509.21487, eqs. 2-4; transformers `trainer.py`.
@@ -107,6 +109,13 @@ class DualHeadTrainer(Trainer):
             _align_pad_token(config, ensure_pad_token(self.processing_class))
         if config.alpha == 0 and not config.tie_word_embeddings:
             dual_head.lm_head.requires_grad_(False)  # it gets no gradient: DDP would wait for one
+        if getattr(self.data_collator, "padding_free", False):
+            if self.args.n_gpu > 1:
+                raise ValueError(
+                    "A padding-free batch is one row, which DataParallel can't share out. Start one process a GPU: "
+                    f"torchrun --nproc-per-node {self.args.n_gpu} ..."
+                )
+            check_padding_free(dual_head)
         self._check_labels(self.train_dataset, training=True)
 
     # The loss

@@ -26,6 +26,7 @@ RUNS = {
     "targets-on-one-rank": {},
     "baseline": {"alpha": 0.0},
     "lora": {},
+    "padding-free": {},
     # In one process not sharded.
     "fsdp-tied": {"alpha": 0.7, "beta": 1.3},
     "fsdp-baseline": {"alpha": 0.0},
@@ -83,7 +84,8 @@ def main(lm_folder, tied_lm_folder, rows_folder, output, batch, accumulation):
             args=args,
             train_dataset=train,
             eval_dataset=rows.select(range(16, 23)),
-            data_collator=DualHeadCollator(tokenizer),
+            # One process pads, the ranks do not.
+            data_collator=DualHeadCollator(tokenizer, padding_free=name == "padding-free" and args.world_size > 1),
             processing_class=tokenizer,
             compute_metrics=compute_metrics,
         )

@@ -35,7 +35,7 @@ def results(lm_dir_of, encoded, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "run",
-    ["dual", "targets-on-one-rank", "baseline", "lora", "fsdp-tied", "fsdp-baseline", "fsdp-lora"],
+    ["dual", "targets-on-one-rank", "baseline", "lora", "padding-free", "fsdp-tied", "fsdp-baseline", "fsdp-lora"],
 )
 def test_two_ranks_are_one_process(results, run):
     (one, one_weights), (two, two_weights) = results[1][run], results[2][run]
