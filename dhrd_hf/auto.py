@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
@@ -13,7 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.utils import find_adapter_config_file, logging
 from transformers.utils.hub import cached_file, resolve_revision
 
-from .configuration_dhrd import DHRDConfig
+from .configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from .families import check_decoder
 from .modeling_dhrd import DHRDForDualHeadClassification, check_loaded
 
@@ -76,6 +78,7 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
             [`DHRDForDualHeadClassification`], or a `PeftModel` around one for a run directory with an adapter.
 
         Raises:
+            FileNotFoundError: if there is no such folder, or no model in it, and the Hub gives none of that name.
             ValueError: if the model is not a decoder-only causal LM, has no stock sequence classifier, lacks its LM
                 head's weights, or the labels disagree with each other or with the checkpoint.
         """
@@ -83,12 +86,15 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
         hub = {name: kwargs[name] for name in _HUB_NAMES if name in kwargs}
         path = os.fspath(pretrained_model_name_or_path)
 
-        if find_adapter_config_file(path, **{k: v for k, v in hub.items() if k != "force_download"}) is not None:
+        adapter = None
+        with contextlib.suppress(OSError):  # no such folder or repository: `load_config` says it better
+            adapter = find_adapter_config_file(path, **{k: v for k, v in hub.items() if k != "force_download"})
+        if adapter is not None:
             return cls._from_adapter(path, own, hub, kwargs)
         config = kwargs.pop("config", None)
         if config is None:
             only_config = {k: kwargs[k] for k in ("gguf_file", "trust_remote_code", "code_revision") if k in kwargs}
-            config = AutoConfig.from_pretrained(path, **hub, **only_config)
+            config = load_config(path, **hub, **only_config)
         if isinstance(config, DHRDConfig):
             if not config.reasoning_head:
                 raise ValueError(
@@ -189,6 +195,47 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
                 f"The adapter in {path} does not fit {base}: {str(error).splitlines()[-1].strip()} It was trained on "
                 "another model of that name."
             ) from error
+
+
+def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedConfig:
+    """The config of a checkpoint or exported adapter, or an error that says what was looked for and where.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.auto import load_config
+    >>> load_config("runs/rte").model_type  # doctest: +SKIP
+    'dhrd'
+
+    ```
+
+    Args:
+        name_or_path (`str` or `os.PathLike`): Hub id or folder.
+        kwargs (*optional*): What `AutoConfig.from_pretrained` takes, such as `gguf_file`.
+
+    Returns:
+        `PreTrainedConfig`: the config.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no model in it, and the Hub gives none of that name.
+    """
+    path = Path(name_or_path)
+    try:
+        return AutoConfig.from_pretrained(name_or_path, **kwargs)
+    except (OSError, ValueError) as error:
+        elsewhere = {"gguf_file", "subfolder"} & kwargs.keys()
+        if not elsewhere and (path.is_dir() or "does not appear to have a file" in str(error)):
+            with contextlib.suppress(OSError, ValueError):  # where an exported adapter keeps it
+                return AutoConfig.from_pretrained(name_or_path, **{**kwargs, "subfolder": ADAPTER_CONFIG_FOLDER})
+        if path.is_dir():
+            if not elsewhere and not (path / "config.json").exists():
+                raise FileNotFoundError(f"the folder {path} holds no model: it has no config.json") from error
+            raise
+        if str(name_or_path).startswith((".", "/", "~")) or str(name_or_path).count("/") > 1:  # no Hub id
+            raise FileNotFoundError(f"no such folder: {name_or_path}") from error
+        raise FileNotFoundError(
+            f"{name_or_path} is no folder here, and as a Hub model it can't be read: {error}"
+        ) from error
 
 
 AutoModelForDualHeadClassification.register(DHRDConfig, DHRDForDualHeadClassification)

@@ -242,3 +242,10 @@ def test_smollm2_from_its_gguf_file(tmp_path):
     )
     dual.save_pretrained(tmp_path)
     assert torch.equal(open_dual(tmp_path)(ids).logits, dual(ids).logits)
+
+
+def test_a_folder_without_a_model_is_said_to_be_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no model: it has no config.json"):
+        open_dual(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder: .*nowhere"):
+        open_dual(tmp_path / "nowhere")

@@ -55,7 +55,7 @@ def run(argv: Sequence[str]) -> int:
     from transformers import AutoTokenizer
 
     from .. import AutoModelForDualHeadClassification, DHRDConfig, export_classifier
-    from ..evaluation.loading import load_config
+    from ..auto import load_config
 
     config = load_config(args.model)
     if not isinstance(config, DHRDConfig):

@@ -172,9 +172,9 @@ def _trainer(
     from transformers import AutoTokenizer, set_seed
 
     from .. import DualHeadCollator, DualHeadEncoder, DualHeadTrainer
+    from ..auto import load_config
     from ..data.encoding import DEFAULT_SUFFIX
     from ..evaluation import compute_metrics
-    from ..evaluation.loading import load_config
 
     set_seed(training.seed)  # the classification head is drawn at random
     path = _model_path(own.model)

@@ -1,15 +1,12 @@
-"""`load_classifier`: whatever was trained or exported, opened for prediction; `load_config` says what a folder is."""
+"""`load_classifier`: whatever was trained or exported, opened for prediction."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -18,47 +15,9 @@ from transformers import (
 )
 from transformers.utils import find_adapter_config_file
 
-from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
+from ..auto import AutoModelForDualHeadClassification, load_config
+from ..configuration_dhrd import DHRDConfig
 from ..modeling_dhrd import check_loaded
-
-
-def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedConfig:
-    """The config of a checkpoint or exported adapter, or an error that says what was looked for and where.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.loading import load_config
-    >>> load_config("runs/rte").model_type  # doctest: +SKIP
-    'dhrd'
-
-    ```
-
-    Args:
-        name_or_path (`str` or `os.PathLike`): Hub id or folder.
-        kwargs (*optional*): What `AutoConfig.from_pretrained` takes, such as `gguf_file`.
-
-    Returns:
-        `PreTrainedConfig`: the config.
-
-    Raises:
-        FileNotFoundError: if there is no such folder, or no model in it, and the Hub gives none of that name.
-    """
-    path = Path(name_or_path)
-    try:
-        return AutoConfig.from_pretrained(name_or_path, **kwargs)
-    except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError, ValueError):  # an exported adapter keeps the stock classifier's config here
-            return AutoConfig.from_pretrained(name_or_path, subfolder=ADAPTER_CONFIG_FOLDER)
-        if path.is_dir():
-            if not kwargs and not (path / "config.json").exists():
-                raise FileNotFoundError(f"the folder {path} holds no model: it has no config.json") from error
-            raise
-        if str(name_or_path).startswith((".", "/", "~")) or str(name_or_path).count("/") > 1:  # no Hub id
-            raise FileNotFoundError(f"no such folder: {name_or_path}") from error
-        raise FileNotFoundError(
-            f"{name_or_path} is no folder here, and as a Hub model it can't be read: {error}"
-        ) from error
 
 
 def load_classifier(
@@ -97,8 +56,6 @@ def load_classifier(
     config = load_config(name_or_path)
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     if isinstance(config, DHRDConfig) and config.reasoning_head:
-        from ..auto import AutoModelForDualHeadClassification
-
         model = AutoModelForDualHeadClassification.from_pretrained(name_or_path, **kwargs)
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
