@@ -5,13 +5,16 @@
 
 import functools
 
+import torch
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
+from dhrd_hf import AutoModelForDualHeadClassification
 from dhrd_hf.families import stock_classifier
+from dhrd_hf.training import check_padding_free
 
 # In both mappings, but no decoder-only language models: encoders, seq2seq models and bidirectional ones.
 NOT_DECODERS = [
@@ -165,15 +168,29 @@ def exported_class(name: str) -> str:
     return stock_classifier(config).model_class.__name__
 
 
+def padding_free(name: str) -> str:
+    """Whether its stock attention on a CPU keeps the rows of a padding-free batch apart: yes or no."""
+    torch.manual_seed(0)
+    try:
+        check_padding_free(AutoModelForDualHeadClassification.from_config(tiny_config(name), num_labels=3))
+    except ValueError:
+        return "no"
+    return "yes"
+
+
 @functools.cache
 def table() -> str:
     """The README's table of families."""
-    lines = ["| model type | exports to | LoRA on all linear layers exports as |", "|---|---|---|"]
+    lines = [
+        "| model type | exports to | LoRA on all linear layers exports as | padding-free on a CPU |",
+        "|---|---|---|---|",
+    ]
     for name in SUPPORTED:
         dense, adapter = name not in NO_DENSE_LORA, name not in NO_ADAPTER
         formats = "dense, adapter" if dense and adapter else "dense" if dense else "adapter"
         reason = NO_DENSE_LORA.get(name) or NO_ADAPTER.get(name)
-        lines.append(f"| {name} | `{exported_class(name)}` | {formats}{f' ({reason})' if reason else ''} |")
+        because = f" ({reason})" if reason else ""
+        lines.append(f"| {name} | `{exported_class(name)}` | {formats}{because} | {padding_free(name)} |")
     return "\n".join(lines)
 
 
