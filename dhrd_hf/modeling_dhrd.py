@@ -17,11 +17,20 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.activations import ACT2FN
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_dhrd import DHRDConfig
 from .losses import IGNORE_INDEX, classification_count, classification_loss, reasoning_count, reasoning_loss
+
+# How transformers finds the code that a checkpoint carries, where this package is not installed.
+_MODEL = "modeling_dhrd.DHRDForDualHeadClassification"
+_AUTO_MAP = {
+    "AutoConfig": "configuration_dhrd.DHRDConfig",
+    "AutoModel": _MODEL,
+    "AutoModelForSequenceClassification": _MODEL,
+}
 
 
 @dataclass
@@ -356,6 +365,19 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         if not kwargs.get("ignore_mismatched_sizes"):
             check_loaded(info, pretrained_model_name_or_path)
         return (model, info) if wants_info else model
+
+    def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:
+        """Save the checkpoint with the code that opens it where this package is not installed (`trust_remote_code`).
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder.
+            is_main_process (`bool`, *optional*, defaults to `True`): As in `PreTrainedModel.save_pretrained`.
+            kwargs (*optional*): What it takes besides.
+        """
+        self.config.auto_map = dict(_AUTO_MAP)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            custom_object_save(self, save_directory)  # this file and the two that it imports
 
     # The forward pass
 

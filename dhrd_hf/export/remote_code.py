@@ -7,16 +7,8 @@ from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
-from transformers.dynamic_module_utils import custom_object_save
 
 from ..modeling_dhrd import DHRDForDualHeadClassification
-
-_MODEL = "modeling_dhrd.DHRDForDualHeadClassification"
-_AUTO_MAP = {
-    "AutoConfig": "configuration_dhrd.DHRDConfig",
-    "AutoModel": _MODEL,
-    "AutoModelForSequenceClassification": _MODEL,
-}
 
 _USAGE = """---
 library_name: transformers
@@ -58,7 +50,6 @@ def write_with_code(
     """
     config = copy.deepcopy(dual_head.config)
     config.reasoning_head = False
-    config.auto_map = dict(_AUTO_MAP)
     config.pad_token_id = pad_token_id
     config.dtype = next(dual_head.score.parameters()).dtype
     with torch.device("meta"):
@@ -66,7 +57,6 @@ def write_with_code(
     tensors = {name: tensor for name, tensor in dual_head.state_dict().items() if not name.startswith("lm_head.")}
     classifier.load_state_dict(tensors, strict=True, assign=True)
     classifier.save_pretrained(folder, max_shard_size=max_shard_size)
-    custom_object_save(classifier, folder)  # modeling_dhrd.py and the two files that it imports
     (folder / "README.md").write_text(_USAGE)
     return DHRDForDualHeadClassification.from_pretrained(
         folder, dtype=config.dtype, attn_implementation=dual_head.model.config._attn_implementation

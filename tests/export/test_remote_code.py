@@ -109,6 +109,20 @@ def test_a_stranger_opens_it_with_its_code_or_with_ours(
     assert labels == [LABELS[index] for index in expected.argmax(-1).tolist()]
 
 
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_a_training_checkpoint_carries_its_code_as_well(
+    dual_of, batch, tokenizer, run_python, monkeypatch, tmp_path, head
+):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    dual = dual_of("llama", classifier_head=head, id2label=LABELS)
+    dual.save_pretrained(tmp_path / "run")
+    tokenizer.save_pretrained(tmp_path / "run")
+    torch.save(TEXTS, tmp_path / "found.pt")
+    run_python(OPEN_AS_A_STRANGER, tmp_path / "run", tmp_path / "found.pt", "remote")
+    logits, _ = torch.load(tmp_path / "found.pt")
+    torch.testing.assert_close(logits, dual(**batch).logits, rtol=1e-5, atol=1e-5)
+
+
 def test_without_either_it_is_an_error_and_the_folder_says_both_ways(dual_of, tokenizer, run_python, tmp_path):
     out = export_classifier(dual_of("llama", classifier_head="mlp"), tokenizer, tmp_path / "out")
     run_python(OPEN_AS_A_STRANGER, out, tmp_path / "found.pt", "neither")
@@ -127,7 +141,7 @@ def test_the_files_hold_no_lm_head_and_the_code(dual, tokenizer, tmp_path):
     }  # fmt: skip
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["reasoning_head"] is False and set(config["auto_map"]) >= {"AutoConfig", "AutoModel"}
-    assert dual.config.reasoning_head and "auto_map" not in dual.config.to_dict()
+    assert dual.config.reasoning_head
 
 
 def test_an_export_does_not_pretend_to_reason(dual_of, batch, tokenizer, tmp_path):
