@@ -6,12 +6,9 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .parsing import Parser, add_model_options, chosen_prompt
-
-if TYPE_CHECKING:
-    pass
 
 _EXAMPLES = """examples:
   dhrd evaluate --model runs/first --data test.jsonl
@@ -45,28 +42,18 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--output", metavar="FILE", help="write the metrics to this .json file as well")
     args = parser.parse_args(argv)
 
-    import numpy as np
-
-    from ..data.labels import Labels, with_label_names
-    from ..data.prompts import render, template_columns
-    from ..data.tables import check_columns, load_table
-    from ..evaluation import compute_metrics, load_classifier, predict_texts
+    from ..data.tables import load_table
+    from ..evaluation import calibration_metrics, compute_metrics, load_classifier, predict_table
 
     table = load_table(args.data)
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
     prompt = chosen_prompt(args.prompt, args.text_column, getattr(model.config, "prompt_template", None))
-    config = model.config
-    table = with_label_names(table, args.label_column, config.label2id)
-    check_columns(table.column_names, template_columns(prompt))
-    labels = Labels(config.label2id, config.problem_type, args.label_column).read_all(table[args.label_column])
-    texts = (render(prompt, row) for row in table)
     sizes = {"max_length": args.max_length, "batch_tokens": args.batch_tokens}
-    predictions = list(predict_texts(model, tokenizer, texts, **sizes))
-    broken = next(((row, it.error) for row, it in enumerate(predictions) if it.error), None)
-    if broken:
-        raise ValueError(f"Row {broken[0]}: {broken[1]}.")
-    metrics: dict[str, Any] = compute_metrics((np.array([it.logits for it in predictions]), np.array(labels)))
-    metrics |= {"rows": len(predictions), "cut": sum(it.cut for it in predictions)}
+    found = predict_table(model, tokenizer, table, prompt, args.label_column, **sizes)
+    metrics: dict[str, Any] = compute_metrics((found.logits, found.labels))
+    if "accuracy" in metrics:
+        metrics |= calibration_metrics(found.logits, found.labels)
+    metrics |= {"rows": len(found.labels), "cut": found.cut}
     text = json.dumps(metrics)
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ FORMATS = ("dense", "adapter")
 _EXAMPLES = """examples:
   dhrd export --model runs/first --output my-classifier
   dhrd export --model runs/lora --output my-adapter --format adapter
+  dhrd export --model runs/first --output my-classifier --calibrate calibration.jsonl
 
 then, where only transformers is installed:
   from transformers import pipeline
@@ -48,6 +49,12 @@ def run(argv: Sequence[str]) -> int:
         default="dense",
         help="dense: a whole stock classifier (default); adapter: a PEFT adapter and its head for the stock base model",
     )
+    parser.add_argument(
+        "--calibrate", metavar="TABLE", help="fit the temperature on these rows (see dhrd calibrate) and bake it in"
+    )
+    parser.add_argument(
+        "--label-column", default="label", metavar="NAME", help="column of their labels (default: label)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
     args = parser.parse_args(argv)
@@ -65,10 +72,28 @@ def run(argv: Sequence[str]) -> int:
         )
     model = AutoModelForDualHeadClassification.from_pretrained(args.model)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
+    temperature = 1.0
+    if args.calibrate:
+        from ..data.tables import load_table
+        from ..evaluation import fit_temperature, predict_table
+
+        prompt = config.prompt_template or "{text}"
+        found = predict_table(model, tokenizer, load_table(args.calibrate), prompt, args.label_column)
+        temperature = fit_temperature(found.logits, found.labels)
+        print(f"Temperature {temperature:.4g}, fitted on {len(found.labels)} rows.")
     folder = export_classifier(
-        model, tokenizer, args.output, args.format, overwrite=args.overwrite, max_shard_size=args.max_shard_size
+        model,
+        tokenizer,
+        args.output,
+        args.format,
+        temperature=temperature,
+        overwrite=args.overwrite,
+        max_shard_size=args.max_shard_size,
     )
-    print(f"Wrote {folder}: labels {', '.join(config.id2label.values())}; its logits equal the model's.")
+    print(
+        f"Wrote {folder}: labels {', '.join(config.id2label.values())}; its logits equal the model's"
+        f"{' over the temperature' if args.calibrate else ''}."
+    )
     print(f"Next:\n  dhrd predict --model {shlex.quote(str(folder))} --data TABLE --output predictions.jsonl")
     return 0
 

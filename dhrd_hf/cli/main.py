@@ -15,6 +15,7 @@ _COMMANDS = {
     "train": "train a language model on labels and rationales",
     "evaluate": "measure a trained or exported classifier on a table with labels",
     "predict": "classify the rows of a table, however long",
+    "calibrate": "fit the temperature with which a classifier is as sure as it is right",
     "export": "write the classifier as a stock checkpoint that needs no dhrd_hf",
 }
 _EXAMPLES = """examples:

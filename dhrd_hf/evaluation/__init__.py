@@ -1,7 +1,18 @@
-"""How good a classifier is, and how to run it over many texts."""
+"""How good a classifier is, how sure, and how to run it over many texts."""
 
+from .calibration import calibration_metrics, fit_temperature, reliability
 from .loading import load_classifier
 from .metrics import compute_metrics
-from .prediction import Prediction, predict_texts
+from .prediction import LabelledLogits, Prediction, predict_table, predict_texts
 
-__all__ = ["Prediction", "compute_metrics", "load_classifier", "predict_texts"]
+__all__ = [
+    "LabelledLogits",
+    "Prediction",
+    "calibration_metrics",
+    "compute_metrics",
+    "fit_temperature",
+    "load_classifier",
+    "predict_table",
+    "predict_texts",
+    "reliability",
+]

@@ -38,7 +38,11 @@ tokenizer = AutoTokenizer.from_pretrained(name)
 
 
 def write_adapter(
-    model: nn.Module, dual_head: DHRDForDualHeadClassification, config: PreTrainedConfig, folder: Path
+    model: nn.Module,
+    dual_head: DHRDForDualHeadClassification,
+    config: PreTrainedConfig,
+    temperature: float,
+    folder: Path,
 ) -> PreTrainedModel:
     """Write the adapter and its head under the stock classifier's names, and open what was written.
 
@@ -46,6 +50,7 @@ def write_adapter(
         model (`PeftModel`): The model, with one active adapter that has `score` in its `modules_to_save`.
         dual_head ([`DHRDForDualHeadClassification`]): The dual-head model in it.
         config (`PreTrainedConfig`): The stock classifier's config.
+        temperature (`float`): What the head's weights are divided by.
         folder (`Path`): An empty folder.
 
     Returns:
@@ -67,11 +72,13 @@ def write_adapter(
         for name, tensor in get_peft_model_state_dict(model, adapter_name=model.active_adapter).items()
         if not name.startswith("base_model.model.lm_head.")
     }
-    if not any(name.startswith(f"base_model.model.{names['score']}.") for name in tensors):
+    head = [name for name in tensors if name.startswith(f"base_model.model.{names['score']}.")]
+    if not head:
         raise ValueError(
             "The adapter has no classification head: it would be a random one wherever it is loaded. Train it with "
             "modules_to_save=['score'] (add_lora and dhrd train --lora do), or write format='dense'."
         )
+    tensors |= {name: tensors[name] / temperature for name in head}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     _stock_peft_config(model, peft_config, names).save_pretrained(folder)
     config.save_pretrained(folder / ADAPTER_CONFIG_FOLDER)

@@ -36,6 +36,7 @@ def export_classifier(
     output_dir: str | os.PathLike,
     format: str = "dense",
     *,
+    temperature: float = 1.0,
     overwrite: bool = False,
     max_shard_size: int | str = "5GB",
 ) -> Path:
@@ -67,6 +68,8 @@ def export_classifier(
         format (`str`, *optional*, defaults to `"dense"`): `"dense"`: all weights of the classifier, an adapter merged
             in. `"adapter"`: the adapter and the head alone, as PEFT's task type SEQ_CLS, with the name and revision of
             the base model, and the stock classifier's config (labels, pad token) in the subfolder `config`.
+        temperature (`float`, *optional*, defaults to 1.0): What the head's weights are divided by, so that the exported
+            classifier is as sure as it is right, from [`~dhrd_hf.evaluation.fit_temperature`]; its labels stay the same.
         overwrite (`bool`, *optional*, defaults to `False`): Replace the folder if it holds something.
         max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`): As in `save_pretrained`.
 
@@ -77,7 +80,7 @@ def export_classifier(
     Raises:
         FileExistsError: if the folder holds something and `overwrite` is off.
         TypeError: if the model has not two heads.
-        ValueError: if the tokenizer has no pad token or another than the model, the model can't be written in this
+        ValueError: if the temperature is not above 0, the tokenizer has no pad token or another than the model, the model can't be written in this
             format (`"dense"`: it is quantised; `"adapter"`: it has none, or no head in it, or its base model is not at
             hand), or the written classifier differs.
 
@@ -85,25 +88,31 @@ def export_classifier(
     """
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is not one of {', '.join(FORMATS)}.")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature={temperature} must be a number above 0.")
     dual_head = find_dual_head(model)
     pad_token_id = _checked_pad_token(dual_head, tokenizer)
     with _whole_folder(output_dir, overwrite) as folder:
         if format == "adapter":
-            opened = write_adapter(model, dual_head, _stock_config(dual_head, pad_token_id), folder)
+            opened = write_adapter(model, dual_head, _stock_config(dual_head, pad_token_id), temperature, folder)
         else:
-            opened = _write_dense(_merged(model, dual_head), pad_token_id, max_shard_size, folder)
+            opened = _write_dense(_merged(model, dual_head), pad_token_id, temperature, max_shard_size, folder)
         _save_tokenizer(tokenizer, dual_head.config.max_input_length, folder)
-        _compare(dual_head, opened, pad_token_id)
+        _compare(dual_head, opened, pad_token_id, temperature)
     return Path(output_dir)
 
 
 def _write_dense(
-    merged: DHRDForDualHeadClassification, pad_token_id: int, max_shard_size: int | str, folder: Path
+    merged: DHRDForDualHeadClassification,
+    pad_token_id: int,
+    temperature: float,
+    max_shard_size: int | str,
+    folder: Path,
 ) -> PreTrainedModel:
     """Write all weights, and open what was written."""
     if merged.config.classifier_head != "linear":
-        return write_with_code(merged, pad_token_id, max_shard_size, folder)
-    _stock_classifier(merged, pad_token_id).save_pretrained(folder, max_shard_size=max_shard_size)
+        return write_with_code(merged, pad_token_id, temperature, max_shard_size, folder)
+    _stock_classifier(merged, pad_token_id, temperature).save_pretrained(folder, max_shard_size=max_shard_size)
     opened, info = AutoModelForSequenceClassification.from_pretrained(
         folder,
         dtype=_dtype(merged),
@@ -167,8 +176,10 @@ def _merged(model: nn.Module, dual_head: DHRDForDualHeadClassification) -> DHRDF
     return dual_head
 
 
-def _stock_classifier(dual_head: DHRDForDualHeadClassification, pad_token_id: int) -> PreTrainedModel:
-    """The family's sequence classifier around the model's own tensors; nothing is copied."""
+def _stock_classifier(
+    dual_head: DHRDForDualHeadClassification, pad_token_id: int, temperature: float
+) -> PreTrainedModel:
+    """The family's sequence classifier around the model's own tensors; nothing is copied but a head that is scaled."""
     config = _stock_config(dual_head, pad_token_id)
     family = stock_classifier(config)
     with torch.device("meta"):
@@ -178,7 +189,8 @@ def _stock_classifier(dual_head: DHRDForDualHeadClassification, pad_token_id: in
     for name, tensor in dual_head.state_dict().items():
         first, _, rest = name.partition(".")
         if first in names:
-            tensors[f"{names[first]}.{rest}"] = tensor
+            scaled = first == "score" and temperature != 1
+            tensors[f"{names[first]}.{rest}"] = tensor / temperature if scaled else tensor
     stock.load_state_dict(tensors, strict=True, assign=True)
     return stock
 
@@ -209,8 +221,10 @@ def _dtype(model: DHRDForDualHeadClassification) -> torch.dtype:
 
 
 @torch.no_grad()
-def _compare(dual_head: DHRDForDualHeadClassification, opened: PreTrainedModel, pad_token_id: int) -> None:
-    """Raise where what was written, opened again, does not give the model's logits."""
+def _compare(
+    dual_head: DHRDForDualHeadClassification, opened: PreTrainedModel, pad_token_id: int, temperature: float
+) -> None:
+    """Raise where what was written, opened again, does not give the model's logits (over the temperature)."""
     score = next(dual_head.score.parameters())
     device, dtype = score.device, score.dtype
     (opened if is_quantised(opened) else opened.to(device)).eval()
@@ -219,7 +233,7 @@ def _compare(dual_head: DHRDForDualHeadClassification, opened: PreTrainedModel, 
     try:
         for batch in _probes(dual_head.config.vocab_size, pad_token_id):
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            expected, found = dual_head(**batch).logits.float(), opened(**batch).logits.float()
+            expected, found = dual_head(**batch).logits.float() / temperature, opened(**batch).logits.float()
             allowed = logits_tolerance(dtype) * max(1.0, expected.abs().max().item())
             off = (expected - found).abs().max().item()
             if not off <= allowed:

@@ -35,13 +35,18 @@ classify = pipeline("text-classification", ".")
 
 
 def write_with_code(
-    dual_head: DHRDForDualHeadClassification, pad_token_id: int, max_shard_size: int | str, folder: Path
+    dual_head: DHRDForDualHeadClassification,
+    pad_token_id: int,
+    temperature: float,
+    max_shard_size: int | str,
+    folder: Path,
 ) -> PreTrainedModel:
     """Write the model without its reasoning head, with the code that opens it, and open what was written.
 
     Args:
         dual_head ([`DHRDForDualHeadClassification`]): The model, adapters merged.
         pad_token_id (`int`): The pad token that it pools by.
+        temperature (`float`): What the last layer's weights and biases are divided by.
         max_shard_size (`int` or `str`): As in `save_pretrained`.
         folder (`Path`): An empty folder.
 
@@ -55,6 +60,8 @@ def write_with_code(
     with torch.device("meta"):
         classifier = DHRDForDualHeadClassification(config)
     tensors = {name: tensor for name, tensor in dual_head.state_dict().items() if not name.startswith("lm_head.")}
+    for name in ("score.out_proj.weight", "score.out_proj.bias"):
+        tensors[name] = tensors[name] / temperature
     classifier.load_state_dict(tensors, strict=True, assign=True)
     classifier.save_pretrained(folder, max_shard_size=max_shard_size)
     (folder / "README.md").write_text(_USAGE)

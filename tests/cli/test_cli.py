@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset
 from safetensors.torch import load_file
 from sklearn.utils.class_weight import compute_class_weight
@@ -422,3 +423,47 @@ def test_starting_anew_removes_old_checkpoints(base, table, tmp_path):
 def test_debug_shows_the_traceback(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         main(["--debug", "export", "--model", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")])
+
+
+# Calibration
+
+
+def test_a_run_is_calibrated_on_one_table_and_reported_on_another(trained, rows, table, tmp_path, capsys):
+    assert main(["evaluate", "--model", str(trained), "--data", table]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    test = tmp_path / "test.jsonl"
+    test.write_text("".join(json.dumps(row) + "\n" for row in rows[:9]))
+    out = tmp_path / "classifier"
+    options = ["--data", table, "--test-data", str(test)]
+    assert main(["calibrate", "--model", str(trained), *options, "--output", str(out)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["calibration"]["rows"], said["test"]["rows"]) == (len(rows), 9)
+    before, after = said["calibration"]["before"], said["calibration"]["after"]
+    assert after["nll"] <= before["nll"]
+    assert all(metrics[name] == pytest.approx(value, rel=1e-4) for name, value in before.items())
+
+    assert main(["evaluate", "--model", str(out), "--data", table]) == 0
+    calibrated = json.loads(capsys.readouterr().out)
+    assert calibrated["accuracy"] == metrics["accuracy"]
+    assert all(calibrated[name] == pytest.approx(value, rel=1e-3) for name, value in after.items())
+
+    again = tmp_path / "again"
+    assert main(["export", "--model", str(trained), "--output", str(again), "--calibrate", table]) == 0
+    assert f"Temperature {said['temperature']:.4g}" in capsys.readouterr().out
+    weights = [load_file(folder / "model.safetensors")["score.weight"] for folder in (out, again)]
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+
+    assert main(["calibrate", "--model", str(out), "--data", table]) == 0
+    assert json.loads(capsys.readouterr().out)["temperature"] == pytest.approx(1.0, abs=1e-2)
+    assert main(["calibrate", "--model", str(out), "--data", table, "--output", str(tmp_path / "x")]) == 2
+    assert "is an export already" in capsys.readouterr().err
+
+
+def test_a_calibration_table_of_one_class_is_an_error_and_leaves_nothing(trained, rows, tmp_path, capsys):
+    one = tmp_path / "one.jsonl"
+    one.write_text("".join(json.dumps(row) + "\n" for row in rows if row["label"] == rows[0]["label"]))
+    out = tmp_path / "out"
+    for command in (["calibrate", "--data", str(one)], ["export", "--calibrate", str(one)]):
+        assert main([command[0], "--model", str(trained), *command[1:], "--output", str(out)]) == 2
+        assert "one label: a temperature can't be fitted" in capsys.readouterr().err
+        assert not out.exists()

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 
 from dhrd_hf import export_classifier
+from dhrd_hf.evaluation import load_classifier
 from dhrd_hf.export import classifier
 from dhrd_hf.training import add_lora
 
@@ -297,3 +298,26 @@ def test_a_model_with_one_head_and_an_unknown_format_are_refused(make_lm, dual_o
     with pytest.raises(ValueError, match="'gguf'.*dense"):
         export_classifier(dual_of("llama"), tokenizer, tmp_path / "out", format="gguf")
     assert os.listdir(tmp_path) == []
+
+
+# Calibrated
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["llama", "llama-lora", "mlp"])
+@pytest.mark.parametrize("format", ["dense", "adapter"])
+def test_the_temperature_is_in_the_heads_weights(make_model, dual_of, tokenizer, tmp_path, kind, format):
+    if format == "adapter" and kind != "llama-lora":
+        return
+    model = dual_of("llama", classifier_head="mlp") if kind == "mlp" else make_model(kind)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    export_classifier(model, tokenizer, tmp_path / "out", format, temperature=2.5)
+    opened, _ = load_classifier(tmp_path / "out")
+    batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
+    expected = model(**batch).logits
+    torch.testing.assert_close(opened(**batch).logits, expected / 2.5, rtol=1e-4, atol=1e-4)
+    assert torch.equal(opened(**batch).logits.argmax(-1), expected.argmax(-1))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    for wrong in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="temperature"):
+            export_classifier(model, tokenizer, tmp_path / "other", temperature=wrong)

@@ -1,0 +1,100 @@
+"""`dhrd calibrate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from .parsing import Parser, add_model_options, chosen_prompt
+
+_EXAMPLES = """examples:
+  dhrd calibrate --model runs/first --data calibration.jsonl --test-data test.jsonl
+  dhrd calibrate --model runs/first --data calibration.jsonl --output my-classifier
+
+The temperature is fitted on --data, which should be neither trained nor tested on, and reported on both tables before and
+after. With --output the classifier is exported with its head's weights divided by it: the labels stay the same.
+"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Fit the temperature of a classifier, and export it calibrated.
+
+    Args:
+        argv (`Sequence[str]`): The arguments behind `dhrd calibrate`.
+
+    Returns:
+        `int`: 0.
+
+    Raises:
+        ValueError, OSError: if the model or a table cannot be read, no temperature can be fitted, or as
+            [`export_classifier`].
+    """
+    parser = Parser(
+        prog="dhrd calibrate",
+        description="Fit the temperature with which a classifier is as sure as it is right; prints one line of JSON.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_options(parser)
+    parser.add_argument("--data", required=True, metavar="TABLE", help="the rows to fit on, with their labels")
+    parser.add_argument("--test-data", metavar="TABLE", help="other rows, to report on")
+    parser.add_argument(
+        "--label-column", default="label", metavar="NAME", help="column of the labels (default: label)"
+    )
+    parser.add_argument("--output", metavar="DIR", help="export the calibrated classifier of a run directory to it")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
+    args = parser.parse_args(argv)
+
+    from ..auto import AutoModelForDualHeadClassification, load_config
+    from ..configuration_dhrd import DHRDConfig
+    from ..data.tables import load_table
+    from ..evaluation import calibration_metrics, fit_temperature, load_classifier, predict_table
+
+    if args.output and not isinstance(load_config(args.model), DHRDConfig):
+        raise ValueError(
+            f"{args.model} is an export already: --output writes the calibrated classifier of a run directory of "
+            "`dhrd train`. Leave it out to see the temperature."
+        )
+    tables = {"calibration": load_table(args.data)}
+    if args.test_data:
+        tables["test"] = load_table(args.test_data)
+    model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
+    prompt = chosen_prompt(args.prompt, args.text_column, getattr(model.config, "prompt_template", None))
+    sizes = {"max_length": args.max_length, "batch_tokens": args.batch_tokens}
+    found = {
+        name: predict_table(model, tokenizer, table, prompt, args.label_column, **sizes)
+        for name, table in tables.items()
+    }
+    temperature = fit_temperature(found["calibration"].logits, found["calibration"].labels)
+    said: dict[str, Any] = {"temperature": temperature}
+    for name, it in found.items():
+        said[name] = {
+            "rows": len(it.labels),
+            "before": calibration_metrics(it.logits, it.labels),
+            "after": calibration_metrics(it.logits / temperature, it.labels),
+        }
+    print(json.dumps(said))
+    if args.output:
+        from ..export import export_classifier
+
+        dual_head = AutoModelForDualHeadClassification.from_pretrained(args.model)
+        folder = export_classifier(
+            dual_head, tokenizer, args.output, temperature=temperature, overwrite=args.overwrite
+        )
+        print(f"Wrote {folder}: its head is divided by {temperature:.4g}, its labels are the same.", file=sys.stderr)
+    return 0
+
+
+def after_interrupt(argv: Sequence[str]) -> str:
+    """What is left after Ctrl-C.
+
+    Args:
+        argv (`Sequence[str]`): The arguments.
+
+    Returns:
+        `str`: a sentence.
+    """
+    return "No half-written export was left behind."

@@ -1,0 +1,164 @@
+"""How sure a classifier is against how often it is right, and the temperature that brings the two together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+# Temperatures outside are what a split that is too small or too easy asks for, not what a classifier needs.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+
+
+def calibration_metrics(logits: Any, labels: Any, bins: int = 15) -> dict[str, float]:
+    """Expected calibration error, Brier score and negative log-likelihood of class logits.
+
+    Multi label counts each label of a row as a yes-or-no question of its own.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from dhrd_hf.evaluation import calibration_metrics
+    >>> found = calibration_metrics(np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]), np.array([0, 1, 1]))
+    >>> {name: round(value, 3) for name, value in found.items()}
+    {'expected_calibration_error': 0.214, 'brier_score': 0.536, 'nll': 0.794}
+
+    ```
+
+    Args:
+        logits (`np.ndarray` of shape `[rows, K]`): Class logits.
+        labels (`np.ndarray`): Class ids `[rows]`, or 0/1 `[rows, K]` for multi label.
+        bins (`int`, *optional*, defaults to 15): Bins of equal width over the confidence, from 0 to 1.
+
+    Returns:
+        `dict[str, float]`: `expected_calibration_error` (mean distance of confidence and accuracy over the bins, weighted
+        by their rows), `brier_score` (mean squared distance of all K probabilities, 0 to 2) and `nll` (in nats).
+
+    Raises:
+        ValueError: if logits and labels do not fit each other, or there are no rows.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, eq. 3; scikit-learn for the other two.
+    """
+    from sklearn.metrics import brier_score_loss, log_loss
+
+    logits, labels = _as_questions(logits, labels)
+    probabilities, classes = softmax(logits, axis=-1), np.arange(logits.shape[-1])
+    curve = reliability(logits, labels, bins)
+    return {
+        "expected_calibration_error": float(
+            sum(row["rows"] * abs(row["accuracy"] - row["confidence"]) for row in curve) / len(labels)
+        ),
+        "brier_score": float(brier_score_loss(labels, probabilities, labels=classes, scale_by_half=False)),
+        "nll": float(log_loss(labels, probabilities, labels=classes)),
+    }
+
+
+def reliability(logits: Any, labels: Any, bins: int = 15) -> list[dict[str, float]]:
+    """The points of a reliability diagram: in each bin of confidence, how sure the classifier was and how often right.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from dhrd_hf.evaluation import reliability
+    >>> reliability(np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]), np.array([0, 1, 1]), bins=10)[0]["rows"]
+    3
+
+    ```
+
+    Args:
+        logits (`np.ndarray` of shape `[rows, K]`): As for [`calibration_metrics`].
+        labels (`np.ndarray`): As for [`calibration_metrics`].
+        bins (`int`, *optional*, defaults to 15): As for [`calibration_metrics`].
+
+    Returns:
+        `list[dict[str, float]]`: `confidence`, `accuracy` and `rows` of each bin that has any.
+
+    Raises:
+        ValueError: as [`calibration_metrics`].
+    """
+    logits, labels = _as_questions(logits, labels)
+    probabilities = softmax(logits, axis=-1)
+    confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
+    # A confidence on an edge belongs to the bin below it, as in the paper's (a, b].
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    rows = np.bincount(bin_of, minlength=bins)
+    sums = {"confidence": np.bincount(bin_of, confidence, bins), "accuracy": np.bincount(bin_of, right, bins)}
+    return [
+        {**{name: float(total[index] / rows[index]) for name, total in sums.items()}, "rows": int(rows[index])}
+        for index in np.flatnonzero(rows)
+    ]
+
+
+def fit_temperature(logits: Any, labels: Any) -> float:
+    """The temperature T for which the softmax of `logits / T` has the least negative log-likelihood.
+
+    Fit it on a split that is neither trained nor tested on. Divided by T the logits keep their order, so no predicted
+    label changes; [`export_classifier`] divides the head's weights by it.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from dhrd_hf.evaluation import fit_temperature
+    >>> sure = np.array([[4.0, 0.0]] * 10)  # always at 98%, right in 8 of 10
+    >>> round(fit_temperature(sure, np.array([0] * 8 + [1] * 2)), 2)  # 4 / T = log(8 / 2)
+    2.89
+
+    ```
+
+    Args:
+        logits (`np.ndarray` of shape `[rows, K]`): Class logits.
+        labels (`np.ndarray`): Class ids `[rows]`, or 0/1 `[rows, K]` for multi label (of which T changes no sign either).
+
+    Returns:
+        `float`: T; above 1 where the classifier is too sure.
+
+    Raises:
+        ValueError: if logits and labels do not fit each other, all labels are the same, or the best T is beyond 0.05 to
+            20, as where every row is right.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, section 4.2.
+    """
+    from scipy.optimize import minimize_scalar
+
+    labels_given = np.asarray(labels)
+    logits, labels = _as_questions(logits, labels)
+    if len(np.unique(labels)) < 2:
+        raise ValueError(
+            f"All {len(labels_given)} rows of the calibration split have one label: a temperature can't be fitted. "
+            "Use a split with rows of every class."
+        )
+
+    def nll(log_temperature: float) -> float:
+        return -log_softmax(logits / np.exp(log_temperature), axis=-1)[np.arange(len(labels)), labels].mean()
+
+    low, high = np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)
+    best = minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x
+    right = (logits.argmax(-1) == labels).mean()
+    if right == 1 or not low + 0.01 < best < high - 0.01:
+        raise ValueError(
+            f"No temperature from {MIN_TEMPERATURE} to {MAX_TEMPERATURE} is best: of {len(labels_given)} rows {right:.0%} "
+            "are right. Use a larger split, on which the classifier is wrong at times and right at times."
+        )
+    return float(np.exp(best))
+
+
+def _as_questions(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `[rows, K]` in float64 and class ids `[rows]`; multi label becomes rows x K questions with two answers."""
+    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if logits.ndim != 2 or len(logits) != len(labels) or len(labels) == 0:
+        raise ValueError(f"Logits must be [rows, K] with a label a row: found {logits.shape} and {labels.shape}.")
+    if logits.shape[-1] == 1:
+        raise ValueError("A regression has no probabilities to calibrate.")
+    if labels.ndim == 2:
+        if labels.shape != logits.shape:
+            raise ValueError(f"Multi label wants 0/1 labels [rows, K]: found {logits.shape} and {labels.shape}.")
+        yes = logits.reshape(-1)
+        return np.stack([np.zeros_like(yes), yes], axis=-1), labels.reshape(-1).astype(int)
+    wrong = labels[(labels < 0) | (labels >= logits.shape[-1])]
+    if len(wrong):
+        raise ValueError(f"label id {wrong[0]} is out of range: there are {logits.shape[-1]} labels.")
+    return logits, labels.astype(int)
