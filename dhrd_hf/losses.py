@@ -181,7 +181,7 @@ def chunked_reasoning_loss(
     """The same sum without ever holding all logits: value and gradients equal [`naive_reasoning_loss`]'s.
 
     A plain linear head goes through `torch.nn.functional.linear_cross_entropy` (torch 2.13), which computes its
-    gradients chunk by chunk in the forward pass. Any other head (scaled, capped, wrapped by an adapter) runs in
+    gradients chunk by chunk, in float32 in the forward pass. Any other head (scaled, capped, wrapped by an adapter) runs in
     checkpointed chunks: each chunk's logits are made, used, freed, and made again for the backward pass.
 
     Args:
@@ -195,14 +195,16 @@ def chunked_reasoning_loss(
         `Tensor`: the sum over the N targets, a float32 scalar.
     """
     if linear is not None and hasattr(F, "linear_cross_entropy") and not torch.is_autocast_enabled(hidden.device.type):
-        return F.linear_cross_entropy(
+        total = F.linear_cross_entropy(
             hidden,
             linear.weight,
             targets,
             linear_bias=linear.bias,
-            reduction="sum",
+            # Its own sum is in the dtype of the states: in bf16 it stands still, in fp16 it overflows.
+            reduction="sum" if hidden.dtype == torch.float32 else "none",
             options=torch.nn.LinearCrossEntropyOptions(),
-        ).float()
+        )
+        return total.float().sum()
     rows = max(1, CHUNK // (vocab_size or CHUNK))
     total = hidden.new_zeros((), dtype=torch.float32)
     for part, part_targets in zip(hidden.split(rows), targets.split(rows), strict=True):

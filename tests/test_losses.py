@@ -1,5 +1,6 @@
 """The objective against its equation in float64, against torch's own losses, and the chunked path against the naive one."""
 
+import functools
 import math
 
 import pytest
@@ -208,6 +209,27 @@ def test_bf16_states_are_summed_in_float32():
     found = losses.reasoning_loss(hidden.bfloat16(), targets, head)
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(exact.item(), rel=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_chunked_sum_is_a_float32_one_as_well(dtype):
+    """In bf16 a sum of thousands stands still, in fp16 it is infinite."""
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(64, 4000, bias=False)
+    linear.weight.data.normal_(std=0.5, generator=generator)
+    linear.to(dtype)
+    hidden = torch.randn(8000, 64, generator=generator).to(dtype)
+    targets = torch.randint(0, 4000, (8000,), generator=generator)
+    results = []
+    for loss in (losses.naive_reasoning_loss, functools.partial(losses.chunked_reasoning_loss, linear=linear)):
+        states = hidden.clone().requires_grad_()
+        total = loss(states, targets, linear)
+        (total / 8000).backward()
+        results.append((total, states.grad))
+    (expected, wanted), (found, gradient) = results
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
+    assert (gradient - wanted).norm() < 0.02 * wanted.norm()
 
 
 @pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
