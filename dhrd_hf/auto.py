@@ -168,10 +168,10 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
                     f"The adapter in {path} has no classification head: it would be a random one. "
                     "Train it with modules_to_save=['score'], as add_lora does."
                 )
-        kwargs = {key: value for key, value in kwargs.items() if key not in hub}
-        base_own = {name: getattr(config, name) for name in _CONFIG_NAMES if name not in ("num_labels",)} | own
-        if "label2id" not in own:
-            base_own.pop("label2id")
+        config = _updated(config, own)
+        base_own = {name: getattr(config, name) for name in _CONFIG_NAMES if name not in ("num_labels", "label2id")}
+        # The base model is another repository: of what says where to look, its revision and folder are its own.
+        kwargs = {key: value for key, value in kwargs.items() if key not in ("revision", "subfolder")}
         base = adapter.base_model_name_or_path
         revision = adapter.revision or config.backbone_revision
         try:

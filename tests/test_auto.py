@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from dhrd_hf import AutoModelForDualHeadClassification, DHRDConfig, DHRDForDualHeadClassification, embedded
+from dhrd_hf.training import add_lora
 
 open_dual = AutoModelForDualHeadClassification.from_pretrained
 SMALL = {
@@ -249,3 +250,36 @@ def test_a_folder_without_a_model_is_said_to_be_one(tmp_path):
         open_dual(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder: .*nowhere"):
         open_dual(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def run_dir(dual_of, tmp_path):
+    """What a LoRA run leaves: the adapter, and the dual-head config beside it."""
+    dual = dual_of("llama", id2label={0: "no", 1: "yes"}, num_labels=2)
+    add_lora(dual, r=2).save_pretrained(tmp_path / "run")
+    dual.config.save_pretrained(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_other_labels_or_another_head_are_refused_for_an_adapter_as_for_a_whole_model(run_dir):
+    assert open_dual(run_dir, num_labels=2, alpha=0.25).config.alpha == 0.25
+    assert open_dual(run_dir, label2id={"no": 0, "yes": 1}).config.id2label == {0: "no", 1: "yes"}
+    for labels in ({"id2label": {0: "yes", 1: "no"}}, {"label2id": {"yes": 0, "no": 1}}):
+        with pytest.raises(ValueError, match="rows would change their meaning"):
+            open_dual(run_dir, **labels)
+    with pytest.raises(ValueError, match="2 labels.*3 were asked for"):
+        open_dual(run_dir, num_labels=3)
+    with pytest.raises(ValueError, match="'linear' head, but classifier_head='mlp'"):
+        open_dual(run_dir, classifier_head="mlp")
+
+
+def test_an_adapters_base_model_is_looked_for_where_the_adapter_was(run_dir, make_lm, tmp_path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "cache" / "models--someone--tiny"
+    make_lm("llama").save_pretrained(repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    path = run_dir / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "someone/tiny"}))
+    opened = open_dual(run_dir, cache_dir=tmp_path / "cache", local_files_only=True)
+    assert opened.config.backbone_revision == commit
