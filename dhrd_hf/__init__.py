@@ -22,6 +22,7 @@ _LAZY = {
     "DualHeadTrainer": "training",
     "DualHeadTrainingArguments": "training",
     "export_classifier": "export",
+    "push_classifier": "export",
 }
 
 __all__ = [
@@ -35,12 +36,13 @@ __all__ = [
     "DualHeadTrainingArguments",
     "__version__",
     "export_classifier",
+    "push_classifier",
 ]
 
 if TYPE_CHECKING:
     from .auto import AutoModelForDualHeadClassification
     from .data import DualHeadCollator, DualHeadEncoder
-    from .export import export_classifier
+    from .export import export_classifier, push_classifier
     from .modeling_dhrd import DHRDForDualHeadClassification, DHRDOutput
     from .training import DualHeadTrainer, DualHeadTrainingArguments
 

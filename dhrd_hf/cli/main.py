@@ -17,12 +17,14 @@ _COMMANDS = {
     "predict": "classify the rows of a table, however long",
     "calibrate": "fit the temperature with which a classifier is as sure as it is right",
     "export": "write the classifier as a stock checkpoint that needs no dhrd_hf",
+    "push": "upload an exported classifier to the Hugging Face Hub",
 }
 _EXAMPLES = """examples:
   dhrd train --model Qwen/Qwen3-0.6B --lora --train-data train.jsonl --eval-data dev.jsonl --output-dir runs/first
   dhrd evaluate --model runs/first --data test.jsonl
   dhrd export --model runs/first --output my-classifier
   dhrd predict --model my-classifier --data new.csv --output predictions.csv
+  dhrd push --model my-classifier --repo user/my-classifier
 
 A table is a .jsonl, .csv, .tsv or .parquet file, a folder of save_to_disk, or a Hub data set as user/name@split.
 Each command has its own help: dhrd train --help
