@@ -122,6 +122,7 @@ def test_it_holds_the_adapter_and_the_head_and_says_of_what(with_lora, lm_dir_of
     assert {name for name in tensors if "lora" not in name} == {"base_model.model.score.weight"}
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["task_type"] == "SEQ_CLS" and config["inference_mode"]
+    assert config["modules_to_save"] == ["score"]  # servers look for it by this name
     assert (config["base_model_name_or_path"], config["revision"]) == (str(lm_dir_of("llama")), "main")
     readme = (out / "README.md").read_text()
     assert f'from_pretrained("{lm_dir_of("llama")}", revision="main", config=config)' in readme
@@ -150,9 +151,9 @@ def test_predict_opens_it_with_its_labels_and_prompt(with_lora, tokenizer, batch
         torch.testing.assert_close(opened(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-4)
 
 
-def refused(model, tokenizer, out, match):
+def refused(model, tokenizer, out, match, format="adapter"):
     with pytest.raises(ValueError, match=match):
-        export_classifier(model, tokenizer, out, format="adapter")
+        export_classifier(model, tokenizer, out, format=format)
     assert not out.exists() and not list(out.parent.glob(".out*"))
 
 
@@ -174,7 +175,26 @@ def test_a_prompt_is_refused(dual_of, tokenizer, tmp_path):
         num_attention_heads=4,
         modules_to_save=["score"],
     )
-    refused(peft.get_peft_model(dual_of("llama"), config), tokenizer, tmp_path / "out", "PROMPT_TUNING is a prompt")
+    model = peft.get_peft_model(dual_of("llama"), config)
+    for format in ("adapter", "dense"):
+        refused(model, tokenizer, tmp_path / "out", "PROMPT_TUNING is a prompt", format)
+
+
+def test_adapters_without_their_peft_model_are_refused(dual_of, with_lora, tokenizer, tmp_path):
+    injected = dual_of("llama")
+    injected.add_adapter(peft.LoraConfig(target_modules=["q_proj"]))
+    for model in (injected, with_lora().base_model.model):
+        for format in ("adapter", "dense"):
+            refused(model, tokenizer, tmp_path / "out", "is no PeftModel: give the one that add_lora", format)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("format", ["adapter", "dense"])
+def test_a_peft_model_is_found_in_what_was_wrapped_around_it(format, with_lora, tokenizer, batch, tmp_path):
+    model = with_lora()
+    wrapped = torch.nn.ModuleDict({"module": model})  # as DistributedDataParallel has it
+    opened, _ = load_classifier(export_classifier(wrapped, tokenizer, tmp_path / "out", format=format))
+    torch.testing.assert_close(opened(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_the_papers_head_is_refused(with_lora, tokenizer, tmp_path):
