@@ -106,20 +106,35 @@ def _checked(model: nn.Module, dual_head: DHRDForDualHeadClassification) -> Any:
             "format='adapter' wants a model with an adapter (dhrd train --lora, or peft.get_peft_model), and this one "
             "has none. Write format='dense'."
         )
-    active = model.active_adapter
-    if not isinstance(active, str):
-        raise ValueError(f"The adapters {list(active)} are active at once: choose one with model.set_adapter(name).")
-    peft_config = copy.deepcopy(model.peft_config[active])
-    if peft_config.is_prompt_learning:
-        raise ValueError(
-            f"{peft_config.peft_type.value} is a prompt in front of the input; only adapters that change layers can be "
-            "exported. Train with LoRA."
-        )
+    check_adapter(model)
+    peft_config = copy.deepcopy(model.peft_config[model.active_adapter])
     if peft_config.base_model_name_or_path in (None, ""):
         peft_config.base_model_name_or_path = dual_head.config.name_or_path
     if peft_config.revision is None:
         peft_config.revision = dual_head.config.backbone_revision
     return peft_config
+
+
+def check_adapter(model: nn.Module) -> None:
+    """Raise where a model with adapters is none that can be exported.
+
+    Args:
+        model (`nn.Module`): A model that has `peft_config`.
+
+    Raises:
+        ValueError: if it is no `PeftModel`, or its active adapter is a prompt.
+    """
+    if not hasattr(model, "active_adapter"):
+        raise ValueError(
+            "The model holds adapters and is no PeftModel: give the one that add_lora or peft.get_peft_model made of it "
+            "(add_adapter makes none, and leaves the classification head out of the adapter)."
+        )
+    active = model.peft_config[model.active_adapter]
+    if active.is_prompt_learning:
+        raise ValueError(
+            f"{active.peft_type.value} is a prompt in front of the input; only adapters that change layers can be "
+            "exported. Train with LoRA."
+        )
 
 
 def _open_base(
@@ -166,8 +181,9 @@ def _stock_peft_config(model: nn.Module, peft_config: Any, names: Mapping[str, s
     """The adapter's config with the stock classifier's module names."""
     peft_config.task_type = "SEQ_CLS"
     peft_config.inference_mode = True
-    saved = {names["score"], *(peft_config.modules_to_save or ())} - {"score", "lm_head"}
-    peft_config.modules_to_save = sorted(_renamed(name, names) for name in saved)
+    # PEFT adds both of its names for a head to every SEQ_CLS adapter; the stock classifier has one of them.
+    others = {*(peft_config.modules_to_save or ())} - {"score", "classifier", "lm_head"}
+    peft_config.modules_to_save = sorted({names["score"], *(_renamed(name, names) for name in others)})
     targets = getattr(peft_config, "target_modules", None)
     by_suffix = targets is not None and not isinstance(targets, str)
     if not by_suffix or any(name == "lm_head" or name.split(".")[0] in names for name in targets):

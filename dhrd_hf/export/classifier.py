@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from ..families import stock_classifier
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
-from .adapter import is_quantised, write_adapter
+from .adapter import check_adapter, is_quantised, write_adapter
 from .remote_code import write_with_code
 
 logger = logging.get_logger(__name__)
@@ -91,6 +91,7 @@ def export_classifier(
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature={temperature} must be a number above 0.")
     dual_head = find_dual_head(model)
+    model = next((module for module in model.modules() if hasattr(module, "peft_config")), dual_head)  # DDP's inside
     pad_token_id = _checked_pad_token(dual_head, tokenizer)
     with _whole_folder(output_dir, overwrite) as folder:
         if format == "adapter":
@@ -171,9 +172,13 @@ def _merged(model: nn.Module, dual_head: DHRDForDualHeadClassification) -> DHRDF
             "The model is quantised: its weights can't be written as a dense classifier, nor an adapter merged into "
             "them without loss. Write format='adapter', or reload the run directory without quantization_config."
         )
-    if hasattr(model, "merge_and_unload"):
-        return copy.deepcopy(model).merge_and_unload()
-    return dual_head
+    if not hasattr(model, "peft_config"):
+        return dual_head
+    check_adapter(model)
+    if not hasattr(model, "merge_and_unload"):
+        kind = model.peft_config[model.active_adapter].peft_type.value
+        raise ValueError(f"PEFT can't merge {kind} adapters into a model. Write format='adapter', or train with LoRA.")
+    return copy.deepcopy(model).merge_and_unload()
 
 
 def _stock_classifier(
