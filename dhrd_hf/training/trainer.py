@@ -107,7 +107,7 @@ class DualHeadTrainer(Trainer):
             self.label_smoother = None
         if self.processing_class is not None and hasattr(self.processing_class, "pad_token_id"):
             _align_pad_token(config, ensure_pad_token(self.processing_class))
-        if config.alpha == 0 and not config.tie_word_embeddings:
+        if config.alpha == 0 and dual_head.lm_head is not None and not config.tie_word_embeddings:
             dual_head.lm_head.requires_grad_(False)  # it gets no gradient: DDP would wait for one
         if getattr(self.data_collator, "padding_free", False):
             if self.args.n_gpu > 1:

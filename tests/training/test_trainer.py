@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from families import tiny_config
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments
 
-from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHeadTrainer
+from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHeadTrainer, export_classifier
 from dhrd_hf.training import add_lora
 
 SPLITS = [(8, 1), (2, 4), (1, 8)]
@@ -487,3 +487,14 @@ def test_an_adapter_without_its_head_or_its_config_is_not_reopened(make_lm, toke
     (run / "config.json").unlink()
     with pytest.raises(ValueError, match="no dual-head config beside it"):
         open_dual(run)
+
+
+def test_an_exported_classifier_trains_on_as_a_pooled_baseline(dual_of, encoded, tokenizer, make_args, tmp_path):
+    out = export_classifier(dual_of("llama", classifier_head="mlp"), tokenizer, tmp_path / "out")
+    model = AutoModelForSequenceClassification.from_pretrained(out)
+    model.config.alpha = 0.0
+    before = model.score.out_proj.weight.detach().clone()
+    DualHeadTrainer(
+        model=model, args=make_args(max_steps=1), train_dataset=encoded, processing_class=tokenizer
+    ).train()
+    assert not torch.equal(model.score.out_proj.weight, before)
