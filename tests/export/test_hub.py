@@ -6,6 +6,7 @@ import os
 import shutil
 import traceback
 
+import huggingface_hub.lfs
 import pytest
 import torch
 from hub_stand_in import HubStandIn
@@ -227,6 +228,18 @@ def test_a_refusal_is_a_line_without_the_token(hub, waits, folder, fault, error,
         assert all(word in line for word in [*words, "Nothing was committed.", NAME]), line
         assert ("<token>" in line) == echo != ("not like this" in line)
     assert waits == [] and (NAME not in hub.repos or hub.commits(NAME) == [])
+
+
+def test_a_commit_of_someone_else_meanwhile_is_not_buried(hub, folder, monkeypatch):
+    upload = huggingface_hub.lfs._upload_single_part
+
+    def slowly(**arguments):
+        hub.commit(NAME, "main", {"config.json": b"theirs"}, "theirs")
+        return upload(**arguments)
+
+    monkeypatch.setattr(huggingface_hub.lfs, "_upload_single_part", slowly)
+    assert "Push again" in refused(OSError, folder, NAME)
+    assert hub.files(NAME) == {"config.json": b"theirs"}
 
 
 def test_xet_that_fails_is_a_line(hub, folder, monkeypatch):
