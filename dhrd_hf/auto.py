@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -264,7 +265,7 @@ def _new_config(backbone: PreTrainedConfig, own: dict) -> DHRDConfig:
 
 def _updated(config: DHRDConfig, own: dict) -> DHRDConfig:
     """The checkpoint's config with what the caller said; labels must be the checkpoint's, whose head was trained."""
-    own = dict(own)
+    config, own = copy.deepcopy(config), dict(own)  # the caller's stays as it is
     labels = {name: own.pop(name) for name in ("num_labels", "id2label", "label2id") if own.get(name) is not None}
     checked = DHRDConfig(backbone_config=None, **labels) if labels else config
     if checked.num_labels != config.num_labels:
@@ -287,6 +288,7 @@ def _updated(config: DHRDConfig, own: dict) -> DHRDConfig:
             "asked for. Drop it, or start from the LM."
         )
     for name, value in own.items():
-        setattr(config, name, value)
+        if value is not None or name == "class_weights":
+            setattr(config, name, value)
     config._check_objective()
     return config

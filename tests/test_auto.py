@@ -283,3 +283,15 @@ def test_an_adapters_base_model_is_looked_for_where_the_adapter_was(run_dir, mak
     path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "someone/tiny"}))
     opened = open_dual(run_dir, cache_dir=tmp_path / "cache", local_files_only=True)
     assert opened.config.backbone_revision == commit
+
+
+def test_the_callers_config_stays_as_it_is_and_none_keeps_the_checkpoints(dual_of, tmp_path):
+    dual_of("llama", problem_type="multi_label_classification", prompt_template="Q: {text}").save_pretrained(tmp_path)
+    config = DHRDConfig.from_pretrained(tmp_path)
+    for opened in (
+        open_dual(tmp_path, config=config, alpha=0.1, problem_type=None, prompt_template=None),
+        AutoModelForDualHeadClassification.from_config(config, alpha=0.1),
+    ):
+        assert opened.config.alpha == 0.1 and opened.config.prompt_template == "Q: {text}"
+        assert opened.config.problem_type == "multi_label_classification"
+    assert config.alpha == 1.0

@@ -98,6 +98,7 @@ class TrainArguments:
     use_dora: bool = _option("Weight-decomposed LoRA (DoRA).", False)
     use_rslora: bool = _option("Scale by lora_alpha / sqrt(lora_r) (rsLoRA).", False)
     dtype: str = _option("Type of the weights in memory; bfloat16 saves memory with --lora.", "float32")
+    attn_implementation: str | None = _option("Such as sdpa, eager or flash_attention_2 [transformers' choice].")
     gguf_file: str | None = _option("The GGUF file to read in the folder or Hub repository --model.")
 
 

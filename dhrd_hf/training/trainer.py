@@ -115,7 +115,7 @@ class DualHeadTrainer(Trainer):
                     "A padding-free batch is one row, which DataParallel can't share out. Start one process a GPU: "
                     f"torchrun --nproc-per-node {self.args.n_gpu} ..."
                 )
-            check_padding_free(dual_head)
+            check_padding_free(dual_head, self.compute_loss_context_manager())
         self._check_labels(self.train_dataset, training=True)
 
     # The loss
