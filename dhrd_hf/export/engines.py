@@ -1,0 +1,187 @@
+"""A stock classifier for other engines: ONNX Runtime and OpenVINO, through transformers' own exporters."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from ..modeling_dhrd import check_loaded, logits_tolerance
+from .classifier import probe_batches, whole_folder
+
+ENGINES = ("onnx", "openvino")
+
+# What each engine imports, and how it is installed.
+_NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "nncf")}
+# The file in which transformers' exporters say what they wrote.
+MANIFEST = "export.json"
+
+
+class EngineClassifier(nn.Module):
+    """A classifier that runs on another engine, called as the model it came from.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.export import EngineClassifier
+    >>> classify = EngineClassifier.from_pretrained("my-classifier-onnx")  # doctest: +SKIP
+    >>> classify(**tokenizer("It rains.", return_tensors="pt")).logits  # doctest: +SKIP
+
+    ```
+
+    Args:
+        exported (`transformers.exporters.ExportedModel`): What transformers exported, on its engine.
+    """
+
+    score = None  # a decoder's classifier: `predict_texts` pads it on the right
+
+    def __init__(self, exported: Any):
+        super().__init__()
+        self.exported = exported
+        self.config = exported.config
+        self.eval()
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike) -> EngineClassifier:
+        """Open what [`export_engine`] wrote.
+
+        Args:
+            folder (`str` or `os.PathLike`): The folder.
+
+        Returns:
+            [`EngineClassifier`]: on the CPU, computing in float32.
+
+        Raises:
+            ModuleNotFoundError: if the engine is not installed.
+            FileNotFoundError: if the folder holds no such export.
+        """
+        from transformers.exporters import ExportedModel
+
+        manifest = Path(folder) / MANIFEST
+        if not manifest.is_file():
+            raise FileNotFoundError(f"{folder} holds no export for another engine: it has no {MANIFEST}.")
+        engine = json.loads(manifest.read_text())["export_format"]
+        _require(engine)
+        # OpenVINO would compute in bfloat16 on processors that have it.
+        options = {"config": {"INFERENCE_PRECISION_HINT": "f32"}} if engine == "openvino" else {}
+        return cls(ExportedModel.from_pretrained(folder, device="cpu", **options))
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs are wanted: the CPU."""
+        return torch.device("cpu")
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
+        """Class logits.
+
+        Args:
+            input_ids (`Tensor` of shape `[B, L]`): Token ids of the inputs; any B and L.
+            attention_mask (`Tensor` of shape `[B, L]`): 1 = token, 0 = padding.
+
+        Returns:
+            `SequenceClassifierOutput`: with `logits` `[B, K]`.
+        """
+        output = self.exported(input_ids=input_ids, attention_mask=attention_mask)
+        return SequenceClassifierOutput(logits=torch.as_tensor(output.logits))
+
+
+@torch.no_grad()
+def export_engine(
+    classifier: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    engine: str = "onnx",
+    *,
+    int8: bool = False,
+    overwrite: bool = False,
+) -> float:
+    """Write a classifier that `export_classifier` wrote for another engine, and compare the two.
+
+    The graph takes any batch size and length. With float32 weights logits that differ from torch's are refused; int8
+    rounds, so measure what it costs on your own rows (`dhrd evaluate`).
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.export import export_engine
+    >>> export_engine("my-classifier", "my-classifier-onnx", engine="onnx")  # doctest: +SKIP
+    2.1e-06
+
+    ```
+
+    Args:
+        classifier (`str` or `os.PathLike`): Folder of a dense export, or of another stock sequence classifier.
+        output_dir (`str` or `os.PathLike`): The folder to write; it must not exist or be empty.
+        engine (`str`, *optional*, defaults to `"onnx"`): `"onnx"` (ONNX Runtime) or `"openvino"`.
+        int8 (`bool`, *optional*, defaults to `False`): Weights in 8 bits; activations are rounded as they come.
+        overwrite (`bool`, *optional*, defaults to `False`): Replace the folder if it holds something.
+
+    Returns:
+        `float`: the largest difference of a logit on a few random inputs, relative to the largest logit (at least 1).
+
+    Raises:
+        ModuleNotFoundError: if the engine is not installed.
+        FileExistsError: if the folder holds something and `overwrite` is off.
+        ValueError: if the engine is unknown, the family can't be exported for it, or float32 logits differ.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine={engine!r} is not one of {', '.join(ENGINES)}.")
+    _require(engine)
+    tokenizer = AutoTokenizer.from_pretrained(classifier)
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        classifier, dtype=torch.float32, output_loading_info=True
+    )
+    check_loaded({**info, "unexpected_keys": ()}, classifier)
+    model.config.use_cache = False  # no cache among the outputs
+    text_config = model.config.get_text_config()
+    batches = list(probe_batches(text_config.vocab_size, text_config.pad_token_id))
+    with whole_folder(output_dir, overwrite) as folder:
+        _export(model, batches[0], engine, int8).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        opened = EngineClassifier.from_pretrained(folder)
+        off = 0.0
+        for batch in batches:
+            expected, found = model(**batch).logits, opened(**batch).logits
+            off = max(off, (found - expected).abs().max().item() / max(1.0, expected.abs().max().item()))
+        if not int8 and not off <= logits_tolerance(torch.float32):
+            raise ValueError(
+                f"The {engine} export's logits differ from torch's by {off:.2g} of the largest; nothing was written. "
+                f"Please report it with the model type, {model.config.model_type!r}."
+            )
+    return off
+
+
+def _export(model: PreTrainedModel, sample: dict[str, Tensor], engine: str, int8: bool) -> Any:
+    from transformers import exporters
+
+    shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    config = {"dynamic": True, "dynamic_shapes": {name: dict(shape) for name in sample}}
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # where the exporters' chatter belongs
+            if engine == "onnx":
+                if int8:
+                    config["quantizer"] = exporters.OnnxRuntimeQuantizer(exporters.OnnxRuntimeDynamicConfig())
+                return exporters.OnnxExporter().export(model, sample, exporters.OnnxConfig(**config))
+            if int8:
+                config["quantizer"] = exporters.NNCFOpenVINOQuantizer(exporters.NNCFWeightCompressionConfig())
+            return exporters.OpenVINOExporter().export(model, sample, exporters.OpenVINOConfig(**config))
+    except Exception as error:  # torch.export, onnxscript, nncf: each has its own kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{model.config.model_type} can't be exported for {engine}: {reason}. Use the dense export with torch."
+        ) from error
+
+
+def _require(engine: str) -> None:
+    """Raise where an engine's packages are missing, saying what to type."""
+    missing = [name for name in _NEEDS.get(engine, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(f"{engine} needs {', '.join(missing)}: pip install 'dhrd-hf[{engine}]'")

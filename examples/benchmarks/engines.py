@@ -1,0 +1,83 @@
+r"""Throughput of one classifier on torch, ONNX Runtime and OpenVINO, in float32 and int8, on the same texts in turn.
+
+    python examples/benchmarks/engines.py runs/esnli/classifier-alpha-1 ../shared/data/esnli/validation.jsonl.gz
+
+The exports are written into `--work` (kept, so a second run is quick) and need the extras `onnx` and `openvino`. A text
+goes through `dhrd_hf.evaluation.predict_texts`, tokenisation included. Accuracy is on the timed rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from paired import paired, ratio, report
+
+from dhrd_hf.data.tables import load_table
+from dhrd_hf.evaluation import load_classifier, predict_table
+from dhrd_hf.export import export_engine
+
+VARIANTS = [(engine, int8) for engine in ("onnx", "openvino") for int8 in (False, True)]
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("classifier", help="folder of a dense export")
+    parser.add_argument("table", help="table with the columns text and label")
+    parser.add_argument("--rows", type=int, default=600, help="rows to time and to measure accuracy on")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=Path("runs/engines"), help="folder for the exports")
+    parser.add_argument("--output", type=Path, help="JSON Lines file to add the results to")
+    args = parser.parse_args()
+
+    opened = {"torch": load_classifier(args.classifier)}
+    sizes = {"torch": _megabytes(Path(args.classifier))}
+    for engine, int8 in VARIANTS:
+        name = f"{engine} {'int8' if int8 else 'float32'}"
+        folder = args.work / name.replace(" ", "-")
+        if not folder.exists():
+            off = export_engine(args.classifier, folder, engine, int8=int8)
+            print(f"{name}: logits within {off:.2g} of torch's on random inputs")
+        opened[name] = load_classifier(folder)
+        sizes[name] = _megabytes(folder)
+
+    data = load_table(args.table)
+    rows = data.select(range(min(args.rows, len(data))))
+    prompt = getattr(opened["torch"][0].config, "prompt_template", None) or "{text}"
+    found = {}
+
+    def classify(name: str) -> callable:
+        def run() -> None:
+            found[name] = predict_table(*opened[name], rows, prompt)
+
+        return run
+
+    times = paired({name: classify(name) for name in opened}, rounds=args.rounds)
+    figures = []
+    for name, it in found.items():
+        labels = it.logits.argmax(-1)
+        accuracy, same = np.mean(labels == it.labels), np.mean(labels == found["torch"].logits.argmax(-1))
+        median, low, high = ratio(times, "torch", name)
+        figures.append(
+            (
+                name,
+                f"{median:.2f} x torch ({low:.2f} to {high:.2f}), accuracy {accuracy:.4f}, "
+                f"{same:.1%} of the labels, {sizes[name]:.0f} MB",
+            )
+        )
+    report(
+        f"Engines on {len(rows)} rows of {args.table}",
+        f"python examples/benchmarks/engines.py {args.classifier} {args.table} --rounds {args.rounds}",
+        figures,
+        args.output,
+    )
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.iterdir() if "model" in path.name) / 1e6
+
+
+if __name__ == "__main__":
+    main()
