@@ -4,12 +4,14 @@ from .calibration import calibration_metrics, fit_temperature, reliability
 from .loading import load_classifier
 from .metrics import compute_metrics
 from .prediction import LabelledLogits, Prediction, predict_table, predict_texts
+from .report import evaluation_report
 
 __all__ = [
     "LabelledLogits",
     "Prediction",
     "calibration_metrics",
     "compute_metrics",
+    "evaluation_report",
     "fit_temperature",
     "load_classifier",
     "predict_table",
