@@ -2,5 +2,6 @@
 
 from .classifier import export_classifier
 from .hub import push_classifier
+from .model_card import CardFacts, make_model_card, write_model_card
 
-__all__ = ["export_classifier", "push_classifier"]
+__all__ = ["CardFacts", "export_classifier", "make_model_card", "push_classifier", "write_model_card"]

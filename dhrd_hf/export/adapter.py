@@ -16,26 +16,6 @@ from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from ..families import stock_classifier
 from ..modeling_dhrd import DHRDForDualHeadClassification
 
-_USAGE = """---
-library_name: peft
-base_model: {base}
-pipeline_tag: text-classification
----
-
-# Text classifier: an adapter for `{base}`
-
-```python
-from peft import PeftModel
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-
-name = "."  # this folder, or its name on the Hub
-config = AutoConfig.from_pretrained(name, subfolder="{folder}")  # the labels and the pad token
-base = AutoModelForSequenceClassification.from_pretrained("{base}", {revision}config=config)
-model = PeftModel.from_pretrained(base, name).eval()
-tokenizer = AutoTokenizer.from_pretrained(name)
-```
-"""
-
 
 def write_adapter(
     model: nn.Module,
@@ -82,9 +62,6 @@ def write_adapter(
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     _stock_peft_config(model, peft_config, names).save_pretrained(folder)
     config.save_pretrained(folder / ADAPTER_CONFIG_FOLDER)
-    revision = f'revision="{peft_config.revision}", ' if peft_config.revision else ""
-    usage = _USAGE.format(base=peft_config.base_model_name_or_path, folder=ADAPTER_CONFIG_FOLDER, revision=revision)
-    (folder / "README.md").write_text(usage)
     try:
         return PeftModel.from_pretrained(base, folder)
     except (ValueError, RuntimeError, KeyError) as error:

@@ -23,6 +23,7 @@ from transformers.utils import logging
 from ..families import stock_classifier
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
 from .adapter import check_adapter, is_quantised, write_adapter
+from .model_card import CardFacts, hub_name, write_model_card
 from .remote_code import write_with_code
 
 logger = logging.get_logger(__name__)
@@ -39,6 +40,7 @@ def export_classifier(
     temperature: float = 1.0,
     overwrite: bool = False,
     max_shard_size: int | str = "5GB",
+    card: CardFacts | None = None,
 ) -> Path:
     r"""Write the classifier as a checkpoint that loads without this package and has no reasoning head.
 
@@ -72,10 +74,12 @@ def export_classifier(
             classifier is as sure as it is right, from [`~dhrd_hf.evaluation.fit_temperature`]; its labels stay the same.
         overwrite (`bool`, *optional*, defaults to `False`): Replace the folder if it holds something.
         max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`): As in `save_pretrained`.
+        card ([`~dhrd_hf.export.CardFacts`], *optional*): What the model card, README.md, says beside what the model
+            knows itself (labels, prompt template, alpha, beta, head, base model).
 
     Returns:
         `Path`: the folder: config (labels, pad token, problem type, architecture, and `prompt_template` where the
-        model's config has one), safetensors, tokenizer.
+        model's config has one), safetensors, tokenizer, model card.
 
     Raises:
         FileExistsError: if the folder holds something and `overwrite` is off.
@@ -100,7 +104,23 @@ def export_classifier(
             opened = _write_dense(_merged(model, dual_head), pad_token_id, temperature, max_shard_size, folder)
         _save_tokenizer(tokenizer, dual_head.config.max_input_length, folder)
         _compare(dual_head, opened, pad_token_id, temperature)
+        write_model_card(folder, _facts(dual_head, temperature).updated(card or CardFacts()))
     return Path(output_dir)
+
+
+def _facts(dual_head: DHRDForDualHeadClassification, temperature: float) -> CardFacts:
+    """What the model knows itself for its card."""
+    config = dual_head.config
+    # Without a commit it was read from a folder, whose name is nobody else's business.
+    base_model = None if config.backbone_revision is None else hub_name(config.name_or_path)
+    return CardFacts(
+        base_model=base_model,
+        base_model_revision=base_model and config.backbone_revision,
+        alpha=config.alpha,
+        beta=config.beta,
+        classifier_head=config.classifier_head,
+        temperature=None if temperature == 1 else temperature,
+    )
 
 
 def _write_dense(

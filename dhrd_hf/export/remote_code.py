@@ -10,29 +10,6 @@ from transformers import PreTrainedModel
 
 from ..modeling_dhrd import DHRDForDualHeadClassification
 
-_USAGE = """---
-library_name: transformers
-pipeline_tag: text-classification
----
-
-# Text classifier with a two-layer head
-
-No stock decoder of transformers has this head, so the folder carries its modelling code. Open it in one of two ways:
-
-```python
-from transformers import pipeline
-
-classify = pipeline("text-classification", ".", trust_remote_code=True)  # read the three .py files first
-```
-
-```python
-import dhrd_hf  # pip install dhrd-hf
-from transformers import pipeline
-
-classify = pipeline("text-classification", ".")
-```
-"""
-
 
 def write_with_code(
     dual_head: DHRDForDualHeadClassification,
@@ -64,7 +41,6 @@ def write_with_code(
         tensors[name] = tensors[name] / temperature
     classifier.load_state_dict(tensors, strict=True, assign=True)
     classifier.save_pretrained(folder, max_shard_size=max_shard_size)
-    (folder / "README.md").write_text(_USAGE)
     return DHRDForDualHeadClassification.from_pretrained(
         folder, dtype=config.dtype, attn_implementation=dual_head.model.config._attn_implementation
     )
