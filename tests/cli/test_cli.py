@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import types
 from collections import Counter
@@ -467,3 +468,93 @@ def test_a_calibration_table_of_one_class_is_an_error_and_leaves_nothing(trained
         assert main([command[0], "--model", str(trained), *command[1:], "--output", str(out)]) == 2
         assert "one label: a temperature can't be fitted" in capsys.readouterr().err
         assert not out.exists()
+
+
+# The model card
+
+
+def test_a_run_leaves_the_facts_of_its_card(trained, base, table):
+    text = (trained / "card_facts.json").read_text()
+    found = json.loads(text)
+    with_reasons = sum(bool(row["rationale"]) for row in read_rows(table))
+    assert (found["train_data"], found["dev_data"]) == ("rows.jsonl", "rows.jsonl")
+    assert found["train_rows"] - found["rows_without_rationale"] == with_reasons
+    assert (found["alpha"], found["beta"], found["classifier_head"]) == (1.0, 1.0, "linear")
+    settings = found["hyperparameters"]
+    assert (settings["learning_rate"], settings["rows a step"], settings["epochs"]) == (5e-3, 4, "2")
+    assert "lora_r" not in settings and set(found["versions"]) == {"dhrd_hf", "transformers", "torch", "peft"}
+    in_training = json.loads((trained / "eval_results.json").read_text())
+    assert found["dev_metrics"]["accuracy"] == in_training["eval_accuracy"]
+    assert "base_model" not in found and str(base) not in text and str(trained.parent) not in text
+    assert [path.name for path in trained.iterdir() if path.name.endswith(".tmp")] == []
+
+
+def test_an_export_with_rows_to_measure_on_writes_a_full_card(trained, rows, tmp_path, capsys):
+    labelled = [{**row, "length": "long" if len(row["text"]) > 50 else "short"} for row in rows]
+    test = write(tmp_path / "test.jsonl", labelled[:16])
+    fit = write(tmp_path / "fit.jsonl", labelled[8:])
+    (tmp_path / "card.yaml").write_text("license: mit\nlanguage: [en]\nrationale_source: written by hand\n")
+    out, again = tmp_path / "classifier", tmp_path / "calibrated"
+    card = ["--group-column", "length", "--card", str(tmp_path / "card.yaml"), "--eval-data", test]
+    assert main(["export", "--model", str(trained), "--output", str(out), "--calibrate", fit, *card]) == 0
+    assert main(["evaluate", "--model", str(out), "--data", test]) == 0
+    metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
+    text = (out / "README.md").read_text()
+    measured = dict(re.findall(r"^\| ([\w ]+) \| (\d\.\d{4}) \| \d", text, re.M))
+    assert float(measured["accuracy"]) == pytest.approx(metrics["accuracy"], abs=5e-5)
+    assert float(measured["macro F1"]) == pytest.approx(metrics["macro_f1"], abs=5e-5)
+    # The export is calibrated: what is measured on it is the column behind the temperature.
+    after = dict(re.findall(r"^\| ([\w -]+) \| \d\.\d{4} \| (\d\.\d{4}) \|$", text, re.M))
+    for name, key in (("expected calibration error", "expected_calibration_error"), ("Brier score", "brier_score")):
+        assert float(after[name]) == pytest.approx(metrics[key], abs=2e-4)
+    for row in ("long", "short"):
+        own = [it for it in labelled[:16] if it["length"] == row]
+        assert f"| {row} | {len(own)} | " in text
+    for words in (
+        "# classifier\n",
+        "license: mit",
+        "Source of the rationales: written by hand",
+        "24 rows of rows.jsonl",
+        "On 16 rows of test.jsonl",
+        "fitted on 16 rows of fit.jsonl",
+        "| learning_rate | 0.005 |",
+    ):
+        assert words in text, words
+    assert str(tmp_path) not in text and str(trained.parent) not in text
+    assert (out / "reliability.png").exists()
+
+    assert main(["calibrate", "--model", str(trained), "--data", fit, "--output", str(again), *card]) == 0
+    assert (again / "README.md").read_text().replace("calibrated\n", "classifier\n", 2) == text
+
+
+def test_train_and_export_in_one_has_a_card(base, table, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "mine"
+    run.mkdir()
+    (run / "card_facts.json").write_text('{"license": "gpl-3.0"}')  # of a run before
+    arguments = ["--train-data", table, "--output-dir", str(run), "--export", str(out), "--overwrite-output-dir"]
+    assert main(["train", "--model", base, *arguments, "--lora", "--lora-r", "4", *STEPS]) == 0
+    text = (out / "README.md").read_text()
+    assert "# mine\n" in text and "| lora_r | 4 |" in text and "## Results" not in text
+    assert "gpl" not in text and str(tmp_path) not in text
+
+
+def test_cards_that_cannot_be_are_one_line_and_leave_nothing(trained, table, rows, tmp_path, capsys):
+    other = write(tmp_path / "other.jsonl", rows)
+    (tmp_path / "card.yaml").write_text("licence: mit\n")
+    out = tmp_path / "out"
+    export = ["export", "--model", str(trained), "--output", str(out)]
+    calibrate = ["calibrate", "--model", str(trained), "--data", table]
+    for arguments, words in (
+        ([*export, "--calibrate", table, "--eval-data", table], ["the results be of the same rows", "--eval-data"]),
+        ([*calibrate, "--eval-data", table], ["the results be of the same rows"]),
+        ([*export, "--group-column", "label"], ["--group-column label", "add --eval-data TABLE"]),
+        ([*export, "--eval-data", table, "--group-column", "lable"], ["no column 'lable': did you mean 'label'?"]),
+        ([*export, "--eval-data", other, "--group-column", "text"], ["24 rows", "Name a column with few values"]),
+        ([*export, "--card", str(tmp_path / "card.yaml")], ["unknown key 'licence': did you mean 'license'?"]),
+        ([*export, "--card", str(tmp_path / "none.yaml")], ["none.yaml", "No such file"]),
+        ([*export, "--eval-data", str(tmp_path / "othr.jsonl")], ["no such file", "other.jsonl"]),
+        ([*calibrate, "--card", str(tmp_path / "card.yaml")], ["add --output DIR"]),
+    ):
+        line = refused(capsys, arguments)
+        assert all(word in line for word in words), line
+        assert not out.exists() and not list(tmp_path.glob(".out*"))

@@ -1,0 +1,189 @@
+"""The facts of a model card, from a run, a table and a file: what `dhrd train`, `export` and `calibrate` share."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import datasets
+
+    from .. import DualHeadTrainer
+    from ..data import EncodingCounts
+    from ..evaluation import LabelledLogits
+    from ..export import CardFacts
+    from .arguments import TrainArguments
+
+# Of TrainingArguments, what says how a model was trained.
+_SETTINGS = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "optim",
+    "label_smoothing_factor",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "seed",
+)
+_LORA = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora")
+
+
+def add_card_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the model card.
+
+    Args:
+        parser (`argparse.ArgumentParser`): Changed in place.
+    """
+    parser.add_argument(
+        "--group-column", metavar="NAME", help="column of --eval-data by which the card gives the accuracy as well"
+    )
+    parser.add_argument(
+        "--card",
+        metavar="FILE",
+        help="YAML file of what only you know, for the card: license, language, datasets, rationale_source, "
+        "intended_use, limits, model_name, base_model",
+    )
+
+
+def read_card_facts(model: str, output: str, card: str | None) -> CardFacts:
+    """What the run and the user say.
+
+    Args:
+        model (`str`): The run directory.
+        output (`str`): The folder of the export, whose name is the model's by default.
+        card (`str`, *optional*): The user's YAML file, which wins.
+
+    Returns:
+        [`CardFacts`]: the facts.
+
+    Raises:
+        ValueError, OSError: if one of the files is wrong.
+    """
+    from ..export import CardFacts
+    from ..export.model_card import FACTS_FILE
+
+    facts = CardFacts(model_name=Path(output).resolve().name)
+    file = Path(model) / FACTS_FILE
+    if file.exists():
+        facts = facts.updated(CardFacts.load(file))
+    return facts if card is None else facts.updated(CardFacts.from_yaml(card))
+
+
+def check_card_tables(evaluated: str | None, calibrated: str | None, group_column: str | None) -> None:
+    """Raise where results would be of the rows that the temperature is fitted on, or groups of no rows.
+
+    Args:
+        evaluated, calibrated (`str`, *optional*): The tables.
+        group_column (`str`, *optional*): From `--group-column`.
+
+    Raises:
+        ValueError: as said, or if there is no such table.
+    """
+    from ..data.tables import same_table
+
+    if group_column is not None and evaluated is None:
+        raise ValueError(f"--group-column {group_column} is a column of --eval-data: add --eval-data TABLE.")
+    if evaluated is not None and calibrated is not None and same_table(evaluated, calibrated):
+        raise ValueError(
+            f"The temperature would be fitted on {calibrated}, and the results be of the same rows. Name other rows with "
+            "--eval-data."
+        )
+
+
+def with_results(
+    facts: CardFacts,
+    source: str,
+    table: datasets.Dataset,
+    found: LabelledLogits,
+    temperature: float,
+    group_column: str | None,
+) -> CardFacts:
+    """The facts with the measures of a table.
+
+    Args:
+        facts ([`CardFacts`]): What is known.
+        source (`str`): The table as it was named.
+        table (`datasets.Dataset`): Its rows.
+        found ([`~dhrd_hf.evaluation.LabelledLogits`]): What the model says of them.
+        temperature (`float`): What the logits will be divided by; 1 for nothing.
+        group_column (`str`, *optional*): Column of the groups.
+
+    Returns:
+        [`CardFacts`]: new ones.
+
+    Raises:
+        ValueError: as [`~dhrd_hf.evaluation.evaluation_report`].
+    """
+    from ..data.tables import table_name
+    from ..evaluation import evaluation_report
+
+    groups = None if group_column is None else table[group_column][:]
+    return dataclasses.replace(
+        facts,
+        eval_data=table_name(source),
+        results=evaluation_report(found.logits, found.labels, temperature=temperature, groups=groups),
+        inputs_cut=found.cut,
+        group_column=group_column,
+    )
+
+
+def training_facts(
+    own: TrainArguments, trainer: DualHeadTrainer, counts: EncodingCounts, metrics: dict[str, float] | None
+) -> CardFacts:
+    """What a run knows of itself, with names of tables and models only.
+
+    Args:
+        own ([`TrainArguments`]): The arguments of `dhrd train`.
+        trainer ([`DualHeadTrainer`]): After training.
+        counts ([`~dhrd_hf.data.EncodingCounts`]): Of the training rows.
+        metrics (`dict[str, float]`, *optional*): The last evaluation.
+
+    Returns:
+        [`CardFacts`]: the facts.
+    """
+    from .. import __version__
+    from ..data.tables import table_name
+    from ..embedded import HUB_NAME, LICENSE
+    from ..export import CardFacts
+    from ..export.model_card import hub_name, inherited_license
+    from ..modeling_dhrd import find_dual_head
+
+    config, training = find_dual_head(trainer.model).config, trainer.args
+    base_model = HUB_NAME if own.model == "smollm2" else hub_name(own.model)
+    revision = config.backbone_revision if hub_name(own.model) else None
+    license = CardFacts(license=LICENSE) if own.model == "smollm2" else inherited_license(own.model, revision)
+    batch = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
+    settings: dict[str, Any] = {name: getattr(training, name) for name in _SETTINGS}
+    settings = {name: getattr(value, "value", value) for name, value in settings.items()}
+    settings |= {
+        "rows a step": batch,
+        "steps": trainer.state.global_step,
+        "epochs": f"{trainer.state.epoch or 0:.4g}",
+        "max_length": own.max_length,
+        "max_input_length": config.max_input_length,
+        "dtype": own.dtype + (", bf16" if training.bf16 else ", fp16" if training.fp16 else ""),
+        "class_weights": config.class_weights,
+    }
+    if own.lora:
+        settings |= {name: getattr(own, name) for name in _LORA}
+    measured = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
+    return CardFacts(
+        base_model=base_model,
+        base_model_revision=revision,
+        train_data=table_name(own.train_data),
+        train_rows=counts.rows,
+        rows_without_rationale=counts.without_rationale,
+        alpha=config.alpha,
+        beta=config.beta,
+        classifier_head=config.classifier_head,
+        hyperparameters={name: value for name, value in settings.items() if value is not None and value is not False},
+        versions={"dhrd_hf": __version__} | {name: version(name) for name in ("transformers", "torch", "peft")},
+        dev_data=None if metrics is None else table_name(own.eval_data),
+        dev_rows=None if metrics is None else len(trainer.eval_dataset),
+        dev_metrics={name: measured[name] for name in ("accuracy", "macro_f1", "mse", "mae") if name in measured}
+        or None,
+    ).updated(license)
