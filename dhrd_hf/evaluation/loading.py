@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ def load_classifier(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Open an exported or stock classifier, a dual-head checkpoint or a run directory, for prediction.
 
-    An adapter is merged into its base model, which predicts the same and faster.
+    An adapter is merged into its base model, which predicts the same and faster. What [`export_engine`] wrote runs on
+    its engine.
 
     Example:
 
@@ -53,6 +55,14 @@ def load_classifier(
     dtype = kwargs.get("dtype", "auto")
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ValueError(f"dtype {dtype!r} is not one of torch's; say float32, bfloat16 or float16.")
+    from ..export.engines import MANIFEST, EngineClassifier
+
+    if (Path(name_or_path) / MANIFEST).is_file():
+        if str(device or "cpu") != "cpu":
+            raise ValueError(
+                f"{name_or_path} is an export for another engine, which runs on the CPU, not on {device!r}."
+            )
+        return EngineClassifier.from_pretrained(name_or_path), AutoTokenizer.from_pretrained(name_or_path)
     config = load_config(name_or_path)
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     if isinstance(config, DHRDConfig) and config.reasoning_head:

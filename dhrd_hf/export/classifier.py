@@ -97,7 +97,7 @@ def export_classifier(
     dual_head = find_dual_head(model)
     model = next((module for module in model.modules() if hasattr(module, "peft_config")), dual_head)  # DDP's inside
     pad_token_id = _checked_pad_token(dual_head, tokenizer)
-    with _whole_folder(output_dir, overwrite) as folder:
+    with whole_folder(output_dir, overwrite) as folder:
         if format == "adapter":
             opened = write_adapter(model, dual_head, _stock_config(dual_head, pad_token_id), temperature, folder)
         else:
@@ -160,7 +160,7 @@ def _checked_pad_token(dual_head: DHRDForDualHeadClassification, tokenizer: PreT
 
 
 @contextlib.contextmanager
-def _whole_folder(output_dir: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
+def whole_folder(output_dir: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
     """A folder to write into, which becomes `output_dir` at the end, or leaves no trace."""
     target = Path(output_dir)
     if target.exists() and (not target.is_dir() or any(target.iterdir())) and not overwrite:
@@ -256,7 +256,7 @@ def _compare(
     was_training = dual_head.training
     dual_head.eval()
     try:
-        for batch in _probes(dual_head.config.vocab_size, pad_token_id):
+        for batch in probe_batches(dual_head.config.vocab_size, pad_token_id):
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             expected, found = dual_head(**batch).logits.float() / temperature, opened(**batch).logits.float()
             allowed = logits_tolerance(dtype) * max(1.0, expected.abs().max().item())
@@ -272,7 +272,7 @@ def _compare(
         dual_head.train(was_training)
 
 
-def _probes(vocab_size: int, pad_token_id: int) -> Iterator[dict[str, Tensor]]:
+def probe_batches(vocab_size: int, pad_token_id: int) -> Iterator[dict[str, Tensor]]:
     """A few inputs: rows of several lengths, right and left padded in one batch, and each alone."""
     generator = torch.Generator().manual_seed(0)
     lengths = (1, 5, 17)
