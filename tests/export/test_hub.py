@@ -123,7 +123,8 @@ def test_private_and_branches(hub, exports, folder):
     for _ in range(2):  # a branch that is new, and one that is there
         pushed = push_classifier(folder, NAME, private=True, revision="v2/more")
     assert pushed.revision == "v2/more"
-    assert "README.md" in hub.files(NAME, "v2/more") and "README.md" not in hub.files(NAME)
+    cards = [hub.files(NAME, *branch)["README.md"] for branch in (("v2/more",), ())]
+    assert ["# Entail" in card.decode() for card in cards] == [True, False]
 
     hub.add_repo("ada/public")
     line = refused(PermissionError, folder, "ada/public", private=True)
