@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from .card import add_card_options, check_card_tables, read_card_facts, with_results
 from .parsing import Parser
 
-FORMATS = ("dense", "adapter")
+ENGINES = ("onnx", "openvino")
+FORMATS = ("dense", "adapter", *ENGINES)
 
 _EXAMPLES = """examples:
   dhrd export --model runs/first --output my-classifier
   dhrd export --model runs/lora --output my-adapter --format adapter
   dhrd export --model runs/first --output my-classifier --calibrate calibration.jsonl
+  dhrd export --model my-classifier --output my-classifier-onnx --format onnx
   dhrd export --model runs/first --output my-classifier --eval-data test.jsonl --group-column genre --card card.yaml
 
 card.yaml holds what only you know, for the model card (README.md):
@@ -54,8 +56,10 @@ def run(argv: Sequence[str]) -> int:
         "--format",
         choices=FORMATS,
         default="dense",
-        help="dense: a whole stock classifier (default); adapter: a PEFT adapter and its head for the stock base model",
+        help="dense: a whole stock classifier (default); adapter: a PEFT adapter and its head for the stock base model; "
+        "onnx, openvino: a dense export (--model) for that engine",
     )
+    parser.add_argument("--int8", action="store_true", help="with onnx or openvino: weights in 8 bits")
     parser.add_argument(
         "--calibrate", metavar="TABLE", help="fit the temperature on these rows (see dhrd calibrate) and bake it in"
     )
@@ -69,6 +73,10 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
     args = parser.parse_args(argv)
+    if args.format in ENGINES:
+        return _for_engine(args)
+    if args.int8:
+        raise ValueError(f"--int8 goes with --format {' or '.join(ENGINES)}.")
 
     from transformers import AutoTokenizer
 
@@ -116,6 +124,26 @@ def run(argv: Sequence[str]) -> int:
         f"{' over the temperature' if args.calibrate else ''}."
     )
     print(f"Next:\n  dhrd predict --model {shlex.quote(str(folder))} --data TABLE --output predictions.jsonl")
+    return 0
+
+
+def _for_engine(args: argparse.Namespace) -> int:
+    """Write a dense export for another engine."""
+    from ..auto import load_config
+    from ..configuration_dhrd import DHRDConfig
+    from ..export import export_engine
+
+    config = load_config(args.model)
+    if isinstance(config, DHRDConfig) and config.reasoning_head:
+        raise ValueError(
+            f"{args.model} is a training checkpoint: export it first (dhrd export --model {args.model} --output "
+            f"classifier), then that (dhrd export --model classifier --output {args.output} --format {args.format})."
+        )
+    if args.calibrate or args.eval_data or args.card:
+        raise ValueError("--calibrate, --eval-data and --card go with the dense export that this one is made from.")
+    off = export_engine(args.model, args.output, args.format, int8=args.int8, overwrite=args.overwrite)
+    print(f"Wrote {args.output}: its logits are within {off:.2g} of torch's on random inputs.")
+    print(f"Next:\n  dhrd evaluate --model {shlex.quote(args.output)} --data TABLE   # what int8 costs, if anything")
     return 0
 
 

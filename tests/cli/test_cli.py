@@ -558,3 +558,22 @@ def test_cards_that_cannot_be_are_one_line_and_leave_nothing(trained, table, row
         line = refused(capsys, arguments)
         assert all(word in line for word in words), line
         assert not out.exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_an_engine_takes_a_dense_export(trained, tmp_path, capsys, monkeypatch):
+    assert main(["export", "--model", str(trained), "--output", str(tmp_path / "x"), "--format", "onnx"]) == 2
+    assert "is a training checkpoint: export it first" in capsys.readouterr().err
+    assert main(["export", "--model", str(trained), "--output", str(tmp_path / "x"), "--int8"]) == 2
+    assert "--int8 goes with --format onnx or openvino" in capsys.readouterr().err
+    dense = str(tmp_path / "dense")
+    assert main(["export", "--model", str(trained), "--output", dense]) == 0
+    asked = []
+
+    def export_engine(*args, **kwargs):
+        asked.append((args, kwargs))
+        return 1e-6
+
+    monkeypatch.setattr("dhrd_hf.export.export_engine", export_engine)
+    assert main(["export", "--model", dense, "--output", "o", "--format", "openvino", "--int8"]) == 0
+    assert asked == [((dense, "o", "openvino"), {"int8": True, "overwrite": False})]
+    assert not (tmp_path / "x").exists()
