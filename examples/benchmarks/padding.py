@@ -90,7 +90,7 @@ def main() -> None:
         report(
             f"{table}: {len(encoded)} rows of {sum(len(r['input_ids']) for r in encoded) / len(encoded):.0f} tokens on "
             f"average, batches of {args.batch_size}; timed on {len(timed)} rows, {tokens} tokens",
-            f"python examples/benchmarks/padding.py {table} --rounds {args.rounds}",
+            f"python examples/benchmarks/padding.py {table} --rounds {args.rounds} --timed-rows {args.timed_rows}",
             [
                 ("share of padding, random order", f"{share_of_padding(encoded, args.batch_size, False):.1%}"),
                 ("share of padding, grouped by length", f"{share_of_padding(encoded, args.batch_size, True):.1%}"),
