@@ -13,7 +13,7 @@ quickstart: .venv/.installed
 	.venv/bin/python examples/quickstart.py $(ARGS)
 
 test: lint
-	.venv-test/bin/python -m pytest $(ARGS)
+	.venv-test/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv-test/.installed
 	.venv-test/bin/ruff check .
