@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 
-from .parsing import Parser, did_you_mean
+from .parsing import Parser, find_command
 
 _COMMANDS = {
     "train": "train a language model on labels and rationales",
@@ -18,6 +16,7 @@ _COMMANDS = {
     "calibrate": "fit the temperature with which a classifier is as sure as it is right",
     "export": "write the classifier as a stock checkpoint that needs no dhrd_hf",
     "push": "upload an exported classifier to the Hugging Face Hub",
+    "rationales": "write, check and choose the rationales of a table",
 }
 _EXAMPLES = """examples:
   dhrd train --model Qwen/Qwen3-0.6B --lora --train-data train.jsonl --eval-data dev.jsonl --output-dir runs/first
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = None
     try:
         _parser().parse_args(argv[:place])
-        command = _command(argv[place:])
+        command = find_command(argv[place:], _COMMANDS, __package__, "dhrd")
         return command.run(argv[place + 1 :])
     except SystemExit as stop:  # --help and --version
         return stop.code if isinstance(stop.code, int) else 0
@@ -91,16 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error (before the command)")
     parser.add_argument("--version", action="version", version=f"dhrd_hf {__version__}")
     return parser
-
-
-def _command(words: list[str]) -> ModuleType:
-    """The module of the command that the first word names; it has `run` and `after_interrupt`."""
-    if not words:
-        raise ValueError(f"no command was given; there are {', '.join(_COMMANDS)}. Examples: dhrd --help")
-    if words[0] not in _COMMANDS:
-        near = did_you_mean(words[0], _COMMANDS)
-        raise ValueError(f"unknown command {words[0]!r}{near or '.'} There are {', '.join(_COMMANDS)}: dhrd --help")
-    return importlib.import_module(f".{words[0]}", __package__)
 
 
 def _one_line(error: BaseException) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, NoReturn
 
 
@@ -94,6 +96,38 @@ def did_you_mean(word: str, known: Iterable[str], quote: str = "") -> str:
     """
     near = difflib.get_close_matches(word, list(known), n=1)
     return f": did you mean {quote}{near[0]}{quote}?" if near else ""
+
+
+def find_command(words: Sequence[str], commands: Mapping[str, str], package: str, prog: str) -> ModuleType:
+    """The module of the command that the first word names.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.parsing import find_command
+    >>> find_command(["predict"], {"predict": "classify rows"}, "dhrd_hf.cli", "dhrd").__name__
+    'dhrd_hf.cli.predict'
+
+    ```
+
+    Args:
+        words (`Sequence[str]`): What was typed behind `prog`.
+        commands (`Mapping[str, str]`): The commands, each with what it does.
+        package (`str`): The package that holds a module of each command's name.
+        prog (`str`): What was typed before, as errors name it.
+
+    Returns:
+        `ModuleType`: it has `run` and `after_interrupt`.
+
+    Raises:
+        ValueError: if there is no word, or no such command.
+    """
+    if not words:
+        raise ValueError(f"no command was given; there are {', '.join(commands)}. Examples: {prog} --help")
+    if words[0] not in commands:
+        near = did_you_mean(words[0], commands)
+        raise ValueError(f"unknown command {words[0]!r}{near or '.'} There are {', '.join(commands)}: {prog} --help")
+    return importlib.import_module(f".{words[0]}", package)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
