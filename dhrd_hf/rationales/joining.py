@@ -1,0 +1,212 @@
+"""Rationales that are already there: a file of them, joined to a table's rows by key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.tables import check_columns, iter_rows
+
+# Where no key is named, it is the first of these that a table has.
+KEY_COLUMNS = ("id", "key", "idx")
+_NAMED = 3  # of many keys at fault, as many are named
+
+
+@dataclass(frozen=True)
+class JoinCounts:
+    """What became of the rows and the rationales of a join.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.joining import JoinCounts
+    >>> print(JoinCounts(rows=1000, rationales=800, joined=790, unused=10))
+    790 of 1000 rows have a rationale, 210 have none; 10 of 800 rationales belong to no row
+
+    ```
+
+    Args:
+        rows (`int`): Rows of the table.
+        rationales (`int`): Rows of the rationale file.
+        joined (`int`): Rows that got a rationale.
+        unused (`int`): Rationales whose key no row has.
+        empty (`int`): Rows of the rationale file that hold no rationale.
+        replaced (`int`): Rows that had a rationale of their own, which is gone.
+    """
+
+    rows: int = 0
+    rationales: int = 0
+    joined: int = 0
+    unused: int = 0
+    empty: int = 0
+    replaced: int = 0
+
+    def __str__(self) -> str:
+        said = (
+            f"{self.joined} of {self.rows} rows have a rationale, {self.rows - self.joined} have none; "
+            f"{self.unused} of {self.rationales} rationales belong to no row"
+        )
+        said += f", {self.empty} are empty" if self.empty else ""
+        return said + (f"; {self.replaced} rows lost a rationale that they had" if self.replaced else "")
+
+
+def join_rationales(
+    rows: Iterable[Mapping[str, Any]],
+    rationales: str | Path | Iterable[Mapping[str, Any]],
+    key: str | None = None,
+    rationale_key: str | None = None,
+    *,
+    rationale_column: str = "rationale",
+    label_column: str = "label",
+) -> tuple[list[dict[str, Any]], JoinCounts]:
+    """Give each row of a table the rationale that has its key.
+
+    Keys are compared as text, so that the 7 of a JSON file is the "7" of a CSV file. A row without a rationale stays,
+    with None. A rationale that the table had is replaced, also by None: two teachers in one column would be taken for
+    one.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.joining import join_rationales
+    >>> rows = [{"id": 1, "text": "It rains.", "label": "wet"}, {"id": 2, "text": "It is noon.", "label": "dry"}]
+    >>> joined, counts = join_rationales(rows, [{"key": "1", "label": "wet", "rationale": "Rain is water."}])
+    >>> [row["rationale"] for row in joined]
+    ['Rain is water.', None]
+    >>> print(counts)
+    1 of 2 rows have a rationale, 1 have none; 0 of 1 rationales belong to no row
+
+    ```
+
+    Args:
+        rows (`Iterable[Mapping[str, Any]]`): The table; a `datasets.Dataset` will do.
+        rationales (`str`, `Path` or `Iterable[Mapping[str, Any]]`): A table of rationales, as for
+            [`~dhrd_hf.data.tables.iter_rows`], or its rows.
+        key (`str`, *optional*): Column of the table's keys. By default the first of `id`, `key` and `idx` that it has,
+            else the row's number from 0.
+        rationale_key (`str`, *optional*): Column of the keys in the rationale file; by default `key` if it is given and
+            the file has it, else the first of `id`, `key` and `idx`.
+        rationale_column (`str`, *optional*, defaults to `"rationale"`): Column of the rationales, in both.
+        label_column (`str`, *optional*, defaults to `"label"`): Where both have it, the labels must agree.
+
+    Returns:
+        `tuple[list[dict[str, Any]], JoinCounts]`: the rows in their order, and what became of them.
+
+    Raises:
+        ValueError: if a column is missing, a key stands twice, no key of the file is one of the table's, or the labels
+            of a row and of its rationale differ.
+    """
+    where = str(rationales) if isinstance(rationales, (str, Path)) else "the rationale file"
+    source = iter_rows(rationales) if isinstance(rationales, (str, Path)) else rationales
+    found = _by_key(source, where, key, rationale_key, rationale_column)
+    table = [dict(row) for row in rows]
+    columns = _columns(table)
+    if key is not None:
+        check_columns(columns, [key])
+    name = key or key_column(columns)
+    keys = [_key(row, number, name, "the table") for number, row in enumerate(table)]
+    _check_once(keys, f"{name!r} of the table")
+    matched = [found.get(key) for key in keys]
+    hits = sum(it is not None for it in matched)
+    if not hits:
+        raise ValueError(
+            f"{where} belongs to another data set: 0 of its {len(found)} keys (such as {next(iter(found), None)!r}) match "
+            f"the {len(keys)} keys of the table (such as {keys[0] if keys else None!r}, from {name or 'the row number'!r})."
+        )
+    _check_labels(table, matched, keys, label_column, where)
+    joined, replaced = 0, 0
+    for row, its in zip(table, matched, strict=True):
+        rationale = _text(its, rationale_column)
+        replaced += _text(row, rationale_column) not in (None, rationale)
+        joined += rationale is not None
+        row[rationale_column] = rationale
+    empty = sum(_text(its, rationale_column) is None for its in found.values())
+    return table, JoinCounts(len(table), len(found), joined, len(found) - hits, empty, replaced)
+
+
+def key_column(column_names: Iterable[str]) -> str | None:
+    """The column that tells the rows of a table apart where none was named.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.joining import key_column
+    >>> key_column(["text", "key", "label"])
+    'key'
+
+    ```
+
+    Args:
+        column_names (`Iterable[str]`): The table's columns.
+
+    Returns:
+        `str`, *optional*: the first of `id`, `key` and `idx` that is there; None stands for the row's number from 0.
+    """
+    names = set(column_names)
+    return next((name for name in KEY_COLUMNS if name in names), None)
+
+
+def _by_key(
+    source: Iterable[Mapping[str, Any]], where: str, key: str | None, rationale_key: str | None, rationale_column: str
+) -> dict[str, dict[str, Any]]:
+    """The rows of a rationale file by their keys."""
+    rows = [dict(row) for row in source]
+    columns = _columns(rows)
+    check_columns(columns, [name for name in (rationale_key, rationale_column) if name])
+    name = rationale_key or (key if key in columns else key_column(columns))
+    if name is None:
+        raise ValueError(
+            f"{where} has no column of keys to join by ({', '.join(KEY_COLUMNS)}): name it. "
+            f"It has: {', '.join(map(repr, columns))}"
+        )
+    keys = [_key(row, number, name, where) for number, row in enumerate(rows)]
+    _check_once(keys, f"{name!r} of {where}", "; several rationales of a row: choose by dhrd rationales select first")
+    return dict(zip(keys, rows, strict=True))
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _key(row: Mapping[str, Any], number: int, name: str | None, where: str) -> str:
+    if name is None:
+        return str(number)
+    value = row.get(name)
+    if value is None or value == "":
+        raise ValueError(f"row {number} of {where} has no {name!r} to join by")
+    return str(value)
+
+
+def _check_once(keys: list[str], what: str, hint: str = "") -> None:
+    if len(set(keys)) < len(keys):
+        seen: set[str] = set()
+        # A set's add returns None: what is left are the keys that were there already.
+        twice = list(dict.fromkeys(key for key in keys if key in seen or seen.add(key)))
+        raise ValueError(f"{what}: {len(twice)} keys stand more than once, such as {_some(twice)}{hint}")
+
+
+def _check_labels(
+    table: list[dict[str, Any]], matched: list[dict[str, Any] | None], keys: list[str], column: str, where: str
+) -> None:
+    pairs = [
+        (key, row.get(column), its.get(column)) for key, row, its in zip(keys, table, matched, strict=True) if its
+    ]
+    both = [(key, ours, theirs) for key, ours, theirs in pairs if ours is not None and theirs is not None]
+    apart = [f"{key!r} ({ours!r} and {theirs!r})" for key, ours, theirs in both if str(ours) != str(theirs)]
+    if apart:
+        raise ValueError(
+            f"{len(apart)} of {len(both)} labels differ between the table and {where}: "
+            f"{', '.join(apart[:_NAMED])}{', ...' if len(apart) > _NAMED else ''}"
+        )
+
+
+def _text(row: Mapping[str, Any] | None, column: str) -> str | None:
+    """A rationale that says something, or None."""
+    value = row.get(column) if row else None
+    return value if value is not None and str(value).strip() else None
+
+
+def _some(values: list[str]) -> str:
+    return ", ".join(map(repr, values[:_NAMED])) + (", ..." if len(values) > _NAMED else "")

@@ -1,0 +1,68 @@
+"""Rationales joined to rows by key: nothing is guessed, nothing lost without a word."""
+
+import json
+
+import pytest
+
+from dhrd_hf.data.tables import TableError
+from dhrd_hf.rationales.joining import JoinCounts, join_rationales, key_column
+
+TABLE = [
+    {"id": "a", "text": "The kiln is cold.", "label": "no"},
+    {"id": "b", "text": "The lamp hums.", "label": "yes"},
+    {"id": "c", "text": "Oto rows.", "label": "yes"},
+]
+
+
+def test_each_row_gets_its_own_and_all_is_counted():
+    rationales = [
+        {"key": "c", "label": "yes", "rationale": "He is in a boat."},
+        {"key": "x", "rationale": "Of no row."},
+        {"key": "a", "label": "no", "rationale": "  "},
+    ]
+    rows, counts = join_rationales(TABLE, rationales)
+    assert [row["rationale"] for row in rows] == [None, None, "He is in a boat."]
+    assert [row["id"] for row in rows] == ["a", "b", "c"]
+    assert counts == JoinCounts(rows=3, rationales=3, joined=1, unused=1, empty=1)
+    assert "rationale" not in TABLE[0]  # the caller's rows are left as they are
+
+
+def test_a_file_and_numbers_as_text(tmp_path):
+    path = tmp_path / "rationales.jsonl"
+    path.write_text("".join(json.dumps({"row": str(n), "why": f"Because {n}."}) + "\n" for n in (2, 1)))
+    table = [{"n": 1, "why": "An old one."}, {"n": 2}, {"n": 3, "why": "Another."}]
+    rows, counts = join_rationales(table, path, key="n", rationale_key="row", rationale_column="why")
+    assert [row["why"] for row in rows] == ["Because 1.", "Because 2.", None]
+    assert (counts.joined, counts.replaced) == (2, 2)
+    assert "2 rows lost a rationale that they had" in str(counts)
+
+
+def test_without_a_key_column_a_row_is_its_number():
+    rows, _ = join_rationales([{"text": "p"}, {"text": "q"}], [{"id": 1, "rationale": "Of q."}])
+    assert [row["rationale"] for row in rows] == [None, "Of q."]
+    assert key_column(["text", "idx", "key"]) == "key"
+    assert key_column(["text"]) is None
+
+
+@pytest.mark.parametrize(
+    ("rationales", "message"),
+    [
+        ([{"key": f"q{n}", "rationale": "So."} for n in range(7)], r"0 of its 7 keys \(such as 'q0'\).*the 3 keys"),
+        ([{"key": "a", "label": "yes", "rationale": "So."}], r"1 of 1 labels differ .*'a' \('no' and 'yes'\)"),
+        ([{"key": "b", "rationale": "So."}] * 2, "'key' of the rationale file: 1 keys .* such as 'b'.*select"),
+        ([{"key": None, "rationale": "So."}], "row 0 of the rationale file has no 'key'"),
+        ([{"name": "a", "rationale": "So."}], "no column of keys to join by"),
+        ([{"key": "a", "rationales": "So."}], "did you mean 'rationales'"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(rationales, message):
+    with pytest.raises(ValueError, match=message) as error:
+        join_rationales(TABLE, rationales)
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_with_one_key_twice_or_none():
+    with pytest.raises(ValueError, match="'id' of the table: 2 keys stand more than once, such as 'a', 'b'"):
+        join_rationales([TABLE[0], TABLE[1], TABLE[0], TABLE[1]], [{"key": "a", "rationale": "So."}])
+    with pytest.raises(TableError, match="no column 'ident'"):
+        join_rationales(TABLE, [{"key": "a", "rationale": "So."}], key="ident")
