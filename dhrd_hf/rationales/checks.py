@@ -1,0 +1,531 @@
+"""The checks of a rationale: each a function of its own, that says nothing of a good one and in a sentence what is wrong.
+
+The sentences are addressed to who wrote the rationale, so that they can be given to a teacher with the next try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import regex
+
+from .duplicates import near_duplicates
+from .label_words import label_matcher
+from .languages import common_word_hits, count_words, language_of, script_shares, units
+
+SENTINEL = "[END OF REASONING]"
+MIN_WORDS, MAX_WORDS = 3, 150
+# The checks of an audit, in the order of its report. All but near_duplicate look at one row at a time.
+CHECKS = (
+    "label_leak",
+    "empty",
+    "truncated",
+    "refusal",
+    "repetition",
+    "copy",
+    "prompt_echo",
+    "wrong_language",
+    "near_duplicate",
+    "length",
+)
+
+_PLACEHOLDER = regex.compile(
+    r"(?i)^[\W_]*(?:n/?a|none|null|nan|nil|todo|tbd|empty|no (?:rationale|explanation|reasoning)|-+)?[\W_]*$"
+)
+# Sentence_Terminal is Unicode's: full stops of all scripts. The others end a sentence in scripts that have none of theirs.
+_ENDS = regex.compile(r"(?:[\p{Sentence_Terminal}]|[：⁇‼⁈⁉｡๚๛។៕།༎༏༐])$")
+_AFTER_THE_END = "\"'“”„‟’‘«»‹›)]}）］｝」』】》〉*_`~ \t\r\n"
+_NO_MARKS = regex.compile(r"[\p{Script=Thai}\p{Script=Lao}]\p{M}*$")
+_HANGING = regex.compile(
+    r"(?i)(?<![\p{L}\p{M}'’])(?:the|a|an|and|or|because|although|whereas|while|if|of the|to the|in the|is the|my|your|their|its|our|"
+    r"le|la|les|un|une|des|du|et|der|die|das|ein|eine|und|weil|dass|el|los|las|una|y|porque|il|lo|gli|perché)[.]$"
+)
+_SENTENCES = regex.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？｡])|(?<=।)\s*|\n+")
+_LONGEST_LOOP = 25  # units of a phrase that may be looped; what is longer is found as a sentence
+
+
+def empty(rationale: str | None) -> str | None:
+    """Nothing is there, or a placeholder.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import empty
+    >>> empty("N/A"), empty("Wet things are not dry.")
+    ('There is no explanation.', None)
+
+    ```
+
+    Args:
+        rationale (`str`, *optional*): The rationale; None is empty.
+
+    Returns:
+        `str`, *optional*: what is wrong.
+    """
+    bare = rationale is None or not regex.search(r"[\p{L}\p{N}]", rationale) or _PLACEHOLDER.match(rationale)
+    return "There is no explanation." if bare else None
+
+
+def length(rationale: str, min_words: int = MIN_WORDS, max_words: int = MAX_WORDS) -> str | None:
+    """Too few or too many words.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import length
+    >>> length("It rains.", min_words=3)
+    'The explanation has 2 words; at least 3 are wanted.'
+
+    ```
+
+    Args:
+        rationale (`str`): The rationale.
+        min_words (`int`, *optional*, defaults to 3): Fewest words; of what is written without spaces 1.7 characters are one.
+        max_words (`int`, *optional*, defaults to 150): Most words.
+
+    Returns:
+        `str`, *optional*: what is wrong.
+    """
+    words = count_words(rationale)
+    if words < min_words:
+        return f"The explanation has {words} words; at least {min_words} are wanted."
+    if words > max_words:
+        return f"The explanation has {words} words; at most {max_words} are wanted."
+    return None
+
+
+def sentinel(reply: str, sentinel: str = SENTINEL) -> str | None:
+    """The explanation in a teacher's reply does not end with the mark that shows it whole.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import sentinel
+    >>> sentinel("Wet things are not dry. [END OF REASONING] Answer: No"), sentinel("Wet things are")
+    (None, 'The explanation does not end with [END OF REASONING].')
+
+    ```
+
+    Args:
+        reply (`str`): The whole reply.
+        sentinel (`str`, *optional*, defaults to `"[END OF REASONING]"`): The mark.
+
+    Returns:
+        `str`, *optional*: what is wrong: the mark is missing, stands there twice, or before any explanation.
+    """
+    count = reply.count(sentinel)
+    if count == 0:
+        return f"The explanation does not end with {sentinel}."
+    if count > 1:
+        return f"{sentinel} stands there {count} times; it belongs once, after the explanation."
+    return None if reply.partition(sentinel)[0].strip() else f"There is no explanation before {sentinel}."
+
+
+def answer(answer: str | None, label: str) -> str | None:
+    """The answer that a teacher gave is not the gold label.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import answer
+    >>> answer("Yes.", "yes"), answer("Maybe", "no")
+    (None, "The answer is 'Maybe', and should be 'no'.")
+
+    ```
+
+    Args:
+        answer (`str`, *optional*): As read from the reply; None where there was none.
+        label (`str`): The gold label's name. Case, spaces, "_", "-" and marks around it make no difference.
+
+    Returns:
+        `str`, *optional*: what is wrong.
+    """
+    if answer is None or not answer.strip():
+        return "There is no answer after the explanation."
+
+    def folded(name: str) -> str:
+        bare = regex.sub(r"^[\W_]+|[\W_]+$", "", name.casefold())
+        return regex.sub(r"[\s_-]+", " ", bare) or name.strip()
+
+    return (
+        None if folded(answer) == folded(str(label)) else f"The answer is {answer.strip()!r}, and should be {label!r}."
+    )
+
+
+def label_leak(
+    rationale: str, labels: Sequence[str], label_words: Mapping[str, Sequence[str]] | None = None
+) -> str | None:
+    """A label is named, by its name, an inflection or a synonym, or an answer is announced.
+
+    A word that has other uses too ("no", "A", "1", "right", "other") counts only where an answer is given: "no evidence"
+    names nothing. Words count wherever they come from, also from the row's own text: a student that reads the label's
+    name before it has to give the label learns to look for it.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import label_leak
+    >>> label_leak("A cat is no dog, which contradicts it.", ["entailment", "contradiction"])
+    "The explanation names a label ('contradicts'); it must not."
+    >>> label_leak("There is no dog in it.", ["yes", "no"]), label_leak("A dog is a pet.", ["A", "B"])
+    (None, None)
+
+    ```
+
+    Args:
+        rationale (`str`): The rationale.
+        labels (`Sequence[str]`): The names of all labels, in any language.
+        label_words (`Mapping[str, Sequence[str]]`, *optional*): Further words by label.
+
+    Returns:
+        `str`, *optional*: what is wrong.
+    """
+    found = label_matcher(labels, label_words).find(rationale)
+    if found:
+        return f"The explanation names a label ({found!r}); it must not."
+    announced = _ANNOUNCED.search(rationale)
+    return f"The explanation announces the answer ({announced[0].strip()!r}); it must not." if announced else None
+
+
+_ANNOUNCED = regex.compile(
+    r"(?i)(?<!\p{L})(?:(?:the|my|our|this|final|correct|right|best|gold|proper|true|intended)\s+){1,3}"
+    r"(?:answer|label|verdict|option|choice|classification)\s+"
+    r"(?:is|must\s+be|should\s+be|would\s+be|has\s+to\s+be|will\s+be|can\s+only\s+be|therefore|thus)(?!\p{L})"
+    r"|(?<!\p{L})(?:answer|label|verdict|final\s+answer)\s*[:=]"
+    r"|(?<!\p{L})(?:la\s+(?:bonne\s+)?réponse\s+est|die\s+(?:richtige\s+)?antwort\s+(?:ist|lautet)|la\s+respuesta\s+(?:correcta\s+)?es"
+    r"|la\s+risposta\s+(?:corretta\s+)?è|a\s+resposta\s+(?:correta\s+)?é|het\s+(?:juiste\s+)?antwoord\s+is|ответ\s*(?:[:—–-]|такой))"
+    r"|(?:答案|正解|答え|정답|답)(?:是|为|為|は|은|:|：)|الجواب\s+هو|الإجابة\s+هي|उत्तर\s+है"
+)
+
+
+def refusal(rationale: str) -> str | None:
+    """A teacher declines, or speaks of itself, instead of explaining.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import refusal
+    >>> refusal("I'm sorry, but I can't help with that.")
+    "Explain instead of declining or speaking of yourself (I'm sorry, but I can't)."
+
+    ```
+
+    Args:
+        rationale (`str`): The rationale.
+
+    Returns:
+        `str`, *optional*: what is wrong.
+    """
+    found = _REFUSAL.search(rationale)
+    return f"Explain instead of declining or speaking of yourself ({found[0].strip()})." if found else None
+
+
+_CANNOT = r"(?:can\s?not|can['’]?t|could\s?n['’]?t|could\s+not|won['’]?t|will\s+not|would\s+not|am\s+(?:unable|not\s+(?:able|allowed|permitted|comfortable))|['’]m\s+(?:unable|not\s+(?:able|allowed|permitted|comfortable))|must\s+(?:decline|refuse)|have\s+to\s+(?:decline|refuse)|decline|refuse|do\s+not\s+feel\s+comfortable|don['’]t\s+feel\s+comfortable)"
+_HELPS = r"(?:assist|help|provide|answer|comply|fulfil+|generate|give|explain|complete|continue|engage|discuss|respond|do\s+(?:that|this)|support|create|write|produce|offer|process|justify|determine|access|browse|share|with\s+(?:that|this))"
+_REFUSAL = regex.compile(
+    "|".join(
+        (
+            r"(?i)(?<!\p{L})as\s+an?\s+(?:\w+\s+){0,2}(?:AI|A\.I\.|artificial\s+intelligence|language\s+model|LLM|chat\s?bot|(?:virtual|digital|automated)\s+assistant|assistant)(?!\p{L})",
+            r"(?<!\p{L})I(?:['’]m|\s+am)\s+(?:just\s+|only\s+|merely\s+)?an?\s+(?:\w+\s+){0,2}(?:AI|language\s+model|LLM|chat\s?bot|virtual\s+assistant)(?!\p{L})",
+            rf"(?:I['’]?m|I\s+am|we\s+are|my|our)\s+(?:\w+\s+){{0,2}}(?:sorry|apolog\w+|afraid|regret)[^.!?]{{0,40}}?(?<!\p{{L}})(?:I|we)\s?{_CANNOT}",
+            r"(?<!\p{L})(?:I|we)\s+(?:sincerely\s+|do\s+|must\s+)?apologi[sz]e|(?<!\p{L})my\s+apologies",
+            r"(?:^|[.!?]\s+)(?:I['’]m|I\s+am|we\s+are|we['’]re)?\s*(?:very\s+|so\s+|really\s+)?sorry[,.!]?\s+(?:but|I|we|this|that|about|for|,)",
+            rf"(?<!\p{{L}})(?:I|we)\s?{_CANNOT}\s+(?:to\s+)?(?:\w+\s+){{0,2}}?{_HELPS}(?!\p{{L}})",
+            r"(?<!\p{L})(?:I|we)\s+(?:do\s+not|don['’]t)\s+have\s+(?:\w+\s+){0,2}(?:information|context|access|ability|opinions?|beliefs|capabilit\w+|enough|permission)(?!\p{L})",
+            r"(?<!\p{L})(?:unable|not\s+able|not\s+possible\s+for\s+me)\s+to\s+(?:assist|help|comply|provide|fulfil+|answer|generate|complete)(?!\p{L})",
+            r"(?:this|that|your|the)\s+(?:request|content|prompt)\s+(?:violates|goes\s+against|is\s+against|cannot\s+be|can['’]t\s+be|is\s+(?:inappropriate|harmful))",
+            r"(?:against|violat\w+)\s+(?:my|our|the)\s+(?:\w+\s+)?(?:guidelines|programming|polic(?:y|ies)|principles|values|terms)",
+            r"(?<!\p{L})my\s+(?:training\s+data|knowledge\s+cut-?off|programming|guidelines|developers|creators)(?!\p{L})",
+            r"(?<!\p{L})I\s+was\s+(?:trained|developed|created|designed)\s+by(?!\p{L})",
+            r"please\s+(?:consult|seek|contact)\s+(?:with\s+)?(?:a|an)\s+(?:\w+\s+){0,2}(?:professional|expert|doctor|lawyer)",
+            r"(?:could|can|would)\s+you\s+(?:please\s+)?(?:provide|clarify|share|give|rephrase|specify)|please\s+(?:provide|clarify|share|rephrase)\s+(?:me|more|the|your|a|additional|further)",
+            r"(?:how|what)\s+(?:else\s+)?(?:can|may)\s+I\s+(?:help|assist)|(?:is\s+there\s+)?anything\s+else\s+I\s+can|I['’]?(?:d|\s+would)\s+be\s+happy\s+to\s+(?:help|assist)|let\s+me\s+know\s+if\s+you",
+            r"en\s+tant\s+qu['’]\s?(?:IA|intelligence\s+artificielle|assistant|modèle)|je\s+(?:suis\s+désolée?|ne\s+peux\s+pas|ne\s+suis\s+pas\s+en\s+mesure)",
+            r"als\s+(?:KI|künstliche\s+intelligenz|sprachmodell|eine?\s+(?:KI|künstliche|sprachmodell))|(?<!\p{L})(?:tut\s+mir\s+leid|ich\s+kann\s+(?:\w+\s+){0,4}nicht|ich\s+bin\s+nicht\s+in\s+der\s+lage)",
+            r"como\s+(?:una?\s+)?(?:modelo\s+de\s+(?:lenguaje|linguagem)|IA|inteligencia\s+artificial|inteligência\s+artificial|asistente|assistente)|lo\s+siento|no\s+puedo\s+(?:ayudar|responder|proporcionar|cumplir|asistir)|não\s+posso\s+(?:ajudar|responder|fornecer)|(?<!\p{L})desculpe",
+            r"come\s+(?:modello\s+linguistico|IA|intelligenza\s+artificiale|assistente)|mi\s+dispiace|non\s+posso\s+(?:aiutare|rispondere|fornire)",
+            r"als\s+(?:AI|taalmodel|een\s+taalmodel)|het\s+spijt\s+me|ik\s+kan\s+(?:\w+\s+){0,3}niet\s+(?:helpen|beantwoorden)",
+            r"как\s+(?:ИИ|языковая\s+модель|искусственный\s+интеллект)|(?:извините|простите|к\s+сожалению),?\s+(?:но\s+)?я\s+не\s+мог|я\s+не\s+могу\s+(?:помочь|ответить|предоставить|выполнить)",
+            r"作为(?:一个|一款|一名)?(?:人工智能|AI|语言模型|大?语言模型|助手)|(?:抱歉|对不起|很遗憾)，?(?:但)?我|我(?:无法|不能|没办法)(?:提供|回答|帮助|协助|满足|完成|解释)",
+            r"(?:AI|人工知能|言語モデル)として|申し訳(?:ありません|ございません)|お(?:手伝い|答え)(?:することは)?でき(?:ません|かねます)",
+            r"(?:AI|인공지능|언어\s*모델)로서|죄송(?:합니다|하지만)|(?:도와|답변|제공)[^.]{0,10}수\s*없습니다",
+            r"عذر[اًا]|آسف|لا\s+(?:أستطيع|يمكنني)\s+(?:مساعد|تقديم|الإجابة)|كنموذج\s+لغوي",
+        )
+    )
+)
+
+
+def truncated(rationale: str) -> str | None:
+    """It stops in the middle of a sentence: no closing mark of any script, an ellipsis, or a bare article before the stop.
+
+    Quotes, brackets and emphasis may follow the mark. Thai and Lao, which have no mark, are never called truncated.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import truncated
+    >>> truncated('He said "no."'), truncated("狗在睡觉。"), truncated("The dog is aslee")
+    (None, None, "The explanation stops in the middle of a sentence ('The dog is aslee').")
+
+    ```
+
+    Args:
+        rationale (`str`): The rationale.
+
+    Returns:
+        `str`, *optional*: what is wrong.
+    """
+    bare = rationale.rstrip(_AFTER_THE_END)
+    if not bare or _NO_MARKS.search(bare):
+        return None
+    if _ENDS.search(bare) and not bare.endswith(("...", "…")) and not _HANGING.search(bare):
+        return None
+    return f"The explanation stops in the middle of a sentence ({bare[-30:]!r})."
+
+
+def repetition(rationale: str) -> str | None:
+    """It loops: a sentence again and again, a phrase three times in a row, or mostly phrases that were there before.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import repetition
+    >>> repetition("It is wet and it is wet and it is wet and it is wet.")
+    "The explanation repeats itself ('it is wet and')."
+
+    ```
+
+    Args:
+        rationale (`str`): The rationale.
+
+    Returns:
+        `str`, *optional*: what is wrong.
+    """
+    repeated = _repeated_sentence(rationale) or _looped_phrase(words := units(rationale)) or _said_before(words)
+    return f"The explanation repeats itself ({repeated[:60]!r})." if repeated else None
+
+
+def _repeated_sentence(text: str) -> str | None:
+    seen: dict[tuple[str, ...], int] = {}
+    for sentence in _SENTENCES.split(text):
+        words = tuple(units(sentence))
+        seen[words] = seen.get(words, 0) + 1
+        # A short sentence may be said twice for effect; a whole one is not.
+        if words and seen[words] >= (2 if len(words) >= 5 else 3):
+            return sentence.strip()
+    return None
+
+
+def _looped_phrase(words: list[str]) -> str | None:
+    if len(set(words)) > 0.9 * len(words):
+        return None
+    for size in range(1, min(_LONGEST_LOOP, len(words) // 3) + 1):
+        run, wanted = 0, (3 if size == 1 else 2) * size
+        for place, (word, later) in enumerate(zip(words, words[size:], strict=False)):
+            run = run + 1 if word == later else 0
+            if run >= wanted:
+                start = place + 1 - run
+                return " ".join(words[start : start + size])
+    return None
+
+
+def _said_before(words: list[str], size: int = 4, most: float = 0.3) -> str | None:
+    places = len(words) - size + 1
+    if places < 10:
+        return None
+    seen, again = set(), []
+    for start in range(places):
+        gram = tuple(words[start : start + size])
+        again += [gram] if gram in seen else []
+        seen.add(gram)
+    return " ".join(again[0]) if len(again) > most * places else None
+
+
+def copy(rationale: str, text: str, most: float = 0.75) -> str | None:
+    """Most of it is taken over from the row's text, word by word, with or without light edits.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import copy
+    >>> copy("The old dog sleeps near the stove.", "Passage: The old dog sleeps near the warm stove.")
+    "The explanation copies the input ('The old dog sleeps near the stove.')."
+
+    ```
+
+    Args:
+        rationale (`str`): The rationale.
+        text (`str`): The row's text; empty: nothing is said.
+        most (`float`, *optional*, defaults to 0.75): Share of its words from which on they are called copied: those in a run
+            of at least three words, or five characters of what is written without spaces, that the text has as well.
+
+    Returns:
+        `str`, *optional*: what is wrong.
+    """
+    words, source = units(rationale), units(text)
+    size = 3 if sum(map(len, words)) > 1.5 * len(words) else 5
+    if len(words) < 2 * size - 1 or len(source) < size:
+        return None
+    grams = set(zip(*(source[shift:] for shift in range(size)), strict=False))
+    copied, known = [False] * len(words), set()
+    for start in range(len(words) - size + 1):
+        gram = tuple(words[start : start + size])
+        if gram in grams:
+            copied[start : start + size] = [True] * size
+            known.add(gram)
+    share = sum(copied) / len(words)
+    # Half of it copied is still a copy where that half is nearly all that there was to copy.
+    if share >= most or (share >= 0.5 and len(known) >= 0.8 * len(grams)):
+        return f"The explanation copies the input ({rationale.strip()[:60]!r})."
+    return None
+
+
+def prompt_echo(rationale: str) -> str | None:
+    """It repeats the instructions to the teacher, or the template around the rationale.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import prompt_echo
+    >>> prompt_echo("Reasoning: wet things are not dry. [END OF REASONING]")
+    "The explanation repeats the prompt ('Reasoning:')."
+
+    ```
+
+    Args:
+        rationale (`str`): The rationale.
+
+    Returns:
+        `str`, *optional*: what is wrong.
+    """
+    found = _ECHO.search(rationale)
+    return f"The explanation repeats the prompt ({found[0].strip()[:60]!r})." if found else None
+
+
+_FIELDS = (
+    r"passage|question|(?:final|gold|correct|candidate)?\s*answer|reasoning|explanation|rationale|premise|hypothesis|context|paragraph"
+    r"|instructions?|task|input|output|(?:gold|correct)?\s*label|system|user|assistant|example(?:\s+\d+)?|response|text|statement\s+[A-Z]|claim|sentence\s+\d"
+)
+_ECHO = regex.compile(
+    "|".join(
+        (
+            rf"(?i)(?:^|(?<=[.!?\n>*#\]])\s*)[*#_\s]*(?:{_FIELDS})\**\s*:(?!\d)",
+            r"\[?(?:END|START|BEGIN)(?:ING)?\s+OF\s+(?:THE\s+)?(?:REASONING|EXPLANATION|RATIONALE|PROMPT|TEXT)\]?(?!\s+\p{L})",
+            r"</?(?:reason(?:ing)?|ans(?:wer)?|think|rationale|explanation|s|pad|eos|bos|unk)>|<\|\w+\|>|\[/?INST\]|<<SYS>>|#{2,}\s*(?:instruction|response|input|task|question|answer|reasoning)",
+            r"is\s+the\s+(?:answer|hypothesis|claim|statement)\s+(?:correct|entailed\s+by\s+the\s+premise)[^.]{0,12}\b(?:yes\s+or\s+no|\?)|is\s+the\s+following\s+(?:claim|statement|sentence)\s+(?:true|false)\s+or|\byes\s+or\s+no\?",
+            r"\b(?:\d+|two|three|one)\s*(?:to|-|–|and)\s*(?:\d+|four|five|three)\s+(?:short\s+)?sentences\b|in\s+(?:one|a\s+single)\s+(?:short\s+)?paragraph\b",
+            r"\b(?:do\s+not|don['’]t|never|without|must\s+not|avoid|should\s+not)\s+(?:\w+\s+){0,3}?(?:nam(?:e|ing)|mention(?:ing)?|reveal(?:ing)?|stat(?:e|ing)|us(?:e|ing)|writ(?:e|ing)|say(?:ing)?|includ(?:e|ing)|repeat(?:ing)?|giv(?:e|ing))\s+(?:\w+\s+){0,3}?(?:label|labels|answer|verdict|synonyms?|yes\W+no|true\W+false|words?\s+(?:yes|no|true|false))\b",
+            r"\b(?:write|give|provide|generate|produce|compose)\s+(?:me\s+)?(?:an?|the|your|one)\s+(?:\w+,?\s+){0,4}?(?:explanation|rationale|reasoning|justification|paragraph)\b",
+            r"\b(?:explain|justify|describe|show|reason|think|justifies)\s+(?:\w+\s+){0,8}?step[\s-]by[\s-]step\b|\blet['’]?s\s+(?:think|reason|go|work|break)\b[^.]{0,30}\bstep\b",
+            r"\b(?:explain|justify)\s+(?:briefly\s+|in\s+your\s+own\s+words\s+)?(?:why|how)\s+(?:the\s+)?(?:\w+\s+){0,2}?(?:label|answer)\b",
+            r"\b(?:end|finish|close|conclude)\s+(?:the|your|with)\s+(?:\w+\s+){0,5}?(?:sentinel|marker|line|token|tag)\b|\bon\s+a\s+new\s+line\b",
+            r"(?:^|(?<=[.!?\n])\s*)(?:sure|certainly|of\s+course|okay|absolutely)[,!.]?\s+(?:here|I|let)\b|\bhere(?:['’]s|\s+is|\s+are)\s+(?:an?|the|your|my)\s+(?:\w+\s+){0,5}?(?:explanation|rationale|reasoning|justification|answer|response)s?\b",
+            r"\b(?:the\s+)?(?:gold|given|provided|correct|target|ground[\s-]truth)\s+label\b|\bthe\s+user\s+(?:wants|asks|asked|is\s+asking|has\s+asked)\b|\bas\s+(?:requested|instructed)\b|\b(?:follow|following)\s+(?:the|these)\s+instructions\b",
+            r"\b(?:your\s+task\s+is|you\s+(?:are|will\s+be)\s+(?:an?\s+\w+\s+(?:assistant|teacher|model|annotator|expert)|given)|you\s+are\s+given|your\s+(?:explanation|reply|rationale|reasoning)\s+(?:must|should|has))\b",
+            r"\{(?:text|label|rationale|passage|question|answer|premise|hypothesis|paragraph)\}",
+        )
+    )
+)
+
+
+def wrong_language(rationale: str, text: str) -> str | None:
+    """It is in another language than the row's text, where both are beyond doubt.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import wrong_language
+    >>> wrong_language("Der Hund schläft, weil er nicht mehr auf den Beinen ist.", "The dog is on the rug and it sleeps.")
+    'The explanation is in German, and the input in English.'
+    >>> wrong_language("Hund und Katze.", "The dog is on the rug and it sleeps.")
+
+    ```
+
+    Args:
+        rationale (`str`): The rationale.
+        text (`str`): The row's text; empty, or too short to tell: nothing is said.
+
+    Returns:
+        `str`, *optional*: what is wrong.
+    """
+    own = language_of(rationale)
+    if own is None:
+        return None
+    theirs = script_shares(text)
+    if sum(theirs.values()) < 10 and not theirs.keys() & {"Chinese", "Japanese", "Korean"}:
+        return None
+    script = max(script_shares(rationale), key=script_shares(rationale).__getitem__)
+    if theirs.get(script, 0) < 0.1 * sum(theirs.values()):
+        return f"The explanation is in {own}, and the input in {language_of(text) or max(theirs, key=theirs.__getitem__)}."
+    if script not in ("Latin", "Cyrillic"):
+        return None
+    # A text may be in one language, and the words of its template around it in another.
+    hits = common_word_hits(text)
+    most = max(hits, key=hits.__getitem__)
+    if hits[most] >= 3 and hits[own] <= 0.34 * hits[most]:
+        return f"The explanation is in {own}, and the input in {most}."
+    return None
+
+
+def check_rationale(
+    rationale: str | None,
+    *,
+    text: str = "",
+    labels: Sequence[str] = (),
+    label_words: Mapping[str, Sequence[str]] | None = None,
+    min_words: int = MIN_WORDS,
+    max_words: int = MAX_WORDS,
+    only: Collection[str] | None = None,
+) -> dict[str, str]:
+    """Run the checks that look at one row.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import check_rationale
+    >>> check_rationale("Yes", text="Is water wet?", labels=["yes", "no"]).keys()
+    dict_keys(['label_leak', 'truncated', 'length'])
+
+    ```
+
+    Args:
+        rationale (`str`, *optional*): The rationale.
+        text (`str`, *optional*): The row's text; without it `copy` and `wrong_language` say nothing.
+        labels (`Sequence[str]`, *optional*): The labels' names; without them `label_leak` only looks for "the answer is".
+        label_words (`Mapping[str, Sequence[str]]`, *optional*): As for [`label_leak`].
+        min_words, max_words (`int`, *optional*): As for [`length`].
+        only (`Collection[str]`, *optional*): Names of [`CHECKS`] to run; by default all but `near_duplicate`.
+
+    Returns:
+        `dict[str, str]`: what is wrong by check, without those that have nothing to say; of an empty rationale only that.
+
+    Raises:
+        ValueError: if `only` names an unknown check.
+    """
+    wanted = set(CHECKS if only is None else only)
+    if unknown := wanted - set(CHECKS):
+        raise ValueError(f"unknown check {min(unknown)!r}; there are {', '.join(CHECKS)}.")
+    if nothing := empty(rationale):
+        return {"empty": nothing} if "empty" in wanted else {}
+    rationale = str(rationale)
+    checks = {
+        "label_leak": lambda: label_leak(rationale, labels, label_words),
+        "truncated": lambda: truncated(rationale),
+        "refusal": lambda: refusal(rationale),
+        "repetition": lambda: repetition(rationale),
+        "copy": lambda: copy(rationale, text),
+        "prompt_echo": lambda: prompt_echo(rationale),
+        "wrong_language": lambda: wrong_language(rationale, text),
+        "length": lambda: length(rationale, min_words, max_words),
+    }
+    found = {name: check() for name, check in checks.items() if name in wanted}
+    return {name: reason for name, reason in found.items() if reason}
+
+
+__all__ = [
+    *(name for name in CHECKS if name not in ("empty", "near_duplicate", "length")),
+    "CHECKS",
+    "MAX_WORDS",
+    "MIN_WORDS",
+]
+__all__ += ["SENTINEL", "answer", "check_rationale", "empty", "length", "near_duplicates", "sentinel"]
