@@ -1,0 +1,340 @@
+"""SuperGLUE's metrics as `evaluate.Metric` classes of this package: `evaluate.load` would ask the Hub for them."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import evaluate
+import numpy as np
+
+from ..data.superglue import SUPERGLUE_LABELS
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
+
+# Where a task has two, they are averaged first (SuperGLUE, section 3).
+SUPERGLUE_METRICS: dict[str, tuple[str, ...]] = {
+    "boolq": ("accuracy",),
+    "cb": ("macro_f1", "accuracy"),
+    "copa": ("accuracy",),
+    "multirc": ("f1a", "em"),
+    "rte": ("accuracy",),
+    "wic": ("accuracy",),
+    "wsc": ("accuracy",),
+}
+_SUPERGLUE = """@article{wang2019superglue,
+  title={SuperGLUE: A Stickier Benchmark for General-Purpose Language Understanding Systems},
+  author={Wang, Alex and others}, journal={arXiv:1905.00537}, year={2019}
+}"""
+# What a column may hold; of several types the first is taken that fits the first row.
+_TYPES = {"label": ("int64", "string"), "group": ("string", "int64"), "score": ("float64",)}
+
+
+class _Metric(evaluate.Metric):
+    """What the metrics share: the types of their columns, and that the rows are kept in memory."""
+
+    _columns: Mapping[str, str]  # name: a key of _TYPES
+    _inputs: str
+
+    def __init__(self, *args: Any, num_process: int = 1, keep_in_memory: bool | None = None, **kwargs: Any):
+        # In memory, unless several processes have to share their rows by files.
+        keep = num_process == 1 if keep_in_memory is None else keep_in_memory
+        super().__init__(*args, num_process=num_process, keep_in_memory=keep, **kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        kinds = dict.fromkeys(self._columns.values())
+        choices = [dict(zip(kinds, types, strict=True)) for types in product(*(_TYPES[kind] for kind in kinds))]
+        return evaluate.MetricInfo(
+            description=(self.__doc__ or "").partition("\n")[0],
+            citation=_SUPERGLUE,
+            inputs_description=self._inputs,
+            features=[
+                datasets.Features({name: datasets.Value(types[kind]) for name, kind in self._columns.items()})
+                for types in choices
+            ],
+        )
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """Add rows, as `evaluate.Metric` does; none at all are an error of their own."""
+        if predictions is not None and len(predictions) == 0:
+            raise ValueError("there are no rows to score")
+        super().add_batch(predictions=predictions, references=references, **kwargs)
+
+
+class Accuracy(_Metric):
+    """Share of the rows whose label is right.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.superglue_metrics import Accuracy
+    >>> Accuracy().compute(predictions=[1, 0, 1, 1], references=[1, 0, 0, 1])
+    {'accuracy': 0.75}
+
+    ```
+
+    Args:
+        args, kwargs (*optional*): As `evaluate.Metric`; `keep_in_memory` is True unless there are several processes.
+
+    Returns (of `compute(predictions=..., references=...)`, both lists of ids or of names):
+        `dict[str, float]`: `accuracy`.
+
+    Raises:
+        ValueError: if there are no rows, or the two lists differ in length or type.
+    """
+
+    _columns = {"predictions": "label", "references": "label"}
+    _inputs = "\nArgs:\n    predictions, references (list of int or str): A label a row.\n"
+
+    def _compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+        from sklearn.metrics import accuracy_score
+
+        return {"accuracy": float(accuracy_score(list(references), list(predictions)))}
+
+
+class CommitmentBank(_Metric):
+    """CB's two metrics: F1 averaged over the classes, and accuracy.
+
+    A class that is neither among the references nor predicted is left out of the average, as scikit-learn does.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.superglue_metrics import CommitmentBank
+    >>> CommitmentBank().compute(predictions=["neutral", "entailment"], references=["neutral", "entailment"])
+    {'macro_f1': 1.0, 'accuracy': 1.0}
+
+    ```
+
+    Args:
+        args, kwargs (*optional*): As [`Accuracy`].
+
+    Returns (of `compute(predictions=..., references=...)`, both lists of ids or of names):
+        `dict[str, float]`: `macro_f1` and `accuracy`.
+
+    Raises:
+        ValueError: as [`Accuracy`].
+    """
+
+    _columns = Accuracy._columns
+    _inputs = Accuracy._inputs
+
+    def _compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+        from sklearn.metrics import accuracy_score, f1_score
+
+        predictions, references = list(predictions), list(references)
+        return {
+            "macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0)),
+            "accuracy": float(accuracy_score(references, predictions)),
+        }
+
+
+class MultiRC(_Metric):
+    """MultiRC's two metrics: F1 of `Yes` over all answers, and the share of questions with every answer right.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.superglue_metrics import MultiRC
+    >>> said = {"predictions": [1, 0, 1], "references": [1, 0, 0], "groups": ["first", "first", "second"]}
+    >>> MultiRC().compute(**said)
+    {'f1a': 0.6666666666666666, 'em': 0.5}
+
+    ```
+
+    Args:
+        args, kwargs (*optional*): As [`Accuracy`].
+
+    Returns (of `compute(predictions=..., references=..., groups=...)`, lists of 0 and 1 or of `No` and `Yes`, and the
+    question that each answer belongs to, as text or number):
+        `dict[str, float]`: `f1a`, 0 where there is no `Yes` at all, and `em`.
+
+    Raises:
+        ValueError: as [`Accuracy`], or on another label.
+    """
+
+    _columns = {"predictions": "label", "references": "label", "groups": "group"}
+    _inputs = Accuracy._inputs + "    groups (list of str or int): The question that each row belongs to.\n"
+
+    def _compute(
+        self, predictions: Sequence[Any], references: Sequence[Any], groups: Sequence[Any]
+    ) -> dict[str, float]:
+        from sklearn.metrics import f1_score
+
+        said, gold = _is_yes(predictions), _is_yes(references)
+        right: dict[Any, bool] = defaultdict(lambda: True)
+        for group, one, other in zip(groups, said, gold, strict=True):
+            right[group] &= one == other
+        return {"f1a": float(f1_score(gold, said, zero_division=0)), "em": fmean(right.values())}
+
+
+class COPA(_Metric):
+    """COPA cast as two candidates a question: the share of questions won by the right one, and of rows judged right.
+
+    `accuracy` is SuperGLUE's: of a question's candidates the one with the higher score is chosen (a tie counts as a
+    choice by lot). `row_accuracy` takes each row by itself, a score above 0 being a `Yes`. The paper does not say which
+    of the two it reports.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.superglue_metrics import COPA
+    >>> said = {"predictions": [2.5, 0.5], "references": [1, 0], "groups": ["copa-7", "copa-7"]}
+    >>> COPA().compute(**said)
+    {'accuracy': 1.0, 'row_accuracy': 0.5}
+
+    ```
+
+    Args:
+        args, kwargs (*optional*): As [`Accuracy`].
+
+    Returns (of `compute(predictions=..., references=..., groups=...)`: a score a row, the logit of `Yes` less that of
+    `No`; 0 and 1 or `No` and `Yes`; and the question, as text or number):
+        `dict[str, float]`: `accuracy` and `row_accuracy`.
+
+    Raises:
+        ValueError: as [`MultiRC`], or if a question does not have exactly one right candidate.
+    """
+
+    _columns = {"predictions": "score", "references": "label", "groups": "group"}
+    _inputs = (
+        "\nArgs:\n    predictions (list of float): The logit of Yes less that of No.\n"
+        "    references (list of int or str): Whether each candidate is right.\n"
+        "    groups (list of str or int): The question that each row belongs to.\n"
+    )
+
+    def _compute(
+        self, predictions: Sequence[Any], references: Sequence[Any], groups: Sequence[Any]
+    ) -> dict[str, float]:
+        scores, gold = np.asarray(predictions, dtype=float), _is_yes(references)
+        rows: dict[Any, list[int]] = defaultdict(list)
+        for row, group in enumerate(groups):
+            rows[group].append(row)
+        won = []
+        for group, places in rows.items():
+            right = [row for row in places if gold[row]]
+            if len(right) != 1:
+                raise ValueError(
+                    f"question {group!r} has {len(right)} right candidates among {len(places)}, expected 1"
+                )
+            best = [row for row in places if scores[row] == scores[places].max()]
+            won.append((right[0] in best) / len(best))
+        return {"accuracy": fmean(won), "row_accuracy": float(((scores > 0) == gold).mean())}
+
+
+_OF_TASK = {"cb": CommitmentBank, "copa": COPA, "multirc": MultiRC}
+
+
+def superglue_metrics(
+    task: str, dataset: datasets.Dataset, label2id: Mapping[str, int] | None = None
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """A `compute_metrics` for the Trainer that gives a SuperGLUE task's own metrics.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.data.superglue import load_superglue
+    >>> dev = load_superglue("multirc", "validation")  # doctest: +SKIP
+    >>> trainer = DualHeadTrainer(  # doctest: +SKIP
+    ...     model=model,
+    ...     args=args,
+    ...     train_dataset=train,
+    ...     eval_dataset=encode.encode_dataset(dev),
+    ...     compute_metrics=superglue_metrics("multirc", dev, model.config.label2id),
+    ... )
+
+    ```
+
+    Args:
+        task (`str`): One of the seven.
+        dataset (`datasets.Dataset`): The evaluated rows as [`~dhrd_hf.data.superglue.load_superglue`] gives them, which say
+            what belongs to one question.
+        label2id (`Mapping[str, int]`, *optional*): The model's; by default the task's labels, numbered.
+
+    Returns:
+        `Callable`: takes logits `[rows, K]` and label ids `[rows]`, in the order of the rows; returns the metrics by name.
+
+    Raises:
+        ValueError: if there is no such task, or the labels or (when called) the number of rows are others.
+    """
+    _check_tasks([task])
+    names = SUPERGLUE_LABELS[task]
+    label2id = dict(label2id or {name: place for place, name in enumerate(names)})
+    if set(label2id) != set(names):
+        raise ValueError(f"the labels of {task} are {', '.join(names)}, and the model's are {', '.join(label2id)}")
+    groups = dataset["group"][:]
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits, labels = (np.asarray(values) for values in prediction)
+        if len(logits) != len(groups):
+            raise ValueError(f"there are {len(logits)} rows of logits, and {len(groups)} rows of {task} were expected")
+        if task not in ("copa", "multirc"):
+            metric = _OF_TASK.get(task, Accuracy)()
+            return metric.compute(predictions=logits.argmax(-1), references=labels)
+        margin = logits[:, label2id["Yes"]] - logits[:, label2id["No"]]
+        said = margin if task == "copa" else (margin > 0).astype(int)
+        gold = (labels == label2id["Yes"]).astype(int)
+        return _OF_TASK[task]().compute(predictions=said, references=gold, groups=groups)
+
+    return compute
+
+
+def superglue_average(results: Mapping[str, Mapping[str, float]]) -> float:
+    """The macro average over the seven tasks, after averaging the two metrics of CB and of MultiRC.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.superglue_metrics import superglue_average
+    >>> results = {task: {"accuracy": 0.7} for task in ("boolq", "copa", "rte", "wic", "wsc")}
+    >>> results |= {"cb": {"macro_f1": 0.6, "accuracy": 0.8}, "multirc": {"f1a": 0.9, "em": 0.5}}
+    >>> round(superglue_average(results), 6)
+    0.7
+
+    ```
+
+    Args:
+        results (`Mapping[str, Mapping[str, float]]`): The metrics of each task, as [`superglue_metrics`] names them; those
+            that do not belong to the average are passed over. COPA counts by its `accuracy`, which is per question.
+
+    Returns:
+        `float`: in the unit of the results.
+
+    Raises:
+        ValueError: if a task or a metric is missing, or unknown.
+
+    Source: Xu et al. 2025, arXiv 2509.21487, section 4; Wang et al. 2019, arXiv 1905.00537, section 3.
+    """
+    _check_tasks(results)
+    missing = [task for task in SUPERGLUE_METRICS if task not in results]
+    missing += [
+        f"{task}'s {metric}"
+        for task, metrics in SUPERGLUE_METRICS.items()
+        for metric in metrics
+        if task in results and metric not in results[task]
+    ]
+    if missing:
+        raise ValueError(f"the average is over seven tasks, and the results lack {', '.join(missing)}")
+    return fmean(fmean(results[task][metric] for metric in metrics) for task, metrics in SUPERGLUE_METRICS.items())
+
+
+def _check_tasks(tasks: Mapping[str, Any] | Sequence[str]) -> None:
+    for task in tasks:
+        if task not in SUPERGLUE_METRICS:
+            near = difflib.get_close_matches(task, SUPERGLUE_METRICS, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else "."
+            raise ValueError(f"no task {task!r}{hint} The seven are {', '.join(SUPERGLUE_METRICS)}")
+
+
+def _is_yes(values: Sequence[Any]) -> np.ndarray:
+    known = {0: False, 1: True, "No": False, "Yes": True}
+    wrong = next((value for value in values if value not in known), None)
+    if wrong is not None:
+        raise ValueError(f"a label {wrong!r}: expected 0 or 1, or 'No' or 'Yes'")
+    return np.array([known[value] for value in values])
