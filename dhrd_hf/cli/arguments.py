@@ -75,6 +75,7 @@ class TrainArguments:
         "Column of the rationales; rows without one train on the label alone.", "rationale"
     )
     suffix: str | None = _option("Template with {rationale} and {label} of what follows the input [the paper's].")
+    rationale_after_label: bool = _option("Train on the label before the rationale, as a control.", False)
     max_length: int = _option("Most tokens of a row; rationales are cut to fit.", 1024)
     max_input_length: int | None = _option("Most tokens of the input [max_length less the longest answer].")
     padding_free: bool = _option(

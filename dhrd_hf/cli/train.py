@@ -202,6 +202,7 @@ def _trainer(
         label_column=own.label_column,
         rationale_column=own.rationale_column,
         problem_type=labels.problem_type,
+        rationale_after_label=own.rationale_after_label,
     )
     model.config.max_input_length = encode.max_input_length
     encode_dev = copy.copy(encode)  # with counts of its own

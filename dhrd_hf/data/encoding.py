@@ -90,6 +90,8 @@ class DualHeadEncoder:
             missing, null or empty becomes the label-only form `[x, <ANS>, y]`.
         problem_type (`str`, *optional*): As in transformers; by default one label is regression, a list of labels is
             multi label, anything else single label.
+        rationale_after_label (`bool`, *optional*, defaults to `False`): Put the two parts of the suffix the other way
+            round, `[x, <ANS>, y, <REASON>, r]`: a control, in which the label does not follow from the rationale.
 
     Returns (of a call with a batch of columns):
         `dict[str, list]`: `input_ids`, `attention_mask`, `input_length`, `reasoning_targets`, `labels`.
@@ -113,6 +115,7 @@ class DualHeadEncoder:
         label_column: str = "label",
         rationale_column: str = "rationale",
         problem_type: str | None = None,
+        rationale_after_label: bool = False,
     ):
         if not template_columns(prompt):
             raise ValueError(
@@ -124,6 +127,7 @@ class DualHeadEncoder:
         self.suffix = Suffix.parse(suffix)
         self.label_column = label_column
         self.rationale_column = rationale_column
+        self.rationale_after_label = rationale_after_label
         self.max_length = self._known_limit(max_length)
         self.max_input_length = self._input_limit(max_input_length)
         self.counts = EncodingCounts()
@@ -222,7 +226,8 @@ class DualHeadEncoder:
                     f"Row {first_row + index}: its answer of {len(answer)} tokens is longer than the room kept for it. "
                     "Say problem_type='multi_label_classification', which keeps room for all labels."
                 )
-            s = x + (reason_ids + kept if kept else []) + answer + end
+            reasoning = reason_ids + kept if kept else []
+            s = x + (answer + reasoning if self.rationale_after_label else reasoning + answer) + end
             encoded["input_ids"].append(s)
             encoded["attention_mask"].append([1] * len(s))
             encoded["input_length"].append(len(x))

@@ -50,6 +50,26 @@ def test_x_is_not_merged_with_what_follows(tokenizer):
     assert tokenizer.decode(encoded["input_ids"][0]) == text + "e cat because it is so no<eos>"
 
 
+def test_the_label_may_come_first_as_a_control(tokenizer):
+    rows = [
+        {"text": "It snows.", "label": "no", "rationale": "Snow is wet."},
+        {"text": "It snows.", "label": "no", "rationale": None},
+    ]
+    options = {"suffix": " because {rationale} so {label}!", "max_length": 40}
+    usual = encode_rows(DualHeadEncoder(tokenizer, YES_NO, **options), *rows)
+    turned = encode_rows(DualHeadEncoder(tokenizer, YES_NO, rationale_after_label=True, **options), *rows)
+    assert tokenizer.decode(usual["input_ids"][0]) == "It snows. because Snow is wet. so no!<eos>"
+    assert tokenizer.decode(turned["input_ids"][0]) == "It snows. so no! because Snow is wet.<eos>"
+    assert turned["input_length"] == usual["input_length"]
+    assert sorted(turned["input_ids"][0]) == sorted(usual["input_ids"][0])
+    assert turned["input_ids"][1] == usual["input_ids"][1]
+    long = [{"text": "It snows.", "label": "no", "rationale": "Snow is wet. " * 20}]
+    cut = encode_rows(DualHeadEncoder(tokenizer, YES_NO, rationale_after_label=True, **options), *long)
+    assert len(cut["input_ids"][0]) == 40
+    assert tokenizer.decode(cut["input_ids"][0]).startswith("It snows. so no! because Snow is wet. Snow")
+    assert cut["input_ids"][0][-1] == tokenizer.eos_token_id
+
+
 def test_the_prompt_takes_several_columns(tokenizer):
     encoder = DualHeadEncoder(tokenizer, YES_NO, prompt="Passage:\n{passage}\nQuestion:\n{question}")
     encoded = encode_rows(
