@@ -5,6 +5,7 @@ The sentences are addressed to who wrote the rationale, so that they can be give
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import regex
@@ -12,6 +13,7 @@ import regex
 from .duplicates import near_duplicates
 from .label_words import label_matcher
 from .languages import common_word_hits, count_words, language_of, script_shares, units
+from .phrases import ANNOUNCEMENT, PROMPT_ECHO, REFUSAL
 
 SENTINEL = "[END OF REASONING]"
 MIN_WORDS, MAX_WORDS = 3, 150
@@ -36,11 +38,11 @@ _PLACEHOLDER = regex.compile(
 _ENDS = regex.compile(r"(?:[\p{Sentence_Terminal}]|[：⁇‼⁈⁉｡๚๛។៕།༎༏༐])$")
 _AFTER_THE_END = "\"'“”„‟’‘«»‹›)]}）］｝」』】》〉*_`~ \t\r\n"
 _NO_MARKS = regex.compile(r"[\p{Script=Thai}\p{Script=Lao}]\p{M}*$")
-_HANGING = regex.compile(
-    r"(?i)(?<![\p{L}\p{M}'’])(?:the|a|an|and|or|because|although|whereas|while|if|of the|to the|in the|is the|my|your|their|its|our|"
-    r"le|la|les|un|une|des|du|et|der|die|das|ein|eine|und|weil|dass|el|los|las|una|y|porque|il|lo|gli|perché)[.]$"
-)
+_HANGING = regex.compile(r"(?<![\p{L}\p{M}'’])(?:the|a|an|and|or|because|although|whereas|while|my|your|its|our)[.]$")
 _SENTENCES = regex.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？｡])|(?<=।)\s*|\n+")
+_AROUND_A_SENTENCE = " \t\r\n.,;:!?…。！？｡।\"'“”‘’()[]*_-"
+_QUOTED = regex.compile(r"[\"“„«「][^\"“”„«»「」]+[\"”“»」]")
+_FEWEST_OUTSIDE_QUOTES = 6
 _LONGEST_LOOP = 25  # units of a phrase that may be looped; what is longer is found as a sentence
 
 
@@ -180,22 +182,10 @@ def label_leak(
     Returns:
         `str`, *optional*: what is wrong.
     """
-    found = label_matcher(labels, label_words).find(rationale)
-    if found:
-        return f"The explanation names a label ({found!r}); it must not."
-    announced = _ANNOUNCED.search(rationale)
-    return f"The explanation announces the answer ({announced[0].strip()!r}); it must not." if announced else None
-
-
-_ANNOUNCED = regex.compile(
-    r"(?i)(?<!\p{L})(?:(?:the|my|our|this|final|correct|right|best|gold|proper|true|intended)\s+){1,3}"
-    r"(?:answer|label|verdict|option|choice|classification)\s+"
-    r"(?:is|must\s+be|should\s+be|would\s+be|has\s+to\s+be|will\s+be|can\s+only\s+be|therefore|thus)(?!\p{L})"
-    r"|(?<!\p{L})(?:answer|label|verdict|final\s+answer)\s*[:=]"
-    r"|(?<!\p{L})(?:la\s+(?:bonne\s+)?réponse\s+est|die\s+(?:richtige\s+)?antwort\s+(?:ist|lautet)|la\s+respuesta\s+(?:correcta\s+)?es"
-    r"|la\s+risposta\s+(?:corretta\s+)?è|a\s+resposta\s+(?:correta\s+)?é|het\s+(?:juiste\s+)?antwoord\s+is|ответ\s*(?:[:—–-]|такой))"
-    r"|(?:答案|正解|答え|정답|답)(?:是|为|為|は|은|:|：)|الجواب\s+هو|الإجابة\s+هي|उत्तर\s+है"
-)
+    if named := label_matcher(labels, label_words).find(rationale):
+        return f"The explanation names a label ({named!r}); it must not."
+    announced = ANNOUNCEMENT.find(rationale)
+    return f"The explanation announces the answer ({announced!r}); it must not." if announced else None
 
 
 def refusal(rationale: str) -> str | None:
@@ -206,7 +196,7 @@ def refusal(rationale: str) -> str | None:
     ```python
     >>> from dhrd_hf.rationales.checks import refusal
     >>> refusal("I'm sorry, but I can't help with that.")
-    "Explain instead of declining or speaking of yourself (I'm sorry, but I can't)."
+    "Explain instead of declining or speaking of yourself (\"I'm sorry, but I can't\")."
 
     ```
 
@@ -216,43 +206,8 @@ def refusal(rationale: str) -> str | None:
     Returns:
         `str`, *optional*: what is wrong.
     """
-    found = _REFUSAL.search(rationale)
-    return f"Explain instead of declining or speaking of yourself ({found[0].strip()})." if found else None
-
-
-_CANNOT = r"(?:can\s?not|can['’]?t|could\s?n['’]?t|could\s+not|won['’]?t|will\s+not|would\s+not|am\s+(?:unable|not\s+(?:able|allowed|permitted|comfortable))|['’]m\s+(?:unable|not\s+(?:able|allowed|permitted|comfortable))|must\s+(?:decline|refuse)|have\s+to\s+(?:decline|refuse)|decline|refuse|do\s+not\s+feel\s+comfortable|don['’]t\s+feel\s+comfortable)"
-_HELPS = r"(?:assist|help|provide|answer|comply|fulfil+|generate|give|explain|complete|continue|engage|discuss|respond|do\s+(?:that|this)|support|create|write|produce|offer|process|justify|determine|access|browse|share|with\s+(?:that|this))"
-_REFUSAL = regex.compile(
-    "|".join(
-        (
-            r"(?i)(?<!\p{L})as\s+an?\s+(?:\w+\s+){0,2}(?:AI|A\.I\.|artificial\s+intelligence|language\s+model|LLM|chat\s?bot|(?:virtual|digital|automated)\s+assistant|assistant)(?!\p{L})",
-            r"(?<!\p{L})I(?:['’]m|\s+am)\s+(?:just\s+|only\s+|merely\s+)?an?\s+(?:\w+\s+){0,2}(?:AI|language\s+model|LLM|chat\s?bot|virtual\s+assistant)(?!\p{L})",
-            rf"(?:I['’]?m|I\s+am|we\s+are|my|our)\s+(?:\w+\s+){{0,2}}(?:sorry|apolog\w+|afraid|regret)[^.!?]{{0,40}}?(?<!\p{{L}})(?:I|we)\s?{_CANNOT}",
-            r"(?<!\p{L})(?:I|we)\s+(?:sincerely\s+|do\s+|must\s+)?apologi[sz]e|(?<!\p{L})my\s+apologies",
-            r"(?:^|[.!?]\s+)(?:I['’]m|I\s+am|we\s+are|we['’]re)?\s*(?:very\s+|so\s+|really\s+)?sorry[,.!]?\s+(?:but|I|we|this|that|about|for|,)",
-            rf"(?<!\p{{L}})(?:I|we)\s?{_CANNOT}\s+(?:to\s+)?(?:\w+\s+){{0,2}}?{_HELPS}(?!\p{{L}})",
-            r"(?<!\p{L})(?:I|we)\s+(?:do\s+not|don['’]t)\s+have\s+(?:\w+\s+){0,2}(?:information|context|access|ability|opinions?|beliefs|capabilit\w+|enough|permission)(?!\p{L})",
-            r"(?<!\p{L})(?:unable|not\s+able|not\s+possible\s+for\s+me)\s+to\s+(?:assist|help|comply|provide|fulfil+|answer|generate|complete)(?!\p{L})",
-            r"(?:this|that|your|the)\s+(?:request|content|prompt)\s+(?:violates|goes\s+against|is\s+against|cannot\s+be|can['’]t\s+be|is\s+(?:inappropriate|harmful))",
-            r"(?:against|violat\w+)\s+(?:my|our|the)\s+(?:\w+\s+)?(?:guidelines|programming|polic(?:y|ies)|principles|values|terms)",
-            r"(?<!\p{L})my\s+(?:training\s+data|knowledge\s+cut-?off|programming|guidelines|developers|creators)(?!\p{L})",
-            r"(?<!\p{L})I\s+was\s+(?:trained|developed|created|designed)\s+by(?!\p{L})",
-            r"please\s+(?:consult|seek|contact)\s+(?:with\s+)?(?:a|an)\s+(?:\w+\s+){0,2}(?:professional|expert|doctor|lawyer)",
-            r"(?:could|can|would)\s+you\s+(?:please\s+)?(?:provide|clarify|share|give|rephrase|specify)|please\s+(?:provide|clarify|share|rephrase)\s+(?:me|more|the|your|a|additional|further)",
-            r"(?:how|what)\s+(?:else\s+)?(?:can|may)\s+I\s+(?:help|assist)|(?:is\s+there\s+)?anything\s+else\s+I\s+can|I['’]?(?:d|\s+would)\s+be\s+happy\s+to\s+(?:help|assist)|let\s+me\s+know\s+if\s+you",
-            r"en\s+tant\s+qu['’]\s?(?:IA|intelligence\s+artificielle|assistant|modèle)|je\s+(?:suis\s+désolée?|ne\s+peux\s+pas|ne\s+suis\s+pas\s+en\s+mesure)",
-            r"als\s+(?:KI|künstliche\s+intelligenz|sprachmodell|eine?\s+(?:KI|künstliche|sprachmodell))|(?<!\p{L})(?:tut\s+mir\s+leid|ich\s+kann\s+(?:\w+\s+){0,4}nicht|ich\s+bin\s+nicht\s+in\s+der\s+lage)",
-            r"como\s+(?:una?\s+)?(?:modelo\s+de\s+(?:lenguaje|linguagem)|IA|inteligencia\s+artificial|inteligência\s+artificial|asistente|assistente)|lo\s+siento|no\s+puedo\s+(?:ayudar|responder|proporcionar|cumplir|asistir)|não\s+posso\s+(?:ajudar|responder|fornecer)|(?<!\p{L})desculpe",
-            r"come\s+(?:modello\s+linguistico|IA|intelligenza\s+artificiale|assistente)|mi\s+dispiace|non\s+posso\s+(?:aiutare|rispondere|fornire)",
-            r"als\s+(?:AI|taalmodel|een\s+taalmodel)|het\s+spijt\s+me|ik\s+kan\s+(?:\w+\s+){0,3}niet\s+(?:helpen|beantwoorden)",
-            r"как\s+(?:ИИ|языковая\s+модель|искусственный\s+интеллект)|(?:извините|простите|к\s+сожалению),?\s+(?:но\s+)?я\s+не\s+мог|я\s+не\s+могу\s+(?:помочь|ответить|предоставить|выполнить)",
-            r"作为(?:一个|一款|一名)?(?:人工智能|AI|语言模型|大?语言模型|助手)|(?:抱歉|对不起|很遗憾)，?(?:但)?我|我(?:无法|不能|没办法)(?:提供|回答|帮助|协助|满足|完成|解释)",
-            r"(?:AI|人工知能|言語モデル)として|申し訳(?:ありません|ございません)|お(?:手伝い|答え)(?:することは)?でき(?:ません|かねます)",
-            r"(?:AI|인공지능|언어\s*모델)로서|죄송(?:합니다|하지만)|(?:도와|답변|제공)[^.]{0,10}수\s*없습니다",
-            r"عذر[اًا]|آسف|لا\s+(?:أستطيع|يمكنني)\s+(?:مساعد|تقديم|الإجابة)|كنموذج\s+لغوي",
-        )
-    )
-)
+    found = REFUSAL.find(rationale)
+    return f"Explain instead of declining or speaking of yourself ({found!r})." if found else None
 
 
 def truncated(rationale: str) -> str | None:
@@ -301,23 +256,25 @@ def repetition(rationale: str) -> str | None:
     Returns:
         `str`, *optional*: what is wrong.
     """
-    repeated = _repeated_sentence(rationale) or _looped_phrase(words := units(rationale)) or _said_before(words)
+    words = units(rationale)
+    repeated = _repeated_sentence(rationale) or _looped_phrase(words) or _said_before(words)
     return f"The explanation repeats itself ({repeated[:60]!r})." if repeated else None
 
 
 def _repeated_sentence(text: str) -> str | None:
-    seen: dict[tuple[str, ...], int] = {}
+    seen: dict[str, int] = {}
     for sentence in _SENTENCES.split(text):
-        words = tuple(units(sentence))
-        seen[words] = seen.get(words, 0) + 1
+        bare = sentence.casefold().strip(_AROUND_A_SENTENCE)
+        seen[bare] = seen.get(bare, 0) + 1
         # A short sentence may be said twice for effect; a whole one is not.
-        if words and seen[words] >= (2 if len(words) >= 5 else 3):
+        if bare and seen[bare] > 1 and seen[bare] >= (2 if count_words(bare) >= 5 else 3):
             return sentence.strip()
     return None
 
 
 def _looped_phrase(words: list[str]) -> str | None:
-    if len(set(words)) > 0.9 * len(words):
+    pairs = Counter(zip(words, words[1:], strict=False))
+    if not pairs or max(pairs.values()) < 3:  # which a phrase three times in a row has, also one of a single word
         return None
     for size in range(1, min(_LONGEST_LOOP, len(words) // 3) + 1):
         run, wanted = 0, (3 if size == 1 else 2) * size
@@ -330,15 +287,10 @@ def _looped_phrase(words: list[str]) -> str | None:
 
 
 def _said_before(words: list[str], size: int = 4, most: float = 0.3) -> str | None:
-    places = len(words) - size + 1
-    if places < 10:
+    grams = list(zip(*(words[shift:] for shift in range(size)), strict=False))
+    if len(grams) < 10 or len(grams) - len(set(grams)) <= most * len(grams):
         return None
-    seen, again = set(), []
-    for start in range(places):
-        gram = tuple(words[start : start + size])
-        again += [gram] if gram in seen else []
-        seen.add(gram)
-    return " ".join(again[0]) if len(again) > most * places else None
+    return " ".join(Counter(grams).most_common(1)[0][0])
 
 
 def copy(rationale: str, text: str, most: float = 0.75) -> str | None:
@@ -362,7 +314,10 @@ def copy(rationale: str, text: str, most: float = 0.75) -> str | None:
     Returns:
         `str`, *optional*: what is wrong.
     """
-    words, source = units(rationale), units(text)
+    # What is quoted is cited; the rest is judged, if there is enough of it.
+    words, source = units(_QUOTED.sub(" ", rationale)), units(text)
+    if len(words) < _FEWEST_OUTSIDE_QUOTES:
+        words = units(rationale)
     size = 3 if sum(map(len, words)) > 1.5 * len(words) else 5
     if len(words) < 2 * size - 1 or len(source) < size:
         return None
@@ -398,34 +353,8 @@ def prompt_echo(rationale: str) -> str | None:
     Returns:
         `str`, *optional*: what is wrong.
     """
-    found = _ECHO.search(rationale)
-    return f"The explanation repeats the prompt ({found[0].strip()[:60]!r})." if found else None
-
-
-_FIELDS = (
-    r"passage|question|(?:final|gold|correct|candidate)?\s*answer|reasoning|explanation|rationale|premise|hypothesis|context|paragraph"
-    r"|instructions?|task|input|output|(?:gold|correct)?\s*label|system|user|assistant|example(?:\s+\d+)?|response|text|statement\s+[A-Z]|claim|sentence\s+\d"
-)
-_ECHO = regex.compile(
-    "|".join(
-        (
-            rf"(?i)(?:^|(?<=[.!?\n>*#\]])\s*)[*#_\s]*(?:{_FIELDS})\**\s*:(?!\d)",
-            r"\[?(?:END|START|BEGIN)(?:ING)?\s+OF\s+(?:THE\s+)?(?:REASONING|EXPLANATION|RATIONALE|PROMPT|TEXT)\]?(?!\s+\p{L})",
-            r"</?(?:reason(?:ing)?|ans(?:wer)?|think|rationale|explanation|s|pad|eos|bos|unk)>|<\|\w+\|>|\[/?INST\]|<<SYS>>|#{2,}\s*(?:instruction|response|input|task|question|answer|reasoning)",
-            r"is\s+the\s+(?:answer|hypothesis|claim|statement)\s+(?:correct|entailed\s+by\s+the\s+premise)[^.]{0,12}\b(?:yes\s+or\s+no|\?)|is\s+the\s+following\s+(?:claim|statement|sentence)\s+(?:true|false)\s+or|\byes\s+or\s+no\?",
-            r"\b(?:\d+|two|three|one)\s*(?:to|-|–|and)\s*(?:\d+|four|five|three)\s+(?:short\s+)?sentences\b|in\s+(?:one|a\s+single)\s+(?:short\s+)?paragraph\b",
-            r"\b(?:do\s+not|don['’]t|never|without|must\s+not|avoid|should\s+not)\s+(?:\w+\s+){0,3}?(?:nam(?:e|ing)|mention(?:ing)?|reveal(?:ing)?|stat(?:e|ing)|us(?:e|ing)|writ(?:e|ing)|say(?:ing)?|includ(?:e|ing)|repeat(?:ing)?|giv(?:e|ing))\s+(?:\w+\s+){0,3}?(?:label|labels|answer|verdict|synonyms?|yes\W+no|true\W+false|words?\s+(?:yes|no|true|false))\b",
-            r"\b(?:write|give|provide|generate|produce|compose)\s+(?:me\s+)?(?:an?|the|your|one)\s+(?:\w+,?\s+){0,4}?(?:explanation|rationale|reasoning|justification|paragraph)\b",
-            r"\b(?:explain|justify|describe|show|reason|think|justifies)\s+(?:\w+\s+){0,8}?step[\s-]by[\s-]step\b|\blet['’]?s\s+(?:think|reason|go|work|break)\b[^.]{0,30}\bstep\b",
-            r"\b(?:explain|justify)\s+(?:briefly\s+|in\s+your\s+own\s+words\s+)?(?:why|how)\s+(?:the\s+)?(?:\w+\s+){0,2}?(?:label|answer)\b",
-            r"\b(?:end|finish|close|conclude)\s+(?:the|your|with)\s+(?:\w+\s+){0,5}?(?:sentinel|marker|line|token|tag)\b|\bon\s+a\s+new\s+line\b",
-            r"(?:^|(?<=[.!?\n])\s*)(?:sure|certainly|of\s+course|okay|absolutely)[,!.]?\s+(?:here|I|let)\b|\bhere(?:['’]s|\s+is|\s+are)\s+(?:an?|the|your|my)\s+(?:\w+\s+){0,5}?(?:explanation|rationale|reasoning|justification|answer|response)s?\b",
-            r"\b(?:the\s+)?(?:gold|given|provided|correct|target|ground[\s-]truth)\s+label\b|\bthe\s+user\s+(?:wants|asks|asked|is\s+asking|has\s+asked)\b|\bas\s+(?:requested|instructed)\b|\b(?:follow|following)\s+(?:the|these)\s+instructions\b",
-            r"\b(?:your\s+task\s+is|you\s+(?:are|will\s+be)\s+(?:an?\s+\w+\s+(?:assistant|teacher|model|annotator|expert)|given)|you\s+are\s+given|your\s+(?:explanation|reply|rationale|reasoning)\s+(?:must|should|has))\b",
-            r"\{(?:text|label|rationale|passage|question|answer|premise|hypothesis|paragraph)\}",
-        )
-    )
-)
+    found = PROMPT_ECHO.find(rationale)
+    return f"The explanation repeats the prompt ({found[:60]!r})." if found else None
 
 
 def wrong_language(rationale: str, text: str) -> str | None:

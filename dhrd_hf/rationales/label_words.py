@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import regex
 
+from .languages import units
+
 # What means the same as a label. A label of the first list of a line is also named by the plain words after it, and,
 # as an ordinary word, by the last ones: these are only looked for where an answer is given ("is right", "so wrong.").
 _SYNONYMS: tuple[tuple[str, str, str], ...] = (
@@ -32,7 +34,7 @@ _SYNONYMS: tuple[tuple[str, str, str], ...] = (
     (
         "entailment|entailed|entails|not_entailment|non_entailment|contradiction|contradicts|neutral",
         "entail|entails|entailed|entailing|entailment|contradict|contradicts|contradicted|contradicting|contradiction|contradictory",
-        "neutral|undetermined|indeterminate",
+        "",
     ),
     ("positive|negative", "positivity|negativity|favorable|favourable|unfavorable|unfavourable", ""),
     ("supports|supported|support|refutes|refuted|refute", "refutation|refuting|substantiated|unsupported", ""),
@@ -55,12 +57,13 @@ _SYNONYMS: tuple[tuple[str, str, str], ...] = (
 )
 # Labels with other uses than as the name of one: every word of at most two letters, those above, and these.
 _ORDINARY = frozenset(
-    "yes no yeah nope right wrong other others none same different both neither either not more less like unlike maybe "
-    "perhaps good bad up down left first second third high low one two three four five six seven eight nine ten all any "
-    "some most few many up on off in out before after equal question answer cause effect person place thing time date number entity "
-    "description location human object subject news world people general new old big small good great poor fine ok okay "
-    "oui non ja nein sí si sì sim não nao vrai faux wahr falsch richtig да нет 是 否 对 错 真 假 はい いいえ "
-    "first_statement second_statement question".split()
+    """
+    yes no yeah nope right wrong other others none same different both neither either not more less like unlike
+    maybe perhaps good bad up down left first second third high low one two three four five six seven eight nine
+    ten all any some most few many on off in out before after equal question answer cause effect person place
+    thing time date number entity description location human object subject news world people general new old big
+    small great poor fine ok okay oui non ja nein sí si sì sim não nao richtig да нет 是 否 对 错 真 假 はい いいえ
+    """.split()  # noqa: SIM905
 )
 _ENDINGS = (
     "s|es|ed|d|ing|ings|ly|ment|ments|ion|ions|or|ory|able|ably|ive|ively|al|ally|ity|ness|ize|ized|ise|ised|"
@@ -103,10 +106,12 @@ class Matcher(NamedTuple):
     Args:
         plain (`regex.Pattern`, *optional*): Words that name a label wherever they stand.
         answers (`regex.Pattern`, *optional*): Ordinary words where an answer is given.
+        keys (`frozenset[str]`): One of these is in every text that `answers` finds: most texts need no closer look.
     """
 
     plain: regex.Pattern | None
     answers: regex.Pattern | None
+    keys: frozenset[str]
 
     def find(self, text: str) -> str | None:
         """The first name of a label.
@@ -117,11 +122,10 @@ class Matcher(NamedTuple):
         Returns:
             `str`, *optional*: the words found.
         """
-        for pattern in self:
-            found = pattern and pattern.search(text)
-            if found:
-                return found[0].strip(" \t\r\n.,;:!?")
-        return None
+        found = self.plain and self.plain.search(text)
+        if not found and not self.keys.isdisjoint(units(text)):
+            found = self.answers and self.answers.search(text)
+        return found[0].strip(" \t\r\n.,;:!?") if found else None
 
 
 def label_matcher(labels: Sequence[str], label_words: Mapping[str, Sequence[str]] | None = None) -> Matcher:
@@ -133,7 +137,7 @@ def label_matcher(labels: Sequence[str], label_words: Mapping[str, Sequence[str]
     >>> from dhrd_hf.rationales.label_words import label_matcher
     >>> matcher = label_matcher(["yes", "no"])
     >>> matcher.find("There is no sign of rain."), matcher.find("It rained, so the answer is no.")
-    (None, 'answer is no')
+    (None, 'so the answer is no')
 
     ```
 
@@ -151,17 +155,21 @@ def label_matcher(labels: Sequence[str], label_words: Mapping[str, Sequence[str]
 
 @lru_cache(maxsize=64)
 def _matcher(labels: tuple[str, ...], further: tuple[tuple[str, ...], ...]) -> Matcher:
-    plain, ordinary = [], []
+    plain: list[str] = []
+    ordinary: list[str] = []
     names = [name for name in labels if name.strip()]
     for name in (*names, *(word for _, *words in further for word in words)):
-        kind = ordinary if _is_ordinary(name) else plain
-        kind.append(_inflected(name) if kind is plain else _exactly(name))
+        if _is_ordinary(name):
+            ordinary.append(name)
+        else:
+            plain.append(_inflected(name))
     folded = {name.strip().casefold().replace("-", "_").replace(" ", "_") for name in names}
     for known, always, sometimes in _SYNONYMS:
         if folded & set(known.split("|")):
             plain += [_inflected(word, inflect=False) for word in always.split("|") if word]
-            ordinary += [_exactly(word) for word in sometimes.split("|") if word]
-    return Matcher(_any_of(plain), _as_answer(ordinary))
+            ordinary += [word for word in sometimes.split("|") if word]
+    keys = frozenset(words[-1] for word in ordinary if (words := units(word)))
+    return Matcher(_any_of(plain), _as_answer([_exactly(word) for word in ordinary]), keys)
 
 
 def _any_of(patterns: list[str]) -> regex.Pattern | None:
