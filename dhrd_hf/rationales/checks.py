@@ -195,8 +195,8 @@ def refusal(rationale: str) -> str | None:
 
     ```python
     >>> from dhrd_hf.rationales.checks import refusal
-    >>> refusal("I'm sorry, but I can't help with that.")
-    "Explain instead of declining or speaking of yourself (\"I'm sorry, but I can't\")."
+    >>> refusal("As an AI, I do not know.")
+    "Explain instead of declining or speaking of yourself ('As an AI')."
 
     ```
 

@@ -14,12 +14,15 @@ class Phrases(NamedTuple):
 
     Args:
         pattern (`regex.Pattern`): The wordings.
-        keys (`frozenset[str]`): One of these words or marks is in every text that holds one: most texts need no closer look.
+        keys (`frozenset[str]`): One of these words, or of the marks, is in every text that holds one: most texts need no
+            closer look.
+        marks (`str`, *optional*, defaults to `""`): Characters.
         unless_ascii (`bool`, *optional*, defaults to `False`): Look into every text that is not all ASCII as well.
     """
 
     pattern: regex.Pattern
     keys: frozenset[str]
+    marks: str = ""
     unless_ascii: bool = False
 
     def find(self, text: str) -> str | None:
@@ -31,11 +34,8 @@ class Phrases(NamedTuple):
         Returns:
             `str`, *optional*: as it stands there.
         """
-        if (
-            self.keys.isdisjoint(units(text))
-            and self.keys.isdisjoint(text)
-            and (not self.unless_ascii or text.isascii())
-        ):
+        worth_it = not self.keys.isdisjoint(units(text)) or any(mark in text for mark in self.marks)
+        if not worth_it and (text.isascii() or not self.unless_ascii):
             return None
         found = self.pattern.search(text)
         return found[0].strip() if found else None
@@ -52,7 +52,9 @@ ANNOUNCEMENT = Phrases(
         r"|(?:答案|正解|答え|정답|답)(?:是|为|為|は|은|:|：)|الجواب\s+هو|الإجابة\s+هي|उत्तर\s+है"
     ),
     frozenset(
-        "answer label verdict option choice classification réponse antwort respuesta risposta resposta antwoord".split()
+        """
+        answer label verdict option choice classification réponse antwort respuesta risposta resposta antwoord
+        """.split()  # noqa: SIM905
     ),
     unless_ascii=True,
 )
@@ -129,10 +131,11 @@ PROMPT_ECHO = Phrases(
     regex.compile("(?i)" + "|".join(_ECHO)),
     frozenset(
         """
-        : [ < # { sentences paragraph step label labels answer verdict synonym synonyms explanation rationale reasoning
+        sentences paragraph step label labels answer verdict synonym synonyms explanation rationale reasoning
         justification justify instructions requested instructed task user line here here's correct entailed following sentinel
         marker given tag token no let let's you your input
         """.split()  # noqa: SIM905
     ),
+    marks=":[<#{",
     unless_ascii=True,
 )
