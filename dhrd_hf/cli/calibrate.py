@@ -6,17 +6,24 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .card import add_card_options, check_card_tables, read_card_facts, with_results
 from .parsing import Parser, add_model_options, chosen_prompt
+
+if TYPE_CHECKING:
+    from ..evaluation import LabelledLogits
 
 _EXAMPLES = """examples:
   dhrd calibrate --model runs/first --data calibration.jsonl --test-data test.jsonl
   dhrd calibrate --model runs/first --data calibration.jsonl --eval-data test.jsonl --output my-classifier
 
+  dhrd calibrate --model runs/first --data calibration.jsonl --precision 0.95 --output my-classifier
+
 The temperature is fitted on --data, which should be neither trained nor tested on, and reported on both tables before and
-after. With --output the classifier is exported with its head's weights divided by it: the labels stay the same.
+after. With --output the classifier is exported with its head's weights divided by it: the labels stay the same. With
+--precision or --recall each label gets the threshold on its calibrated probability that reaches it; the export keeps them,
+and dhrd predict then says which labels a row reaches.
 """
 
 
@@ -47,6 +54,11 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--label-column", default="label", metavar="NAME", help="column of the labels (default: label)"
     )
+    target = parser.add_mutually_exclusive_group()
+    for name in ("precision", "recall"):
+        target.add_argument(
+            f"--{name}", type=float, metavar="P", help=f"fit a threshold for each label that has this {name} on --data"
+        )
     parser.add_argument("--output", metavar="DIR", help="export the calibrated classifier of a run directory to it")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
     add_card_options(parser)
@@ -56,6 +68,7 @@ def run(argv: Sequence[str]) -> int:
     from ..configuration_dhrd import DHRDConfig
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import calibration_metrics, fit_temperature, load_classifier, predict_table
+    from ..evaluation.calibration import check_target
 
     if args.output and not isinstance(load_config(args.model), DHRDConfig):
         raise ValueError(
@@ -64,6 +77,7 @@ def run(argv: Sequence[str]) -> int:
         )
     if (args.card or args.group_column) and not args.output:
         raise ValueError("--card and --group-column are for the model card of an export: add --output DIR.")
+    check_target(args.precision, args.recall)
     check_card_tables(args.test_data, args.data, args.group_column)
     facts = read_card_facts(args.model, args.output, args.card) if args.output else None
     tables = {"calibration": load_table(args.data)}
@@ -85,19 +99,56 @@ def run(argv: Sequence[str]) -> int:
             "before": calibration_metrics(it.logits, it.labels),
             "after": calibration_metrics(it.logits / temperature, it.labels),
         }
+    thresholds = None
+    if args.precision is not None or args.recall is not None:
+        thresholds = _thresholds(args, model.config, found, temperature)
+        said["thresholds"] = thresholds
     print(json.dumps(said))
     if args.output:
         from ..export import export_classifier
 
         if "test" in found:
             facts = with_results(facts, args.test_data, tables["test"], found["test"], temperature, args.group_column)
+        reached = None
+        if thresholds is not None:
+            best = "test" if "test" in thresholds else "calibration"
+            facts.thresholds = {"target": thresholds["target"], "labels": thresholds[best]}
+            reached = {label: it["threshold"] for label, it in thresholds[best].items() if it["threshold"] is not None}
         facts.calibration_data, facts.calibration_rows = table_name(args.data), len(found["calibration"].labels)
         dual_head = AutoModelForDualHeadClassification.from_pretrained(args.model)
         folder = export_classifier(
-            dual_head, tokenizer, args.output, temperature=temperature, overwrite=args.overwrite, card=facts
+            dual_head,
+            tokenizer,
+            args.output,
+            temperature=temperature,
+            thresholds=reached,
+            overwrite=args.overwrite,
+            card=facts,
         )
         print(f"Wrote {folder}: its head is divided by {temperature:.4g}, its labels are the same.", file=sys.stderr)
     return 0
+
+
+def _thresholds(
+    args: argparse.Namespace, config: Any, found: dict[str, LabelledLogits], temperature: float
+) -> dict[str, Any]:
+    """The threshold of each label, and what it gives on each table."""
+    from ..evaluation import fit_thresholds, threshold_report
+
+    fitted_on = found["calibration"]
+    thresholds = fit_thresholds(
+        fitted_on.logits / temperature, fitted_on.labels, precision=args.precision, recall=args.recall
+    )
+    names = [config.id2label[index] for index in range(len(thresholds))]
+    name, value = ("precision", args.precision) if args.recall is None else ("recall", args.recall)
+    for label, threshold in zip(names, thresholds, strict=True):
+        if threshold is None:
+            print(f"No threshold gives {label!r} a {name} of {value} on {args.data}: it has none.", file=sys.stderr)
+    reports = {
+        table: dict(zip(names, threshold_report(it.logits / temperature, it.labels, thresholds), strict=True))
+        for table, it in found.items()
+    }
+    return {"target": f"{name} {value:g}", **reports}
 
 
 def after_interrupt(argv: Sequence[str]) -> str:

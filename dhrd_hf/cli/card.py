@@ -64,7 +64,7 @@ def read_card_facts(model: str, output: str, card: str | None) -> CardFacts:
         ValueError, OSError: if one of the files is wrong.
     """
     from ..export import CardFacts
-    from ..export.model_card import FACTS_FILE
+    from ..export.card_facts import FACTS_FILE
 
     facts = CardFacts(model_name=Path(output).resolve().name)
     file = Path(model) / FACTS_FILE
@@ -149,7 +149,7 @@ def training_facts(
     from ..data.tables import table_name
     from ..embedded import HUB_NAME, LICENSE
     from ..export import CardFacts
-    from ..export.model_card import hub_name, inherited_license
+    from ..export.card_facts import hub_name, inherited_license
     from ..modeling_dhrd import find_dual_head
 
     config, training = find_dual_head(trainer.model).config, trainer.args

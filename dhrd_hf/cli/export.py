@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
+import tempfile
+import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .card import add_card_options, check_card_tables, read_card_facts, with_results
+from .engines import ENGINES, dense_folder, is_training_checkpoint
 from .parsing import Parser
 
-ENGINES = ("onnx", "openvino")
+if TYPE_CHECKING:
+    import datasets
+
 FORMATS = ("dense", "adapter", *ENGINES)
 
 _EXAMPLES = """examples:
@@ -17,6 +25,7 @@ _EXAMPLES = """examples:
   dhrd export --model runs/lora --output my-adapter --format adapter
   dhrd export --model runs/first --output my-classifier --calibrate calibration.jsonl
   dhrd export --model my-classifier --output my-classifier-onnx --format onnx
+  dhrd export --model my-classifier --output my-classifier-int8 --format onnx --int8 --eval-data test.jsonl
   dhrd export --model runs/first --output my-classifier --eval-data test.jsonl --group-column genre --card card.yaml
 
 card.yaml holds what only you know, for the model card (README.md):
@@ -57,14 +66,16 @@ def run(argv: Sequence[str]) -> int:
         choices=FORMATS,
         default="dense",
         help="dense: a whole stock classifier (default); adapter: a PEFT adapter and its head for the stock base model; "
-        "onnx, openvino: a dense export (--model) for that engine",
+        "onnx, openvino: for that engine, from a run directory or a dense export",
     )
     parser.add_argument("--int8", action="store_true", help="with onnx or openvino: weights in 8 bits")
     parser.add_argument(
         "--calibrate", metavar="TABLE", help="fit the temperature on these rows (see dhrd calibrate) and bake it in"
     )
     parser.add_argument(
-        "--eval-data", metavar="TABLE", help="measure on these rows, for the model card; not those of --calibrate"
+        "--eval-data",
+        metavar="TABLE",
+        help="measure on these rows, for the model card, or what another engine costs and wins; not those of --calibrate",
     )
     parser.add_argument(
         "--label-column", default="label", metavar="NAME", help="column of their labels (default: label)"
@@ -74,10 +85,17 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
     args = parser.parse_args(argv)
     if args.format in ENGINES:
-        return _for_engine(args)
+        _for_engine(args)
+        return 0
     if args.int8:
         raise ValueError(f"--int8 goes with --format {' or '.join(ENGINES)}.")
+    folder = _write(args, args.output, args.format)
+    print(f"Next:\n  dhrd predict --model {shlex.quote(str(folder))} --data TABLE --output predictions.jsonl")
+    return 0
 
+
+def _write(args: argparse.Namespace, output: str, format: str) -> Path:
+    """Write the classifier as one of transformers' or PEFT's."""
     from transformers import AutoTokenizer
 
     from .. import AutoModelForDualHeadClassification, DHRDConfig, export_classifier
@@ -92,7 +110,7 @@ def run(argv: Sequence[str]) -> int:
             "export. Name a run directory of `dhrd train`."
         )
     check_card_tables(args.eval_data, args.calibrate, args.group_column)
-    facts = read_card_facts(args.model, args.output, args.card)
+    facts = read_card_facts(args.model, output, args.card)
     model = AutoModelForDualHeadClassification.from_pretrained(args.model)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     temperature = 1.0
@@ -112,8 +130,8 @@ def run(argv: Sequence[str]) -> int:
     folder = export_classifier(
         model,
         tokenizer,
-        args.output,
-        args.format,
+        output,
+        format,
         temperature=temperature,
         overwrite=args.overwrite,
         max_shard_size=args.max_shard_size,
@@ -123,28 +141,65 @@ def run(argv: Sequence[str]) -> int:
         f"Wrote {folder}: labels {', '.join(config.id2label.values())}; its logits equal the model's"
         f"{' over the temperature' if args.calibrate else ''}."
     )
-    print(f"Next:\n  dhrd predict --model {shlex.quote(str(folder))} --data TABLE --output predictions.jsonl")
-    return 0
+    return folder
 
 
-def _for_engine(args: argparse.Namespace) -> int:
-    """Write a dense export for another engine."""
-    from ..auto import load_config
-    from ..configuration_dhrd import DHRDConfig
+def _for_engine(args: argparse.Namespace) -> None:
+    """Write the classifier for another engine, and say what that costs and wins on the rows of --eval-data."""
+    from ..data.tables import check_columns, load_table
     from ..export import export_engine
 
-    config = load_config(args.model)
-    if isinstance(config, DHRDConfig) and config.reasoning_head:
+    if args.card or args.group_column:
         raise ValueError(
-            f"{args.model} is a training checkpoint: export it first (dhrd export --model {args.model} --output "
-            f"classifier), then that (dhrd export --model classifier --output {args.output} --format {args.format})."
+            "--card and --group-column are for the model card, which goes with --format dense or adapter."
         )
-    if args.calibrate or args.eval_data or args.card:
-        raise ValueError("--calibrate, --eval-data and --card go with the dense export that this one is made from.")
-    off = export_engine(args.model, args.output, args.format, int8=args.int8, overwrite=args.overwrite)
-    print(f"Wrote {args.output}: its logits are within {off:.2g} of torch's on random inputs.")
-    print(f"Next:\n  dhrd evaluate --model {shlex.quote(args.output)} --data TABLE   # what int8 costs, if anything")
-    return 0
+    if args.calibrate and not is_training_checkpoint(args.model):
+        raise ValueError(
+            f"{args.model} is an export already: --calibrate goes with the run directory that it was made from."
+        )
+    table = None
+    if args.eval_data:
+        table = load_table(args.eval_data)
+        check_columns(table.column_names, [args.label_column])
+    with contextlib.ExitStack() as stack:
+        if args.calibrate:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory())
+            dense = str(_write(argparse.Namespace(**vars(args) | {"eval_data": None}), f"{scratch}/dense", "dense"))
+        else:
+            dense = stack.enter_context(dense_folder(args.model))
+        off = export_engine(dense, args.output, args.format, int8=args.int8, overwrite=args.overwrite)
+        print(f"Wrote {args.output}: its logits are within {off:.2g} of torch's, on random inputs, of the largest.")
+        if table is not None:
+            print(_compared(args, dense, table))
+    print(f"Next:\n  dhrd predict --model {shlex.quote(args.output)} --data TABLE --output predictions.jsonl")
+
+
+def _compared(args: argparse.Namespace, dense: str, table: datasets.Dataset) -> str:
+    """A line on what an engine's export costs and wins on the rows of a table."""
+    from ..data.tables import table_name
+    from ..evaluation import compute_metrics, load_classifier, predict_table
+
+    found, seconds = [], []
+    for folder in (dense, args.output):
+        model, tokenizer = load_classifier(folder, device="cpu")
+        prompt = getattr(model.config, "prompt_template", None) or "{text}"
+        predict_table(model, tokenizer, table.select(range(min(8, len(table)))), prompt, args.label_column)  # warms up
+        started = time.perf_counter()
+        found.append(predict_table(model, tokenizer, table, prompt, args.label_column))
+        seconds.append(time.perf_counter() - started)
+    metrics = [compute_metrics((it.logits, it.labels)) for it in found]
+    name = next(iter(metrics[0]))
+    equal = ""
+    if name == "accuracy":
+        points = 100 * (metrics[1][name] - metrics[0][name])
+        same = (found[0].logits.argmax(-1) == found[1].logits.argmax(-1)).mean()
+        equal = f" ({points:+.2f} points), {same:.1%} of the labels the same" if found[0].labels.ndim == 1 else ""
+    what = f"{args.format}{' int8' if args.int8 else ''}"
+    return (
+        f"On {len(table)} rows of {table_name(args.eval_data)}: {name} {metrics[0][name]:.4f} on torch, "
+        f"{metrics[1][name]:.4f} on {what}{equal}; {seconds[0] / seconds[1]:.2f} times as fast "
+        f"({len(table) / seconds[1]:.1f} against {len(table) / seconds[0]:.1f} rows/s on this CPU)."
+    )
 
 
 def after_interrupt(argv: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from .engines import ENGINES, on_engine
 from .parsing import Parser, add_model_options, chosen_prompt, quiet
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ _EXAMPLES = """examples:
   torchrun --nproc-per-node 8 -m dhrd_hf.cli predict --model runs/first --data new.jsonl --output predictions.jsonl
 
 The columns are kept. New ones: predicted_label, probabilities (in .csv, .tsv and .parquet one probability_LABEL for
-each label) and, where a row has no prediction, prediction_error.
+each label) and, where a row has no prediction, prediction_error. A classifier with thresholds (dhrd calibrate --precision)
+adds accepted_labels, the labels whose probability reaches theirs.
 """
 
 
@@ -45,6 +47,12 @@ def run(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model_options(parser)
+    parser.add_argument(
+        "--engine",
+        choices=("torch", *ENGINES),
+        help="what to run it on; default: what --model was exported for. A torch classifier is exported for it first, into a "
+        "temporary folder (dhrd export --format keeps it)",
+    )
     parser.add_argument("--data", required=True, metavar="TABLE", help="the rows; - is JSON Lines on standard input")
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write; - is standard output")
     args = parser.parse_args(argv)
@@ -60,7 +68,8 @@ def run(argv: Sequence[str]) -> int:
             )
         if ranks.rank > 0:
             quiet()
-        _predict(args, ranks)
+        with on_engine(args.model, args.engine) as args.model:
+            _predict(args, ranks)
     return 0
 
 
@@ -77,9 +86,10 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> None:
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
     prompt = chosen_prompt(args.prompt, args.text_column, getattr(model.config, "prompt_template", None))
     labels = list(model.config.id2label.values())
+    thresholds = getattr(model.config, "label_thresholds", None)
     flat = args.output.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))
     check_columns(first, template_columns(prompt))
-    taken = _columns(Prediction(None, error="none"), labels, flat).keys() & first.keys()
+    taken = _columns(Prediction(None, error="none"), labels, thresholds, flat).keys() & first.keys()
     if taken:
         raise ValueError(f"the table has a column {min(taken)!r} already, which would be lost: rename or remove it")
     counts = Counter(empty=0, cut=0)
@@ -92,7 +102,7 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> None:
             counts["empty"] += prediction.error is not None
             counts["cut"] += prediction.cut
             progress.update(ranks.count)  # the others are about as far
-            yield read_ahead.popleft() | _columns(prediction, labels, flat)
+            yield read_ahead.popleft() | _columns(prediction, labels, thresholds, flat)
 
     started = time.perf_counter()
     with tqdm(unit=" rows", file=sys.stderr, disable=ranks.rank > 0 or None) as progress:
@@ -116,7 +126,9 @@ def _texts(rows: Iterable[dict[str, Any]], prompt: str, read_ahead: deque) -> It
         yield None if any(row.get(name) is None for name in needed) else render(prompt, row)
 
 
-def _columns(prediction: Prediction, labels: list[str], flat: bool) -> dict[str, Any]:
+def _columns(
+    prediction: Prediction, labels: list[str], thresholds: dict[str, float] | None, flat: bool
+) -> dict[str, Any]:
     """What is added to a row. A flat file has the same columns in every row."""
     if flat:
         probabilities = {f"probability_{label}": prediction.probabilities.get(label) for label in labels}
@@ -124,6 +136,9 @@ def _columns(prediction: Prediction, labels: list[str], flat: bool) -> dict[str,
     else:
         said = {"predicted_label": prediction.label, "probabilities": prediction.probabilities}
         said |= {"prediction_error": prediction.error} if prediction.error else {}
+    if thresholds:
+        reached = [name for name, it in thresholds.items() if prediction.probabilities.get(name, -1) >= it]
+        said["accepted_labels"] = reached
     return said
 
 

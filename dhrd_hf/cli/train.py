@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
 
     from ..data.labels import with_label_names
     from ..data.tables import load_table
-    from ..export.model_card import FACTS_FILE
+    from ..export.card_facts import FACTS_FILE
 
     train = with_label_names(load_table(own.train_data), own.label_column)
     dev = None if own.eval_data is None else with_label_names(load_table(own.eval_data), own.label_column)
@@ -141,7 +141,7 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
     """Check the folders before anything is loaded; the checkpoint to go on from, if any."""
     from transformers.trainer_utils import get_last_checkpoint
 
-    from ..export.model_card import FACTS_FILE
+    from ..export.card_facts import FACTS_FILE
 
     folder = Path(training.output_dir)
     if own.export and Path(own.export).exists() and (Path(own.export).is_file() or any(Path(own.export).iterdir())):

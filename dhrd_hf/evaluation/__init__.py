@@ -1,6 +1,6 @@
 """How good a classifier is, how sure, and how to run it over many texts."""
 
-from .calibration import calibration_metrics, fit_temperature, reliability
+from .calibration import calibration_metrics, fit_temperature, fit_thresholds, reliability, threshold_report
 from .loading import load_classifier
 from .metrics import compute_metrics
 from .prediction import LabelledLogits, Prediction, predict_table, predict_texts
@@ -13,8 +13,10 @@ __all__ = [
     "compute_metrics",
     "evaluation_report",
     "fit_temperature",
+    "fit_thresholds",
     "load_classifier",
     "predict_table",
     "predict_texts",
     "reliability",
+    "threshold_report",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,9 +54,9 @@ def load_classifier(
     dtype = kwargs.get("dtype", "auto")
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ValueError(f"dtype {dtype!r} is not one of torch's; say float32, bfloat16 or float16.")
-    from ..export.engines import MANIFEST, EngineClassifier
+    from ..export.engines import EngineClassifier, engine_of
 
-    if (Path(name_or_path) / MANIFEST).is_file():
+    if engine_of(name_or_path) != "torch":
         if str(device or "cpu") != "cpu":
             raise ValueError(
                 f"{name_or_path} is an export for another engine, which runs on the CPU, not on {device!r}."

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -20,10 +21,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from ..families import stock_classifier
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
 from .adapter import check_adapter, is_quantised, write_adapter
-from .model_card import CardFacts, hub_name, write_model_card
+from .card_facts import CardFacts, hub_name
+from .model_card import write_model_card
 from .remote_code import write_with_code
 
 logger = logging.get_logger(__name__)
@@ -38,6 +41,7 @@ def export_classifier(
     format: str = "dense",
     *,
     temperature: float = 1.0,
+    thresholds: Mapping[str, float] | None = None,
     overwrite: bool = False,
     max_shard_size: int | str = "5GB",
     card: CardFacts | None = None,
@@ -72,6 +76,9 @@ def export_classifier(
             the base model, and the stock classifier's config (labels, pad token) in the subfolder `config`.
         temperature (`float`, *optional*, defaults to 1.0): What the head's weights are divided by, so that the exported
             classifier is as sure as it is right, from [`~dhrd_hf.evaluation.fit_temperature`]; its labels stay the same.
+        thresholds (`Mapping[str, float]`, *optional*): For some of the labels, the probability from which on to accept them,
+            from [`~dhrd_hf.evaluation.fit_thresholds`]; written into the config as `label_thresholds`, by which
+            `dhrd predict` says which labels a row reaches.
         overwrite (`bool`, *optional*, defaults to `False`): Replace the folder if it holds something.
         max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`): As in `save_pretrained`.
         card ([`~dhrd_hf.export.CardFacts`], *optional*): What the model card, README.md, says beside what the model
@@ -84,7 +91,7 @@ def export_classifier(
     Raises:
         FileExistsError: if the folder holds something and `overwrite` is off.
         TypeError: if the model has not two heads.
-        ValueError: if the temperature is not above 0, the tokenizer has no pad token or another than the model, the model can't be written in this
+        ValueError: if the temperature is not above 0, there is a threshold for no label or outside 0 to 1, the tokenizer has no pad token or another than the model, the model can't be written in this
             format (`"dense"`: it is quantised; `"adapter"`: it has none, or no head in it, or its base model is not at
             hand), or the written classifier differs.
 
@@ -97,12 +104,20 @@ def export_classifier(
     dual_head = find_dual_head(model)
     model = next((module for module in model.modules() if hasattr(module, "peft_config")), dual_head)  # DDP's inside
     pad_token_id = _checked_pad_token(dual_head, tokenizer)
+    for label, threshold in (thresholds or {}).items():
+        if label not in dual_head.config.label2id or not 0 <= threshold <= 1:
+            raise ValueError(
+                f"threshold {threshold} for {label!r}: it must be from 0 to 1, and the label one of "
+                f"{', '.join(map(repr, dual_head.config.label2id))}."
+            )
     with whole_folder(output_dir, overwrite) as folder:
         if format == "adapter":
             opened = write_adapter(model, dual_head, _stock_config(dual_head, pad_token_id), temperature, folder)
         else:
             opened = _write_dense(_merged(model, dual_head), pad_token_id, temperature, max_shard_size, folder)
         _save_tokenizer(tokenizer, dual_head.config.max_input_length, folder)
+        if thresholds:
+            _write_thresholds(thresholds, folder / ADAPTER_CONFIG_FOLDER if format == "adapter" else folder)
         _compare(dual_head, opened, pad_token_id, temperature)
         write_model_card(folder, _facts(dual_head, temperature).updated(card or CardFacts()))
     return Path(output_dir)
@@ -239,6 +254,11 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, max_input_length: int | 
     if max_input_length is not None:
         tokenizer.model_max_length = max_input_length
     tokenizer.save_pretrained(folder)
+
+
+def _write_thresholds(thresholds: Mapping[str, float], folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8")) | {"label_thresholds": dict(thresholds)}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def _dtype(model: DHRDForDualHeadClassification) -> torch.dtype:

@@ -66,10 +66,9 @@ class EngineClassifier(nn.Module):
         """
         from transformers.exporters import ExportedModel
 
-        manifest = Path(folder) / MANIFEST
-        if not manifest.is_file():
+        engine = engine_of(folder)
+        if engine not in ENGINES:
             raise FileNotFoundError(f"{folder} holds no export for another engine: it has no {MANIFEST}.")
-        engine = json.loads(manifest.read_text())["export_format"]
         _require(engine)
         # OpenVINO would compute in bfloat16 on processors that have it.
         options = {"config": {"INFERENCE_PRECISION_HINT": "f32"}} if engine == "openvino" else {}
@@ -94,6 +93,28 @@ class EngineClassifier(nn.Module):
         return SequenceClassifierOutput(logits=torch.as_tensor(output.logits))
 
 
+def engine_of(classifier: str | os.PathLike) -> str:
+    """What a classifier's folder was written for.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.export.engines import engine_of
+    >>> engine_of("user/my-classifier")
+    'torch'
+
+    ```
+
+    Args:
+        classifier (`str` or `os.PathLike`): A folder, or a name on the Hub.
+
+    Returns:
+        `str`: `"onnx"` or `"openvino"`, or else `"torch"`.
+    """
+    manifest = Path(classifier) / MANIFEST
+    return json.loads(manifest.read_text("utf-8"))["export_format"] if manifest.is_file() else "torch"
+
+
 @torch.no_grad()
 def export_engine(
     classifier: str | os.PathLike,
@@ -106,7 +127,10 @@ def export_engine(
     """Write a classifier that `export_classifier` wrote for another engine, and compare the two.
 
     The graph takes any batch size and length. With float32 weights logits that differ from torch's are refused; int8
-    rounds, so measure what it costs on your own rows (`dhrd evaluate`).
+    rounds, so measure what it costs on your own rows (`dhrd export --int8 --eval-data`). OpenVINO rounds the weights
+    alone. ONNX Runtime multiplies in integers, weights of 7 bits and activations of 8, except where a layer's inputs
+    outnumber its outputs, as after a feed-forward layer's activation: a few values there are some thousand times the others,
+    which 8 bits can't hold.
 
     Example:
 
@@ -121,7 +145,7 @@ def export_engine(
         classifier (`str` or `os.PathLike`): Folder of a dense export, or of another stock sequence classifier.
         output_dir (`str` or `os.PathLike`): The folder to write; it must not exist or be empty.
         engine (`str`, *optional*, defaults to `"onnx"`): `"onnx"` (ONNX Runtime) or `"openvino"`.
-        int8 (`bool`, *optional*, defaults to `False`): Weights in 8 bits; activations are rounded as they come.
+        int8 (`bool`, *optional*, defaults to `False`): Weights of a byte.
         overwrite (`bool`, *optional*, defaults to `False`): Replace the folder if it holds something.
 
     Returns:
@@ -168,7 +192,7 @@ def _export(model: PreTrainedModel, sample: dict[str, Tensor], engine: str, int8
         with contextlib.redirect_stdout(sys.stderr):  # where the exporters' chatter belongs
             if engine == "onnx":
                 if int8:
-                    config["quantizer"] = exporters.OnnxRuntimeQuantizer(exporters.OnnxRuntimeDynamicConfig())
+                    config["quantizer"] = _onnx_quantizer()
                 return exporters.OnnxExporter().export(model, sample, exporters.OnnxConfig(**config))
             if int8:
                 config["quantizer"] = exporters.NNCFOpenVINOQuantizer(exporters.NNCFWeightCompressionConfig())
@@ -178,6 +202,32 @@ def _export(model: PreTrainedModel, sample: dict[str, Tensor], engine: str, int8
         raise ValueError(
             f"{model.config.model_type} can't be exported for {engine}: {reason}. Use the dense export with torch."
         ) from error
+
+
+def _onnx_quantizer() -> Any:
+    """ONNX Runtime's dynamic int8, which leaves the layers that read more values than they write in float32."""
+    from transformers import exporters
+
+    class Quantizer(exporters.OnnxRuntimeQuantizer):
+        def quantize(self, model: Any, sample_inputs: dict[str, Any], export_format: Any) -> Any:
+            # Processors without VNNI add two products in 16 bits, which full 8-bit weights overflow: reduce_range.
+            self.config = exporters.OnnxRuntimeDynamicConfig(
+                per_channel=True,
+                reduce_range=True,
+                nodes_to_exclude=[node.name for node in model.graph if _narrows(node)],
+            )
+            return super().quantize(model, sample_inputs, export_format)
+
+    return Quantizer()
+
+
+def _narrows(node: Any) -> bool:
+    """Whether a node of an ONNX graph multiplies by a constant matrix with more inputs than outputs."""
+    if node.op_type not in ("MatMul", "Gemm") or node.inputs[1].const_value is None:
+        return False
+    rows, columns = node.inputs[1].const_value.shape
+    transposed = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
+    return rows < columns if transposed else rows > columns
 
 
 def _require(engine: str) -> None:

@@ -25,13 +25,14 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 from huggingface_hub.utils import build_hf_headers, parse_ratelimit_headers, validate_repo_id
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
+from .card_facts import CardFacts
 from .classifier import export_classifier
+from .exported_files import checked_files
+from .model_card import card_at
 
 logger = logging.get_logger(__name__)
 
@@ -41,8 +42,6 @@ _TRIES = 5
 _LONGEST_WAIT = 300.0  # seconds; a Hub that asks for more is given up on
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _TOKEN_PAGE = "https://huggingface.co/settings/tokens"
-# Weights that run code when they are opened, or that are of another framework.
-_NOT_SAFETENSORS = {".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".pickle", ".pkl", ".pt", ".pth"}
 # What transformers and PEFT open by name: left over from an earlier push, it would be opened instead of this one.
 _OPENED_BY_NAME = (
     "config.json",
@@ -80,6 +79,7 @@ def push_classifier(
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     format: str = "dense",
+    card: CardFacts | None = None,
     private: bool = False,
     revision: str | None = None,
     commit_message: str = "Upload classifier",
@@ -91,7 +91,8 @@ def push_classifier(
     The repository and the branch are made if they are missing. The files of the folder are added or replaced. In the
     same commit, weights and configs of an earlier push that the folder lacks (such as old shards, or the
     `adapter_config.json` of an adapter where a dense export follows) are removed from the branch, since transformers
-    would open them instead; every other file stays. Hidden files of the folder are not uploaded.
+    would open them instead; every other file stays. Hidden files of the folder are not uploaded. The model card goes
+    there with the repository's name in its usage snippet, and is made where the folder has none.
 
     Connection errors, timeouts, rate limits and server errors are tried again a few times, with a growing wait or the
     one that the Hub asks for, and said on the log.
@@ -113,6 +114,8 @@ def push_classifier(
         repo_id (`str`): The repository, as `"user/name"` or `"organization/name"`.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): The model's tokenizer; only with a model.
         format (`str`, *optional*, defaults to `"dense"`): As in [`export_classifier`]; only with a model.
+        card ([`~dhrd_hf.export.CardFacts`], *optional*): What the model card says; as in [`export_classifier`]. By default
+            what the model knows itself. Only with a model.
         private (`bool`, *optional*, defaults to `False`): Make the repository private. `False`: as the Hub does by
             default. A public repository is never pushed to with `private=True`.
         revision (`str`, *optional*): The branch; by default `main`. A new one starts from `main`.
@@ -143,11 +146,13 @@ def push_classifier(
     if isinstance(classifier, (str, os.PathLike)):
         if tokenizer is not None:
             raise ValueError("A folder has its tokenizer in it: give the folder alone, or a model and its tokenizer.")
+        if card is not None:
+            raise ValueError("A folder has its model card in it: write it with write_model_card(folder, card).")
         return push(Path(classifier))
     if tokenizer is None:
         raise ValueError("A model needs its tokenizer beside it: push_classifier(model, repo_id, tokenizer).")
     with tempfile.TemporaryDirectory() as scratch:
-        return push(export_classifier(classifier, tokenizer, Path(scratch) / "export", format))
+        return push(export_classifier(classifier, tokenizer, Path(scratch) / "export", format, card=card))
 
 
 def _push_folder(
@@ -159,7 +164,9 @@ def _push_folder(
     token: str | bool | None,
     dry_run: bool,
 ) -> PushedClassifier:
-    files = _checked_files(folder)
+    files = checked_files(folder)
+    card = card_at(folder, repo_id)
+    files["README.md"] = len(card)
     branch = revision or constants.DEFAULT_REVISION
     if dry_run:
         return PushedClassifier(repo_id, branch, files)
@@ -181,7 +188,7 @@ def _push_folder(
         )
         # New ones at each attempt: they ask the Hub what it has by now, so that a commit whose answer was lost is not
         # made again. Not `upload_folder`, which makes several commits of a large folder.
-        added = [CommitOperationAdd(name, folder / name) for name in files]
+        added = [CommitOperationAdd(name, card if name == "README.md" else folder / name) for name in files]
         # The requests in here are tried again by huggingface_hub itself.
         hub.ask_once(
             f"uploading to {repo_id}", hub.api.preupload_lfs_files, additions=added, revision=branch, create_pr=False
@@ -201,14 +208,11 @@ def _push_folder(
             return PushedClassifier(repo_id, branch, files, tuple(removed), commit.commit_url)
 
 
-# What can be known without the Hub
-
-
 def _check_names(repo_id: str, revision: str | None, commit_message: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ValueError(f"The Hub has no such names. {error} Type user/name, such as ada/my-classifier.") from error
+        raise ValueError(f"The Hub has no such names. {error} Type user/name, such as user/my-classifier.") from error
     if repo_id is None or "/" not in repo_id:
         raise ValueError(
             f"The repository {repo_id!r} has no owner. Type user/{repo_id or 'name'}; `hf auth whoami` says who you are."
@@ -219,113 +223,6 @@ def _check_names(repo_id: str, revision: str | None, commit_message: str) -> Non
         raise ValueError(f"The revision {revision!r} is no branch that could be pushed to. Type a name, such as v2.")
     if not commit_message.strip():
         raise ValueError("The commit message is empty: the Hub wants one, such as 'Upload classifier'.")
-
-
-def _checked_files(folder: Path) -> dict[str, int]:
-    """The files that a push uploads and their sizes; an error where the folder is not a whole export."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}. Name one that export_classifier (dhrd export) wrote.")
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    files = {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in paths
-        if not any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(folder).parts)
-    }
-    if "adapter_config.json" in files:
-        _check_adapter(folder, files)
-    elif "config.json" in files:
-        _check_dense(folder, files)
-    else:
-        raise ValueError(f"{folder} is not an export: it has no config.json and no adapter_config.json. {_EXPORT}")
-    for name in files:
-        suffix = Path(name).suffix.lower()
-        if suffix in _NOT_SAFETENSORS and not (suffix == ".bin" and f"{name[:-4]}.xml" in files):  # OpenVINO's
-            raise ValueError(
-                f"{folder} holds {name}, which is not safetensors and may run code where it is opened. Remove it, or "
-                "push the folder that export_classifier (dhrd export) wrote, which has none."
-            )
-    if "tokenizer_config.json" not in files:
-        raise ValueError(f"{folder} has no tokenizer (tokenizer_config.json): texts could not be read. {_EXPORT}")
-    return files
-
-
-_EXPORT = "Write one first: dhrd export --model RUN --output FOLDER"
-
-
-def _check_dense(folder: Path, files: dict[str, int]) -> None:
-    config = _read_json(folder / "config.json")
-    architecture = (config.get("architectures") or ["?"])[0]
-    if config.get("model_type") == "dhrd":
-        if config.get("reasoning_head", True):
-            raise ValueError(_training_checkpoint(folder))
-        for module in {str(name).partition(".")[0] for name in (config.get("auto_map") or {}).values()}:
-            if "--" not in module and f"{module}.py" not in files:
-                raise ValueError(f"{folder} lacks {module}.py, the code that opens it: it is not whole. {_EXPORT}")
-    elif not architecture.endswith("ForSequenceClassification"):
-        raise ValueError(
-            f"{folder} holds a {architecture} ({config.get('model_type')}), not a sequence classifier. {_EXPORT}"
-        )
-    if "model.safetensors" in files:
-        shards = {"model.safetensors"}
-    elif "model.safetensors.index.json" in files:
-        shards = set(_read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
-    else:
-        raise ValueError(f"{folder} has no weights in safetensors (model.safetensors). {_EXPORT}")
-    for shard in sorted(shards):
-        _check_safetensors(folder, shard, files)
-
-
-def _check_adapter(folder: Path, files: dict[str, int]) -> None:
-    if "config.json" in files and _read_json(folder / "config.json").get("model_type") == "dhrd":
-        raise ValueError(_training_checkpoint(folder))
-    adapter = _read_json(folder / "adapter_config.json")
-    if adapter.get("task_type") != "SEQ_CLS" or f"{ADAPTER_CONFIG_FOLDER}/config.json" not in files:
-        raise ValueError(
-            f"{folder} holds an adapter of task type {adapter.get('task_type')}, not the export of a classifier "
-            f"(SEQ_CLS, with {ADAPTER_CONFIG_FOLDER}/config.json). {_EXPORT} --format adapter"
-        )
-    _check_safetensors(folder, "adapter_model.safetensors", files)
-    base = adapter.get("base_model_name_or_path")
-    try:
-        validate_repo_id(base)
-        on_the_hub = base is not None and not Path(base).exists()
-    except HFValidationError:
-        on_the_hub = False
-    if not on_the_hub:
-        raise ValueError(
-            f"The adapter's base model is {base!r}, a folder here, which nobody else can open. Push the dense export "
-            "(dhrd export --format dense), or write the base's name on the Hub into adapter_config.json and README.md."
-        )
-
-
-def _check_safetensors(folder: Path, name: str, files: dict[str, int]) -> None:
-    if name not in files:
-        raise ValueError(f"{folder} has no {name}: the export is not whole. {_EXPORT}")
-    try:
-        with safe_open(folder / name, framework="pt"):
-            pass
-    except SafetensorError as error:
-        raise ValueError(f"{folder / name} is not a whole safetensors file ({error}). {_EXPORT}") from error
-
-
-def _training_checkpoint(folder: Path) -> str:
-    return (
-        f"{folder} is a dual-head training checkpoint, not the export of a classifier. Type: dhrd export --model "
-        f"{folder} --output FOLDER, and push FOLDER (to share the checkpoint itself: model.push_to_hub)."
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} should hold a JSON object, and holds a {type(found).__name__}.")
-    return found
-
-
-# The Hub
 
 
 class _Hub:

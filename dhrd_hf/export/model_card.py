@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
-import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.repocard import metadata_load
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.utils import logging
 
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
+from .card_facts import CardFacts, check_metadata, hub_name, inherited_license
 
 logger = logging.get_logger(__name__)
 
-# What `dhrd train` leaves in a run directory for the card of its export.
-FACTS_FILE = "card_facts.json"
 TAG = "dual-head-reasoning-distillation"
 
 _DIAGRAM = "reliability.png"
-_LISTS = ("language", "datasets", "intended_use", "limits")
-# What only a person knows: the keys of a YAML file of facts.
-_GIVEN = (
-    "model_name",
-    "base_model",
-    "license",
-    "license_name",
-    "license_link",
-    *_LISTS,
-    "rationale_source",
-)
 _MEASURES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
@@ -49,163 +31,8 @@ _MEASURES = {
     "brier_score": "Brier score",
     "nll": "negative log-likelihood",
 }
+_HERE = 'name = "."  # this folder, or its name on the Hub'
 _METRIC_IDS = {"macro_f1": "f1"}  # where the Hub's name of a metric is another
-
-
-@dataclass
-class CardFacts:
-    """What a model card says that the exported folder does not; each fact is optional, and left out where it is None.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.export import CardFacts
-    >>> CardFacts(alpha=1.0, license="mit").updated(CardFacts(license="apache-2.0")).license
-    'apache-2.0'
-
-    ```
-
-    Args:
-        model_name (`str`, *optional*): Title of the card and name in its `model-index`, which needs one.
-        base_model (`str`, *optional*): Name of the language model on the Hub.
-        base_model_revision (`str`, *optional*): Its commit or branch.
-        license (`str`, *optional*): The Hub's identifier, such as `"apache-2.0"`; `"other"` goes with `license_name`. By
-            default the base model's, where its card is at hand.
-        license_name, license_link (`str`, *optional*): What `"other"` is.
-        language (`list[str]`, *optional*): Codes such as `"en"`.
-        datasets (`list[str]`, *optional*): Names on the Hub of what it was trained on.
-        intended_use, limits (`list[str]`, *optional*): Sentences.
-        rationale_source (`str`, *optional*): Where the rationales come from, such as the name of the teacher.
-        train_data (`str`, *optional*): Name of the training table.
-        train_rows, rows_without_rationale (`int`, *optional*): Its rows, and those without a rationale.
-        alpha, beta (`float`, *optional*): Weights of the reasoning and the classification loss.
-        classifier_head (`str`, *optional*): `"linear"` or `"mlp"`.
-        hyperparameters, versions (`dict`, *optional*): By name.
-        dev_data (`str`, *optional*), dev_rows (`int`, *optional*), dev_metrics (`dict[str, float]`, *optional*): The
-            last evaluation in training; shown where there are no `results`.
-        temperature (`float`, *optional*): What the head's weights were divided by.
-        calibration_data (`str`, *optional*), calibration_rows (`int`, *optional*): What it was fitted on.
-        eval_data (`str`, *optional*): Name of the table of the results.
-        results (`dict`, *optional*): From [`~dhrd_hf.evaluation.evaluation_report`].
-        inputs_cut (`int`, *optional*): Number of its texts that were cut to the model's input length.
-        group_column (`str`, *optional*): Column of the groups in the results.
-    """
-
-    model_name: str | None = None
-    base_model: str | None = None
-    base_model_revision: str | None = None
-    license: str | None = None
-    license_name: str | None = None
-    license_link: str | None = None
-    language: list[str] | None = None
-    datasets: list[str] | None = None
-    intended_use: list[str] | None = None
-    limits: list[str] | None = None
-    rationale_source: str | None = None
-    train_data: str | None = None
-    train_rows: int | None = None
-    rows_without_rationale: int | None = None
-    alpha: float | None = None
-    beta: float | None = None
-    classifier_head: str | None = None
-    hyperparameters: dict[str, Any] | None = None
-    versions: dict[str, str] | None = None
-    dev_data: str | None = None
-    dev_rows: int | None = None
-    dev_metrics: dict[str, float] | None = None
-    temperature: float | None = None
-    calibration_data: str | None = None
-    calibration_rows: int | None = None
-    eval_data: str | None = None
-    results: dict[str, Any] | None = None
-    inputs_cut: int | None = None
-    group_column: str | None = None
-
-    def updated(self, other: CardFacts) -> CardFacts:
-        """These facts, with those that another has.
-
-        Args:
-            other ([`CardFacts`]): Wins where it is not None.
-
-        Returns:
-            [`CardFacts`]: new ones.
-        """
-        return dataclasses.replace(self, **other._known())
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the known facts as JSON, whole or not at all.
-
-        Args:
-            path (`str` or `os.PathLike`): The file.
-        """
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            unfinished.write_text(json.dumps(self._known(), indent=2) + "\n", encoding="utf-8")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> CardFacts:
-        """Read what [`~CardFacts.save`] wrote.
-
-        Args:
-            path (`str` or `os.PathLike`): The file.
-
-        Returns:
-            [`CardFacts`]: the facts.
-
-        Raises:
-            ValueError: if the file is none of them.
-            OSError: if it can't be read.
-        """
-        try:
-            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} does not hold the facts of a model card ({error}): remove it.") from error
-
-    @classmethod
-    def from_yaml(cls, path: str | os.PathLike) -> CardFacts:
-        """Read what only a person knows: license, language, datasets, rationale_source, intended_use, limits, names.
-
-        Args:
-            path (`str` or `os.PathLike`): A YAML file with any of these keys; lists may be single texts.
-
-        Returns:
-            [`CardFacts`]: the facts.
-
-        Raises:
-            ValueError: on an unknown key, or a value that is no text.
-            OSError: if the file can't be read.
-        """
-        try:
-            given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not YAML: {error}") from None
-        if not isinstance(given, dict):
-            raise ValueError(
-                f"{path} must hold lines such as 'license: apache-2.0', and holds {type(given).__name__}."
-            )
-        for key, value in given.items():
-            if key not in _GIVEN:
-                near = difflib.get_close_matches(str(key), _GIVEN, n=1)
-                meant = f": did you mean {near[0]!r}?" if near else "."
-                raise ValueError(f"{path}: unknown key {key!r}{meant} There are {', '.join(_GIVEN)}.")
-            entries = value if isinstance(value, list) and key in _LISTS else [value]
-            wrong = [entry for entry in entries if not isinstance(entry, str) or not entry.strip()]
-            if wrong:  # `no` is a boolean in YAML, and an empty value None
-                raise ValueError(
-                    f"{path}: {key} must be text{' or a list of texts' if key in _LISTS else ''}, and holds {wrong[0]!r}. "
-                    f"Put quotes around it, or leave the line out."
-                )
-            given[key] = entries if key in _LISTS else value
-        facts = cls(**given)
-        _check_metadata(facts)
-        return facts
-
-    def _known(self) -> dict[str, Any]:
-        return {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) is not None}
 
 
 def make_model_card(
@@ -236,7 +63,7 @@ def make_model_card(
         ValueError: if a license or a language has a form that the Hub has none of.
     """
     folder, facts = Path(folder), facts or CardFacts()
-    _check_metadata(facts)
+    check_metadata(facts)
     is_adapter = (folder / "adapter_config.json").exists()
     config = _json(folder / (f"{ADAPTER_CONFIG_FOLDER}/config.json" if is_adapter else "config.json"))
     adapter = _json(folder / "adapter_config.json") if is_adapter else {}
@@ -259,6 +86,7 @@ def make_model_card(
     return ModelCard.from_template(
         _metadata(facts, base_model, is_adapter),
         template_str=_template(),
+        here=_HERE,
         title=facts.model_name or "Text classifier",
         facts=facts,
         base_model=base_model,
@@ -289,6 +117,10 @@ def make_model_card(
             for name in calibration.get("before", {})
         ],
         diagram=diagram,
+        thresholds=[
+            (_code(label), [_number(it.get(name)) for name in ("threshold", "precision", "recall")], it.get("rows"))
+            for label, it in (facts.thresholds or {}).get("labels", {}).items()
+        ],
         limits=_limits(facts, folder, problem, with_rationale),
     )
 
@@ -322,59 +154,22 @@ def write_model_card(folder: str | os.PathLike, facts: CardFacts | None = None) 
     return folder / "README.md"
 
 
-def hub_name(name: str | None) -> str | None:
-    """A model's name if it is one on the Hub by its form, and None if it is a folder here.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.export.model_card import hub_name
-    >>> hub_name("Qwen/Qwen3-0.6B"), hub_name("/models/mine")
-    ('Qwen/Qwen3-0.6B', None)
-
-    ```
+def card_at(folder: Path, repo_id: str) -> bytes:
+    """The model card of an export, with the name of its repository where its snippet says the folder.
 
     Args:
-        name (`str`, *optional*): What `from_pretrained` takes.
+        folder (`Path`): What [`export_classifier`] wrote; without a README.md in it one is made of what the folder says.
+        repo_id (`str`): The repository on the Hub.
 
     Returns:
-        `str`, *optional*: the name.
+        `bytes`: in UTF-8.
+
+    Raises:
+        OSError: if the folder has no config.
     """
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return None
-    return None if name is None or Path(name).exists() else name
-
-
-def inherited_license(name: str | None, revision: str | None = None) -> CardFacts:
-    """The license in the card of a base model, where the card is in its folder or in the Hub's cache; nothing is fetched.
-
-    Args:
-        name (`str`, *optional*): The base model's folder, or its name on the Hub.
-        revision (`str`, *optional*): Its commit or branch.
-
-    Returns:
-        [`CardFacts`]: with `license`, `license_name` and `license_link`, or nothing.
-    """
-    card = None
-    if name is not None and (Path(name) / "README.md").is_file():
-        card = Path(name) / "README.md"
-    elif (hub := hub_name(name)) is not None:
-        card = try_to_load_from_cache(hub, "README.md", revision=revision)
-    if not isinstance(card, (str, Path)):
-        return CardFacts()
-    try:
-        found = metadata_load(card) or {}
-    except (OSError, ValueError, yaml.YAMLError):  # others wrote it
-        return CardFacts()
-    given = {key: found.get(key) for key in ("license", "license_name", "license_link")}
-    if not isinstance(given["license"], str):
-        return CardFacts()
-    link = given["license_link"]
-    if link is not None and not link.startswith("http"):  # a file beside the base model
-        given["license_link"] = f"https://huggingface.co/{hub_name(name)}/blob/main/{link}" if hub_name(name) else None
-    return CardFacts(**given)
+    file = folder / "README.md"
+    text = file.read_text("utf-8") if file.exists() else str(make_model_card(folder)).rstrip() + "\n"
+    return text.replace(_HERE, f"name = {_literal(repo_id)}").encode()
 
 
 def _template() -> str:
@@ -382,26 +177,6 @@ def _template() -> str:
     name = "classifier.md.jinja"
     shipped = Path(__file__).with_name(name)
     return (shipped if shipped.exists() else Path(__file__).parents[2] / "model_cards" / name).read_text("utf-8")
-
-
-def _check_metadata(facts: CardFacts) -> None:
-    """Raise on what the Hub would refuse by its form; huggingface_hub has no list of licenses or languages."""
-    if facts.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", facts.license):
-        raise ValueError(
-            f"license {facts.license!r} is not an identifier of the Hub's, such as apache-2.0, mit or cc-by-4.0 "
-            "(https://huggingface.co/docs/hub/repositories-licenses). For another: license: other, license_name: NAME."
-        )
-    if facts.license == "other" and facts.license_name is None:
-        raise ValueError(
-            "license other needs its name: add license_name: NAME, and license_link: URL if there is one."
-        )
-    if facts.license != "other" and facts.license is not None and facts.license_name is not None:
-        raise ValueError(f"license_name goes with license: other, and license is {facts.license!r}. Leave one out.")
-    if facts.license is None and (facts.license_name or facts.license_link):
-        raise ValueError("license_name and license_link go with license: other. Add that line.")
-    for language in facts.language or ():
-        if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual", language):
-            raise ValueError(f"language {language!r} is no ISO 639 code of two or three letters, such as en or deu.")
 
 
 def _metadata(facts: CardFacts, base_model: str | None, is_adapter: bool) -> ModelCardData:

@@ -470,6 +470,36 @@ def test_a_calibration_table_of_one_class_is_an_error_and_leaves_nothing(trained
         assert not out.exists()
 
 
+def test_thresholds_go_into_the_export_and_predict_reads_them(trained, table, tmp_path, capsys):
+    out, target = tmp_path / "classifier", tmp_path / "predictions"
+    fit = ["calibrate", "--model", str(trained), "--data", table]
+    assert main([*fit, "--recall", "0.75", "--output", str(out)]) == 0
+    said = json.loads(capsys.readouterr().out)["thresholds"]
+    assert said["target"] == "recall 0.75" and list(said["calibration"]) == ["entailed", "refuted", "unknown"]
+    assert all(it["recall"] >= 0.75 for it in said["calibration"].values())
+    thresholds = {label: it["threshold"] for label, it in said["calibration"].items()}
+    assert AutoModelForSequenceClassification.from_pretrained(out).config.label_thresholds == thresholds
+    assert "| label | threshold |" in (out / "README.md").read_text()
+    for ending in ("jsonl", "csv"):
+        assert main(["predict", "--model", str(out), "--data", table, "--output", f"{target}.{ending}"]) == 0
+    capsys.readouterr()
+    with open(f"{target}.csv") as file:
+        flat = [json.loads(row["accepted_labels"]) for row in csv.DictReader(file)]
+    reached = Counter()
+    for row, same in zip(read(target.with_suffix(".jsonl")), flat, strict=True):
+        assert row["accepted_labels"] == same
+        for label in same:
+            reached[label] += row["label"] == label
+            assert row["probabilities"][label] >= thresholds[label]
+    truth = Counter(row["label"] for row in read_rows(table))
+    assert all(reached[label] / truth[label] >= 0.75 for label in truth)
+
+    assert main([*fit, "--recall", "1.5"]) == 2
+    assert "recall=1.5 must be above 0" in capsys.readouterr().err
+    assert main([*fit, "--recall", "0.5", "--precision", "0.5"]) == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
 # The model card
 
 
@@ -560,20 +590,56 @@ def test_cards_that_cannot_be_are_one_line_and_leave_nothing(trained, table, row
         assert not out.exists() and not list(tmp_path.glob(".out*"))
 
 
-def test_an_engine_takes_a_dense_export(trained, tmp_path, capsys, monkeypatch):
-    assert main(["export", "--model", str(trained), "--output", str(tmp_path / "x"), "--format", "onnx"]) == 2
-    assert "is a training checkpoint: export it first" in capsys.readouterr().err
-    assert main(["export", "--model", str(trained), "--output", str(tmp_path / "x"), "--int8"]) == 2
-    assert "--int8 goes with --format onnx or openvino" in capsys.readouterr().err
-    dense = str(tmp_path / "dense")
-    assert main(["export", "--model", str(trained), "--output", dense]) == 0
-    asked = []
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # torch's own exporter calls what torch will remove
+def test_an_engine_from_training_to_predictions(trained, table, tmp_path, capsys):
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    out = tmp_path / "onnx"
+    export = ["export", "--model", str(trained), "--output", str(out), "--format", "onnx"]
+    assert main([*export, "--calibrate", table, "--eval-data", table]) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"accuracy ([\d.]+) on torch, \1 on onnx \(\+0\.00 points\), 100\.0% of the labels the same", said
+    )
+    assert "within" in said and "times as fast" in said and not list(tmp_path.glob(".onnx*"))
+    found = {}
+    for engine in ("torch", "onnx"):
+        target = str(tmp_path / f"{engine}.jsonl")
+        assert main(["predict", "--model", str(trained), "--engine", engine, "--data", table, "--output", target]) == 0
+        found[engine] = read(tmp_path / f"{engine}.jsonl")
+    assert "Exporting" in capsys.readouterr().err
+    for one, other in zip(*found.values(), strict=True):
+        assert one["predicted_label"] == other["predicted_label"]
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
 
-    def export_engine(*args, **kwargs):
-        asked.append((args, kwargs))
-        return 1e-6
-
-    monkeypatch.setattr("dhrd_hf.export.export_engine", export_engine)
-    assert main(["export", "--model", dense, "--output", "o", "--format", "openvino", "--int8"]) == 0
-    assert asked == [((dense, "o", "openvino"), {"int8": True, "overwrite": False})]
-    assert not (tmp_path / "x").exists()
+    (tmp_path / "card.yaml").write_text("license: mit")
+    for words, *arguments in (
+        (
+            ["was exported for onnx", "--engine torch"],
+            "predict",
+            "--model",
+            str(out),
+            "--data",
+            table,
+            "--output",
+            "-",
+            "--engine",
+            "torch",
+        ),
+        (["--int8 goes with --format onnx or openvino"], *export[:-2], "--int8"),
+        (["--card and --group-column are for the model card"], *export, "--card", str(tmp_path / "card.yaml")),
+        (
+            ["is an export already"],
+            "export",
+            "--model",
+            str(out),
+            "--output",
+            "x",
+            "--format",
+            "onnx",
+            "--calibrate",
+            table,
+        ),
+    ):
+        line = refused(capsys, arguments)
+        assert all(word in line for word in words), line

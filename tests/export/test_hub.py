@@ -10,11 +10,12 @@ import huggingface_hub.lfs
 import pytest
 import torch
 from hub_stand_in import HubStandIn
-from huggingface_hub import constants
+from huggingface_hub import ModelCard, constants
 from transformers import AutoModelForSequenceClassification
 
 from dhrd_hf import export_classifier, push_classifier
 from dhrd_hf.cli import main
+from dhrd_hf.export import CardFacts
 
 TOKEN = "hf_aVerySecretTokenOfAda"
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
@@ -74,6 +75,13 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+def as_pushed(folder, repo=NAME):
+    """The files of an export as they are on the Hub, where the card's snippet names the repository."""
+    here = contents(folder)
+    card = here["README.md"].replace(b'name = "."  # this folder, or its name on the Hub', f'name = "{repo}"'.encode())
+    return {**here, "README.md": card}
+
+
 def refused(error, *arguments, **options):
     """The line that a push is refused with; nothing behind the error holds the token either."""
     with pytest.raises(error) as caught:
@@ -88,7 +96,8 @@ def refused(error, *arguments, **options):
 
 def test_all_files_come_in_one_commit(hub, exports):
     pushed = push_classifier(exports / "shards", NAME, commit_message="First")
-    here = contents(exports / "shards")
+    here = as_pushed(exports / "shards")
+    assert here != contents(exports / "shards")
     assert len([name for name in here if name.endswith(".safetensors")]) > 2
     assert hub.files(NAME) == here
     (commit,) = hub.commits(NAME)
@@ -130,6 +139,22 @@ def test_private_and_branches(hub, exports, folder):
     line = refused(PermissionError, folder, "ada/public", private=True)
     assert "is public" in line and "--private" in line and hub.url in line
     assert hub.commits("ada/public") == [] and not hub.counted("ada/public/preupload")
+
+
+def test_an_export_without_a_card_gets_one_on_the_hub(hub, folder):
+    (folder / "README.md").unlink()
+    assert "README.md" in push_classifier(folder, NAME).files
+    card = ModelCard(hub.files(NAME)["README.md"].decode())
+    assert card.data.pipeline_tag == "text-classification" and f'name = "{NAME}"' in card.text
+    assert not (folder / "README.md").exists()
+
+
+def test_a_models_card_says_what_is_given(hub, dual_of, tokenizer):
+    push_classifier(dual_of("llama", id2label=LABELS), NAME, tokenizer, card=CardFacts(license="mit", language=["en"]))
+    card = ModelCard(hub.files(NAME)["README.md"].decode())
+    assert (card.data.license, card.data.language) == ("mit", ["en"])
+    with pytest.raises(ValueError, match="has its model card in it"):
+        push_classifier("folder", NAME, card=CardFacts())
 
 
 def test_hidden_files_stay_here(hub, folder):
@@ -370,7 +395,7 @@ def test_no_folder_and_no_tokenizer(hub, folder, dual_of):
 def test_a_dry_run_asks_nobody(hub, exports, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     found = push_classifier(exports / "mlp", NAME, dry_run=True)
-    assert found.files == {name: len(content) for name, content in contents(exports / "mlp").items()}
+    assert found.files == {name: len(content) for name, content in as_pushed(exports / "mlp").items()}
     assert "modeling_dhrd.py" in found.files and found.commit_url is None and hub.requests == []
 
 
@@ -423,6 +448,7 @@ import torch
 from transformers import AutoTokenizer
 from dhrd_hf import AutoModelForDualHeadClassification, push_classifier
 from dhrd_hf.cli import main
+from dhrd_hf.export import CardFacts
 from dhrd_hf.training import add_lora
 
 exports, out = sys.argv[1:]
@@ -438,12 +464,44 @@ tokenizer = AutoTokenizer.from_pretrained("org/base")
 texts = torch.load(out + "/texts.pt")
 torch.save(model.eval()(**tokenizer(texts, padding=True, return_tensors="pt")).logits, out + "/adapter.pt")
 push_classifier(model, "ada/adapter", tokenizer, format="adapter")
+
+training = AutoModelForDualHeadClassification.from_pretrained("org/base", num_labels=3, id2label=labels).eval()
+torch.nn.init.normal_(training.score.weight, std=0.1)
+batch = tokenizer(texts, padding=True, return_tensors="pt")
+both = training(**batch, output_reasoning_logits=True)
+torch.save((both.logits, both.reasoning_logits), out + "/training.pt")
+training.push_to_hub("ada/training")
+tokenizer.push_to_hub("ada/training")
+"""
+
+OPEN_TRAINING = """
+import sys
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+out, how = sys.argv[1:]
+classes = [AutoModel, AutoModelForSequenceClassification]
+if how == "installed":
+    from dhrd_hf import AutoModelForDualHeadClassification
+
+    classes.append(AutoModelForDualHeadClassification)
+trust = {} if how == "installed" else {"trust_remote_code": True}
+batch = AutoTokenizer.from_pretrained("ada/training")(torch.load(out + "/texts.pt"), padding=True, return_tensors="pt")
+for auto in classes:
+    model = auto.from_pretrained("ada/training", **trust)
+    with torch.no_grad():
+        found = model.eval()(**batch, output_reasoning_logits=True)
+    for one, other in zip((found.logits, found.reasoning_logits), torch.load(out + "/training.pt"), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert model.config.id2label == {0: "entailed", 1: "refuted", 2: "unknown"}
+assert ("dhrd_hf" in sys.modules) == (how == "installed")
 """
 
 READ = """
 import os
 import sys
 import torch
+from huggingface_hub import hf_hub_download
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
@@ -464,6 +522,9 @@ for kind in ("shards", "mlp", "adapter"):
         classify = pipeline("text-classification", name, device="cpu", **trust)
     logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.detach()
     found[kind] = {"logits": logits, "labels": [answer["label"] for answer in classify(texts)]}
+snippet = open(hf_hub_download("ada/shards", "README.md")).read().split("```python")[1].split("```")[0]
+assert 'name = "ada/shards"' in snippet
+exec(snippet)
 assert "dhrd_hf" not in sys.modules and "HF_TOKEN" not in os.environ
 torch.save(found, out + "/found.pt")
 """
@@ -485,12 +546,14 @@ def test_strangers_read_what_was_pushed(exports, lm_dir_of, tokenizer, run_pytho
         assert TOKEN not in run_python(PUSH, exports, tmp_path)
         assert all(len(hub.commits(f"ada/{kind}")) == 1 for kind in ("shards", "mlp", "adapter"))
         assert all(TOKEN.encode() not in c for repo in hub.repos for c in hub.files(repo).values())
-        assert hub.counted("POST .*/commit/") == 3
+        assert hub.counted("POST .*/commit/") == 5  # a training checkpoint and its tokenizer are one each
         assert not any(TOKEN.encode() in content for content in contents(tmp_path).values())
 
         monkeypatch.delenv("HF_TOKEN")
         monkeypatch.setenv("HF_HOME", str(tmp_path / "elsewhere"))
         run_python(READ, tmp_path)
+        for how in ("installed", "remote code"):
+            run_python(OPEN_TRAINING, tmp_path, how)
     found = torch.load(tmp_path / "found.pt")
     batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():

@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
 from dhrd_hf import export_classifier
 from dhrd_hf.evaluation import evaluation_report
 from dhrd_hf.export import CardFacts, make_model_card, write_model_card
-from dhrd_hf.export.model_card import inherited_license
+from dhrd_hf.export.card_facts import inherited_license
 from dhrd_hf.training import add_lora
 
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
@@ -354,6 +354,8 @@ def test_the_license_is_the_base_models_where_its_card_is_at_hand(make_export, m
         ("language: no", ["language must be text or a list of texts", "holds False", "quotes"]),
         ("language: English", ["'English' is no ISO 639 code"]),
         ("license: Apache 2.0", ["'Apache 2.0' is not an identifier", "apache-2.0", "license: other"]),
+        ("license: my-own-license", ["'my-own-license' is not an identifier of the Hub's", "license: other"]),
+        ("license: apache2.0", ["did you mean apache-2.0?"]),
         ("license: other", ["license_name: NAME"]),
         ("license: mit\nlicense_name: birds", ["goes with license: other"]),
         ("license_name: birds", ["license: other"]),
