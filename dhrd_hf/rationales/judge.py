@@ -1,0 +1,124 @@
+"""A score of rationales by a chat model: how well each leads from the text to its label, from 0 to 10."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..data.prompts import DEFAULT_PROMPT, render
+from .prompt import without_thoughts
+
+if TYPE_CHECKING:
+    from .teachers import Teacher
+
+JUDGE_PROMPT = """Judge an explanation that a text classifier is to learn from.
+
+Text:
+{text}
+
+Label (out of {labels}): {label}
+
+Explanation:
+{rationale}
+
+How well does the explanation lead from this text to this label? 0: it is wrong, empty, about something else, or speaks for another label. 5: it is true, but does not settle the label. 10: each step is in the text or common knowledge, and the label follows. Reply with one whole number from 0 to 10 and nothing else."""
+UNJUDGED = -1.0
+_NUMBER = re.compile(r"(?<![\d.,-])(10|\d)(?:[.,]0+)?(?:\s*/\s*10)?(?![\d/])")
+
+
+class JudgeScore:
+    """The number that a judge gives each rationale: a score for [`~dhrd_hf.rationales.selection.select_best`].
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.judge import JudgeScore
+    >>> from dhrd_hf.rationales.teachers import Sampling, open_teacher
+    >>> judge = open_teacher("http://localhost:8000/v1", sampling=Sampling(temperature=0))  # doctest: +SKIP
+    >>> score = JudgeScore(judge, labels=["wet", "dry"])  # doctest: +SKIP
+    >>> score([{"text": "It rains.", "label": "wet", "rationale": "Rain is made of water."}])  # doctest: +SKIP
+    [9.0]
+
+    ```
+
+    Args:
+        judge ([`~dhrd_hf.rationales.teachers.Teacher`]): Who is asked.
+        labels (`Sequence[str]`): All labels' names.
+        prompt (`str`, *optional*, defaults to `"{text}"`): The text over a row's columns.
+        label_column (`str`, *optional*, defaults to `"label"`), rationale_column (`str`, *optional*, defaults to
+            `"rationale"`): The columns.
+
+    Returns (of a call with rows):
+        `list[float]`: 0 to 10, or -1 where the judge gave no number; `unjudged` counts those.
+    """
+
+    def __init__(
+        self,
+        judge: Teacher,
+        labels: Sequence[str],
+        prompt: str = DEFAULT_PROMPT,
+        *,
+        label_column: str = "label",
+        rationale_column: str = "rationale",
+    ):
+        self.judge, self.labels, self.prompt = judge, list(labels), prompt
+        self.label_column, self.rationale_column = label_column, rationale_column
+        self.unjudged = 0
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+        found = asyncio.run(self._all([self._message(row) for row in rows]))
+        self.unjudged += found.count(UNJUDGED)
+        return found
+
+    def _message(self, row: Mapping[str, Any]) -> str:
+        return JUDGE_PROMPT.format(
+            text=render(self.prompt, row),
+            labels=", ".join(self.labels),
+            label=row[self.label_column],
+            rationale=str(row[self.rationale_column]).strip(),
+        )
+
+    async def _all(self, messages: list[str]) -> list[float]:
+        from .pacing import NoAnswer, Pace
+        from .teachers import Unusable
+
+        async with self.judge as judge:
+            pace = Pace(judge.concurrency)
+
+            async def ask(message: str) -> float:
+                try:
+                    reply = await pace.ask(lambda: judge.ask([{"role": "user", "content": message}]))
+                except (NoAnswer, Unusable):
+                    return UNJUDGED
+                return read_verdict(reply.text)
+
+            tasks = [asyncio.ensure_future(ask(message)) for message in messages]
+            try:
+                return list(await asyncio.gather(*tasks))
+            finally:
+                for task in tasks:  # where one fails for good, such as by a wrong key, the others need not ask
+                    task.cancel()
+
+
+def read_verdict(reply: str) -> float:
+    """The number in a judge's reply.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.judge import read_verdict
+    >>> read_verdict("8"), read_verdict("Score: 7/10"), read_verdict("I can't say.")
+    (8.0, 7.0, -1.0)
+
+    ```
+
+    Args:
+        reply (`str`): The reply.
+
+    Returns:
+        `float`: 0 to 10, or -1 where there is no number, or several that differ.
+    """
+    numbers = {float(number) for number in _NUMBER.findall(without_thoughts(reply))}
+    return numbers.pop() if len(numbers) == 1 else UNJUDGED

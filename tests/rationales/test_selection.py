@@ -1,0 +1,380 @@
+"""Filtering, repairing, choosing and shortening rationales."""
+
+import random
+from collections import Counter
+
+import pytest
+import torch
+
+from dhrd_hf import DualHeadEncoder
+from dhrd_hf.rationales.checks import check_rationale
+from dhrd_hf.rationales.judge import JudgeScore, read_verdict
+from dhrd_hf.rationales.likelihood import LikelihoodScore
+from dhrd_hf.rationales.pacing import NoAnswer
+from dhrd_hf.rationales.repair import within_words, without_echo, without_repetition, without_rest
+from dhrd_hf.rationales.selection import ROW_CHECKS, filter_rationales, select_best
+from dhrd_hf.rationales.sentences import shorten, shorten_rationales, split_sentences
+from dhrd_hf.rationales.tally import Tally
+from dhrd_hf.rationales.teachers import Reply, Unusable
+
+CLEAN = [
+    "A kiln that is cold gives off no light, so nothing in the yard could be lit by it.",
+    "Every rook there is asleep, and Pim is one of the rooks, which settles it for him as well.",
+    "Two cups is more than a single cup, and both of them are on the floor by now.",
+]
+FAULTY = {
+    "truncated": "A kiln that is cold gives off no light at all. So whatever shines in the yar",
+    "prompt_echo": "Reasoning: A kiln that is cold gives off no light at all. [END OF REASONING]\nAnswer: refuted",
+    "repetition": "The kiln gives off no light at all. It is cold. " + "The kiln gives off no light at all. " * 3,
+    "length": "The kiln is as cold as the yard around it. "
+    + " ".join(f"Brick {n} of it is cold too." for n in range(40)),
+    "label_leak": "The claim is refuted, since a kiln that is cold gives off no light at all.",
+    "empty": "N/A",
+    "refusal": "I'm sorry, but I can't help with that request at this time.",
+}
+# What a repair leaves of those that can be repaired.
+REPAIRED = {
+    "truncated": "A kiln that is cold gives off no light at all.",
+    "prompt_echo": "A kiln that is cold gives off no light at all.",
+    "repetition": "The kiln gives off no light at all. It is cold.",
+}
+
+
+@pytest.fixture
+def rows():
+    rationales = [CLEAN[0], *FAULTY.values(), CLEAN[1], None, CLEAN[2]]
+    return [
+        {"id": n, "text": f"Text {n}.", "label": ["entailed", "refuted"][n % 2], "rationale": rationale}
+        for n, rationale in enumerate(rationales)
+    ]
+
+
+# Filter
+
+
+def test_what_fails_loses_its_rationale_and_the_row_stays(rows):
+    tally, rejected = Tally(), []
+    after = list(filter_rationales(rows, tally=tally, rejected=rejected.append))
+    assert [row["id"] for row in after] == [row["id"] for row in rows]
+    assert [row["rationale"] for row in after if row["rationale"] is not None] == CLEAN
+    assert [row["rationale"] for row in rejected] == list(FAULTY.values())
+    assert all(name in row["reasons"] for name, row in zip(FAULTY, rejected, strict=True))
+    assert (tally.rows_in, tally.rows_out) == (11, 11)
+    assert (tally.rationales_in, tally.rationales_out, tally.changed) == (10, 3, 0)
+    assert all(tally.dropped[name] >= 1 for name in FAULTY) and not tally.repaired
+    assert tally.labels_in == Counter(row["label"] for row in rows if row["rationale"])
+    assert tally.labels_out == Counter(row["label"] for row in after if row["rationale"])
+    assert rows[1]["rationale"] == FAULTY["truncated"]  # the caller's rows are left as they are
+
+
+def test_rows_may_go_as_well(rows):
+    tally = Tally()
+    after = list(filter_rationales(rows, drop="rows", tally=tally))
+    assert [row["rationale"] for row in after] == CLEAN
+    assert (tally.rows_in, tally.rows_out, tally.dropped["empty"]) == (11, 3, 2)
+    # A row that never had one stays where nobody asks for `empty`.
+    assert None in [row["rationale"] for row in filter_rationales(rows, ["truncated"], drop="rows")]
+
+
+def test_only_the_checks_that_are_named(rows):
+    after = list(filter_rationales(rows, ["refusal"]))
+    lost = [
+        row["rationale"] for row, now in zip(rows, after, strict=True) if row["rationale"] and not now["rationale"]
+    ]
+    assert lost == [FAULTY["refusal"]]
+
+
+def test_what_can_be_repaired_is(rows):
+    tally = Tally()
+    after = list(filter_rationales(rows, repair=True, max_words=30, tally=tally))
+    found = dict(zip(FAULTY, (row["rationale"] for row in after[1:8]), strict=True))
+    long = found.pop("length")
+    assert found == {name: REPAIRED.get(name) for name in found}
+    assert FAULTY["length"].startswith(long) and long.endswith("too.") and 20 <= len(long.split()) <= 30
+    for row in after:  # whatever comes out passes
+        assert not row["rationale"] or not check_rationale(
+            row["rationale"], text=row["text"], labels=["entailed", "refuted"], max_words=30
+        )
+    assert all(tally.repaired[name] for name in [*REPAIRED, "length"])
+    assert tally.changed == 4 and tally.rationales_out == 7
+    assert "prompt_echo: 1 repaired" in str(tally) and "refusal: 1 dropped" in str(tally)
+    assert [row["rationale"] for row in after if row["rationale"] in CLEAN] == CLEAN  # untouched
+
+
+def test_a_repair_that_leaves_too_little_is_none():
+    row = {"text": "The kiln.", "label": "refuted", "rationale": "It is so. But the kiln gives off no li"}
+    tally = Tally()
+    assert next(filter_rationales([row], repair=True, min_words=5, tally=tally))["rationale"] is None
+    assert tally.dropped == {"truncated": 1, "length": 1}
+
+
+def test_the_first_near_duplicate_that_is_sound_is_kept():
+    def alike(name, end="."):
+        return f"A kiln that is cold gives off no light, so {name} can not see in the yard{end}"
+
+    rows = [{"rationale": alike("Pim", " and th")}, {"rationale": alike("Oto")}, {"rationale": CLEAN[2]}]
+    rows += [{"rationale": alike("Ada")}]
+    rows = [{**row, "text": f"Text {n}.", "label": "refuted"} for n, row in enumerate(rows)]
+    tally = Tally()
+    after = list(filter_rationales(rows, [*ROW_CHECKS, "near_duplicate"], tally=tally))
+    assert [row["rationale"] for row in after] == [None, alike("Oto"), CLEAN[2], None]
+    assert tally.dropped == {"truncated": 1, "near_duplicate": 1}
+    assert [row["rationale"] for row in filter_rationales(rows)][3] == alike("Ada")  # not asked for: kept
+    pairs = [{"text": f"Is it {n}?", "label": "yes", "rationale": CLEAN[0], "group": "q"} for n in range(2)]
+    assert all(row["rationale"] for row in filter_rationales(pairs, ["near_duplicate"]))
+
+
+def test_rows_are_streamed_where_the_labels_are_known():
+    def endless():
+        while True:
+            yield {"text": "The kiln.", "label": "refuted", "rationale": CLEAN[0]}
+
+    assert next(filter_rationales(endless(), labels=["entailed", "refuted"]))["rationale"] == CLEAN[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"checks": ["trunkated"]}, "did you mean 'truncated'"), ({"drop": "both"}, "neither 'rationales' nor 'rows'")],
+)
+def test_wrong_arguments_of_filter(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        filter_rationales([], **arguments)
+
+
+def test_repairs_leave_sound_text_alone():
+    for text in CLEAN:
+        assert without_echo(text) == without_repetition(text) == text
+        assert within_words(text, 100) == text
+    assert without_rest("No end to it") == ""
+    assert without_echo("**Explanation:** It is wet. <|im_end|>") == "It is wet."
+    assert without_echo("It is wet. Answer: yes") == "It is wet."
+    assert without_repetition("It is wet and it is wet and it is wet and it is wet and").count("wet") <= 2
+
+
+# Select
+
+
+def samples(counts, label="refuted"):
+    return [
+        {"id": key, "text": f"Text {key}.", "label": label, "rationale": f"Sample {n} of {key}."}
+        for key, count in counts.items()
+        for n in range(count)
+    ]
+
+
+def by_hash(rows):
+    return [random.Random(row["rationale"]).random() for row in rows]
+
+
+def test_the_best_of_each_row_is_chosen():
+    table = samples({"a": 4, "b": 2, "c": 3})
+    random.Random(0).shuffle(table)
+    tally = Tally()
+    best, fewer = select_best(table, by_hash, best_of=3, tally=tally)
+    assert fewer == 1
+    assert [row["id"] for row in best] == list(dict.fromkeys(row["id"] for row in table))
+    for row in best:
+        first = [it for it in table if it["id"] == row["id"]][:3]
+        assert row["rationale"] == max(first, key=lambda it: by_hash([it])[0])["rationale"]
+        assert row["rationale_score"] == by_hash([row])[0]
+    assert (tally.rows_in, tally.rows_out) == (3 + 2 + 3, 3)
+    assert tally.dropped == {"another is better": 5}
+
+
+def test_lists_rows_without_any_and_ties():
+    table = [
+        {"text": "p", "label": "x", "rationale": ["One.", "Two.", "  "]},
+        {"text": "q", "label": "y", "rationale": []},
+        {"text": "r", "label": "y", "rationale": None},
+    ]
+    best, _ = select_best(table, lambda rows: [0.5] * len(rows))
+    assert [(row["rationale"], row["rationale_score"]) for row in best] == [("One.", 0.5), (None, None), (None, None)]
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        (
+            samples({"a": 2, "b": 1}),
+            {"best_of": 3},
+            "best of 3 can't be chosen: all 2 rows have fewer samples, 2 at most",
+        ),
+        (samples({"a": 1}), {"best_of": 0}, "best_of=0 must be 1"),
+        (samples({"a": 1}) + samples({"a": 1}, "entailed"), {}, "several labels, such as 'refuted' and 'entailed'"),
+        ([{"text": "p", "rationale": "So."}], {}, "no column of keys"),
+        ([{"id": None, "rationale": "So."}], {}, "row 0 has no 'id'"),
+        ([{"id": 1, "why": "So."}], {}, "no column 'rationale'"),
+    ],
+)
+def test_what_can_not_be_chosen_from(table, options, message):
+    with pytest.raises(ValueError, match=message):
+        select_best(table, by_hash, **options)
+
+
+@pytest.mark.parametrize("found", [[0.5], [0.5, float("nan")]])
+def test_a_score_that_is_none(found):
+    with pytest.raises(ValueError, match="expected a number for each"):
+        select_best(samples({"a": 2}), lambda rows: found)
+
+
+# The likelihood
+
+
+def log_p_naive(lm, tokenizer, text, rationale, label):
+    """log p of the label's tokens, one unpadded row in float64 through the family's own causal LM."""
+    reason = f"\nReasoning:\n{rationale}" if rationale else ""
+    parts = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in ("\nReasoning:\n", rationale or "")]
+    ids = tokenizer(text)["input_ids"] + (parts[0] + parts[1] if reason else [])
+    before = len(ids + tokenizer("\nFinal Answer:\n", add_special_tokens=False)["input_ids"])
+    ids += tokenizer(f"\nFinal Answer:\n{label}", add_special_tokens=False)["input_ids"]
+    log_p = lm(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return sum(log_p[place - 1, ids[place]].item() for place in range(before, len(ids)))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"], indirect=True)
+@pytest.mark.parametrize("batch_tokens", [1, 600])
+def test_the_likelihood_against_a_row_at_a_time(family, dual_of, stock_lm_of, tokenizer, rows, batch_tokens, label2id):
+    dual = dual_of(family).double()
+    score = LikelihoodScore(dual, tokenizer, label2id, batch_tokens=batch_tokens)
+    rows = [row for row in rows if row["rationale"] and row["rationale"] != FAULTY["length"]]  # GPT-2 has 256 places
+    lm = stock_lm_of(dual)
+    with torch.no_grad():
+        expected = [
+            log_p_naive(lm, tokenizer, row["text"], row["rationale"].strip(), row["label"])
+            - log_p_naive(lm, tokenizer, row["text"], None, row["label"])
+            for row in rows
+        ]
+    found = score(rows)
+    assert found == pytest.approx(expected, abs=2e-5)  # the score is float32 in its last step
+    assert max(map(abs, found)) > 1e-3 and len(set(found)) > 5
+
+
+def test_the_likelihood_from_a_folder(lm_dir_of, dual_of, tokenizer, tmp_path, rows):
+    rows = [row for row in rows if row["rationale"]][:3]
+    lm = LikelihoodScore.from_pretrained(lm_dir_of("llama"), ["entailed", "refuted"], device="cpu")
+    dual = dual_of(
+        "llama", label2id={"refuted": 0, "entailed": 1}, id2label={0: "refuted", 1: "entailed"}, num_labels=2
+    )
+    dual.config.prompt_template = "{text}"
+    dual.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    trained = LikelihoodScore.from_pretrained(tmp_path, ["entailed"], device="cpu")
+    assert trained(rows) == pytest.approx(lm(rows), abs=1e-5)  # the same LM; the order of its labels says nothing
+    assert lm([]) == []
+    assert isinstance(lm.encode, DualHeadEncoder)
+    with pytest.raises(ValueError, match="labels that .* does not know: 'maybe'; it has 'entailed', 'refuted'"):
+        LikelihoodScore.from_pretrained(tmp_path, ["entailed", "maybe"])
+
+
+# The judge
+
+
+class Judge:
+    """A teacher that answers from a list of replies or errors, by the explanation that it is shown."""
+
+    concurrency = 2
+
+    def __init__(self, replies):
+        self.replies, self.asked = replies, []
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *error):
+        pass
+
+    async def ask(self, messages, seed=None):
+        self.asked.append(messages[0]["content"])
+        said = next(reply for why, reply in self.replies.items() if why in self.asked[-1])
+        if isinstance(said, list):  # another one each time
+            said = said.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return Reply(said, "judge")
+
+
+def test_the_judge_chooses(monkeypatch):
+    monkeypatch.setattr("dhrd_hf.rationales.pacing.FIRST_WAIT", 0.001)
+    replies = {
+        "Sample 0 of a": "3",
+        "Sample 1 of a": [NoAnswer("status 500"), "<think>2 or 8?</think>Score: 8/10"],
+        "Sample 0 of b": Unusable("refused"),
+        "Sample 1 of b": "1",
+    }
+    judge = Judge(replies)
+    score = JudgeScore(judge, ["entailed", "refuted"], prompt="{text}")
+    best, _ = select_best(samples({"a": 2, "b": 2}), score)
+    assert [(row["rationale"], row["rationale_score"]) for row in best] == [
+        ("Sample 1 of a.", 8.0),
+        ("Sample 1 of b.", 1.0),
+    ]
+    assert score.unjudged == 1 and len(judge.asked) == 5
+    shown = judge.asked[0]
+    assert "Text a." in shown and "entailed, refuted" in shown and ": refuted" in shown
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [("10", 10), ("**7**", 7), ("6.0", 6), ("I give it a 4.", 4), ("3/10", 3), ("11", -1), ("3 or 4", -1), ("", -1)],
+)
+def test_the_number_of_a_verdict(reply, verdict):
+    assert read_verdict(reply) == verdict
+
+
+# Sentences
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["Dr. Wen is 3.5 feet tall, i.e. 1.07 m. ", "So she is small."],
+        ["He met J. Smith at 3 p.m. on Monday. ", "Then he left."],
+        ["In the U.S. it rains! ", "Does it? ", "Yes."],
+        ["It is late ... and dark. ", "They sleep."],
+        ["a dog is running. ", "so it is outside."],
+        ['"Stop!" he said. ', '"No." ', "She left."],
+        ["1. It rains.\n", "2. It pours."],
+        ["This was in 1999. ", "He left."],
+        ["They sell pens, ink, etc. in here. ", "No. 5 is the best of them."],
+        ["那只狗在睡觉。", "所以它没有跑！", "对吗？"],
+        ["यह एक कुत्ता है। ", "वह सोता है।"],
+        ["هل هو هنا؟ ", "نعم هو هنا."],
+        ["Τι είναι; Είναι σκύλος. ", "Κοιμάται."],
+        ["สุนัขกำลังนอนหลับ ดังนั้นมันจึงไม่วิ่ง"],
+        ["(It is so.) ", "[It is.] ", "Good."],
+        ["no end at all"],
+        [],
+    ],
+)
+def test_sentences(sentences):
+    assert split_sentences("".join(sentences)) == sentences
+
+
+def test_what_is_shortened_is_whole_and_fits(tokenizer):
+    def count(text):
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    text = "Snow is wet. The moor is under it, e.g. in the north. So the moor is not dry! It can't be."
+    sentences = split_sentences(text)
+    for limit in range(1, count(text) + 2):
+        found = shorten(text, limit, tokenizer)
+        fitting = [n for n in range(1, 5) if count("".join(sentences[:n]).strip()) <= limit]
+        assert found == ("".join(sentences[: fitting[-1]]).strip() if fitting else None)
+    assert shorten(f"  {text}\n", 500, tokenizer) == text
+
+
+def test_shortening_rows_counts(tokenizer):
+    rows = [
+        {"label": "a", "rationale": "Snow is wet. " * 20},
+        {"label": "a", "rationale": "Snow is wet and " * 20},
+        {"label": "b", "rationale": "Snow is wet."},
+        {"label": "b", "rationale": None},
+    ]
+    tally = Tally()
+    after = list(shorten_rationales(rows, 12, tokenizer, tally=tally))
+    assert [row["rationale"] is None for row in after] == [False, True, False, True]
+    assert len(tokenizer(after[0]["rationale"])["input_ids"]) <= 12
+    assert (tally.rows_out, tally.rationales_in, tally.rationales_out, tally.changed) == (4, 3, 2, 1)
+    assert tally.dropped == {"first sentence too long": 1}
+    with pytest.raises(ValueError, match="max_tokens=0"):
+        shorten_rationales(rows, 0, tokenizer)
