@@ -13,6 +13,7 @@ COMMANDS = {
     "filter": "drop or repair the rationales that fail a check",
     "select": "keep the best of several rationales of a row",
     "shorten": "cut rationales to a number of tokens, in whole sentences",
+    "ablate": "spoil rationales in a known way, to see what they are worth",
 }
 _EXAMPLES = """examples:
   dhrd rationales generate --data train.jsonl --teacher http://localhost:8000/v1 --output rationales.jsonl

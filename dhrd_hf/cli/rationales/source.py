@@ -1,0 +1,109 @@
+"""What the commands that choose rationales share: a table that is read as often as needed, and its options."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+_TEXT_FILE = re.compile(r"\.(?:jsonl|json|csv|tsv)(?:\.gz)?$", re.IGNORECASE)
+
+
+def add_table_options(parser: argparse.ArgumentParser, prompt: bool = True) -> None:
+    """Add the table, the file to write and the names of the columns.
+
+    Args:
+        parser (`argparse.ArgumentParser`): Changed in place.
+        prompt (`bool`, *optional*, defaults to `True`): Whether the rows' texts are needed.
+    """
+    parser.add_argument(
+        "data", metavar="FILE", help="the table with the rationales; - is JSON Lines on standard input"
+    )
+    parser.add_argument("--output", required=True, metavar="OUT", help="the file to write; - is standard output")
+    parser.add_argument("--rationale-column", default="rationale", metavar="NAME", help="default: rationale")
+    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
+    if prompt:
+        parser.add_argument(
+            "--prompt",
+            metavar="TEMPLATE",
+            help=r"the text over a row's columns, such as '{premise}\n{hypothesis}'; default: {text}",
+        )
+        parser.add_argument("--text-column", metavar="NAME", help="the same as --prompt '{NAME}'")
+
+
+class Source:
+    """A table, read once to see its columns and labels, and then streamed as often as wanted.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.rationales.source import Source
+    >>> source = Source("rationales.jsonl", needed=["rationale"])  # doctest: +SKIP
+    >>> source.labels, sum(1 for row in source)  # doctest: +SKIP
+    (['dry', 'wet'], 1000)
+
+    ```
+
+    Args:
+        where (`str`): As for [`~dhrd_hf.data.tables.iter_rows`]; standard input is held in memory.
+        needed (`Iterable[str]`): Columns that have to be there.
+        label_column (`str`, *optional*, defaults to `"label"`): Where the labels are, if there are any; of a `ClassLabel`
+            the names are read.
+
+    Raises:
+        ValueError: if the table can't be read, or lacks a column.
+    """
+
+    def __init__(self, where: str, needed: Iterable[str], label_column: str = "label"):
+        from ...data.tables import check_columns, iter_rows
+
+        self._where, self._rows = where, None
+        if where == "-":
+            self._rows = list(iter_rows(where))
+        elif not _TEXT_FILE.search(where):
+            from ...data.labels import with_label_names
+            from ...data.tables import load_table
+
+            self._rows = load_table(where)
+            if label_column in self._rows.column_names:
+                self._rows = with_label_names(self._rows, label_column)
+        columns: dict[str, None] = {}
+        self.count, found = 0, Counter()
+        for row in self:
+            columns.update(dict.fromkeys(row))
+            self.count += 1
+            if row.get(label_column) is not None:
+                found[str(row[label_column])] += 1
+        self.columns: Sequence[str] = list(columns)
+        self.labels: Sequence[str] = sorted(found)
+        check_columns(self.columns, needed)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        from ...data.tables import iter_rows
+
+        return iter_rows(self._where) if self._rows is None else iter(self._rows)
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def write_table(output: str, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> int:
+    """Write rows with all the columns that any of them has.
+
+    Args:
+        output (`str`): As for [`~dhrd_hf.data.tables.write_rows`].
+        rows (`Iterable[dict[str, Any]]`): The rows.
+        columns (`Sequence[str]`): Their columns; rows of JSON are written with those that they have.
+
+    Returns:
+        `int`: how many rows.
+
+    Raises:
+        ValueError: as `write_rows`.
+    """
+    from ...data.tables import write_rows
+
+    flat = output.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))
+    return write_rows(output, rows, list(dict.fromkeys(columns)) if flat else None)
