@@ -1,0 +1,464 @@
+"""The audit of a table's rationales: what they are worth before a training run is spent on them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..data.prompts import DEFAULT_PROMPT, render, template_columns
+from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_rationale, near_duplicates
+from .languages import count_words, units
+
+_ID_COLUMNS = ("id", "key", "idx")
+_OPENING = 4  # words at the start of a rationale that make it like others
+_SHOWN = 5
+# From which share of the rows on a check is a matter for the verdict.
+_MANY = 0.02
+# How much better than text alone or majority the rationale alone may do before its wording is called a give-away.
+_GIVES_AWAY = 0.15
+_QUICK_ROWS = 2000  # of each kind that quick_audit looks at
+
+Judge = Callable[[list[str], list[str]], list[str]]
+
+
+def audit_rationales(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    prompt: str = DEFAULT_PROMPT,
+    label_column: str = "label",
+    rationale_column: str = "rationale",
+    id_column: str | None = None,
+    group_column: str | None = None,
+    label_words: Mapping[str, Sequence[str]] | None = None,
+    min_words: int = MIN_WORDS,
+    max_words: int = MAX_WORDS,
+    other_splits: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    tokenizer: Any = None,
+    max_length: int | None = None,
+    judge: Judge | None = None,
+    probe_rows: int = 10_000,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Audit the rationales of a table.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.audit import audit_rationales
+    >>> rows = [{"id": 7, "text": "Is ice cold?", "label": "yes", "rationale": "Yes, ice is frozen water."}]
+    >>> found = audit_rationales(rows)
+    >>> found["checks"]["label_leak"], found["matching"]["verdict"], found["label_probe"]["reason"]
+    ([7], None, 'a probe needs two labels, and there is one')
+
+    ```
+
+    Args:
+        rows (`Sequence[Mapping[str, Any]]`): The table's rows; a `datasets.Dataset` is one.
+        prompt (`str`, *optional*, defaults to `"{text}"`): Template of a row's text. Where its columns are missing from the
+            table, what needs a text is left out.
+        label_column, rationale_column (`str`, *optional*): Names of columns. A rationale may be missing; so may all labels.
+        id_column (`str`, *optional*): Column of what the rows are called; by default the first of `id`, `key`, `idx` that
+            is there, else rows are numbered from 0. So they are where the ids of a default column repeat.
+        group_column (`str`, *optional*): Column of what belongs together; by default `group`, if it is there.
+        label_words (`Mapping[str, Sequence[str]]`, *optional*): Further words that name a label.
+        min_words, max_words (`int`, *optional*, default to 3 and 150): Bounds of a rationale's length.
+        other_splits (`Mapping[str, Sequence]`, *optional*): Rows of other splits by name, for duplicates across them.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*), max_length (`int`, *optional*): To count the rationales that
+            training would cut.
+        judge (`Callable`, *optional*): Takes texts and rationales, and gives the label that each pair argues for.
+        probe_rows (`int`, *optional*, defaults to 10000): Rows drawn for the probe from a larger table.
+        seed (`int`, *optional*, defaults to 0): Of the draws.
+        progress (`bool`, *optional*, defaults to `False`): Show a bar on standard error.
+
+    Returns:
+        `dict`: `rows`; `checks`, for each of [`~dhrd_hf.rationales.checks.CHECKS`] the ids of the rows it flags; `matching`
+        ([`~dhrd_hf.rationales.matching.match_rationales`], with ids); `label_probe`
+        ([`~dhrd_hf.rationales.probe.label_probe`]); `labels`, `per_label`, `lengths`, `openings`, `duplicates`,
+        `truncation`, `consistency`; `verdict`, sentences of what to do; `notes`, what could not be looked at.
+
+    Raises:
+        ValueError: if there are no rows, no rationale column, or ids of a named column repeat.
+    """
+    from tqdm import tqdm
+
+    from .matching import match_rationales
+    from .probe import label_probe
+
+    table = _Table(rows, prompt, label_column, rationale_column, id_column, group_column)
+    ids, texts, labels, rationales = table.ids, table.texts, table.labels, table.rationales
+    names = sorted({label for label in labels if label is not None})
+    flagged: dict[str, list[int]] = {name: [] for name in CHECKS}
+    examples: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row, rationale in enumerate(tqdm(rationales, desc="checks", unit="row", disable=not progress)):
+        found = check_rationale(
+            rationale,
+            text=texts[row] if texts else "",
+            labels=names,
+            label_words=label_words,
+            min_words=min_words,
+            max_words=max_words,
+        )
+        for name, reason in found.items():
+            flagged[name].append(row)
+            if len(examples[name]) < _SHOWN:
+                examples[name].append({"id": ids[row], "reason": reason, "rationale": (rationale or "")[:300]})
+    alike = near_duplicates(rationales, groups=table.groups)
+    flagged["near_duplicate"] = sorted(row for group in alike for row in group)
+    for group in alike[:_SHOWN]:
+        examples["near_duplicate"].append(
+            {"id": ids[group[0]], "reason": f"{len(group)} rows are alike.", "rationale": rationales[group[0]][:300]}
+        )
+
+    with tqdm(total=2, desc="matching and probe", disable=not progress) as bar:
+        if texts:
+            matching = match_rationales(texts, rationales, groups=table.groups, seed=seed)
+        else:
+            matching = {
+                "verdict": None,
+                "accuracy": None,
+                "mismatched": [],
+                "reason": "matching needs the rows' texts",
+            }
+        matching["mismatched"] = [ids[row] for row in matching["mismatched"]]
+        bar.update()
+        known = [row for row, label in enumerate(labels) if label is not None]
+        probe = label_probe(
+            [rationales[row] for row in known],
+            [labels[row] for row in known],
+            texts=[texts[row] for row in known] if texts else None,
+            groups=None if table.groups is None else [table.groups[row] for row in known],
+            most_rows=probe_rows,
+            seed=seed,
+        )
+        bar.update()
+
+    words = [count_words(it) for it in rationales if it]
+    report: dict[str, Any] = {
+        "rows": len(ids),
+        "labels": dict(sorted(Counter(label for label in labels if label is not None).items())),
+        "checks": {name: [ids[row] for row in found] for name, found in flagged.items()},
+        "per_label": _per_label(labels, flagged),
+        "matching": matching,
+        "label_probe": probe,
+        "lengths": _lengths(words),
+        "openings": _openings(rationales),
+        "duplicates": _duplicates(table, other_splits or {}, prompt, rationale_column),
+        "truncation": _truncation(table, tokenizer, max_length) if tokenizer is not None else None,
+        "consistency": _consistency(table, judge) if judge is not None else None,
+        "examples": dict(examples),
+        "notes": table.notes,
+    }
+    if probe.get("rows", 0) < len([row for row in known if rationales[row]]) and "reason" not in probe:
+        report["notes"].append(f"The label probe saw {probe['rows']} rows, drawn with seed {seed}.")
+    for part in (matching, probe):
+        if "reason" in part:
+            report["notes"].append(f"Not looked at: {part['reason']}.")
+    report["verdict"] = _verdict(report)
+    return report
+
+
+class _Table:
+    """The columns that an audit reads, each as a list."""
+
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        prompt: str,
+        label_column: str,
+        rationale_column: str,
+        id_column: str | None,
+        group_column: str | None,
+    ):
+        rows = list(rows)
+        if not rows:
+            raise ValueError("there are no rows to audit")
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        for name in filter(None, (rationale_column, id_column, group_column)):
+            if name not in columns:
+                raise ValueError(f"no column {name!r}; the table has: {', '.join(map(repr, columns))}")
+        self.notes: list[str] = []
+        self.rationales = [_text(row.get(rationale_column)) for row in rows]
+        self.labels = [_label(row.get(label_column)) for row in rows]
+        if None in self.labels:
+            missing = self.labels.count(None)
+            self.notes.append(f"{missing} of {len(rows)} rows have no label in column {label_column!r}.")
+        wanted = template_columns(prompt)
+        self.texts: list[str] | None = None
+        if set(wanted) <= set(columns):
+            self.texts = [
+                render(prompt, row) if all(row.get(name) is not None for name in wanted) else "" for row in rows
+            ]
+        else:
+            lacking = ", ".join(repr(name) for name in wanted if name not in columns)
+            self.notes.append(
+                f"There is no column {lacking}: matching, copies of the text, its language and the probe of the text alone "
+                "are not possible."
+            )
+        group_column = group_column or ("group" if "group" in columns else None)
+        # A row without a group is one of its own.
+        self.groups = (
+            [row.get(group_column) if row.get(group_column) is not None else ("row", n) for n, row in enumerate(rows)]
+            if group_column
+            else None
+        )
+        self.ids = self._ids(rows, columns, id_column)
+
+    def _ids(self, rows: list[Mapping[str, Any]], columns: list[str], id_column: str | None) -> list[Any]:
+        name = id_column or next((it for it in _ID_COLUMNS if it in columns), None)
+        if name is None:
+            return list(range(len(rows)))
+        ids = [row.get(name) for row in rows]
+        if all(isinstance(it, (str, int)) for it in ids) and len(set(ids)) == len(ids):
+            return ids
+        twice = next((str(it) for it, count in Counter(map(str, ids)).items() if count > 1), None)
+        problem = f"repeat, such as {twice!r}" if twice is not None else "are missing or no text or number"
+        if id_column:
+            raise ValueError(f"ids in column {name!r} {problem}: name another --id-column, or none to number the rows")
+        self.notes.append(f"Ids in column {name!r} {problem}: rows are numbered from 0 instead.")
+        return list(range(len(rows)))
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value != value else str(value)
+
+
+def _label(value: Any) -> str | None:
+    if value is None or value != value or value == "":
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _per_label(labels: list[str | None], flagged: dict[str, list[int]]) -> dict[str, Any]:
+    rows = Counter(label for label in labels if label is not None)
+    counts = {name: Counter(labels[row] for row in found) for name, found in flagged.items()}
+    return {
+        label: {"rows": count, "flagged": {name: counts[name][label] for name in CHECKS}}
+        for label, count in sorted(rows.items())
+    }
+
+
+def _lengths(words: list[int]) -> dict[str, Any]:
+    if not words:
+        return {"mean": None, "median": None, "least": None, "most": None, "histogram": []}
+    ordered = sorted(words)
+    width = max(1, -(-ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))] // 20))
+    bins = Counter(min(it // width, 20) for it in words)
+    return {
+        "mean": sum(words) / len(words),
+        "median": ordered[len(ordered) // 2],
+        "least": ordered[0],
+        "most": ordered[-1],
+        "histogram": [{"from": place * width, "rows": bins[place]} for place in range(max(bins) + 1)],
+    }
+
+
+def _openings(rationales: list[str | None]) -> list[dict[str, Any]]:
+    counts = Counter(" ".join(units(it[:80])[:_OPENING]) for it in rationales if it)
+    return [{"words": words, "rows": rows} for words, rows in counts.most_common(_SHOWN) if rows > 1 and words]
+
+
+def _folded(text: str) -> str:
+    return " ".join(units(text))
+
+
+def _duplicates(
+    table: _Table, others: Mapping[str, Sequence[Mapping[str, Any]]], prompt: str, rationale_column: str
+) -> dict[str, Any]:
+    said = [_folded(it) if it else "" for it in table.rationales]
+    counts = Counter(filter(None, said))
+    texts = [_folded(it) for it in table.texts] if table.texts else []
+    of_texts = Counter(filter(None, texts))
+    found: dict[str, Any] = {
+        "same_rationale": sum(counts[it] > 1 for it in said),
+        "same_text": sum(of_texts[it] > 1 for it in texts) if texts else None,
+        "across_splits": {},
+    }
+    wanted = template_columns(prompt)
+    for name, rows in others.items():
+        theirs = {_folded(it) for row in rows if (it := _text(row.get(rationale_column)))}
+        their_texts = {
+            _folded(render(prompt, row)) for row in rows if all(row.get(column) is not None for column in wanted)
+        }
+        found["across_splits"][name] = {
+            "rationales": sum(it in theirs for it in said if it),
+            "texts": sum(it in their_texts for it in texts if it) if texts else None,
+        }
+    return found
+
+
+def _truncation(table: _Table, tokenizer: Any, max_length: int | None) -> dict[str, Any]:
+    """How many rationales do not fit behind their texts, by the tokens of both."""
+    limit = max_length or min(getattr(tokenizer, "model_max_length", 1024) or 1024, 1024)
+    lengths = []
+    for part in (table.texts or [], [it or "" for it in table.rationales]):
+        ids = tokenizer(list(part), add_special_tokens=False)["input_ids"] if part else []
+        lengths.append([len(it) for it in ids] or [0] * len(table.ids))
+    of_texts, of_rationales = lengths
+    cut = [n for n, (x, r) in enumerate(zip(of_texts, of_rationales, strict=True)) if r and x + r > limit]
+    return {
+        "max_length": limit,
+        "rows": len(cut),
+        "texts_alone": sum(x > limit for x in of_texts),
+        "ids": [table.ids[row] for row in cut],
+        "most_tokens": max(map(sum, zip(of_texts, of_rationales, strict=True))),
+    }
+
+
+def _consistency(table: _Table, judge: Judge) -> dict[str, Any]:
+    if table.texts is None:
+        return {"accuracy": None, "inconsistent": [], "rows": 0, "reason": "a judge needs the rows' texts"}
+    kept = [n for n, it in enumerate(table.rationales) if it and table.labels[n] is not None]
+    said = judge([table.texts[n] for n in kept], [table.rationales[n] for n in kept])
+    if len(said) != len(kept):
+        raise ValueError(f"the judge gave {len(said)} labels for {len(kept)} rows")
+    wrong = [n for n, label in zip(kept, said, strict=True) if _label(label) != table.labels[n]]
+    accuracy = 1 - len(wrong) / len(kept) if kept else None
+    return {"accuracy": accuracy, "inconsistent": [table.ids[n] for n in wrong], "rows": len(kept)}
+
+
+_ADVICE = {
+    "label_leak": "name a label or announce the answer: a student learns to look for it. Drop them or have them written again",
+    "empty": "are empty: these rows train on their label alone",
+    "truncated": "stop in the middle of a sentence: raise the teacher's limit of new tokens, or drop the last piece",
+    "refusal": "are refusals: drop them",
+    "repetition": "repeat themselves: drop them, or raise the teacher's repetition penalty",
+    "copy": "copy the input: they teach nothing that the input does not",
+    "prompt_echo": "repeat the teacher's prompt: cut the echo",
+    "wrong_language": "are in another language than their text: drop them",
+    "near_duplicate": "are nearly the same as another row's: a template, which teaches its words instead of a reason",
+    "length": "are too short or too long",
+}
+
+
+def _verdict(report: Mapping[str, Any]) -> list[str]:
+    """What a person should do, most important first."""
+    said, rows = [], report["rows"]
+    matching, probe = report["matching"], report["label_probe"]
+    if matching["verdict"] == "shuffled":
+        said.append(
+            "The rationales do not belong to their rows (or fit any row alike): do not train on them. Look for a join by the "
+            "wrong key or a sort of one column."
+        )
+    elif matching["verdict"] == "partly shuffled":
+        said.append(
+            f"About {matching['unrelated']:.0%} of the rationales do not belong to their rows; {len(matching['mismatched'])} are "
+            "listed. Look for a join by the wrong key before training."
+        )
+    alone, text_only = probe["rationale_only"], probe["text_only"]
+    base = max(filter(None, (text_only, probe["majority"])), default=None)
+    if alone is not None and base is not None and alone - base > _GIVES_AWAY:
+        said.append(
+            f"The rationale alone gives the label away to {alone:.0%} (text alone {_percent(text_only)}, majority "
+            f"{probe['majority']:.0%}): accuracy with a gold rationale in the input is no result."
+        )
+    for name in sorted(CHECKS, key=lambda it: -len(report["checks"][it])):
+        count = len(report["checks"][name])
+        if count > _MANY * rows:
+            said.append(f"{count} of {rows} rationales ({count / rows:.1%}) {_ADVICE[name]} ({name}).")
+    across = sum(it["rationales"] for it in report["duplicates"]["across_splits"].values())
+    if across:
+        said.append(f"{across} rationales stand in another split as well: results on it are too good.")
+    if report["truncation"] and report["truncation"]["rows"]:
+        it = report["truncation"]
+        said.append(
+            f"{it['rows']} rationales do not fit into {it['max_length']} tokens behind their texts: shorten them."
+        )
+    if (report["consistency"] or {}).get("accuracy") is not None and report["consistency"]["accuracy"] < 0.95:
+        it = report["consistency"]
+        said.append(f"The judge reads another label out of {len(it['inconsistent'])} of {it['rows']} rationales.")
+    few = sum(0 < len(ids) <= _MANY * rows for ids in report["checks"].values())
+    if not said:
+        tail = " `dhrd rationales filter` drops the few that a check flags." if few else ""
+        return [f"Nothing speaks against training on these rationales.{tail}"]
+    return said
+
+
+def _percent(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.0%}"
+
+
+def quick_audit(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    prompt: str = DEFAULT_PROMPT,
+    label_column: str = "label",
+    rationale_column: str = "rationale",
+    group_column: str | None = None,
+    seed: int = 0,
+) -> list[str]:
+    """The cheap part of an audit, on at most 2000 rows: what a training run should warn of.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.audit import quick_audit
+    >>> quick_audit([{"text": "Is ice cold?", "label": "yes", "rationale": "Yes, ice is cold water."}])
+    ['100% of 1 rationales looked at name a label or announce the answer (label_leak).']
+
+    ```
+
+    Args:
+        rows (`Sequence[Mapping[str, Any]]`): As for [`audit_rationales`].
+        prompt, label_column, rationale_column, group_column, seed: As there.
+
+    Returns:
+        `list[str]`: warnings, of which there are none where all is well. Rows without a rationale are not warned of.
+    """
+    import random
+
+    from .matching import match_rationales
+
+    drawn = sorted(random.Random(seed).sample(range(len(rows)), min(_QUICK_ROWS, len(rows))))
+    chosen = [rows[place] for place in drawn]
+    chosen = [row for row in chosen if (_text(row.get(rationale_column)) or "").strip()]
+    if not chosen:
+        return []
+    table = _Table(chosen, prompt, label_column, rationale_column, None, group_column)
+    names = sorted({label for label in table.labels if label is not None})
+    counts: Counter[str] = Counter()
+    for row, rationale in enumerate(table.rationales):
+        counts.update(check_rationale(rationale, text=table.texts[row] if table.texts else "", labels=names))
+    counts["near_duplicate"] = sum(map(len, near_duplicates(table.rationales, groups=table.groups)))
+    said = []
+    if table.texts:
+        matching = match_rationales(table.texts, table.rationales, groups=table.groups, seed=seed)
+        if matching["verdict"] == "shuffled":
+            said.append("The rationales do not belong to their rows (or fit any row alike).")
+        elif matching["verdict"] == "partly shuffled":
+            said.append(f"About {matching['unrelated']:.0%} of the rationales do not belong to their rows.")
+    for name, count in counts.most_common():
+        if count > _MANY * len(chosen):
+            advice = _ADVICE[name].partition(":")[0]
+            said.append(f"{count / len(chosen):.0%} of {len(chosen)} rationales looked at {advice} ({name}).")
+    return said
+
+
+def summary(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model card says of an audit.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.audit import audit_rationales, summary
+    >>> found = summary(audit_rationales([{"text": "Is ice cold?", "label": "yes", "rationale": "It is frozen water."}]))
+    >>> found["rows"], found["flagged"]["empty"], found["matching"]
+    (1, 0.0, None)
+
+    ```
+
+    Args:
+        audit (`Mapping[str, Any]`): From [`audit_rationales`], or its JSON.
+
+    Returns:
+        `dict`: `rows`; `flagged`, the share of rows by check; `matching`, the verdict; `matching_accuracy`;
+        `rationale_only`, `text_only`, `majority`, the accuracies of the probe.
+    """
+    return {
+        "rows": audit["rows"],
+        "flagged": {name: len(ids) / audit["rows"] for name, ids in audit["checks"].items()},
+        "matching": audit["matching"]["verdict"],
+        "matching_accuracy": audit["matching"]["accuracy"],
+        **{name: audit["label_probe"][name] for name in ("rationale_only", "text_only", "majority")},
+    }
