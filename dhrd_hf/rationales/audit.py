@@ -419,7 +419,7 @@ def quick_audit(
     names = sorted({label for label in table.labels if label is not None})
     counts: Counter[str] = Counter()
     for row, rationale in enumerate(table.rationales):
-        counts.update(check_rationale(rationale, text=table.texts[row] if table.texts else "", labels=names))
+        counts.update(check_rationale(rationale, text=table.texts[row] if table.texts else "", labels=names).keys())
     counts["near_duplicate"] = sum(map(len, near_duplicates(table.rationales, groups=table.groups)))
     said = []
     if table.texts:

@@ -1,0 +1,219 @@
+"""`dhrd rationales audit`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..parsing import Parser, chosen_prompt
+
+_EXAMPLES = r"""examples:
+  dhrd rationales audit rationales.jsonl
+  dhrd rationales audit rationales.jsonl --data train.jsonl --key id --json audit.json --html audit.html
+  dhrd rationales audit train.jsonl --other-split dev.jsonl --tokenizer Qwen/Qwen3-0.6B --max-length 512
+
+The report goes to standard output, --json - puts the JSON there instead. Without a column of texts, what needs them is
+left out and named.
+"""
+_SHOWN = 5
+
+
+def run(argv: Sequence[str]) -> int:
+    """Audit the rationales of a table.
+
+    Args:
+        argv (`Sequence[str]`): The arguments behind `dhrd rationales audit`.
+
+    Returns:
+        `int`: 0.
+
+    Raises:
+        ValueError, OSError: if a table, the tokenizer or an output can't be read or written, or a column is missing.
+    """
+    parser = Parser(
+        prog="dhrd rationales audit",
+        description="Say what a table's rationales are worth before they are trained on.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="table with rationales")
+    parser.add_argument("--data", metavar="TABLE", help="the rows with their texts, where FILE has none")
+    parser.add_argument(
+        "--key", metavar="NAME", help="column of --data that FILE is joined by (default: id, key or idx)"
+    )
+    parser.add_argument("--prompt", metavar="TEMPLATE", help="a row's text over its columns; default: {text}")
+    parser.add_argument("--text-column", metavar="NAME", help="the same as --prompt '{NAME}'")
+    parser.add_argument("--label-column", default="label", metavar="NAME", help="column of labels (default: label)")
+    parser.add_argument(
+        "--rationale-column", default="rationale", metavar="NAME", help="column of rationales (default: rationale)"
+    )
+    parser.add_argument(
+        "--id-column", metavar="NAME", help="what rows are called; default: id, key or idx, else their number"
+    )
+    parser.add_argument("--group-column", metavar="NAME", help="what belongs together; default: group, if it is there")
+    parser.add_argument("--label-words", metavar="JSON", help='further words for labels, such as {"yes": ["sure"]}')
+    parser.add_argument("--min-words", type=int, metavar="N", help="fewest words of a rationale (default: 3)")
+    parser.add_argument("--max-words", type=int, metavar="N", help="most words of a rationale (default: 150)")
+    parser.add_argument(
+        "--other-split", action="append", default=[], metavar="TABLE", help="another split, for duplicates; repeatable"
+    )
+    parser.add_argument("--tokenizer", metavar="NAME", help="count the rationales that training would cut")
+    parser.add_argument("--max-length", type=int, metavar="N", help="most tokens of a row in training")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
+    parser.add_argument("--json", metavar="OUT", help="write all that was found; - is standard output")
+    parser.add_argument("--html", metavar="OUT", help="write a page with plots")
+    args = parser.parse_args(argv)
+
+    if args.max_length is not None and args.tokenizer is None:
+        raise ValueError("--max-length is in tokens: add --tokenizer NAME.")
+    if args.key and not args.data:
+        raise ValueError("--key joins FILE to --data TABLE, which is missing.")
+    for target in filter(lambda it: it and it != "-", (args.json, args.html)):
+        if Path(target).expanduser().is_dir():
+            raise ValueError(f"{target} is a folder: name a file.")
+
+    from ...data.prompts import template_columns
+    from ...data.tables import check_columns, iter_rows, table_name
+    from ...rationales.audit import audit_rationales
+
+    prompt = chosen_prompt(args.prompt, args.text_column)
+    if args.data:
+        rows = _joined(args)
+    else:
+        rows = list(iter_rows(args.file))
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    asked = template_columns(prompt) if args.prompt or args.text_column else []
+    named = [it for it in (args.id_column, args.group_column) if it]
+    check_columns(columns, [args.rationale_column, *asked, *named], [args.label_column])
+    limits = {"min_words": args.min_words, "max_words": args.max_words}
+    report = audit_rationales(
+        rows,
+        prompt=prompt,
+        label_column=args.label_column,
+        rationale_column=args.rationale_column,
+        id_column=args.id_column,
+        group_column=args.group_column,
+        label_words=_label_words(args.label_words),
+        other_splits={name: list(iter_rows(name)) for name in args.other_split},
+        tokenizer=_tokenizer(args.tokenizer),
+        max_length=args.max_length,
+        seed=args.seed,
+        progress=sys.stderr.isatty(),
+        **{name: limit for name, limit in limits.items() if limit is not None},
+    )
+    report = {"data": "standard input" if args.file == "-" else table_name(args.file), **report}
+    if args.html:
+        from ...rationales.audit_page import audit_page
+
+        _write(args.html, audit_page(report, report["data"]))
+    text = json.dumps(report, ensure_ascii=False, indent=2, default=str) + "\n"
+    if args.json and args.json != "-":
+        _write(args.json, text)
+    sys.stdout.write(text if args.json == "-" else _readable(report))
+    for target in filter(lambda it: it and it != "-", (args.json, args.html)):
+        print(f"Wrote {target}", file=sys.stderr)
+    return 0
+
+
+def after_interrupt(argv: Sequence[str]) -> str:
+    """What is left after Ctrl-C.
+
+    Args:
+        argv (`Sequence[str]`): The arguments.
+
+    Returns:
+        `str`: a sentence.
+    """
+    return "Nothing was written."
+
+
+def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows that have a rationale, with their texts."""
+    from ...data.tables import iter_rows
+    from ...rationales.joining import join_rationales
+
+    names = {"rationale_column": args.rationale_column, "label_column": args.label_column}
+    rows, counts = join_rationales(iter_rows(args.data), args.file, key=args.key, **names)
+    print(f"{counts}; those that have one are audited", file=sys.stderr)
+    return [row for row in rows if row.get(args.rationale_column) is not None]
+
+
+def _label_words(given: str | None) -> dict[str, list[str]] | None:
+    if given is None:
+        return None
+    try:
+        words = json.loads(given)
+        return {
+            str(label): [str(it) for it in ([its] if isinstance(its, str) else its)] for label, its in words.items()
+        }
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError(f'--label-words {given} is not JSON such as {{"yes": ["sure", "indeed"]}}.') from None
+
+
+def _tokenizer(name: str | None) -> Any:
+    if name is None:
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # the Hub and broken folders fail in many ways
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"--tokenizer {name}: no tokenizer can be read there ({reason})") from error
+
+
+def _write(target: str, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    path = Path(target).expanduser()
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _readable(report: Mapping[str, Any]) -> str:
+    lines = [f"{report['data']}: {report['rows']} rows", ""]
+    lines += [f"* {line}" for line in report["verdict"]]
+    lines += ["", f"{'check':16}{'rows':>8}{'share':>9}  by label"]
+    for name, ids in report["checks"].items():
+        by_label = ", ".join(
+            f"{label} {it['flagged'][name]}" for label, it in report["per_label"].items() if it["flagged"][name]
+        )
+        some = f"  such as {', '.join(map(str, ids[:_SHOWN]))}" if ids else ""
+        lines.append(f"{name:16}{len(ids):8}{len(ids) / report['rows']:9.1%}  {by_label}{some}".rstrip())
+    matching, probe = report["matching"], report["label_probe"]
+    lines.append("")
+    if matching["verdict"]:
+        lines.append(
+            f"matching        {matching['verdict']}: {matching['accuracy']:.1%} of {matching['rows']} rationales are matched to "
+            f"their own text among {matching['others']} others (chance {matching['chance']:.1%}); "
+            f"{len(matching['mismatched'])} fit another text better"
+        )
+    if "reason" not in probe:
+        text_only = "not known" if probe["text_only"] is None else f"{probe['text_only']:.1%}"
+        lines.append(
+            f"label probe     {probe['rationale_only']:.1%} from the rationale alone, {text_only} from the text alone, "
+            f"{probe['majority']:.1%} by majority"
+        )
+    lengths, duplicates = report["lengths"], report["duplicates"]
+    if lengths["mean"] is not None:
+        lines.append(
+            f"words           mean {lengths['mean']:.1f}, median {lengths['median']}, {lengths['least']} to {lengths['most']}"
+        )
+    lines.append(f"duplicates      {duplicates['same_rationale']} rows share their rationale with another")
+    for name, it in duplicates["across_splits"].items():
+        texts = "" if it["texts"] is None else f" and {it['texts']} texts"
+        lines.append(f"                {it['rationales']} rationales{texts} stand in {name} as well")
+    if report["truncation"]:
+        it = report["truncation"]
+        lines.append(f"truncation      {it['rows']} rationales do not fit into {it['max_length']} tokens")
+    lines += [f"note            {note}" for note in report["notes"]]
+    return "\n".join(lines) + "\n"
