@@ -1,0 +1,265 @@
+"""`dhrd rationales filter`, `select`, `shorten` and `ablate`, from file to file."""
+
+import csv
+import io
+import json
+import time
+from collections import Counter
+
+import pytest
+from datasets import ClassLabel, Dataset
+
+from dhrd_hf.cli import main
+from dhrd_hf.data.ablations import ABLATIONS, ablate
+from dhrd_hf.data.tables import load_table
+from dhrd_hf.rationales import likelihood, teachers
+
+GOOD = "Whatever is as cold as the yard around it gives off no light of its own at night."
+CUT = "Whatever is as cold as the yard gives off no light. It would first have to be hea"
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def rationales(tmp_path):
+    rows = [
+        {"id": "a", "text": "The kiln glows.", "label": "refuted", "rationale": GOOD},
+        {"id": "b", "text": "The lamp glows.", "label": "refuted", "rationale": CUT},
+        {"id": "c", "text": "The lamp hums.", "label": "entailed", "rationale": "N/A"},
+        {"id": "d", "text": "The goat sleeps.", "label": "entailed", "rationale": None, "note": "kept"},
+    ]
+    return write(tmp_path / "rationales.jsonl", rows)
+
+
+def fails(capsys, *argv):
+    """The one line that a command fails with."""
+    assert main(["rationales", *map(str, argv)]) == 2
+    captured = capsys.readouterr()
+    error = captured.err.strip().splitlines()[-1]
+    assert error.startswith("dhrd: error: ") and "Traceback" not in captured.err
+    return error
+
+
+# filter
+
+
+def test_filter(rationales, tmp_path, capsys):
+    out = tmp_path / "checked.jsonl"
+    assert main(["rationales", "filter", rationales, "--output", str(out)]) == 0
+    before, after = read(tmp_path / "rationales.jsonl"), read(out)
+    assert [row["rationale"] for row in after] == [GOOD, None, None, None]
+    assert [{**row, "rationale": None} for row in after] == [{**row, "rationale": None} for row in before]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "4 rows in, 4 out; 3 rationales in, 1 out, 0 of them changed" in captured.err
+    assert "empty: 1 dropped; truncated: 1 dropped" in captured.err
+    assert "entailed: 1 in, 0 out; refuted: 2 in, 1 out" in captured.err
+
+
+def test_filter_repairs_drops_rows_and_keeps_what_it_rejects(rationales, tmp_path, capsys):
+    out, rejected = tmp_path / "checked.csv", tmp_path / "rejected.jsonl"
+    options = ["--repair", "--drop", "rows", "--rejected", str(rejected), "--output", str(out)]
+    assert main(["rationales", "filter", rationales, *options]) == 0
+    with open(out, newline="") as file:
+        after = list(csv.DictReader(file))
+    assert [row["id"] for row in after] == ["a", "b"] and after[1]["rationale"] == CUT.partition(". ")[0] + "."
+    assert list(after[0]) == ["id", "text", "label", "rationale", "note"]
+    assert [(row["id"], list(row["reasons"])) for row in read(rejected)] == [("c", ["empty"]), ("d", ["empty"])]
+    assert "4 rows in, 2 out; 3 rationales in, 2 out, 1 of them changed" in capsys.readouterr().err
+
+
+def test_filter_in_a_pipe_and_onto_itself(rationales, tmp_path, capsys, monkeypatch):
+    with open(rationales, "rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read())))
+    assert main(["rationales", "filter", "-", "--checks", "empty", "--output", "-"]) == 0
+    piped = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert main(["rationales", "filter", rationales, "--checks", "empty", "--output", rationales]) == 0
+    assert read(tmp_path / "rationales.jsonl") == piped
+    assert [row["rationale"] for row in piped] == [GOOD, CUT, None, None]
+
+
+def test_filter_reads_names_of_a_class_label_and_other_columns(tmp_path, capsys):
+    rows = Dataset.from_dict(
+        {"claim": ["The kiln glows."] * 2, "gold": [0, 1], "why": [GOOD, f"It is refuted. {GOOD}"]}
+    )
+    rows.cast_column("gold", ClassLabel(names=["entailed", "refuted"])).save_to_disk(tmp_path / "folder")
+    options = ["--label-column", "gold", "--rationale-column", "why", "--text-column", "claim"]
+    out = tmp_path / "checked.jsonl"
+    assert main(["rationales", "filter", str(tmp_path / "folder"), *options, "--output", str(out)]) == 0
+    assert [(row["gold"], row["why"]) for row in read(out)] == [("entailed", GOOD), ("refuted", None)]
+    assert "label_leak: 1 dropped" in capsys.readouterr().err
+
+
+def test_filter_says_what_it_can_not_check(tmp_path, capsys):
+    table = write(tmp_path / "bare.jsonl", [{"label": "x", "rationale": GOOD}])
+    assert main(["rationales", "filter", table, "--output", str(tmp_path / "out.jsonl")]) == 0
+    assert "no column 'text': copy and wrong_language are not checked" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--checks", "empty,trunkated"], "no check 'trunkated': did you mean truncated?"),
+        (["--rationale-column", "why"], "no column 'why'. The table has: 'id', 'text', 'label', 'rationale', 'note'"),
+        (["--text-column", "txt"], "no column 'txt': did you mean 'text'?"),
+        (["--drop", "all"], "invalid choice: 'all'"),
+        (["--rejcted", "x"], "unknown option --rejcted: did you mean --rejected?"),
+    ],
+)
+def test_filter_bad_input(rationales, tmp_path, capsys, options, message):
+    out = tmp_path / "out.jsonl"
+    assert message in fails(capsys, "filter", rationales, "--output", out, *options)
+    assert not out.exists()
+
+
+def test_files_that_are_not_there_or_one_too_often(rationales, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    missing = tmp_path / "rationale.jsonl"
+    assert f"did you mean {rationales}?" in fails(capsys, "filter", missing, "--output", out)
+    assert "name another file" in fails(capsys, "filter", rationales, "--output", out, "--rejected", rationales)
+    assert "can't write" in fails(
+        capsys, "shorten", rationales, *["--output", "x.txt", "--max-tokens", "9", "--tokenizer", "y"]
+    )
+
+
+# select
+
+
+def test_select_by_likelihood(lm_dir_of, tmp_path, capsys):
+    texts = {"a": "The kiln glows.", "b": "The lamp hums."}
+    rows = [
+        {"id": key, "text": text, "label": "refuted", "rationale": why}
+        for key, text in texts.items()
+        for why in ("It does not.", GOOD, "A kiln is a kiln.", "Lamps may hum, or not.")[: 4 if key == "a" else 2]
+    ]
+    table, out = write(tmp_path / "samples.jsonl", rows), tmp_path / "best.jsonl"
+    model = str(lm_dir_of("llama"))
+    options = ["--best-of", "4", "--score", "likelihood", "--model", model, "--device", "cpu", "--output", str(out)]
+    assert main(["rationales", "select", table, *options]) == 0
+    score = likelihood.LikelihoodScore.from_pretrained(model, ["refuted"], device="cpu")
+    best = read(out)
+    assert [row["id"] for row in best] == ["a", "b"]
+    for row in best:
+        found = {it["rationale"]: score([it])[0] for it in rows if it["id"] == row["id"]}
+        assert row["rationale"] == max(found, key=found.get)
+        assert row["rationale_score"] == pytest.approx(max(found.values()), abs=1e-5)
+    told = capsys.readouterr().err
+    assert "6 rows in, 2 out; 6 rationales in, 2 out" in told
+    assert "another is better: 4 dropped" in told
+    assert "1 of 2 rows have fewer than 4 samples" in told
+    # Lists of samples, and no key.
+    lists = [
+        {"text": t, "label": "refuted", "rationale": [r["rationale"] for r in rows if r["id"] == k]}
+        for k, t in texts.items()
+    ]
+    table = write(tmp_path / "lists.jsonl", lists)
+    assert main(["rationales", "select", table, *options]) == 0
+    assert [row["rationale"] for row in read(out)] == [row["rationale"] for row in best]
+
+
+def test_select_by_a_judge(tmp_path, capsys, monkeypatch):
+    class Judge:
+        concurrency = 4
+
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *error):
+            pass
+
+        async def ask(self, messages, seed=None):
+            return teachers.Reply(str(len(messages[0]["content"]) % 10) if says_numbers else "It is fine.", "judge")
+
+    asked = []
+    monkeypatch.setattr(teachers, "open_teacher", lambda *named, **options: asked.append((named, options)) or Judge())
+    rows = [{"id": 1, "text": "The kiln.", "label": "cold", "rationale": "So it is" + "." * n} for n in range(10)]
+    table, out, says_numbers = write(tmp_path / "samples.jsonl", rows), tmp_path / "best.jsonl", True
+    options = ["--score", "judge", "--judge", "http://127.0.0.1:9/v1", "--judge-model", "m", "--output", str(out)]
+    assert main(["rationales", "select", table, *options]) == 0
+    assert read(out)[0]["rationale_score"] == 9.0
+    (named, _) = asked[0]
+    assert named[:2] == ("http://127.0.0.1:9/v1", "m") and named[2].temperature == 0
+    says_numbers = False
+    assert "gave none of the 10 samples a number from 0 to 10" in fails(capsys, "select", table, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--score", "likelihood"], "--score likelihood wants --model, and no --judge"),
+        (["--score", "judge", "--model", "x"], "--score judge wants --judge, and no --model"),
+        (["--best-of", "0", "--model", "x"], "--best-of 0 must be 1 or greater"),
+        (["--score", "length", "--model", "x"], "invalid choice: 'length'"),
+        (["--id-column", "key", "--model", "x"], "no column 'key'"),
+        (["--model", "./nowhere"], "nowhere"),
+    ],
+)
+def test_select_bad_input(rationales, tmp_path, capsys, options, message):
+    assert message in fails(capsys, "select", rationales, "--output", tmp_path / "out.jsonl", *options)
+
+
+def test_select_more_samples_than_there_are(rationales, lm_dir_of, tmp_path, capsys):
+    options = ["--best-of", "3", "--model", lm_dir_of("llama"), "--output", tmp_path / "out.jsonl"]
+    assert "all 4 rows have fewer samples, 1 at most" in fails(capsys, "select", rationales, *options)
+
+
+# shorten
+
+
+def test_shorten(rationales, lm_dir_of, tokenizer, tmp_path, capsys):
+    out = tmp_path / "short.jsonl"
+    first = CUT.partition(". ")[0] + "."
+    limit = len(tokenizer(first)["input_ids"])
+    options = ["--max-tokens", str(limit), "--tokenizer", str(lm_dir_of("llama")), "--output", str(out)]
+    assert main(["rationales", "shorten", rationales, *options]) == 0
+    after = read(out)
+    assert [row["rationale"] for row in after] == [None, first, "N/A", None]
+    told = capsys.readouterr().err
+    assert "4 rows in, 4 out; 3 rationales in, 2 out, 1 of them changed" in told
+    assert "first sentence too long: 1 dropped" in told
+    bad = [*options[:1], "0", *options[2:]]
+    assert "--max-tokens 0 must be 1 or greater" in fails(capsys, "shorten", rationales, *bad)
+
+
+# ablate
+
+
+@pytest.mark.parametrize("kind", ABLATIONS)
+def test_ablate(kind, rows, tmp_path, capsys):
+    table, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
+    assert main(["rationales", "ablate", table, "--kind", kind, "--seed", "3", "--output", str(out)]) == 0
+    expected = ablate(load_table(table), kind, seed=3)
+    assert read(out) == expected.to_list()
+    told = capsys.readouterr().err
+    had = [row["rationale"] for row in rows if row["rationale"]]
+    left = sum(row["rationale"] is not None for row in expected if row["rationale"] != "")
+    assert f"24 rows in, 24 out; {len(had)} rationales in, {left} out" in told
+    assert ("--rationale-after-label" in told) == (kind == "rationale_after_label")
+    if kind == "shuffled_rationale_and_label":
+        assert Counter(row["label"] for row in rows) == Counter(expected["label"])
+
+
+def test_ablate_bad_input(rationales, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    error = fails(capsys, "ablate", rationales, "--kind", "shuffeled_rationale", "--output", out)
+    assert "did you mean shuffled_rationale?" in error
+    assert "keep=2.0" in fails(
+        capsys, "ablate", rationales, *["--kind", "keywords_only", "--keep", "2", "--output"], out
+    )
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["filter", "select", "shorten", "ablate"])
+def test_help_is_quick_and_names_the_options(command, capsys):
+    started = time.process_time()
+    assert main(["rationales", command, "--help"]) == 0
+    assert time.process_time() - started < 2
+    said = capsys.readouterr().out
+    assert "--output OUT" in said and "examples:" in said and f"dhrd rationales {command}" in said
