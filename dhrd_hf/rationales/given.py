@@ -1,0 +1,108 @@
+"""Rationales that are there already, taken through the same checks as a teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..data.tables import check_columns
+from .joining import join_rationales
+from .labelled import LabelledRow, LabelledTable
+from .outputs import GenerationCounts, Outcome, OutputFiles
+from .prompt import TeacherPrompt
+from .verdicts import ReplyChecks
+
+
+def take_rationales(
+    table: LabelledTable,
+    prompt: TeacherPrompt,
+    output: str | Path,
+    *,
+    column: str | None = None,
+    file: str | Path | None = None,
+    key: str | None = None,
+    rejected: str | Path | None = None,
+    checks: ReplyChecks | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> GenerationCounts:
+    """Check the rationales of a column, or of a file that is joined by key, and write those that pass.
+
+    A row without a rationale is pending.
+
+    Example:
+
+    ```python
+    >>> import os, tempfile
+    >>> from dhrd_hf.data.tables import write_rows
+    >>> from dhrd_hf.rationales.given import take_rationales
+    >>> from dhrd_hf.rationales.labelled import LabelledTable
+    >>> from dhrd_hf.rationales.prompt import TeacherPrompt
+    >>> os.chdir(tempfile.mkdtemp())
+    >>> rows = [{"text": "It rains.", "label": "wet", "why": "Rain is water that falls."}, {"text": "Noon.", "label": "dry"}]
+    >>> write_rows("rows.jsonl", rows)
+    2
+    >>> table = LabelledTable("rows.jsonl", rationale_column="why", keeps_rationales=True)
+    >>> print(take_rationales(table, TeacherPrompt(table.labels), "rationales.jsonl", column="why"))
+    accepted 1 + rejected 0 + pending 1 = 2 rows
+
+    ```
+
+    Args:
+        table ([`LabelledTable`]): The rows.
+        prompt ([`TeacherPrompt`]): Names the labels and the input.
+        output (`str` or `Path`): The accepted rows.
+        column (`str`, *optional*): The column that holds the rationales.
+        file (`str` or `Path`, *optional*): A file of rationales by key; one of the two is given.
+        key (`str`, *optional*): As for [`~dhrd_hf.rationales.joining.join_rationales`].
+        rejected (`str` or `Path`, *optional*): The rejected rows; by default `rejected.jsonl` beside `output`.
+        checks ([`ReplyChecks`], *optional*): What a rationale has to pass.
+        overwrite (`bool`, *optional*, defaults to `False`): Replace what is there.
+        say (`Callable`, *optional*): Takes sentences for the user.
+
+    Returns:
+        [`GenerationCounts`]: accepted, rejected and pending rows.
+
+    Raises:
+        ValueError: if there is no such column, the file belongs to another table, or the output is another's.
+    """
+    files, checks = OutputFiles(output, rejected), checks or ReplyChecks()
+    if file is not None:
+        rows, joined = join_rationales(
+            [it.row for it in table],
+            file,
+            key,
+            rationale_column=table.rationale_column,
+            label_column=table.label_column,
+        )
+        say(f"{file}: {joined}.")
+        rationales = iter([row[table.rationale_column] for row in rows])
+    else:
+        check_columns(table.columns, [column])
+        rationales = (it.row.get(column) for it in table)
+    settings = {"model": None, "rationales": f"column {column}" if file is None else f"file {file}"}
+    files.prepare()
+    if not overwrite:
+        files.check_ours(settings)
+
+    def outcome(it: LabelledRow) -> Outcome:
+        rationale = next(rationales)
+        if rationale is None or not str(rationale).strip():
+            return Outcome()
+        if any(it.row.get(name) is None for name in prompt.columns):
+            return Outcome(why={"no_input": "A column of the input is empty."})
+        why = checks.of_rationale(str(rationale), prompt, prompt.text(it.row))
+        return Outcome(why=why, tries=1) if why else Outcome({0: str(rationale)})
+
+    counts = files.write(table, outcome)
+    files.write_manifest(
+        {
+            "format": 1,
+            "settings": settings,
+            "checks": checks.settings(),
+            "data": {"source": str(table.source), "rows": len(table)},
+            "counts": {"accepted": counts.accepted, "rejected": counts.rejected, "pending": counts.pending},
+            "files": files.names(),
+        }
+    )
+    return counts

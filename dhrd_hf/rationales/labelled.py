@@ -1,0 +1,180 @@
+"""A table whose rows are to get rationales: its labels' names, its keys, and its rows as a stream, as often as needed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..data.prompts import DEFAULT_PROMPT, template_columns
+from ..data.tables import TableError, check_columns, iter_rows, load_table
+from .joining import key_column
+
+_TEXT_FILE = re.compile(r"\.(?:jsonl|json|csv|tsv)(?:\.gz)?$", re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d+(?:\.0)?")
+_MOST_LABELS = 1000
+
+
+class LabelledRow(NamedTuple):
+    """A row, with what it is called and the name of its label.
+
+    Args:
+        key (`Any`): The value of its id column, or its number from 0.
+        row (`dict[str, Any]`): Its columns.
+        label (`str`): The label's name.
+    """
+
+    key: Any
+    row: dict[str, Any]
+    label: str
+
+
+class LabelledTable:
+    """A table with labels that a teacher can be told.
+
+    It is read once to learn the labels and to find what is wrong before anything is paid for, and streamed thereafter.
+
+    Example:
+
+    ```python
+    >>> import os, tempfile
+    >>> from dhrd_hf.data.tables import write_rows
+    >>> from dhrd_hf.rationales.labelled import LabelledTable
+    >>> os.chdir(tempfile.mkdtemp())
+    >>> write_rows("rows.jsonl", [{"text": "It rains.", "label": 1}, {"text": "It is noon.", "label": 0}])
+    2
+    >>> table = LabelledTable("rows.jsonl", label_map={"1": "wet", "0": "dry"})
+    >>> table.labels, [row.label for row in table]
+    (['wet', 'dry'], ['wet', 'dry'])
+
+    ```
+
+    Args:
+        source (`str` or `Path`): As for [`~dhrd_hf.data.tables.load_table`], but for standard input: it is read more
+            than once.
+        template (`str`, *optional*, defaults to `"{text}"`): The input over the columns.
+        label_column (`str`, *optional*, defaults to `"label"`): The column of the labels.
+        id_column (`str`, *optional*): The column of the keys; by default the first of `id`, `key` and `idx`, else a row's
+            number from 0.
+        label_map (`Mapping[str, str | Sequence[str]]`, *optional*): Names for the values of the label column; of several
+            the first is told to the teacher, and the others are taken for it in an answer. Other values keep theirs if
+            they are text.
+        rationale_column (`str`, *optional*, defaults to `"rationale"`): Where the rationales will go.
+        keeps_rationales (`bool`, *optional*, defaults to `False`): The rationales in that column are what is wanted.
+
+    Raises:
+        ValueError: if a column is missing, or a row's label can't be named.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        template: str = DEFAULT_PROMPT,
+        *,
+        label_column: str = "label",
+        id_column: str | None = None,
+        label_map: Mapping[str, str | Sequence[str]] | None = None,
+        rationale_column: str = "rationale",
+        keeps_rationales: bool = False,
+    ):
+        if str(source) == "-":
+            raise ValueError("--data - can't be read more than once: write the rows to a file and name it")
+        self.source, self.label_column, self.rationale_column = source, label_column, rationale_column
+        self.names: dict[str, str] = {}
+        self.spellings: dict[str, list[str]] = {}
+        for value, spelt in (label_map or {}).items():
+            name, *others = [spelt] if isinstance(spelt, str) else spelt
+            self.names[str(value)] = name
+            self.spellings.setdefault(name, []).extend(others)
+        self._needed = [*template_columns(template), label_column, *([id_column] if id_column else [])]
+        self.counts: Counter[str] = Counter()
+        self._dataset = None
+        if not _TEXT_FILE.search(str(source)):
+            from ..data.labels import with_label_names
+
+            dataset = load_table(source)
+            check_columns(dataset.column_names, self._needed)
+            self._dataset = with_label_names(dataset, label_column)
+        self._survey(id_column, keeps_rationales)
+
+    def __iter__(self) -> Iterator[LabelledRow]:
+        for number, row in enumerate(self._rows()):
+            key = number if self.id_column is None or row.get(self.id_column) is None else row[self.id_column]
+            yield LabelledRow(key, row, self._name(row.get(self.label_column)))
+
+    def __len__(self) -> int:
+        return self.counts.total()
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels' names: those of the label map, then the others in order."""
+        return list(dict.fromkeys([*self.names.values(), *sorted(self.counts)]))
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        return iter(self._dataset) if self._dataset is not None else iter_rows(self.source)
+
+    def _survey(self, id_column: str | None, keeps_rationales: bool) -> None:
+        columns: dict[str, None] = {}
+        unnamed, first, filled, numbers = 0, "", 0, set()
+        for number, row in enumerate(self._rows()):
+            if number == 0:
+                check_columns(row, self._needed)
+            columns.update(dict.fromkeys(row))
+            value = row.get(self.label_column)
+            try:
+                name = self._name(value)
+            except ValueError as error:
+                unnamed += 1
+                first = first or f"row {number}: {error}"
+                name = ""
+            self.counts[name] += 1
+            if len(self.counts) > _MOST_LABELS:
+                raise ValueError(
+                    f"column {self.label_column!r} has more than {_MOST_LABELS} labels: name the right one by --label-column"
+                )
+            if not isinstance(value, bool) and str(value) not in self.names and _NUMBER.fullmatch(name):
+                numbers.add(name)
+            filled += bool(row.get(self.rationale_column))
+        if unnamed:
+            raise ValueError(
+                f"the teacher prompt can't name the labels of {unnamed} of {len(self)} rows in column "
+                f"{self.label_column!r}, the first is {first}"
+            )
+        if numbers:
+            some = sorted(numbers, key=float)
+            example = ", ".join(f'"{it}": "..."' for it in some[:3])
+            raise ValueError(
+                f"the teacher prompt can't name the labels in column {self.label_column!r}: {', '.join(some[:5])} "
+                f"{'are numbers' if len(some) > 1 else 'is a number'}, which tells a teacher nothing. Name them: "
+                f"--label-map '{{{example}}}'"
+            )
+        if filled and not keeps_rationales:
+            raise ValueError(
+                f"{filled} of {len(self)} rows have a rationale in column {self.rationale_column!r} already. To check "
+                f"those: --teacher column:{self.rationale_column}. To write others: --rationale-column NAME"
+            )
+        self.columns = list(columns)
+        self.id_column = id_column or key_column(columns)
+
+    def _name(self, value: Any) -> str:
+        if hasattr(value, "tolist"):
+            value = value.tolist()
+        if value is None or value == "" or value != value:
+            raise ValueError("it has none; fill it in, or leave the row out")
+        if isinstance(value, (list, tuple, dict)):
+            raise ValueError(f"{value!r} are several; a rationale explains one, so give each its own row")
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError(f"{value} is a measure, and a rationale explains a class")
+        known = self.names.get(str(value).lower() if isinstance(value, bool) else str(value))
+        if known is not None:
+            return known
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, float):
+            return self.names.get(str(int(value)), str(int(value)))
+        return str(value).strip()
+
+
+__all__ = ["LabelledRow", "LabelledTable", "TableError"]

@@ -1,0 +1,376 @@
+"""What a teacher is asked, and how its reply is read (Xu et al. 2025, arXiv 2509.21487, appendix E.3)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..data.prompts import DEFAULT_PROMPT, render, template_columns
+
+SENTINEL = "[END OF REASONING]"
+STYLES = ("guarded", "free")
+
+_SYSTEM = (
+    "You explain decisions of a text classifier to a student who learns from you. You keep to the form you are given."
+)
+_GUARDED = """Here is an input and the label that is right for it.
+
+Input:
+{text}
+
+{labels}
+
+Right label: {label}
+
+Explain in {sentences}, as one paragraph, why this label is right. Go step by step from what the input says."""
+_FREE = """Here is an input, and labels of which one is right for it.
+
+Input:
+{text}
+
+{labels}
+
+Explain in {sentences}, as one paragraph, how one comes to the right label. Go step by step from what the input says."""
+_FORM = """Never name a label in the explanation, in any form, nor a word that means the same: whoever reads it has to come to the label by the reasoning alone. Do not speak of this task, of labels or of yourself. {language}
+Close the explanation with {sentinel} and write the label on a line of its own below it. The form is exactly this:
+
+(your explanation) {sentinel}
+Answer: {answer}"""
+_SAME_LANGUAGE = "Write in the language of the input."
+_OTHER_LANGUAGE = "Write the explanation in {language}."
+_AGAIN = "This can't be used, because:\n{reasons}\n\nWrite the explanation and the answer once more, in the same form."
+
+# It changes with every word that a teacher is told, also where nobody thinks of raising the number.
+PROMPT_VERSION = (
+    "1-"
+    + hashlib.sha256(
+        "\0".join([_SYSTEM, _GUARDED, _FREE, _FORM, _SAME_LANGUAGE, _OTHER_LANGUAGE, _AGAIN]).encode()
+    ).hexdigest()[:8]
+)
+
+_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+# Templates that open the thought themselves leave only its end in the reply; a reply that was cut off, only its start.
+_THOUGHT_END = re.compile(r"^.*</(?:think|thinking|thought|reasoning)>", re.DOTALL | re.IGNORECASE)
+_THOUGHT_START = re.compile(r"<(?:think|thinking|thought|reasoning)>.*$", re.DOTALL | re.IGNORECASE)
+_MARKS = r"[*_`#> \t]*"
+_ANSWER = re.compile(
+    rf"^{_MARKS}(?:final[ \t]+)?answer{_MARKS}:[^\S\n]*\n?(?P<value>[^\n]*)$", re.IGNORECASE | re.MULTILINE
+)
+_HEADING = re.compile(rf"^{_MARKS}(?:explanation|reasoning|rationale){_MARKS}:{_MARKS}\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ParsedReply:
+    """A teacher's reply, taken apart.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.prompt import ParsedReply
+    >>> ParsedReply("Rain is water.", "wet", True).answer
+    'wet'
+
+    ```
+
+    Args:
+        rationale (`str`, *optional*): What stands before the sentinel; where that is missing, before the answer's line;
+            None if nothing does.
+        answer (`str`, *optional*): The label that the answer's line names, in the label's own spelling; any other text
+            of that line as it stands; None where there is no such line, or several that differ.
+        has_sentinel (`bool`): Whether the sentinel is there.
+    """
+
+    rationale: str | None
+    answer: str | None
+    has_sentinel: bool
+
+
+def parse_reply(
+    reply: str,
+    labels: Sequence[str] = (),
+    *,
+    sentinel: str = SENTINEL,
+    spellings: Mapping[str, Sequence[str]] | None = None,
+) -> ParsedReply:
+    """Take a reply apart: what a reasoning model thought is cut away, Markdown and case do not matter, nothing is guessed.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.prompt import parse_reply
+    >>> parse_reply("<think>Hm.</think>Rain is water. [END OF REASONING]\\n**Answer:** WET ", ["wet", "dry"])
+    ParsedReply(rationale='Rain is water.', answer='wet', has_sentinel=True)
+    >>> parse_reply("Rain is water. [END OF REASONING]\\nAnswer: wet or dry", ["wet", "dry"]).answer
+    'wet or dry'
+
+    ```
+
+    Args:
+        reply (`str`): The whole reply.
+        labels (`Sequence[str]`, *optional*): The labels' names. Without them the answer is what its line holds.
+        sentinel (`str`, *optional*, defaults to `"[END OF REASONING]"`): What closes the rationale; its case does not
+            matter.
+        spellings (`Mapping[str, Sequence[str]]`, *optional*): What else stands for a label in the answer's line.
+
+    Returns:
+        [`ParsedReply`]: its parts.
+    """
+    said = without_thoughts(reply)
+    parts = re.split(rf"{_MARKS}{re.escape(sentinel)}{_MARKS}", said, maxsplit=1, flags=re.IGNORECASE)
+    has_sentinel = len(parts) == 2
+    lines = list(_ANSWER.finditer(parts[-1]))
+    rationale = parts[0] if has_sentinel else said[: lines[0].start() if lines else len(said)]
+    answers = list(dict.fromkeys(_label(line["value"], labels, spellings or {}) for line in lines))
+    answer = answers[0] if len(answers) == 1 else None
+    return ParsedReply(_HEADING.sub("", rationale.strip()).strip() or None, answer or None, has_sentinel)
+
+
+def without_thoughts(reply: str) -> str:
+    """A reply without what a reasoning model thought before it.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.prompt import without_thoughts
+    >>> without_thoughts("<think>Hm. Wet?</think> Rain is water.")
+    ' Rain is water.'
+
+    ```
+
+    Args:
+        reply (`str`): The whole reply.
+
+    Returns:
+        `str`: the rest; nothing of a reply that was cut off within the thought.
+    """
+    return _THOUGHT_START.sub("", _THOUGHT_END.sub("", _THOUGHT.sub("", reply)))
+
+
+def _label(value: str, labels: Sequence[str], spellings: Mapping[str, Sequence[str]]) -> str:
+    """The label that a line's text is, if it is one and no other; else the text."""
+    value = value.strip()
+    bare = value.strip("*_`\"'“”‘’«»「」 \t")
+    for text in dict.fromkeys([value, bare, bare.rstrip(".。!").strip("*_`\"'“”‘’«»「」 \t")]):
+        if text in labels:
+            return text
+        alike = {
+            label
+            for label in labels
+            if any(_folded(text) == _folded(spelling) for spelling in (label, *spellings.get(label, ())))
+        }
+        if len(alike) == 1:
+            return alike.pop()
+    return bare
+
+
+def _folded(text: str) -> str:
+    return re.sub(r"[\s_-]+", " ", text).strip().casefold()
+
+
+@dataclass(frozen=True)
+class TeacherPrompt:
+    r"""The prompt for a rationale: the input, the labels, the form of the reply, and with `style="guarded"` the gold label.
+
+    The teacher explains the label in a few sentences without naming it, closes with a sentinel, and names the label on
+    the next line, so that every reply can be checked. With `style="free"` it isn't shown the gold label and has to come
+    to it: replies with another answer are thrown away (rejection sampling).
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.prompt import TeacherPrompt
+    >>> prompt = TeacherPrompt(["wet", "dry"], template="{place}: {weather}")
+    >>> system, user = prompt.messages({"place": "The quay", "weather": "It rains."}, "wet")
+    >>> print(user["content"][:73])
+    Here is an input and the label that is right for it.
+    <BLANKLINE>
+    Input:
+    The quay: It
+    >>> prompt.parse("Rain is water. [END OF REASONING]\nAnswer: wet").answer
+    'wet'
+
+    ```
+
+    Args:
+        labels (`Sequence[str]`): The labels' names, two or more.
+        style (`str`, *optional*, defaults to `"guarded"`): `"guarded"` shows the gold label, `"free"` hides it.
+        template (`str`, *optional*, defaults to `"{text}"`): The input over the row's columns, as the classifier gets it.
+        descriptions (`Mapping[str, str]`, *optional*): What a label means, told to the teacher.
+        examples (`Sequence[Mapping]`, *optional*): Rows with the template's columns, `label` and `rationale`, shown as
+            requests that were answered well.
+        system (`str`, *optional*): The system prompt; `""` for none. By default one sentence.
+        language (`str`, *optional*): Such as `"German"`; by default the input's.
+        sentinel (`str`, *optional*, defaults to `"[END OF REASONING]"`): What closes the explanation.
+        sentences (`tuple[int, int]`, *optional*, defaults to `(2, 5)`): How many there should be.
+        spellings (`Mapping[str, Sequence[str]]`, *optional*): What else is taken for a label in the answer's line; the
+            teacher is not told.
+
+    Raises:
+        ValueError: if a label can't be named (it is no text, empty, or there twice), there are fewer than two, or another
+            argument is not as above.
+
+    Source: appendix E.3 of arXiv 2509.21487; rejection sampling as in STaR, arXiv 2203.14465.
+    """
+
+    labels: Sequence[str]
+    style: Literal["guarded", "free"] = "guarded"
+    template: str = DEFAULT_PROMPT
+    descriptions: Mapping[str, str] | None = None
+    examples: Sequence[Mapping[str, Any]] = ()
+    system: str | None = None
+    language: str | None = None
+    sentinel: str = SENTINEL
+    sentences: tuple[int, int] = (2, 5)
+    spellings: Mapping[str, Sequence[str]] | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "labels", tuple(self.labels))
+        unnamed = [label for label in self.labels if not isinstance(label, str) or not label.strip()]
+        if unnamed:
+            raise ValueError(f"the teacher prompt can't name the label {unnamed[0]!r}: labels are names, as text")
+        if any("\n" in label for label in self.labels):
+            raise ValueError("a label of several lines can't be named in the answer's line: rename it")
+        if len({*self.labels}) < max(2, len(self.labels)):
+            raise ValueError(f"a teacher prompt needs two labels or more, each once; these are {list(self.labels)}")
+        if self.style not in STYLES:
+            raise ValueError(f"style={self.style!r} is not one of {', '.join(STYLES)}")
+        if not self.sentinel.strip():
+            raise ValueError("the sentinel is empty: it closes the explanation, as '[END OF REASONING]' does")
+        least, most = self.sentences
+        if not 1 <= least <= most:
+            raise ValueError(f"sentences={self.sentences} must be two numbers, such as (2, 5)")
+        unknown = {*(self.descriptions or ()), *(self.spellings or ())} - {*self.labels}
+        if unknown:
+            raise ValueError(f"there is no label {min(unknown)!r}; the labels are {', '.join(map(repr, self.labels))}")
+        for number, example in enumerate(self.examples):
+            lacking = [name for name in (*self.columns, "label", "rationale") if example.get(name) in (None, "")]
+            if lacking:
+                raise ValueError(f"example {number} of the prompt has no {lacking[0]!r}")
+            if example["label"] not in self.labels:
+                raise ValueError(f"example {number} of the prompt has the unknown label {example['label']!r}")
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the template takes."""
+        return template_columns(self.template)
+
+    def text(self, row: Mapping[str, Any]) -> str:
+        """The input of a row, as the teacher sees it.
+
+        Args:
+            row (`Mapping[str, Any]`): The row.
+
+        Returns:
+            `str`: the template with the row's values.
+
+        Raises:
+            ValueError: if a column has no value.
+        """
+        return render(self.template, row)
+
+    def messages(
+        self, row: Mapping[str, Any], label: str, failed: tuple[str, Sequence[str]] | None = None
+    ) -> list[dict[str, str]]:
+        """The chat that asks for a row's rationale.
+
+        Args:
+            row (`Mapping[str, Any]`): The row.
+            label (`str`): Its gold label; with `style="free"` it is not shown.
+            failed (`tuple[str, Sequence[str]]`, *optional*): The reply before, and what is wrong with it.
+
+        Returns:
+            `list[dict[str, str]]`: messages with `role` and `content`.
+
+        Raises:
+            ValueError: if the label isn't one of the labels, or a column has no value.
+        """
+        if label not in self.labels:
+            raise ValueError(
+                f"the teacher prompt can't name the label {label!r}; its labels are {', '.join(map(repr, self.labels))}"
+            )
+        system = _SYSTEM if self.system is None else self.system
+        chat = [{"role": "system", "content": system}] if system.strip() else []
+        for example in self.examples:
+            chat.append({"role": "user", "content": self._request(example, example["label"])})
+            reply = f"{example['rationale']} {self.sentinel}\nAnswer: {example['label']}"
+            chat.append({"role": "assistant", "content": reply})
+        chat.append({"role": "user", "content": self._request(row, label)})
+        if failed is not None:
+            reply, reasons = failed
+            chat.append({"role": "assistant", "content": reply})
+            listed = "\n".join(f"- {reason}" for reason in reasons)
+            chat.append({"role": "user", "content": _AGAIN.format(reasons=listed)})
+        return chat
+
+    def parse(self, reply: str) -> ParsedReply:
+        """Take a reply to this prompt apart.
+
+        Args:
+            reply (`str`): The reply.
+
+        Returns:
+            [`ParsedReply`]: as [`parse_reply`].
+        """
+        return parse_reply(reply, self.labels, sentinel=self.sentinel, spellings=self.spellings)
+
+    def settings(self) -> dict[str, Any]:
+        """All that shapes what the teacher is told, for a manifest.
+
+        Returns:
+            `dict`: what JSON can hold.
+        """
+        return {
+            "version": PROMPT_VERSION,
+            "style": self.style,
+            "template": self.template,
+            "labels": list(self.labels),
+            "descriptions": dict(self.descriptions or {}),
+            "examples": [dict(example) for example in self.examples],
+            "system": _SYSTEM if self.system is None else self.system,
+            "language": self.language,
+            "sentinel": self.sentinel,
+            "sentences": list(self.sentences),
+        }
+
+    def _request(self, row: Mapping[str, Any], label: str) -> str:
+        least, most = self.sentences
+        count = f"{least} to {most} sentences" if most > least else f"{most} sentence{'s' if most > 1 else ''}"
+        described = self.descriptions or {}
+        lines = [f"- {name}: {described[name]}" if name in described else f"- {name}" for name in self.labels]
+        body = (_GUARDED if self.style == "guarded" else _FREE).format(
+            text=self.text(row), labels="Labels:\n" + "\n".join(lines), label=label, sentences=count
+        )
+        language = _SAME_LANGUAGE if self.language is None else _OTHER_LANGUAGE.format(language=self.language)
+        answer = label if self.style == "guarded" else "(the label)"
+        return body + "\n" + _FORM.format(language=language, sentinel=self.sentinel, answer=answer)
+
+
+def request_key(
+    messages: Sequence[Mapping[str, str]], label: str, model: str | None, sampling: Mapping[str, Any]
+) -> str:
+    """What a reply is filed under: a hash of row and prompt (the messages and the gold label), model and sampling.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.prompt import request_key
+    >>> len(request_key([{"role": "user", "content": "Why?"}], "wet", "a-model", {"temperature": 0.7}))
+    32
+
+    ```
+
+    Args:
+        messages (`Sequence[Mapping[str, str]]`): The chat of the first try.
+        label (`str`): The gold label.
+        model (`str`, *optional*): The model's name.
+        sampling (`Mapping[str, Any]`): Temperature and the like.
+
+    Returns:
+        `str`: 32 hexadecimal digits.
+    """
+    parts = [list(map(dict, messages)), label, model, dict(sampling)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
