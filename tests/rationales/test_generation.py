@@ -1,0 +1,311 @@
+"""Generation against an endpoint that answers wrong on purpose: what is kept, what is asked again, what is never lost."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from chat_stand_in import BAD, EMPTY, ERRORS, FAULTS, ChatStandIn, rows
+
+from dhrd_hf.data.tables import write_rows
+from dhrd_hf.rationales import pacing
+from dhrd_hf.rationales.generation import generate_rationales
+from dhrd_hf.rationales.journal import Journal
+from dhrd_hf.rationales.labelled import LabelledTable
+from dhrd_hf.rationales.outputs import OutputFiles
+from dhrd_hf.rationales.pacing import Budget, TeacherError
+from dhrd_hf.rationales.prompt import TeacherPrompt
+from dhrd_hf.rationales.teachers import Sampling, open_teacher
+from dhrd_hf.rationales.verdicts import ReplyChecks
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    monkeypatch.setattr(pacing, "FIRST_WAIT", 0.02)
+
+
+def read(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def generate(chat, folder, count=40, table=None, prompt=None, sampling=None, **options):
+    """Rows, their counts, and what was said."""
+    folder.mkdir(exist_ok=True)
+    if table is None:
+        write_rows(folder / "rows.jsonl", rows(count))
+        table = LabelledTable(folder / "rows.jsonl")
+    said = []
+    teacher = open_teacher(chat.url, sampling=sampling, timeout=options.pop("timeout", 1.0))
+    prompt = prompt or TeacherPrompt(table.labels, **options.pop("prompt_options", {}))
+    counts = generate_rationales(table, prompt, teacher, folder / "rationales.jsonl", say=said.append, **options)
+    assert counts.accepted + counts.rejected + counts.pending == counts.rows == len(table)
+    assert any(f"= {counts.rows} rows" in text for text in said)
+    return counts
+
+
+def test_every_fault_is_survived_and_only_whole_replies_are_kept(tmp_path):
+    assert len(FAULTS) >= 20
+    with ChatStandIn(lambda row: [FAULTS[row % len(FAULTS)]], retry_after=0.05) as chat:
+        counts = generate(chat, tmp_path, 2 * len(FAULTS), timeout=0.5)
+        assert (counts.accepted, counts.rejected, counts.pending) == (2 * len(FAULTS), 0, 0)
+        assert set(chat.asked.values()) == {2}
+    accepted = read(tmp_path / "rationales.jsonl")
+    assert [row["id"] for row in accepted] == [f"r{number}" for number in range(2 * len(FAULTS))]  # the table's order
+    assert accepted[0].keys() == {"id", "text", "label", "key", "rationale"}
+    records = read(tmp_path / "rationales.replies.jsonl")
+    kept = [record for record in records if "reply" in record]
+    assert len(kept) == 2 * len(FAULTS) + 2 * len(BAD)
+    assert all(record["reply"] and record["finish_reason"] == "stop" for record in kept)
+    # What was paid for and not kept is counted all the same.
+    assert len(records) - len(kept) == 2 * len(EMPTY)
+    manifest = json.loads((tmp_path / "rationales.manifest.json").read_text())
+    assert manifest["models_returned"] == {"stand-in-2026": len(records)}
+    assert manifest["usage"]["prompt_tokens"] == 100 * len(records)
+    assert manifest["settings"]["model"] == "stand-in" and manifest["status"] == "finished"
+
+
+def test_what_never_passes_is_set_aside_with_why_and_what_never_answers_is_pending(tmp_path, monkeypatch):
+    monkeypatch.setattr(pacing, "TRIES", 2)
+    bad = [*BAD, *EMPTY, "400"]
+    gone = ["500", "hang", "cut before"]
+    plan = dict(enumerate([*bad, *gone]))
+    with ChatStandIn(lambda row: [f"forever:{plan[row]}"] if row in plan else []) as chat:
+        counts = generate(chat, tmp_path, 20, timeout=0.2, retries=2)
+        asked = dict(chat.asked)
+    assert (counts.rejected, counts.pending) == (len(bad), len(gone))
+    rejected = {row["id"]: row for row in read(tmp_path / "rejected.jsonl")}
+    expected = {
+        "wrong answer": "answer", "leak": "label_leak", "no sentinel": "sentinel", "refusal": "refusal",
+        "loop": "repetition", "echo": "prompt_echo", "language": "wrong_language", "no answer": "answer",
+        "null": "empty", "empty": "empty", "cut off": "cut_off", "400": "refused",
+    }  # fmt: skip
+    for row, fault in plan.items():
+        if fault in bad:
+            assert expected[fault] in rejected[f"r{row}"]["why"], fault
+            assert rejected[f"r{row}"]["tries"] == asked[row] == 3
+            assert all(isinstance(reason, str) for reason in rejected[f"r{row}"]["why"].values())
+
+
+def test_the_teacher_is_told_what_was_wrong_but_not_the_label_that_it_has_to_find(tmp_path):
+    plan = ["leak", "wrong answer"]
+    for style in ("guarded", "free"):
+        with ChatStandIn(lambda row: plan) as chat:
+            chat.keep_bodies = True
+            generate(chat, tmp_path / style, 2, prompt_options={"style": style})
+            of_row = [body["messages"] for body in chat.bodies if "case 0:" in body["messages"][1]["content"]]
+        first, second, third = of_row
+        assert [message["role"] for message in second] == ["system", "user", "assistant", "user"]
+        assert "names a label" in second[-1]["content"] and "arid" not in second[-1]["content"]
+        if style == "guarded":
+            assert "Answer: soaked" in first[1]["content"] and "should be 'soaked'" in third[-1]["content"]
+        else:
+            assert "Answer: soaked" not in first[1]["content"] and third == first
+
+
+def test_a_second_run_asks_nothing_and_other_checks_re_read(tmp_path):
+    with ChatStandIn(lambda row: ["leak"] if row < 3 else []) as chat:
+        generate(chat, tmp_path)
+        before, first = sum(chat.asked.values()), (tmp_path / "rationales.jsonl").read_text()
+        generate(chat, tmp_path)
+        assert sum(chat.asked.values()) == before
+        assert (tmp_path / "rationales.jsonl").read_text() == first
+        counts = generate(chat, tmp_path, checks=ReplyChecks(skip=["label_leak"]))
+        assert sum(chat.asked.values()) == before
+        assert "So the ground is soaked" in read(tmp_path / "rationales.jsonl")[0]["rationale"]
+        counts = generate(chat, tmp_path, checks=ReplyChecks(label_words={"soaked": ["boots"]}), reparse=True)
+        assert (counts.accepted, counts.pending) == (0, 40) and sum(chat.asked.values()) == before
+        # A row that is new is asked; the others are not.
+        counts = generate(chat, tmp_path, 41)
+        assert (counts.accepted, sum(chat.asked.values())) == (41, before + 1)
+
+
+def test_equal_rows_are_asked_once(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [row | {"id": f"{row['id']}-{copy}"} for row in rows(5) for copy in range(3)])
+    with ChatStandIn() as chat:
+        counts = generate(chat, tmp_path, table=LabelledTable(tmp_path / "rows.jsonl"))
+        assert counts.accepted == 15 and sum(chat.asked.values()) == 5
+    assert [row["key"] for row in read(tmp_path / "rationales.jsonl")][:4] == ["r0-0", "r0-1", "r0-2", "r1-0"]
+
+
+def test_several_samples_of_a_row(tmp_path):
+    with ChatStandIn(lambda row: ["forever:leak"] if row == 0 else []) as chat:
+        counts = generate(chat, tmp_path, 4, samples=3, retries=1)
+        assert (counts.accepted, counts.rejected, counts.rationales) == (3, 1, 9)
+        assert chat.asked[0] == 6 and chat.asked[1] == 3
+    assert [(row["id"], row["sample"]) for row in read(tmp_path / "rationales.jsonl")][:3] == [
+        ("r1", 0),
+        ("r1", 1),
+        ("r1", 2),
+    ]
+    with ChatStandIn() as chat, pytest.raises(ValueError, match="raise --temperature"):
+        generate(chat, tmp_path / "cold", samples=2, sampling=Sampling(temperature=0))
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [({"max_requests": 12}, 12), ({"max_tokens": 1500}, 10), ({"max_cost": 3e-3, "price_output": 4.0}, 15)],
+)
+def test_a_budget_stops_cleanly_and_holds_over_runs(tmp_path, limit, most):
+    with ChatStandIn(latency=0.01) as chat:
+        for _ in range(2):
+            counts = generate(chat, tmp_path, budget=Budget(**limit))
+            assert counts.pending == 40 - sum(chat.finished.values())
+            assert most - 2 <= sum(chat.asked.values()) <= most
+            assert len(read(tmp_path / "rationales.jsonl")) == counts.accepted
+        assert generate(chat, tmp_path).pending == 0
+        assert sum(chat.asked.values()) == 40
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "message"),
+    [
+        ({"key": "right"}, r"no key was found.*OPENAI_API_KEY"),
+        ({"models": ("one", "two")}, "several models: type --teacher-model one or two"),
+    ],
+)
+def test_a_failing_key_or_model_stops_at_once(tmp_path, stand_in, message, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("HF_TOKEN", "")
+    with ChatStandIn(**stand_in) as chat, pytest.raises(TeacherError, match=message):
+        generate(chat, tmp_path)
+    assert not chat.asked
+
+
+def test_other_settings_another_table_and_foreign_files_are_refused_and_nothing_is_lost(tmp_path):
+    with ChatStandIn() as chat:
+        generate(chat, tmp_path)
+        before = (tmp_path / "rationales.jsonl").read_text()
+        with pytest.raises(ValueError, match=r"temperature was 0.7 and is 0.2 now.*--overwrite"):
+            generate(chat, tmp_path, sampling=Sampling(temperature=0.2))
+        with pytest.raises(ValueError, match='style was "guarded" and is "free" now'):
+            generate(chat, tmp_path, prompt_options={"style": "free"})
+        write_rows(tmp_path / "other.jsonl", [row | {"text": "Another case 7: no clouds."} for row in rows(4)])
+        with pytest.raises(ValueError, match="made from another table: none of the replies"):
+            generate(chat, tmp_path, table=LabelledTable(tmp_path / "other.jsonl"))
+        with pytest.raises(
+            ValueError, match=r"rejected.jsonl holds the rejected rows of rationales.jsonl: add --rejected"
+        ):
+            OutputFiles(tmp_path / "second.jsonl").check_rejected()
+        assert (tmp_path / "rationales.jsonl").read_text() == before
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "rationales.jsonl").write_text('{"mine": 1}\n')
+        with pytest.raises(ValueError, match="not from this command"):
+            generate(chat, tmp_path / "b")
+        assert (tmp_path / "b" / "rationales.jsonl").read_text() == '{"mine": 1}\n'
+        generate(chat, tmp_path, sampling=Sampling(temperature=0.2), overwrite=True)
+
+
+def test_one_process_at_a_time(tmp_path):
+    with ChatStandIn() as chat, Journal(tmp_path / "rationales.replies.jsonl"):
+        with pytest.raises(ValueError, match="another process is writing"):
+            generate(chat, tmp_path)
+        assert not chat.asked
+
+
+def test_a_torn_line_is_repaired_and_a_broken_one_is_asked_again(tmp_path):
+    with ChatStandIn() as chat:
+        generate(chat, tmp_path, 10)
+        path = tmp_path / "rationales.replies.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join([*lines[:3], b"\0" * 20 + b"\n", *lines[4:9], lines[9][:30]]))
+        assert generate(chat, tmp_path, 10).accepted == 10
+        assert sum(chat.asked.values()) == 12
+        assert len(read_whole(path)) == 10
+
+
+def read_whole(path):
+    return [line for line in path.read_bytes().splitlines() if line.startswith(b"{") and json.loads(line)]
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_done(tmp_path, monkeypatch):
+    from dhrd_hf.rationales import journal
+
+    written = [0]
+    write = journal._write_whole
+
+    def fills_up(file, data):
+        written[0] += len(data)
+        if written[0] > 5000:
+            file.write(data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        write(file, data)
+
+    with ChatStandIn(latency=0.002) as chat:
+        monkeypatch.setattr(journal, "_write_whole", fills_up)
+        with pytest.raises(OSError, match=r"No space left on device.*start the same command to go on"):
+            generate(chat, tmp_path)
+        kept = read(tmp_path / "rationales.replies.jsonl")
+        assert 0 < len(kept) < 40
+        monkeypatch.undo()
+        already = dict(chat.asked)
+        assert generate(chat, tmp_path).accepted == 40
+        assert sum(chat.asked.values()) - sum(already.values()) == 40 - len(kept)
+
+
+def run_cli(folder, url, *options):
+    command = [sys.executable, "-m", "dhrd_hf.cli", "rationales", "generate", "--data", str(folder / "rows.jsonl")]
+    command += ["--teacher", url, "--output", str(folder / "rationales.jsonl"), "--timeout", "2", *options]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.slow
+def test_500_rows_killed_ten_times(tmp_path):
+    """The accepted set is the undisturbed run's, none is lost, and none is asked again after it was accepted."""
+    draw = random.Random(5)
+    plans = {}
+    for row in range(500):
+        kind = draw.random()
+        if kind < 0.6:
+            plans[row] = []
+        elif kind < 0.9:
+            plans[row] = [draw.choice([fault for fault in FAULTS if fault != "429 date"])]
+        elif kind < 0.97:
+            plans[row] = draw.sample([*BAD, *ERRORS[4:6]], 2)
+        else:
+            plans[row] = [f"forever:{draw.choice(BAD)}"]
+
+    sets = {}
+    for name, kills in (("undisturbed", 0), ("killed", 10)):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_rows(folder / "rows.jsonl", rows(500))
+        with ChatStandIn(plans.get, latency=0.15, retry_after=0.1) as chat:
+            again = set()
+            for _ in range(kills):
+                process = run_cli(folder, chat.url)
+                output = folder / "rationales.jsonl"
+                # In the middle of the work, not of the imports.
+                size = output.stat().st_size if output.exists() else 0
+                deadline = time.monotonic() + 30
+                while process.poll() is None and time.monotonic() < deadline:
+                    if output.exists() and output.stat().st_size > size:
+                        break
+                    time.sleep(0.005)
+                time.sleep(draw.random() * 0.2)
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+                accepted = {int(json.loads(line)["id"][1:]) for line in read_complete(output)}
+                asked = {row: chat.asked[row] for row in accepted}
+                again |= {row for row, count in sets.get("asked", {}).items() if chat.asked[row] != count}
+                sets["asked"] = asked
+            process = run_cli(folder, chat.url)
+            _, said = process.communicate()
+            assert process.returncode == 0, said
+            again |= {row for row, count in sets.pop("asked", {}).items() if chat.asked[row] != count}
+            assert not again
+        assert "= 500 rows" in said and "pending 0" in said
+        sets[name] = {row["id"] for row in read(folder / "rationales.jsonl")}
+        rejected = {row["id"] for row in read(folder / "rejected.jsonl")}
+        assert len(sets[name]) + len(rejected) == 500 and not sets[name] & rejected
+    assert sets["killed"] == sets["undisturbed"]
+    assert 470 < len(sets["killed"]) < 500
+
+
+def read_complete(path):
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
