@@ -2,7 +2,9 @@ r"""Train the pooled baseline and the dual head on a data set with rationales, s
 
 The folder holds `train` and `validation` as JSON Lines (or CSV, Parquet; gzipped or not) with the columns `text`,
 `label` and `rationale`. Both runs see the same rows in the same order from the same initial head; alpha is the only
-difference. Results are added to `results.jsonl` as they come, and a finished run is not repeated.
+difference. Results are added to `results.jsonl` as they come, and a finished run is not repeated. Each export is calibrated
+on validation rows behind those of the results, and its model card says all this; the one in
+`model_cards/smollm2-135m-esnli` is of the second run of this command:
 
     python examples/train_with_rationales.py ../shared/data/esnli --rows 1000 --eval-rows 600 \
         --rationales ../shared/data/esnli/teacher_rationales.jsonl.gz --output runs/esnli
@@ -16,8 +18,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from importlib.metadata import version
 from pathlib import Path
 
+from datasets import Dataset
 from transformers import AutoTokenizer, set_seed
 
 from dhrd_hf import (
@@ -26,11 +30,14 @@ from dhrd_hf import (
     DualHeadEncoder,
     DualHeadTrainer,
     DualHeadTrainingArguments,
+    __version__,
     export_classifier,
 )
 from dhrd_hf.data.tables import load_table
-from dhrd_hf.embedded import smollm2_path
-from dhrd_hf.evaluation import compute_metrics
+from dhrd_hf.embedded import HUB_NAME, LICENSE, smollm2_path
+from dhrd_hf.evaluation import LabelledLogits, compute_metrics, evaluation_report, fit_temperature, predict_table
+from dhrd_hf.export import CardFacts
+from dhrd_hf.modeling_dhrd import find_dual_head
 from dhrd_hf.training import add_lora
 
 
@@ -42,21 +49,60 @@ def find_split(folder: Path, split: str) -> Path:
     return files[0]
 
 
-def load_rows(args: argparse.Namespace):
-    """Training and validation rows, with another teacher's rationales where they are given."""
+def load_rows(args: argparse.Namespace) -> tuple[Dataset, Dataset, Dataset]:
+    """Training, evaluation and calibration rows, with another teacher's rationales where they are given."""
     train = load_table(find_split(args.data, "train"))
     train = train.select(range(min(args.rows, len(train))))
-    dev = load_table(find_split(args.data, "validation"))
-    dev = dev.select(range(min(args.eval_rows, len(dev))))
+    validation = load_table(find_split(args.data, "validation"))
+    ends = [min(end, len(validation)) for end in (args.eval_rows, args.eval_rows + args.calibration_rows)]
+    dev, calibration = validation.select(range(ends[0])), validation.select(range(*ends))
+    args.rationale_source = "the data set's own"
     if args.rationales:
         other = {row["key"]: row["rationale"] for row in load_table(args.rationales)}
         replaced = sum(row_id in other for row_id in train["id"])
+        args.rationale_source = f"{replaced} of {Path(args.rationales).name}, the others the data set's own"
         train = train.map(lambda row: {"rationale": other.get(row["id"], row["rationale"])})
         print(f"{replaced} of {len(train)} rationales are from {args.rationales}; the others are the data set's own.")
-    return train, dev
+    return train, dev, calibration
 
 
-def run(alpha: float, train, dev, args: argparse.Namespace) -> dict:
+def card_facts(
+    trainer: DualHeadTrainer, dev: LabelledLogits, temperature: float, args: argparse.Namespace
+) -> CardFacts:
+    """What is known of a run, for the model card."""
+    settings = [
+        "learning_rate",
+        "lr_scheduler_type",
+        "weight_decay",
+        "num_train_epochs",
+        "per_device_train_batch_size",
+        "seed",
+        "max_steps",
+    ]
+    known = {name: getattr(trainer.args, name) for name in settings}
+    known = {name: getattr(value, "value", value) for name, value in known.items() if value != -1}
+    return CardFacts(
+        model_name=f"{args.data.name}-alpha-{find_dual_head(trainer.model).config.alpha:g}",
+        **({"base_model": HUB_NAME, "license": LICENSE, "language": ["en"]} if args.embedded else {}),
+        rationale_source=args.rationale_source,
+        train_data=f"{args.data.name}@train",
+        train_rows=len(trainer.train_dataset),
+        rows_without_rationale=0,
+        hyperparameters={
+            **known,
+            "steps": trainer.state.global_step,
+            "trained": "all weights" if args.full else "LoRA, r=16, on all linear layers, and the head",
+        },
+        versions={"dhrd_hf": __version__} | {name: version(name) for name in ("transformers", "torch", "peft")},
+        calibration_data=f"{args.data.name}@validation, behind those of the results",
+        calibration_rows=args.calibration_rows,
+        eval_data=f"{args.data.name}@validation",
+        results=evaluation_report(dev.logits, dev.labels, temperature=temperature),
+        inputs_cut=dev.cut,
+    )
+
+
+def run(alpha: float, train: Dataset, dev: Dataset, calibration: Dataset, args: argparse.Namespace) -> dict:
     """Train with one alpha, evaluate on x alone, export."""
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
@@ -92,7 +138,17 @@ def run(alpha: float, train, dev, args: argparse.Namespace) -> dict:
     trainer.train(resume_from_checkpoint=bool(list(Path(trainer.args.output_dir).glob("checkpoint-*"))) or None)
     seconds = time.perf_counter() - started
     metrics = trainer.evaluate()
-    folder = export_classifier(trainer.model, tokenizer, args.output / f"classifier-alpha-{alpha:g}", overwrite=True)
+    model = find_dual_head(trainer.model)
+    found, held_out = (predict_table(model, tokenizer, table, "{text}") for table in (dev, calibration))
+    temperature = fit_temperature(held_out.logits, held_out.labels)
+    folder = export_classifier(
+        trainer.model,
+        tokenizer,
+        args.output / f"classifier-alpha-{alpha:g}",
+        temperature=temperature,
+        overwrite=True,
+        card=card_facts(trainer, found, temperature, args),
+    )
     by_epoch = [entry["eval_accuracy"] for entry in trainer.state.log_history if "eval_accuracy" in entry]
     return {
         "alpha": alpha,
@@ -103,6 +159,7 @@ def run(alpha: float, train, dev, args: argparse.Namespace) -> dict:
         "accuracy": metrics["eval_accuracy"],
         "classification_loss": metrics["eval_classification_loss"],
         "accuracy_by_epoch": by_epoch[: int(args.epochs)],
+        "temperature": temperature,
         "train_seconds": round(seconds),
         "classifier": str(folder),
     }
@@ -119,6 +176,7 @@ def main() -> None:
     parser.add_argument("--alphas", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--eval-rows", type=int, default=600)
+    parser.add_argument("--calibration-rows", type=int, default=300)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
@@ -127,16 +185,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/with-rationales"))
     args = parser.parse_args()
+    args.embedded = args.model is None
     args.model = args.model or str(smollm2_path())
 
-    train, dev = load_rows(args)
+    train, dev, calibration = load_rows(args)
     args.output.mkdir(parents=True, exist_ok=True)
     results_file = args.output / "results.jsonl"
     results = [json.loads(line) for line in results_file.read_text().splitlines()] if results_file.exists() else []
     for alpha in args.alphas:
         if any(result["alpha"] == alpha and result["seed"] == args.seed for result in results):
             continue
-        results.append(run(alpha, train, dev, args))
+        results.append(run(alpha, train, dev, calibration, args))
         with results_file.open("a") as file:
             file.write(json.dumps(results[-1]) + "\n")
 

@@ -187,7 +187,7 @@ def _export(model: PreTrainedModel, sample: dict[str, Tensor], engine: str, int8
     from transformers import exporters
 
     shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    config = {"dynamic": True, "dynamic_shapes": {name: dict(shape) for name in sample}}
+    config: dict[str, Any] = {"dynamic": True, "dynamic_shapes": {name: dict(shape) for name in sample}}
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where the exporters' chatter belongs
             if engine == "onnx":

@@ -398,6 +398,25 @@ def test_a_card_is_written_anew_beside_an_export(make_export):
     assert changed == ["README.md"]
 
 
+def test_the_card_of_our_own_run_is_one_of_these():
+    folder = Path(__file__).parents[2] / "model_cards" / "smollm2-135m-esnli"
+    card = ModelCard.load(folder / "README.md")
+    headings = re.findall("^## .*", card.text, re.M)
+    assert headings == [
+        "## How to use",
+        "## Labels",
+        "## Training",
+        "## Results",
+        "## Calibration",
+        "## Intended use and limits",
+        "## Citation",
+    ]
+    (accuracy, _) = card.data.eval_results
+    assert (accuracy.dataset_name, accuracy.dataset_split) == ("esnli", "validation")
+    assert f"| accuracy | {accuracy.metric_value:.4f} |" in card.text
+    assert (folder / re.search(r"!\[.*\]\((.*)\)", card.text)[1]).read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_template_is_shipped_in_the_wheel():
     import tomllib
 
