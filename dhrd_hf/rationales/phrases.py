@@ -72,6 +72,8 @@ _REFUSAL_ENGLISH = (
     rf"(?<!\p{{L}})I\s?{_CANNOT}\s+(?:to\s+)?(?:\w+\s+){{0,2}}?{_HELPS}(?!\p{{L}})",
     r"(?<!\p{L})(?:I|we)\s+(?:do\s+not|don['’]t)\s+have\s+(?:\w+\s+){0,2}(?:information|context|access|ability|opinions?|beliefs|capabilit\w+|enough|permission)(?!\p{L})",
     r"(?:^|[.!?]\s+)(?:unable|not\s+able|not\s+possible\s+for\s+me)\s+to\s+(?:assist|help|comply|provide|fulfil+|answer|generate|complete)(?!\p{L})",
+    r"(?<!\p{L})I\s+(?:do\s+not|don['’]t)\s+feel\s+comfortable|(?<!\p{L})I(?:['’]m|\s+am)\s+not\s+comfortable",
+    r"(?<!\p{L})(?:no|an?)\s+explanation\s+(?:is|was)\s+(?:not\s+)?(?:possible|available|provided)",
     r"(?:this|that|your|the)\s+(?:request|content|prompt)\s+(?:violates|goes\s+against|is\s+against|cannot\s+be|can['’]t\s+be|is\s+(?:inappropriate|harmful))",
     r"(?:against|violat\w+)\s+(?:my|our|the)\s+(?:\w+\s+)?(?:guidelines|programming|polic(?:y|ies)|principles|values|terms)",
     r"(?<!\p{L})my\s+(?:training\s+data|knowledge\s+cut-?off|programming|guidelines|developers|creators)(?!\p{L})",

@@ -82,10 +82,7 @@ def run(argv: Sequence[str]) -> int:
     from ...rationales.audit import audit_rationales
 
     prompt = chosen_prompt(args.prompt, args.text_column)
-    if args.data:
-        rows = _joined(args)
-    else:
-        rows = list(iter_rows(args.file))
+    rows = _joined(args) if args.data else list(iter_rows(args.file))
     columns = list(dict.fromkeys(name for row in rows for name in row))
     asked = template_columns(prompt) if args.prompt or args.text_column else []
     named = [it for it in (args.id_column, args.group_column) if it]
