@@ -1,0 +1,123 @@
+"""`dhrd rationales generate`: options, what is printed, and bad input in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from chat_stand_in import ChatStandIn, rows
+
+from dhrd_hf.cli import main
+from dhrd_hf.data.tables import write_rows
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_rows("rows.jsonl", rows(20))
+    return tmp_path
+
+
+def generate(*options, data="rows.jsonl", output="rationales.jsonl"):
+    return main(["rationales", "generate", "--data", data, "--output", output, *options])
+
+
+def error_of(capsys, *options, **names):
+    assert generate(*options, **names) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert sum(line.startswith("dhrd: error: ") for line in said) == 1
+    return said[-1]
+
+
+def test_a_table_gets_its_rationales(capsys):
+    with ChatStandIn(lambda row: ["leak"] if row == 3 else []) as chat:
+        assert generate("--teacher", chat.url) == 0
+    assert "accepted 20 + rejected 0 + pending 0 = 20 rows" in capsys.readouterr().err
+    assert Path("rejected.jsonl").read_text() == ""
+    assert len(Path("rationales.jsonl").read_text().splitlines()) == 20
+
+
+def test_a_dry_run_shows_three_prompts_and_asks_nothing(capsys):
+    with ChatStandIn() as chat:
+        options = ["--dry-run", "--price-input", "1", "--price-output", "2", "--samples", "2"]
+        assert main(["rationales", "generate", "--data", "rows.jsonl", "--teacher", chat.url, *options]) == 0
+        assert not chat.authorizations
+    printed = capsys.readouterr().out
+    assert printed.count("Right label:") == 3 and "40 requests" in printed and "Price: about 0." in printed
+    assert os.listdir() == ["rows.jsonl"]
+
+
+def test_numbers_need_names_and_other_spellings_are_taken(capsys):
+    numbered = [row | {"label": int(row["label"] == "soaked")} for row in rows(6)]
+    write_rows("numbers.jsonl", numbered)
+    with ChatStandIn() as chat:
+        said = error_of(capsys, "--teacher", chat.url, data="numbers.jsonl")
+        assert "can't name the labels in column 'label': 0, 1 are numbers" in said and "--label-map" in said
+        names = json.dumps({"0": ["arid"], "1": ["wet", "soaked"]})
+        assert generate("--teacher", chat.url, "--label-map", names, data="numbers.jsonl") == 0
+    written = [json.loads(line) for line in Path("rationales.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in written] == [row["label"] for row in numbered]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [(None, "labels of 1 of 6 rows"), (["soaked", "arid"], "are several"), (0.5, "is a measure")],
+)
+def test_labels_that_can_not_be_named(capsys, label, message):
+    write_rows("bad.jsonl", [*rows(5), rows(6)[5] | {"label": label}])
+    said = error_of(capsys, "--teacher", "http://127.0.0.1:9/v1", data="bad.jsonl")
+    assert message in said and "row 5" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--teacher", "http://127.0.0.1:9/v1"], "nothing answers at http://127.0.0.1:9/v1"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--text-column", "txt"], "no column 'txt': did you mean 'text'?"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--api-key-env", "NOPE"], "no environment variable 'NOPE'"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--label-words", "{"], "--label-words is not JSON"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--skip-check", "x"], "there is no check 'x'"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--max-cost", "1"], "needs the prices"),
+        (["--teacher", "./nowhere"], "there is no such folder"),
+        (["--teacher", "column:why"], "no column 'why'"),
+        (["--teacher", "hftp://x"], "is none of"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(capsys, options, message):
+    assert message in error_of(capsys, *options)
+    assert not Path("rationales.jsonl").exists()
+
+
+def test_rationales_that_are_there(capsys):
+    texts = ["Clouds bring water to the ground.", "It is soaked, so boots help there.", ""]
+    write_rows("given.jsonl", [{"key": f"r{n}", "rationale": text} for n, text in enumerate(texts)])
+    assert generate("--teacher", "file:given.jsonl") == 0
+    said = capsys.readouterr().err
+    assert "accepted 1 + rejected 1 + pending 18 = 20 rows; rejected for: label_leak 1" in said
+    write_rows("foreign.jsonl", [{"key": "other", "rationale": texts[0]}])
+    said = error_of(capsys, "--teacher", "file:foreign.jsonl", output="x/rationales.jsonl")
+    assert "another data set: 0 of its 1 keys" in said
+    write_rows("column.jsonl", [row | {"why": texts[0]} for row in rows(4)])
+    assert generate("--teacher", "column:why", data="column.jsonl", output="y/rationales.jsonl") == 0
+    assert "accepted 4" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_it_stands_and_how_to_go_on(folder):
+    with ChatStandIn(latency=0.2) as chat:
+        write_rows("many.jsonl", rows(400))
+        command = [sys.executable, "-m", "dhrd_hf.cli", "rationales", "generate", "--data", "many.jsonl"]
+        command += ["--teacher", chat.url, "--output", "rationales.jsonl"]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        deadline = time.monotonic() + 60
+        while sum(chat.finished.values()) < 40 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "= 400 rows" in said and "To go on: dhrd rationales generate --data many.jsonl" in said
+    assert "Traceback" not in said

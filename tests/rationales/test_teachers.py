@@ -1,0 +1,187 @@
+"""Teachers: endpoints, keys, pace and budget."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+import pytest
+import torch
+from chat_stand_in import ChatStandIn, rows
+
+from dhrd_hf.rationales import pacing
+from dhrd_hf.rationales.endpoint import find_api_key
+from dhrd_hf.rationales.local_teacher import LocalTeacher
+from dhrd_hf.rationales.pacing import Budget, BudgetSpent, NoAnswer, Pace, TeacherError, retry_after
+from dhrd_hf.rationales.prompt import TeacherPrompt
+from dhrd_hf.rationales.teachers import Sampling, Unusable, open_teacher
+
+
+@pytest.fixture
+def chat_request():
+    return TeacherPrompt(["soaked", "arid"]).messages(rows(1)[0], "soaked")
+
+
+def ask(teacher, messages, **options):
+    async def main():
+        async with teacher:
+            return await teacher.ask(messages, **options)
+
+    return asyncio.run(main())
+
+
+def test_an_endpoint_gets_the_settings_and_its_key_and_says_what_it_took(chat_request, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame")
+    sampling = Sampling(0.3, 0.9, 77, extra_body={"chat_template_kwargs": {"enable_thinking": False}})
+    with ChatStandIn(key="sesame") as chat:
+        chat.keep_bodies = True
+        reply = ask(open_teacher(chat.url, sampling=sampling), chat_request, seed=4)
+        assert chat.authorizations == ["Bearer sesame"] * 2  # the list of models, and the chat
+    sent = chat.bodies[0]
+    assert sent.pop("messages") == chat_request
+    assert {**sent, "stream": False} == {
+        "model": "stand-in", "temperature": 0.3, "top_p": 0.9, "max_tokens": 77, "seed": 4, "stream": False,
+        "chat_template_kwargs": {"enable_thinking": False},
+    }  # fmt: skip
+    assert (reply.model, reply.prompt_tokens, reply.completion_tokens) == ("stand-in-2026", 100, 50)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        ("429 seconds", NoAnswer, "429: Rate limit reached"),
+        ("502 html", NoAnswer, "status 502"),
+        ("hang", NoAnswer, "no answer within 0.3 s"),
+        ("cut midway", NoAnswer, "RemoteProtocolError"),
+        ("bad json", NoAnswer, "JSONDecodeError"),
+        ("no choices", NoAnswer, "no choices"),
+        ("null", Unusable, "empty"),
+        ("cut off", Unusable, "cut off after 50 tokens; --max-reply-tokens"),
+        ("400", Unusable, r"refuses the request \(400\): told to fail"),
+    ],
+)
+def test_what_an_endpoint_does_wrong_is_named(chat_request, fault, kind, message):
+    with ChatStandIn(lambda row: [fault]) as chat, pytest.raises(kind, match=message) as caught:
+        ask(open_teacher(chat.url, timeout=0.3), chat_request)
+    if fault == "429 seconds":
+        assert caught.value.crowded and caught.value.retry_after == 0.2
+
+
+def test_a_wrong_model_a_wrong_key_nobody_there(chat_request, monkeypatch):
+    monkeypatch.setenv("MINE", "secret-key")
+    with ChatStandIn(key="right") as chat:
+        with pytest.raises(TeacherError, match="key from MINE was refused") as caught:
+            ask(open_teacher(chat.url, "stand-in", api_key_env="MINE"), chat_request)
+        assert "secret-key" not in str(caught.value)
+    with ChatStandIn() as chat:
+        with pytest.raises(TeacherError, match="has no model 'other': type --teacher-model stand-in"):
+            ask(open_teacher(chat.url, "other"), chat_request)
+        url = chat.url
+    with pytest.raises(TeacherError, match=f"nothing answers at {url}.*start the server"):
+        ask(open_teacher(url), chat_request)
+    with pytest.raises(ValueError, match="no environment variable 'ABSENT'"):
+        open_teacher(url, api_key_env="ABSENT")
+    for name in ("", "ftp://host/v1", "columns:x"):
+        with pytest.raises(ValueError, match="is none of"):
+            open_teacher(name)
+
+
+def test_the_hubs_token_goes_to_the_hub_and_to_this_machine_alone(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hub-token")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert find_api_key("https://elsewhere.example/v1")[0] is None
+    assert find_api_key("https://huggingface.co.elsewhere.example/v1")[0] is None
+    for url in (None, "http://localhost:8000/v1", "https://router.huggingface.co/v1"):
+        assert find_api_key(url)[0] == "hub-token"
+    with pytest.raises(ValueError, match="api.openai.com wants a key"):
+        find_api_key("https://api.openai.com/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "open-key")
+    assert find_api_key("https://elsewhere.example/v1")[0] == find_api_key("http://127.0.0.1:1/v1")[0] == "open-key"
+    assert find_api_key("https://router.huggingface.co/v1")[0] == "hub-token"
+
+
+def test_retry_after_in_seconds_and_as_a_date():
+    noon = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    for value, seconds in (
+        ("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("soon", None), ("", None),
+        ("Fri, 01 May 2026 12:01:40 GMT", 100.0), ("Fri, 01 May 2026 11:00:00 GMT", 0.0),
+    ):  # fmt: skip
+        assert retry_after({"Retry-After": value}, noon) == seconds
+    assert retry_after({}) is None
+
+
+def test_too_many_requests_halve_the_concurrency_and_hold_all_back_until_retry_after(monkeypatch):
+    monkeypatch.setattr(pacing, "FIRST_WAIT", 0.01)
+    pace, begun, limits, refusals = Pace(8), [], [], [NoAnswer("429", 0.3, crowded=True)] * 3
+
+    async def request():
+        begun.append(time.monotonic())
+        limits.append(pace.limit)
+        await asyncio.sleep(0.01)
+        if refusals:
+            raise refusals.pop()
+        return "fine"
+
+    async def main():
+        return await asyncio.gather(*(pace.ask(request) for _ in range(30)))
+
+    start = time.monotonic()
+    assert asyncio.run(main()) == ["fine"] * 30
+    assert pace.requests == 33 and pace.errors == pace.crowded == 3
+    # Three that were under way together are one sign, not three.
+    assert 4 <= min(limits) < 6
+    later = sorted(begun)[8:]
+    assert min(later) - start >= 0.3
+
+
+def test_a_request_is_given_up_after_its_tries(monkeypatch):
+    monkeypatch.setattr(pacing, "FIRST_WAIT", 0.001)
+
+    async def fails():
+        raise NoAnswer("status 500")
+
+    pace = Pace(2, tries=3)
+    with pytest.raises(NoAnswer, match="500"):
+        asyncio.run(pace.ask(fails))
+    assert (pace.requests, pace.active) == (3, 0)
+
+
+def test_a_budget_waits_for_what_is_under_way():
+    budget = Budget(max_tokens=100, expected=60)
+    assert budget.admit(0) and not budget.admit(1)
+    budget.spend(30, 10)
+    assert budget.admit(0) and not budget.admit(1)
+    budget.spend(30, 10)
+    with pytest.raises(BudgetSpent, match="80 of 100 tokens"):
+        budget.admit(0)
+    with pytest.raises(ValueError, match="needs the prices"):
+        Budget(max_cost=1)
+
+
+def test_a_local_model_answers_a_batch_as_it_answers_one(lm_dir_of, tokenizer, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(lm_dir_of("llama")).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    chats = [[{"role": "user", "content": text}] for text in ("Why is rain wet?", "Why?", "And snow?")]
+    with pytest.raises(TeacherError, match="no chat template"):
+        ask(LocalTeacher(str(tmp_path)), chats[0])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+    try:
+        tokenizer.save_pretrained(tmp_path)
+    finally:
+        tokenizer.chat_template = None
+
+    async def main(batch_size):
+        teacher = LocalTeacher(str(tmp_path), Sampling(0, max_reply_tokens=8), batch_size=batch_size, device="cpu")
+        sizes = []
+        generate = teacher._generate
+        teacher._generate = lambda chats, seed: (sizes.append(len(chats)), generate(chats, seed))[1]
+        async with teacher:
+            found = await asyncio.gather(*(teacher.ask(chat) for chat in chats), return_exceptions=True)
+        return [error.reply.text for error in found], sizes  # a random model knows no end
+
+    alone, sizes = asyncio.run(main(1))
+    assert sizes == [1, 1, 1]
+    together, sizes = asyncio.run(main(4))
+    assert sizes == [3] and together == alone
+    assert torch.is_inference_mode_enabled() is False
