@@ -1,0 +1,89 @@
+"""`dhrd rationales audit`, from a table to a report."""
+
+import json
+
+import pytest
+
+from dhrd_hf.cli import main
+
+NAMES = [
+    "ant",
+    "bee",
+    "cat",
+    "dog",
+    "eel",
+    "fox",
+    "gnu",
+    "hen",
+    "ibex",
+    "jay",
+    "kiwi",
+    "lynx",
+    "mole",
+    "newt",
+    "owl",
+    "pug",
+]
+ROWS = [
+    {
+        "id": place,
+        "text": f"Can the {name} swim?",
+        "label": ["yes", "no"][place % 2],
+        "rationale": f"People saw how a {name} sank.",
+    }
+    for place, name in enumerate(NAMES)
+]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def audit(*arguments):
+    return main(["rationales", "audit", *map(str, arguments)])
+
+
+def test_report_json_and_page(tmp_path, capsys):
+    table = write(tmp_path / "rows.jsonl", [*ROWS[:-1], ROWS[-1] | {"rationale": None}])
+    assert audit(table, "--json", tmp_path / "a.json", "--html", tmp_path / "a.html", "--other-split", table) == 0
+    printed = capsys.readouterr().out
+    assert "rows.jsonl: 16 rows" in printed and "aligned" in printed and "near_duplicate" in printed
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert report["rows"] == 16 and report["checks"]["empty"] == [15]
+    assert report["matching"]["verdict"] == "aligned" and report["matching"]["mismatched"] == []
+    assert {"rationale_only", "text_only", "majority"} <= set(report["label_probe"])
+    assert report["duplicates"]["across_splits"][table]["rationales"] == 15
+    assert (tmp_path / "a.html").read_text().startswith("<!doctype html>")
+    assert audit(table, "--json", "-") == 0
+    on_stdout = json.loads(capsys.readouterr().out)
+    assert on_stdout["checks"] == report["checks"] and on_stdout["matching"] == report["matching"]
+
+
+def test_rationales_joined_to_their_texts(tmp_path, capsys):
+    texts = write(tmp_path / "texts.jsonl", [{k: row[k] for k in ("id", "text", "label")} for row in ROWS])
+    said = write(tmp_path / "said.jsonl", [{"key": row["id"], "rationale": row["rationale"]} for row in ROWS[:12]])
+    assert audit(said, "--data", texts, "--key", "id", "--json", "-") == 0
+    taken = capsys.readouterr()
+    report = json.loads(taken.out)
+    assert report["rows"] == 12 and report["matching"]["verdict"] == "aligned"
+    assert "12 of 16 rows" in taken.err
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "said"),
+    [
+        ([], [], "holds no rows"),
+        ([{"text": "a"}], [], "no column 'rationale'"),
+        (ROWS, ["--text-column", "txt"], "did you mean 'text'"),
+        (ROWS, ["--tokenizer", "./no-such-folder"], "no tokenizer"),
+        (ROWS, ["--max-length", "9"], "--tokenizer"),
+        (ROWS, ["--key", "id"], "--data"),
+        (ROWS, ["--label-words", "yes"], "is not JSON"),
+        (ROWS + ROWS, ["--id-column", "id"], "repeat"),
+    ],
+)
+def test_mistakes_are_one_line(rows, arguments, said, tmp_path, capsys):
+    assert audit(write(tmp_path / "rows.jsonl", rows), *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error and error.startswith("dhrd: error: ") and "\n" not in error
