@@ -22,9 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dhrd_hf.cli import main as dhrd
-from dhrd_hf.data.tables import iter_rows, write_rows
+from dhrd_hf.data.tables import write_rows
 from dhrd_hf.embedded import smollm2_path
-from dhrd_hf.rationales.joining import join_rationales
 
 
 @contextmanager
@@ -120,23 +119,18 @@ def main() -> None:
             options = ["--teacher-model", model, "--retries", "1", "--concurrency", "2", "--timeout", "300"]
             command(*asked, url, *options)
 
-    rows = list(iter_rows(data))
+    joined = []
     if rationales.stat().st_size:
         command("rationales", "audit", rationales, "--html", args.output / "audit.html")
         command("rationales", "filter", rationales, "--output", checked)
-        # A row's key is its number where the table has no column of keys.
-        rows, counts = (
-            join_rationales(rows, checked, rationale_key="key") if checked.stat().st_size else (rows, "none is left")
-        )
-        print(f"\n{counts}")
+        joined = ["--rationales", checked]
     else:
         print(
-            "\nNo rationale passed the checks, as is to be expected of so small a teacher: all rows train on the label alone."
+            "\nNo rationale passed the checks, as is to be expected of so small a teacher: all rows train on the label."
         )
-    write_rows(args.output / "train.jsonl", rows)
     training = ["--per-device-train-batch-size", "4", "--max-steps", args.max_steps, "--overwrite-output-dir"]
     command(
-        "train", "--model", args.model, "--train-data", args.output / "train.jsonl", "--lora", *training,
+        "train", "--model", args.model, "--train-data", data, *joined, "--lora", *training,
         "--output-dir", args.output / "model", "--export", args.output / "classifier",
     )  # fmt: skip
 

@@ -61,6 +61,9 @@ class TrainArguments:
         "Hub id or folder of a causal LM or a dual-head checkpoint; smollm2: the embedded one."
     )
     train_data: str | None = _option("Table of rows to train on: file, save_to_disk folder, or user/name@split.")
+    rationales: str | None = _option(
+        "Table of rationales, joined to --train-data by id, key or idx, else by the row's number."
+    )
     eval_data: str | None = _option("Table to evaluate on, after each epoch and at the end.")
     config: str | None = _option("YAML file with any of these names; the command line wins over it.")
     resume: bool = _option("Go on from the last checkpoint in --output-dir (from the start if there is none).", False)

@@ -132,7 +132,11 @@ def with_results(
 
 
 def training_facts(
-    own: TrainArguments, trainer: DualHeadTrainer, counts: EncodingCounts, metrics: dict[str, float] | None
+    own: TrainArguments,
+    trainer: DualHeadTrainer,
+    counts: EncodingCounts,
+    metrics: dict[str, float] | None,
+    audit: dict[str, Any] | None,
 ) -> CardFacts:
     """What a run knows of itself, with names of tables and models only.
 
@@ -141,6 +145,7 @@ def training_facts(
         trainer ([`DualHeadTrainer`]): After training.
         counts ([`~dhrd_hf.data.EncodingCounts`]): Of the training rows.
         metrics (`dict[str, float]`, *optional*): The last evaluation.
+        audit (`dict`, *optional*): From [`~dhrd_hf.rationales.audit.quick_audit`].
 
     Returns:
         [`CardFacts`]: the facts.
@@ -151,6 +156,7 @@ def training_facts(
     from ..export import CardFacts
     from ..export.card_facts import hub_name, inherited_license
     from ..modeling_dhrd import find_dual_head
+    from ..rationales.audit import summary
 
     config, training = find_dual_head(trainer.model).config, trainer.args
     base_model = HUB_NAME if own.model == "smollm2" else hub_name(own.model)
@@ -177,6 +183,7 @@ def training_facts(
         train_data=table_name(own.train_data),
         train_rows=counts.rows,
         rows_without_rationale=counts.without_rationale,
+        rationale_audit=None if audit is None else summary(audit),
         alpha=config.alpha,
         beta=config.beta,
         classifier_head=config.classifier_head,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shlex
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ def run(argv: Sequence[str]) -> int:
     from ..export.card_facts import FACTS_FILE
 
     train = with_label_names(load_table(own.train_data), own.label_column)
+    if own.rationales is not None:
+        train = _joined(train, own, say)
     dev = None if own.eval_data is None else with_label_names(load_table(own.eval_data), own.label_column)
     labels = _read_labels(train, own, own.train_data)
     if dev is not None:
@@ -54,6 +57,7 @@ def run(argv: Sequence[str]) -> int:
     trainer, counts = _trainer(own, training, train, dev, labels, say)
     if own.export and trainer.is_deepspeed_enabled:
         raise ValueError("--export does not go with DeepSpeed: leave it out, and use dhrd export afterwards.")
+    audit = _look_at_rationales(own, train, trainer) if training.process_index == 0 else None
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_fsdp_enabled:  # its checkpoints may be in shards; the result is one model
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
@@ -66,7 +70,7 @@ def run(argv: Sequence[str]) -> int:
         trainer.save_metrics("eval", metrics)
         say("\nevaluation: " + ", ".join(f"{k.removeprefix('eval_')} {v:.4g}" for k, v in metrics.items()))
     if training.process_index == 0:
-        training_facts(own, trainer, counts, metrics).save(Path(training.output_dir) / FACTS_FILE)
+        training_facts(own, trainer, counts, metrics, audit).save(Path(training.output_dir) / FACTS_FILE)
     if training.push_to_hub:
         trainer.push_to_hub()
     if training.process_index == 0:
@@ -135,6 +139,18 @@ def _read_labels(table: datasets.Dataset, own: TrainArguments, where: str) -> _L
     flat = [entry for value in values for entry in value if entry is not None] if lists else values
     flat = [int(entry) if isinstance(entry, float) else entry for entry in flat]
     return _Labels(problem_type, [str(entry) for entry in sorted(set(flat))], Counter(map(str, flat)))
+
+
+def _joined(train: datasets.Dataset, own: TrainArguments, say: Callable[..., None]) -> datasets.Dataset:
+    """The training rows with the rationales of a file of their own."""
+    from ..data.joining import join_rationales
+
+    names = {"rationale_column": own.rationale_column, "label_column": own.label_column}
+    rows, counts = join_rationales(train, own.rationales, **names)
+    say(f"rationales  {own.rationales}: {counts}")
+    if own.rationale_column in train.column_names:
+        train = train.remove_columns(own.rationale_column)
+    return train.add_column(own.rationale_column, [row[own.rationale_column] for row in rows])
 
 
 def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callable[..., None]) -> str | None:
@@ -226,6 +242,27 @@ def _trainer(
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     say(f"parameters  {trainable:,} of {total:,} trained ({trainable / total:.1%})\n")
     return trainer, encode.counts
+
+
+def _look_at_rationales(
+    own: TrainArguments, train: datasets.Dataset, trainer: DualHeadTrainer
+) -> dict[str, Any] | None:
+    """Audit some of the rationales, and warn before a training run is spent on them."""
+    from ..modeling_dhrd import find_dual_head
+    from ..rationales.audit import NOTHING_FOUND, quick_audit
+
+    config = find_dual_head(trainer.model).config
+    if not config.alpha or own.rationale_column not in train.column_names:
+        return None
+    columns = {"label_column": own.label_column, "rationale_column": own.rationale_column}
+    audit = quick_audit(train, prompt=config.prompt_template, **columns)
+    if audit is not None:
+        fine = audit["verdict"][0].startswith(NOTHING_FOUND)
+        said = audit["verdict"][0] if fine else "see the warnings"
+        print(f"rationales  {audit['rows']} looked at: {said}\n")
+        for line in () if fine else audit["verdict"]:
+            print(f"dhrd: warning: {line}", file=sys.stderr)
+    return audit
 
 
 def _encoded(table: datasets.Dataset, encode: DualHeadEncoder) -> datasets.Dataset:

@@ -92,7 +92,7 @@ def load_superglue(
     _check_task(task)
     rows = list(superglue_rows(task, _raw_rows(task, split, source, revision)))
     if rationales is not None:
-        from ..rationales.joining import join_rationales
+        from .joining import join_rationales
 
         rows, _ = join_rationales(rows, _file_in(Path(rationales), task) or rationales, key="id", rationale_key="key")
     features = datasets.Features({name: datasets.Value("string") for name in _COLUMNS})

@@ -232,6 +232,8 @@ def _training(facts: CardFacts, with_rationale: int | None) -> list[str]:
         lines.append(f"Rationales: {with_rationale} of the rows have one")
     if facts.rationale_source is not None:
         lines.append(f"Source of the rationales: {facts.rationale_source}")
+    if facts.rationale_audit is not None:
+        lines.append(_audited(facts.rationale_audit))
     if facts.alpha is not None and facts.beta is not None:
         lines.append(f"Objective: {facts.beta:g} * classification loss + {facts.alpha:g} * reasoning loss")
     if facts.classifier_head is not None:
@@ -240,6 +242,24 @@ def _training(facts: CardFacts, with_rationale: int | None) -> list[str]:
     if facts.versions:
         lines.append(f"Versions: {', '.join(f'{name} {version}' for name, version in facts.versions.items())}")
     return lines
+
+
+def _audited(audit: dict[str, Any]) -> str:
+    """A line on the audit of the rationales."""
+    found = [
+        f"{share:.1%} {name.replace('_', ' ')}"
+        for name, share in sorted(audit["flagged"].items(), key=lambda it: -it[1])
+        if share
+    ]
+    line = f"Audit of {audit['rows']} rationales: {', '.join(found) if found else 'no check flags any'}"
+    if audit["matching"] is not None:
+        line += f"; matched to their rows: {audit['matching']}"
+    if audit["rationale_only"] is not None:
+        line += (
+            f"; a small classifier gets the label from the rationale alone in {audit['rationale_only']:.1%} of the rows "
+            f"(majority {audit['majority']:.1%})"
+        )
+    return line
 
 
 def _limits(facts: CardFacts, folder: Path, problem: str, with_rationale: int | None) -> list[str]:

@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..data.joining import key_column
 from ..data.prompts import DEFAULT_PROMPT, render, template_columns
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_rationale, near_duplicates
 from .languages import count_words, units
 
-_ID_COLUMNS = ("id", "key", "idx")
 _OPENING = 4  # words at the start of a rationale that make it like others
 _SHOWN = 5
 # From which share of the rows on a check is a matter for the verdict.
@@ -19,7 +19,7 @@ _MANY = 0.02
 _GIVES_AWAY = 0.15
 _QUICK_ROWS = 2000  # of each kind that quick_audit looks at
 
-Judge = Callable[[list[str], list[str]], list[str]]
+Judge = Callable[[list[str], list[str]], list[str | None]]
 
 
 def audit_rationales(
@@ -67,7 +67,8 @@ def audit_rationales(
         other_splits (`Mapping[str, Sequence]`, *optional*): Rows of other splits by name, for duplicates across them.
         tokenizer (`PreTrainedTokenizerBase`, *optional*), max_length (`int`, *optional*): To count the rationales that
             training would cut.
-        judge (`Callable`, *optional*): Takes texts and rationales, and gives the label that each pair argues for.
+        judge (`Callable`, *optional*): Takes texts and rationales, and gives the label that each pair argues for, or None
+            where it can't say; such as [`~dhrd_hf.rationales.judge.LabelJudge`].
         probe_rows (`int`, *optional*, defaults to 10000): Rows drawn for the probe from a larger table.
         seed (`int`, *optional*, defaults to 0): Of the draws.
         progress (`bool`, *optional*, defaults to `False`): Show a bar on standard error.
@@ -206,7 +207,7 @@ class _Table:
         self.ids = self._ids(rows, columns, id_column)
 
     def _ids(self, rows: list[Mapping[str, Any]], columns: list[str], id_column: str | None) -> list[Any]:
-        name = id_column or next((it for it in _ID_COLUMNS if it in columns), None)
+        name = id_column or key_column(columns)
         if name is None:
             return list(range(len(rows)))
         ids = [row.get(name) for row in rows]
@@ -308,16 +309,29 @@ def _truncation(table: _Table, tokenizer: Any, max_length: int | None) -> dict[s
 
 def _consistency(table: _Table, judge: Judge) -> dict[str, Any]:
     if table.texts is None:
-        return {"accuracy": None, "inconsistent": [], "rows": 0, "reason": "a judge needs the rows' texts"}
+        return {
+            "accuracy": None,
+            "inconsistent": [],
+            "rows": 0,
+            "unjudged": 0,
+            "reason": "a judge needs the rows' texts",
+        }
     kept = [n for n, it in enumerate(table.rationales) if it and table.labels[n] is not None]
     said = judge([table.texts[n] for n in kept], [table.rationales[n] for n in kept])
     if len(said) != len(kept):
         raise ValueError(f"the judge gave {len(said)} labels for {len(kept)} rows")
-    wrong = [n for n, label in zip(kept, said, strict=True) if _label(label) != table.labels[n]]
-    accuracy = 1 - len(wrong) / len(kept) if kept else None
-    return {"accuracy": accuracy, "inconsistent": [table.ids[n] for n in wrong], "rows": len(kept)}
+    judged = [(n, _label(label)) for n, label in zip(kept, said, strict=True) if label is not None]
+    wrong = [n for n, label in judged if label != table.labels[n]]
+    return {
+        "accuracy": 1 - len(wrong) / len(judged) if judged else None,
+        "inconsistent": [table.ids[n] for n in wrong],
+        "rows": len(judged),
+        "unjudged": len(kept) - len(judged),
+    }
 
 
+# The one sentence of a verdict that calls for nothing.
+NOTHING_FOUND = "Nothing speaks against training on these rationales."
 _ADVICE = {
     "label_leak": "name a label or announce the answer: a student learns to look for it. Drop them or have them written again",
     "empty": "are empty: these rows train on their label alone",
@@ -371,7 +385,7 @@ def _verdict(report: Mapping[str, Any]) -> list[str]:
     few = sum(0 < len(ids) <= _MANY * rows for ids in report["checks"].values())
     if not said:
         tail = " `dhrd rationales filter` drops the few that a check flags." if few else ""
-        return [f"Nothing speaks against training on these rationales.{tail}"]
+        return [f"{NOTHING_FOUND}{tail}"]
     return said
 
 
@@ -379,60 +393,35 @@ def _percent(value: float | None) -> str:
     return "not known" if value is None else f"{value:.0%}"
 
 
-def quick_audit(
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    prompt: str = DEFAULT_PROMPT,
-    label_column: str = "label",
-    rationale_column: str = "rationale",
-    group_column: str | None = None,
-    seed: int = 0,
-) -> list[str]:
-    """The cheap part of an audit, on at most 2000 rows: what a training run should warn of.
+def quick_audit(rows: Sequence[Mapping[str, Any]], *, seed: int = 0, **options: Any) -> dict[str, Any] | None:
+    """The audit of at most 2000 rows that have a rationale, drawn at random: what a training run looks at first.
 
     Example:
 
     ```python
     >>> from dhrd_hf.rationales.audit import quick_audit
-    >>> quick_audit([{"text": "Is ice cold?", "label": "yes", "rationale": "Yes, ice is cold water."}])
-    ['100% of 1 rationales looked at name a label or announce the answer (label_leak).']
+    >>> quick_audit([{"text": "Is ice cold?", "label": "yes", "rationale": "Yes, ice is cold water."}])["verdict"]
+    ['1 of 1 rationales (100.0%) name a label or announce the answer: a student learns to look for it. Drop them or have them written again (label_leak).']
 
     ```
 
     Args:
         rows (`Sequence[Mapping[str, Any]]`): As for [`audit_rationales`].
-        prompt, label_column, rationale_column, group_column, seed: As there.
+        seed (`int`, *optional*, defaults to 0): Of the draws.
+        options (*optional*): What else [`audit_rationales`] takes.
 
     Returns:
-        `list[str]`: warnings, of which there are none where all is well. Rows without a rationale are not warned of.
+        `dict`, *optional*: as [`audit_rationales`]; None where no row drawn has a rationale.
+
+    Raises:
+        ValueError: as [`audit_rationales`].
     """
     import random
 
-    from .matching import match_rationales
-
+    column = options.get("rationale_column", "rationale")
     drawn = sorted(random.Random(seed).sample(range(len(rows)), min(_QUICK_ROWS, len(rows))))
-    chosen = [rows[place] for place in drawn]
-    chosen = [row for row in chosen if (_text(row.get(rationale_column)) or "").strip()]
-    if not chosen:
-        return []
-    table = _Table(chosen, prompt, label_column, rationale_column, None, group_column)
-    names = sorted({label for label in table.labels if label is not None})
-    counts: Counter[str] = Counter()
-    for row, rationale in enumerate(table.rationales):
-        counts.update(check_rationale(rationale, text=table.texts[row] if table.texts else "", labels=names).keys())
-    counts["near_duplicate"] = sum(map(len, near_duplicates(table.rationales, groups=table.groups)))
-    said = []
-    if table.texts:
-        matching = match_rationales(table.texts, table.rationales, groups=table.groups, seed=seed)
-        if matching["verdict"] == "shuffled":
-            said.append("The rationales do not belong to their rows (or fit any row alike).")
-        elif matching["verdict"] == "partly shuffled":
-            said.append(f"About {matching['unrelated']:.0%} of the rationales do not belong to their rows.")
-    for name, count in counts.most_common():
-        if count > _MANY * len(chosen):
-            advice = _ADVICE[name].partition(":")[0]
-            said.append(f"{count / len(chosen):.0%} of {len(chosen)} rationales looked at {advice} ({name}).")
-    return said
+    chosen = [row for row in (rows[place] for place in drawn) if (_text(row.get(column)) or "").strip()]
+    return audit_rationales(chosen, seed=seed, **options) if chosen else None
 
 
 def summary(audit: Mapping[str, Any]) -> dict[str, Any]:

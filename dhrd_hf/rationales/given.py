@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ..data.joining import join_rationales
 from ..data.tables import check_columns
-from .joining import join_rationales
 from .labelled import LabelledRow, LabelledTable
 from .outputs import GenerationCounts, Outcome, OutputFiles
 from .prompt import TeacherPrompt
@@ -54,7 +54,7 @@ def take_rationales(
         output (`str` or `Path`): The accepted rows.
         column (`str`, *optional*): The column that holds the rationales.
         file (`str` or `Path`, *optional*): A file of rationales by key; one of the two is given.
-        key (`str`, *optional*): As for [`~dhrd_hf.rationales.joining.join_rationales`].
+        key (`str`, *optional*): As for [`~dhrd_hf.data.joining.join_rationales`].
         rejected (`str` or `Path`, *optional*): The rejected rows; by default `rejected.jsonl` beside `output`.
         checks ([`ReplyChecks`], *optional*): What a rationale has to pass.
         overwrite (`bool`, *optional*, defaults to `False`): Replace what is there.

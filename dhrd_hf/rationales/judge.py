@@ -1,4 +1,4 @@
-"""A score of rationales by a chat model: how well each leads from the text to its label, from 0 to 10."""
+"""What a chat model says of rationales: how well each leads to its label, from 0 to 10, and which label it argues for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..data.prompts import DEFAULT_PROMPT, render
-from .prompt import without_thoughts
+from .prompt import parse_reply, without_thoughts
 
 if TYPE_CHECKING:
     from .teachers import Teacher
@@ -24,6 +24,15 @@ Explanation:
 {rationale}
 
 How well does the explanation lead from this text to this label? 0: it is wrong, empty, about something else, or speaks for another label. 5: it is true, but does not settle the label. 10: each step is in the text or common knowledge, and the label follows. Reply with one whole number from 0 to 10 and nothing else."""
+LABEL_PROMPT = """Here is a text, and an explanation of how it is to be classified.
+
+Text:
+{text}
+
+Explanation:
+{rationale}
+
+Which of these labels does the explanation argue for: {labels}? Go by the explanation, also where you would decide otherwise. Reply with the label and nothing else."""
 UNJUDGED = -1.0
 _NUMBER = re.compile(r"(?<![\d.,-])(10|\d)(?:[.,]0+)?(?:\s*/\s*10)?(?![\d/])")
 
@@ -68,7 +77,8 @@ class JudgeScore:
         self.unjudged = 0
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
-        found = asyncio.run(self._all([self._message(row) for row in rows]))
+        replies = asyncio.run(_replies(self.judge, [self._message(row) for row in rows]))
+        found = [UNJUDGED if reply is None else read_verdict(reply) for reply in replies]
         self.unjudged += found.count(UNJUDGED)
         return found
 
@@ -80,26 +90,65 @@ class JudgeScore:
             rationale=str(row[self.rationale_column]).strip(),
         )
 
-    async def _all(self, messages: list[str]) -> list[float]:
-        from .pacing import NoAnswer, Pace
-        from .teachers import Unusable
 
-        async with self.judge as judge:
-            pace = Pace(judge.concurrency)
+class LabelJudge:
+    """The label that a judge reads out of each rationale: for [`~dhrd_hf.rationales.audit.audit_rationales`].
 
-            async def ask(message: str) -> float:
-                try:
-                    reply = await pace.ask(lambda: judge.ask([{"role": "user", "content": message}]))
-                except (NoAnswer, Unusable):
-                    return UNJUDGED
-                return read_verdict(reply.text)
+    Example:
 
-            tasks = [asyncio.ensure_future(ask(message)) for message in messages]
+    ```python
+    >>> from dhrd_hf.rationales.judge import LabelJudge
+    >>> from dhrd_hf.rationales.teachers import Sampling, open_teacher
+    >>> judge = open_teacher("http://localhost:8000/v1", sampling=Sampling(temperature=0))  # doctest: +SKIP
+    >>> LabelJudge(judge, ["wet", "dry"])(["It rains."], ["Rain is made of water."])  # doctest: +SKIP
+    ['wet']
+
+    ```
+
+    Args:
+        judge ([`~dhrd_hf.rationales.teachers.Teacher`]): Who is asked; it is not shown the labels of the rows.
+        labels (`Sequence[str]`): All labels' names.
+
+    Returns (of a call with texts and rationales):
+        `list[str | None]`: labels; None where the judge named none, or several.
+    """
+
+    def __init__(self, judge: Teacher, labels: Sequence[str]):
+        self.judge, self.labels = judge, list(labels)
+
+    def __call__(self, texts: Sequence[str], rationales: Sequence[str]) -> list[str | None]:
+        messages = [
+            LABEL_PROMPT.format(text=text, labels=", ".join(self.labels), rationale=rationale.strip())
+            for text, rationale in zip(texts, rationales, strict=True)
+        ]
+        replies = asyncio.run(_replies(self.judge, messages))
+        return [None if reply is None else self._read(reply) for reply in replies]
+
+    def _read(self, reply: str) -> str | None:
+        answer = parse_reply(f"Answer: {without_thoughts(reply).strip()}", self.labels).answer
+        return answer if answer in self.labels else None
+
+
+async def _replies(judge: Teacher, messages: Sequence[str]) -> list[str | None]:
+    """What the judge says to each message; None where it gives no answer."""
+    from .pacing import NoAnswer, Pace
+    from .teachers import Unusable
+
+    async with judge:
+        pace = Pace(judge.concurrency)
+
+        async def ask(message: str) -> str | None:
             try:
-                return list(await asyncio.gather(*tasks))
-            finally:
-                for task in tasks:  # where one fails for good, such as by a wrong key, the others need not ask
-                    task.cancel()
+                return (await pace.ask(lambda: judge.ask([{"role": "user", "content": message}]))).text
+            except (NoAnswer, Unusable):
+                return None
+
+        tasks = [asyncio.ensure_future(ask(message)) for message in messages]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:  # where one fails for good, such as by a wrong key, the others need not ask
+                task.cancel()
 
 
 def read_verdict(reply: str) -> float:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..data.joining import key_column
 from ..data.prompts import DEFAULT_PROMPT, template_columns
 from ..data.tables import TableError, check_columns, iter_rows, load_table
-from .joining import key_column
 
 _TEXT_FILE = re.compile(r"\.(?:jsonl|json|csv|tsv)(?:\.gz)?$", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:\.0)?")

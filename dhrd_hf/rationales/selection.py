@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..data.joining import key_column
 from ..data.prompts import DEFAULT_PROMPT, render, template_columns
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_rationale, near_duplicates
-from .joining import key_column
 from .repair import repairs
 from .tally import Tally
 

@@ -426,6 +426,52 @@ def test_debug_shows_the_traceback(tmp_path):
         main(["--debug", "export", "--model", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")])
 
 
+# Rationales
+
+
+def test_training_looks_at_the_rationales_first(base, tmp_path, capsys):
+    words = [a + b + c for a in ("bo", "ka", "ri") for b in ("mul", "dar") for c in ("ten", "gol", "fim")]
+    rows = [
+        {
+            "text": f"Was the {word} seen at the old harbour?",
+            "label": ("seen", "missing")[number % 2],
+            "rationale": f"Two fishers spoke of a {word} that morning.",
+        }
+        for number, word in enumerate(words)
+    ]
+    moved = [row | {"rationale": rows[number - 1]["rationale"]} for number, row in enumerate(rows)]
+    leaking = [row | {"rationale": f"{row['rationale']} So it was {row['label']}."} for row in rows]
+    found = {}
+    for name, its in (("good", rows), ("moved", moved), ("leaking", leaking)):
+        run = tmp_path / name
+        data = write(tmp_path / f"{name}.jsonl", its)
+        assert main(["train", "--model", base, "--train-data", data, *STEPS, "--output-dir", str(run)]) == 0
+        found[name] = capsys.readouterr()
+        facts = json.loads((run / "card_facts.json").read_text())["rationale_audit"]
+        assert facts["rows"] == len(rows)
+        assert facts["matching"] == ("shuffled" if name == "moved" else "aligned")
+        assert facts["flagged"]["label_leak"] == (name == "leaking")
+    assert "do not belong to their rows" in found["moved"].err and "label_leak" in found["leaking"].err
+    assert "do not belong" not in found["good"].err and "label_leak" not in found["good"].err
+    assert f"rationales  {len(rows)} looked at" in found["good"].out
+    out = tmp_path / "classifier"
+    assert main(["export", "--model", str(tmp_path / "leaking"), "--output", str(out)]) == 0
+    assert "100.0% label leak" in (out / "README.md").read_text()
+
+
+def test_rationales_of_another_file_are_joined(base, rows, tmp_path, capsys):
+    bare = write(tmp_path / "rows.jsonl", [{k: row[k] for k in ("text", "label")} for row in rows])
+    said = [{"key": number, "label": row["label"], "rationale": row["rationale"]} for number, row in enumerate(rows)]
+    train = ["train", "--model", base, "--train-data", bare, *STEPS]
+    joined = ["--rationales", write(tmp_path / "said.jsonl", said[:10]), "--output-dir", str(tmp_path / "run")]
+    assert main([*train, *joined]) == 0
+    printed = capsys.readouterr().out
+    assert "10 of 24 rows have a rationale" in printed and "24 rows encoded: 14 without a rationale" in printed
+    other = write(tmp_path / "other.jsonl", [{"key": f"x{it['key']}", "rationale": it["rationale"]} for it in said])
+    line = refused(capsys, [*train, "--rationales", other, "--output-dir", str(tmp_path / "other")])
+    assert "belongs to another data set" in line and not (tmp_path / "other").exists()
+
+
 # Calibration
 
 

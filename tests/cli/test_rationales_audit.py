@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dhrd_hf.cli import main
+from dhrd_hf.rationales import teachers
 
 NAMES = [
     "ant",
@@ -68,6 +69,41 @@ def test_rationales_joined_to_their_texts(tmp_path, capsys):
     report = json.loads(taken.out)
     assert report["rows"] == 12 and report["matching"]["verdict"] == "aligned"
     assert "12 of 16 rows" in taken.err
+    empty = write(
+        tmp_path / "empty.jsonl",
+        [{"key": 0, "rationale": " "}, *({"key": row["id"], "rationale": row["rationale"]} for row in ROWS[1:12])],
+    )
+    assert audit(empty, "--data", texts, "--json", "-") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["rows"] == 12 and report["checks"]["empty"] == [0]
+
+
+def test_a_judge_reads_the_labels(tmp_path, capsys, monkeypatch):
+    class Judge:
+        concurrency = 4
+
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *_):
+            pass
+
+        async def ask(self, messages):
+            content = messages[0]["content"]
+            assert "Label" not in content.partition("Which of these")[0]
+            # Of the ant it says the right label, of the bee another one, of all others nothing of use.
+            said = "**Yes**" if "ant sank" in content or "bee sank" in content else "Perhaps yes, perhaps no."
+            return teachers.Reply(said, "judge")
+
+    asked = []
+    monkeypatch.setattr(teachers, "open_teacher", lambda *named, **options: asked.append((named, options)) or Judge())
+    table = write(tmp_path / "rows.jsonl", ROWS)
+    judge = ["--judge", "http://127.0.0.1:9/v1", "--judge-model", "m"]
+    assert audit(table, *judge, "--json", tmp_path / "out.json") == 0
+    assert "reads the row's label out of 50.0% of 2 rationales; 14 unjudged" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out.json").read_text())["consistency"]
+    assert found == {"accuracy": 0.5, "inconsistent": [1], "rows": 2, "unjudged": 14}
+    assert asked[0][0][:2] == ("http://127.0.0.1:9/v1", "m")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dhrd_hf.rationales.audit import audit_rationales, quick_audit, summary
+from dhrd_hf.rationales.audit import NOTHING_FOUND, audit_rationales, quick_audit, summary
 from dhrd_hf.rationales.checks import CHECKS
 from dhrd_hf.rationales.matching import match_rationales
 from dhrd_hf.rationales.probe import label_probe
@@ -178,15 +178,18 @@ def test_splits_judge_and_truncation(lm_dir_of):
     assert report["truncation"]["ids"] == [row["id"] for row, n in zip(rows, lengths, strict=True) if n > limit]
 
 
-def test_quick_audit_warns_and_is_quick():
+def test_quick_audit_looks_at_some_rows_and_is_quick():
     rows = made(10_000)
     start = time.process_time()
-    assert quick_audit(rows) == []
-    assert time.process_time() - start < 4
-    assert "do not belong" in quick_audit(shuffled(rows[:1000]))[0]
+    found = quick_audit(rows)
+    assert time.process_time() - start < 8
+    assert found["rows"] == 2000 and found["verdict"][0].startswith(NOTHING_FOUND)
+    assert "do not belong" in quick_audit(shuffled(rows[:1000]))["verdict"][0]
     leaking = [row | {"rationale": f"{row['rationale']} So the answer is {row['label']}."} for row in rows[:300]]
-    assert any("label_leak" in line for line in quick_audit(leaking))
-    assert quick_audit([row | {"rationale": None} for row in rows[:20]]) == []
+    assert any("label_leak" in line for line in quick_audit(leaking)["verdict"])
+    half = [row | {"rationale": row["rationale"] if number % 2 else None} for number, row in enumerate(rows[:40])]
+    assert quick_audit(half)["rows"] == 20
+    assert quick_audit([row | {"rationale": None} for row in rows[:20]]) is None
 
 
 @pytest.mark.slow

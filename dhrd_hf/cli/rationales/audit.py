@@ -8,9 +8,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..parsing import Parser, chosen_prompt
+
+if TYPE_CHECKING:
+    from ...rationales.judge import LabelJudge
 
 _EXAMPLES = r"""examples:
   dhrd rationales audit rationales.jsonl
@@ -64,6 +67,15 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--tokenizer", metavar="NAME", help="count the rationales that training would cut")
     parser.add_argument("--max-length", type=int, metavar="N", help="most tokens of a row in training")
+    parser.add_argument(
+        "--judge",
+        metavar="TEACHER",
+        help="have a chat model read the label out of each rationale (as --teacher of generate)",
+    )
+    parser.add_argument(
+        "--judge-model", metavar="NAME", help="the model at the judge's endpoint (default: its only one)"
+    )
+    parser.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the judge's key")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
     parser.add_argument("--json", metavar="OUT", help="write all that was found; - is standard output")
     parser.add_argument("--html", metavar="OUT", help="write a page with plots")
@@ -99,6 +111,7 @@ def run(argv: Sequence[str]) -> int:
         other_splits={name: list(iter_rows(name)) for name in args.other_split},
         tokenizer=_tokenizer(args.tokenizer),
         max_length=args.max_length,
+        judge=_judge(args, rows) if args.judge else None,
         seed=args.seed,
         progress=sys.stderr.isatty(),
         **{name: limit for name, limit in limits.items() if limit is not None},
@@ -130,14 +143,30 @@ def after_interrupt(argv: Sequence[str]) -> str:
 
 
 def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows that have a rationale, with their texts."""
+    """The rows that the file has, with their texts; an empty rationale is there to be flagged."""
+    from ...data.joining import join_rationales, key_column
     from ...data.tables import iter_rows
-    from ...rationales.joining import join_rationales
 
     names = {"rationale_column": args.rationale_column, "label_column": args.label_column}
-    rows, counts = join_rationales(iter_rows(args.data), args.file, key=args.key, **names)
-    print(f"{counts}; those that have one are audited", file=sys.stderr)
-    return [row for row in rows if row.get(args.rationale_column) is not None]
+    given = list(iter_rows(args.file))
+    rows, counts = join_rationales(iter_rows(args.data), given, key=args.key, **names)
+    columns = {name for row in given for name in row}
+    theirs, ours = args.key if args.key in columns else key_column(columns), args.key or key_column(rows[0])
+    there = {str(row[theirs]) for row in given}
+    rows = [row for number, row in enumerate(rows) if str(row[ours] if ours else number) in there]
+    print(f"{counts}; the {len(rows)} rows that {args.file} has are audited", file=sys.stderr)
+    return rows
+
+
+def _judge(args: argparse.Namespace, rows: list[dict[str, Any]]) -> LabelJudge:
+    from ...rationales.judge import LabelJudge
+    from ...rationales.teachers import Sampling, open_teacher
+
+    labels = sorted({str(row[args.label_column]) for row in rows if row.get(args.label_column) is not None})
+    if not labels:
+        raise ValueError(f"--judge compares with the labels, and column {args.label_column!r} has none.")
+    judge = open_teacher(args.judge, args.judge_model, Sampling(temperature=0), api_key_env=args.api_key_env)
+    return LabelJudge(judge, labels)
 
 
 def _label_words(given: str | None) -> dict[str, list[str]] | None:
@@ -209,6 +238,11 @@ def _readable(report: Mapping[str, Any]) -> str:
     for name, it in duplicates["across_splits"].items():
         texts = "" if it["texts"] is None else f" and {it['texts']} texts"
         lines.append(f"                {it['rationales']} rationales{texts} stand in {name} as well")
+    if report["consistency"] and report["consistency"]["accuracy"] is not None:
+        it = report["consistency"]
+        lines.append(
+            f"judge           reads the row's label out of {it['accuracy']:.1%} of {it['rows']} rationales; {it['unjudged']} unjudged"
+        )
     if report["truncation"]:
         it = report["truncation"]
         lines.append(f"truncation      {it['rows']} rationales do not fit into {it['max_length']} tokens")

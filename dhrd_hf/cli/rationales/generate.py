@@ -52,7 +52,6 @@ def run(argv: Sequence[str]) -> int:
     if args.output is None and not args.dry_run:
         raise ValueError("--output is missing: the file to write, such as rationales.jsonl")
     given = args.teacher.startswith(_GIVEN)
-    prompt, checks, budget = (None,) * 3
 
     from ...data.tables import same_table
     from ...rationales.labelled import LabelledTable

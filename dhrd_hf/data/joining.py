@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.tables import check_columns, iter_rows
+from .tables import check_columns, iter_rows
 
 # Where no key is named, it is the first of these that a table has.
 KEY_COLUMNS = ("id", "key", "idx")
@@ -21,7 +21,7 @@ class JoinCounts:
     Example:
 
     ```python
-    >>> from dhrd_hf.rationales.joining import JoinCounts
+    >>> from dhrd_hf.data.joining import JoinCounts
     >>> print(JoinCounts(rows=1000, rationales=800, joined=790, unused=10))
     790 of 1000 rows have a rationale, 210 have none; 10 of 800 rationales belong to no row
 
@@ -70,7 +70,7 @@ def join_rationales(
     Example:
 
     ```python
-    >>> from dhrd_hf.rationales.joining import join_rationales
+    >>> from dhrd_hf.data.joining import join_rationales
     >>> rows = [{"id": 1, "text": "It rains.", "label": "wet"}, {"id": 2, "text": "It is noon.", "label": "dry"}]
     >>> joined, counts = join_rationales(rows, [{"key": "1", "label": "wet", "rationale": "Rain is water."}])
     >>> [row["rationale"] for row in joined]
@@ -132,7 +132,7 @@ def key_column(column_names: Iterable[str]) -> str | None:
     Example:
 
     ```python
-    >>> from dhrd_hf.rationales.joining import key_column
+    >>> from dhrd_hf.data.joining import key_column
     >>> key_column(["text", "key", "label"])
     'key'
 

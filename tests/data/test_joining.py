@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from dhrd_hf.data.joining import JoinCounts, join_rationales, key_column
 from dhrd_hf.data.tables import TableError
-from dhrd_hf.rationales.joining import JoinCounts, join_rationales, key_column
 
 TABLE = [
     {"id": "a", "text": "The kiln is cold.", "label": "no"},
