@@ -261,7 +261,7 @@ def _look_at_rationales(
         said = audit["verdict"][0] if fine else "see the warnings"
         print(f"rationales  {audit['rows']} looked at: {said}\n")
         for line in () if fine else audit["verdict"]:
-            print(f"dhrd: warning: {line}", file=sys.stderr)
+            print(f"warning: {line}", file=sys.stderr)
     return audit
 
 

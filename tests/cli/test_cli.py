@@ -449,7 +449,7 @@ def test_training_looks_at_the_rationales_first(base, tmp_path, capsys):
         found[name] = capsys.readouterr()
         facts = json.loads((run / "card_facts.json").read_text())["rationale_audit"]
         assert facts["rows"] == len(rows)
-        assert facts["matching"] == ("shuffled" if name == "moved" else "aligned")
+        assert ("shuffled" in facts["matching"]) == (name == "moved")
         assert facts["flagged"]["label_leak"] == (name == "leaking")
     assert "do not belong to their rows" in found["moved"].err and "label_leak" in found["leaking"].err
     assert "do not belong" not in found["good"].err and "label_leak" not in found["good"].err
@@ -466,7 +466,7 @@ def test_rationales_of_another_file_are_joined(base, rows, tmp_path, capsys):
     joined = ["--rationales", write(tmp_path / "said.jsonl", said[:10]), "--output-dir", str(tmp_path / "run")]
     assert main([*train, *joined]) == 0
     printed = capsys.readouterr().out
-    assert "10 of 24 rows have a rationale" in printed and "24 rows encoded: 14 without a rationale" in printed
+    assert "8 of 24 rows have a rationale" in printed and "24 rows encoded: 16 without a rationale" in printed
     other = write(tmp_path / "other.jsonl", [{"key": f"x{it['key']}", "rationale": it["rationale"]} for it in said])
     line = refused(capsys, [*train, "--rationales", other, "--output-dir", str(tmp_path / "other")])
     assert "belongs to another data set" in line and not (tmp_path / "other").exists()
@@ -637,24 +637,29 @@ def test_cards_that_cannot_be_are_one_line_and_leave_nothing(trained, table, row
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # torch's own exporter calls what torch will remove
-def test_an_engine_from_training_to_predictions(trained, table, tmp_path, capsys):
+def test_an_engine_from_training_to_predictions(trained, table, tmp_path, capsys, monkeypatch):
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)
     out = tmp_path / "onnx"
     export = ["export", "--model", str(trained), "--output", str(out), "--format", "onnx"]
-    assert main([*export, "--calibrate", table, "--eval-data", table]) == 0
+    assert main([*export, "--eval-data", table]) == 0
     said = capsys.readouterr().out
     assert re.search(
         r"accuracy ([\d.]+) on torch, \1 on onnx \(\+0\.00 points\), 100\.0% of the labels the same", said
     )
     assert "within" in said and "times as fast" in said and not list(tmp_path.glob(".onnx*"))
+    # Without a folder for the engine predict makes one for itself; here the one that is there already.
+    monkeypatch.setattr(
+        "dhrd_hf.export.engines.export_engine", lambda dense, folder, engine: shutil.copytree(out, folder)
+    )
     found = {}
-    for engine in ("torch", "onnx"):
-        target = str(tmp_path / f"{engine}.jsonl")
-        assert main(["predict", "--model", str(trained), "--engine", engine, "--data", table, "--output", target]) == 0
-        found[engine] = read(tmp_path / f"{engine}.jsonl")
+    for engine, model in (("torch", trained), ("onnx", out), ("onnx", trained)):
+        target = str(tmp_path / "predictions.jsonl")
+        assert main(["predict", "--model", str(model), "--engine", engine, "--data", table, "--output", target]) == 0
+        found[engine, model] = read(tmp_path / "predictions.jsonl")
     assert "Exporting" in capsys.readouterr().err
-    for one, other in zip(*found.values(), strict=True):
+    assert found["onnx", out] == found["onnx", trained]
+    for one, other in zip(found["torch", trained], found["onnx", out], strict=True):
         assert one["predicted_label"] == other["predicted_label"]
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
 
