@@ -23,8 +23,9 @@ from .labelled import LabelledRow, LabelledTable
 from .outputs import GenerationCounts, OutputFiles, accepted_row, to_line
 from .pacing import Budget, BudgetSpent, NoAnswer, Pace, TeacherError
 from .prompt import TeacherPrompt
+from .replies import Reply, Unusable
 from .standing import Standing
-from .teachers import Reply, Teacher, Unusable
+from .teachers import Teacher
 from .verdicts import ReplyChecks
 
 RETRIES = 3

@@ -44,7 +44,8 @@ class JudgeScore:
 
     ```python
     >>> from dhrd_hf.rationales.judge import JudgeScore
-    >>> from dhrd_hf.rationales.teachers import Sampling, open_teacher
+    >>> from dhrd_hf.rationales.replies import Sampling
+    >>> from dhrd_hf.rationales.teachers import open_teacher
     >>> judge = open_teacher("http://localhost:8000/v1", sampling=Sampling(temperature=0))  # doctest: +SKIP
     >>> score = JudgeScore(judge, labels=["wet", "dry"])  # doctest: +SKIP
     >>> score([{"text": "It rains.", "label": "wet", "rationale": "Rain is made of water."}])  # doctest: +SKIP
@@ -98,7 +99,8 @@ class LabelJudge:
 
     ```python
     >>> from dhrd_hf.rationales.judge import LabelJudge
-    >>> from dhrd_hf.rationales.teachers import Sampling, open_teacher
+    >>> from dhrd_hf.rationales.replies import Sampling
+    >>> from dhrd_hf.rationales.teachers import open_teacher
     >>> judge = open_teacher("http://localhost:8000/v1", sampling=Sampling(temperature=0))  # doctest: +SKIP
     >>> LabelJudge(judge, ["wet", "dry"])(["It rains."], ["Rain is made of water."])  # doctest: +SKIP
     ['wet']
@@ -132,7 +134,7 @@ class LabelJudge:
 async def _replies(judge: Teacher, messages: Sequence[str]) -> list[str | None]:
     """What the judge says to each message; None where it gives no answer."""
     from .pacing import NoAnswer, Pace
-    from .teachers import Unusable
+    from .replies import Unusable
 
     async with judge:
         pace = Pace(judge.concurrency)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .pacing import TeacherError
-from .teachers import Reply, Sampling, Unusable
+from .replies import Reply, Sampling, Unusable
 
 _WAIT_FOR_MORE = 0.02  # seconds that a batch which is not full waits for further requests
 

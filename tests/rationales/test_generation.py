@@ -20,7 +20,8 @@ from dhrd_hf.rationales.labelled import LabelledTable
 from dhrd_hf.rationales.outputs import OutputFiles
 from dhrd_hf.rationales.pacing import Budget, TeacherError
 from dhrd_hf.rationales.prompt import TeacherPrompt
-from dhrd_hf.rationales.teachers import Sampling, open_teacher
+from dhrd_hf.rationales.replies import Sampling
+from dhrd_hf.rationales.teachers import open_teacher
 from dhrd_hf.rationales.verdicts import ReplyChecks
 
 

@@ -12,10 +12,10 @@ from dhrd_hf.rationales.judge import JudgeScore, read_verdict
 from dhrd_hf.rationales.likelihood import LikelihoodScore
 from dhrd_hf.rationales.pacing import NoAnswer
 from dhrd_hf.rationales.repair import within_words, without_echo, without_repetition, without_rest
+from dhrd_hf.rationales.replies import Reply, Unusable
 from dhrd_hf.rationales.selection import ROW_CHECKS, filter_rationales, select_best
 from dhrd_hf.rationales.sentences import shorten, shorten_rationales, split_sentences
 from dhrd_hf.rationales.tally import Tally
-from dhrd_hf.rationales.teachers import Reply, Unusable
 
 CLEAN = [
     "A kiln that is cold gives off no light, so nothing in the yard could be lit by it.",

@@ -13,7 +13,8 @@ from dhrd_hf.rationales.endpoint import find_api_key
 from dhrd_hf.rationales.local_teacher import LocalTeacher
 from dhrd_hf.rationales.pacing import Budget, BudgetSpent, NoAnswer, Pace, TeacherError, retry_after
 from dhrd_hf.rationales.prompt import TeacherPrompt
-from dhrd_hf.rationales.teachers import Sampling, Unusable, open_teacher
+from dhrd_hf.rationales.replies import Sampling, Unusable
+from dhrd_hf.rationales.teachers import open_teacher
 
 
 @pytest.fixture

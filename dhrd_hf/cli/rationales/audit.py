@@ -160,7 +160,8 @@ def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _judge(args: argparse.Namespace, rows: list[dict[str, Any]]) -> LabelJudge:
     from ...rationales.judge import LabelJudge
-    from ...rationales.teachers import Sampling, open_teacher
+    from ...rationales.replies import Sampling
+    from ...rationales.teachers import open_teacher
 
     labels = sorted({str(row[args.label_column]) for row in rows if row.get(args.label_column) is not None})
     if not labels:

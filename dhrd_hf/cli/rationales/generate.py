@@ -229,7 +229,8 @@ def _budget(args: argparse.Namespace) -> Budget:
 
 
 def _teacher(args: argparse.Namespace) -> Teacher:
-    from ...rationales.teachers import Sampling, open_teacher
+    from ...rationales.replies import Sampling
+    from ...rationales.teachers import open_teacher
 
     sampling = Sampling(
         args.temperature,

@@ -123,7 +123,8 @@ def _likelihood(args: argparse.Namespace, labels: Sequence[str]) -> tuple[Any, s
 
 def _judge(args: argparse.Namespace, labels: Sequence[str]) -> tuple[Any, str]:
     from ...rationales.judge import JudgeScore
-    from ...rationales.teachers import Sampling, open_teacher
+    from ...rationales.replies import Sampling
+    from ...rationales.teachers import open_teacher
 
     sampling = Sampling(temperature=0.0)
     options = {"api_key_env": args.api_key_env, "concurrency": args.concurrency, "device": args.device}
