@@ -97,44 +97,32 @@ def rows_of(text, heading):
 
 RUN_AS_A_STRANGER = """
 import os, sys
-os.chdir(sys.argv[1])
-exec(open(sys.argv[2]).read())
+for folder in sys.argv[1:]:
+    os.chdir(folder)
+    text = open("README.md").read()
+    print(">>>")
+    exec(text.split("```python\\n")[1].split("```")[0])
 assert "dhrd_hf" not in sys.modules
 """
 
 
-def run_snippet(folder, run_python, tmp_path):
-    (tmp_path / "snippet.py").write_text(
-        re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)[1]
-    )
-    return run_python(RUN_AS_A_STRANGER, folder, tmp_path / "snippet.py")
-
-
-def test_its_snippet_runs_where_dhrd_hf_was_never_heard_of(full, run_python, monkeypatch, tmp_path):
-    kind, folder = full
+def test_the_snippets_run_where_dhrd_hf_was_never_heard_of(make_export, run_python, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
-    assert any(name in run_snippet(folder, run_python, tmp_path) for name in LABELS.values())
-    assert ("trust_remote_code=True" in (folder / "README.md").read_text()) == (kind == "code")
-
-
-@pytest.mark.parametrize(
-    ("kind", "kwargs"),
-    [
-        ("dense", {"problem_type": "multi_label_classification"}),
-        ("adapter", {"problem_type": "multi_label_classification"}),
-        ("dense", {"problem_type": "regression", "id2label": {0: "price"}, "num_labels": 1}),
-        ("adapter", {"problem_type": "regression", "id2label": {0: "price"}, "num_labels": 1}),
-        ("dense", {"prompt_template": "{text}"}),
-    ],
-)
-def test_the_snippets_of_other_problems_run(kind, kwargs, make_export, run_python, tmp_path):
-    folder = make_export(kind, **kwargs)
-    printed = run_snippet(folder, run_python, tmp_path)
-    if kwargs.get("problem_type", "").startswith("multi"):
-        assert all(name in printed for name in LABELS.values())
-    text = (folder / "README.md").read_text()
-    assert ("## Labels" in text) == ("regression" not in kwargs.values())
-    assert ("## Prompt" in text) == ("prompt_template" not in kwargs)
+    multi_label = {"problem_type": "multi_label_classification"}
+    regression = {"problem_type": "regression", "id2label": {0: "price"}, "num_labels": 1}
+    cases = [(kind, kwargs) for kwargs in (multi_label, regression) for kind in ("dense", "adapter")]
+    cases += [("dense", {"prompt_template": "{text}"}), *((kind, {}) for kind in KINDS)]
+    folders = [make_export(kind, **kwargs) for kind, kwargs in cases]
+    printed = run_python(RUN_AS_A_STRANGER, *folders).split(">>>\n")[1:]
+    for (kind, kwargs), folder, said in zip(cases, folders, printed, strict=True):
+        if kwargs is not regression:
+            named = [name in said for name in LABELS.values()]
+            assert all(named) if kwargs is multi_label else any(named)
+        assert any(character.isdigit() for character in said)
+        text = (folder / "README.md").read_text()
+        assert ("trust_remote_code=True" in text) == (kind == "code")
+        assert ("## Labels" in text) == (kwargs is not regression)
+        assert ("## Prompt" in text) == ("prompt_template" not in kwargs)
 
 
 def test_the_metadata_is_what_the_hub_reads(full, lm_dir_of):
