@@ -81,7 +81,9 @@ class EndpointTeacher:
             await self._stack.enter_async_context(make(api_key=key, timeout=self.timeout, **where))
             for _ in range(count)
         ]
-        for client in self._clients:  # before the first request, whose time it would take: a client reads all certificates
+        for (
+            client
+        ) in self._clients:  # before the first request, whose time it would take: a client reads all certificates
             await client._get_async_client()
         if self.model is None and self.url is not None:
             self.model = self._only_model(await self._listed_models())
