@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from .parsing import Parser, add_model_options, chosen_prompt
@@ -44,6 +43,7 @@ def run(argv: Sequence[str]) -> int:
 
     from ..data.tables import load_table
     from ..evaluation import calibration_metrics, compute_metrics, load_classifier, predict_table
+    from ..files import write_whole
 
     table = load_table(args.data)
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
@@ -56,8 +56,7 @@ def run(argv: Sequence[str]) -> int:
     metrics |= {"rows": len(found.labels), "cut": found.cut}
     text = json.dumps(metrics)
     if args.output:
-        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.output).write_text(text + "\n", encoding="utf-8")
+        write_whole(args.output, text + "\n")
     print(text)
     return 0
 

@@ -17,6 +17,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
 
+from ..files import write_whole
+
 # What `dhrd train` leaves in a run directory for the card of its export.
 FACTS_FILE = "card_facts.json"
 
@@ -212,13 +214,7 @@ class CardFacts:
         Args:
             path (`str` or `os.PathLike`): The file.
         """
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            unfinished.write_text(json.dumps(self._known(), indent=2) + "\n", encoding="utf-8")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_whole(path, json.dumps(self._known(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> CardFacts:

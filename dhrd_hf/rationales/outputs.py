@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.tables import write_rows
+from ..files import write_whole
 from .labelled import LabelledRow, LabelledTable
 
 MANIFEST_FORMAT = 1
@@ -224,13 +225,7 @@ class OutputFiles:
         Args:
             manifest (`Mapping[str, Any]`): What JSON can hold.
         """
-        unfinished = self.manifest.with_name(f".{self.manifest.name}.{os.getpid()}.tmp")
-        try:
-            unfinished.write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-            os.replace(unfinished, self.manifest)
-        finally:
-            with suppress(OSError):
-                unfinished.unlink()
+        write_whole(self.manifest, json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
 
     def names(self) -> dict[str, str]:
         """The files, for a manifest.

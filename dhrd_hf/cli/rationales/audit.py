@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,6 +90,7 @@ def run(argv: Sequence[str]) -> int:
 
     from ...data.prompts import template_columns
     from ...data.tables import check_columns, iter_rows, table_name
+    from ...files import write_whole
     from ...rationales.audit import audit_rationales
 
     prompt = chosen_prompt(args.prompt, args.text_column)
@@ -120,10 +120,10 @@ def run(argv: Sequence[str]) -> int:
     if args.html:
         from ...rationales.audit_page import audit_page
 
-        _write(args.html, audit_page(report, report["data"]))
+        write_whole(args.html, audit_page(report, report["data"]))
     text = json.dumps(report, ensure_ascii=False, indent=2, default=str) + "\n"
     if args.json and args.json != "-":
-        _write(args.json, text)
+        write_whole(args.json, text)
     sys.stdout.write(text if args.json == "-" else _readable(report))
     for target in filter(lambda it: it and it != "-", (args.json, args.html)):
         print(f"Wrote {target}", file=sys.stderr)
@@ -192,18 +192,6 @@ def _tokenizer(name: str | None) -> Any:
     except Exception as error:  # the Hub and broken folders fail in many ways
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"--tokenizer {name}: no tokenizer can be read there ({reason})") from error
-
-
-def _write(target: str, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    path = Path(target).expanduser()
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _readable(report: Mapping[str, Any]) -> str:
