@@ -67,8 +67,9 @@ class DHRDConfig(PreTrainedConfig):
             Dropout after it, in training.
         reasoning_head (`bool`, *optional*, defaults to `True`):
             Whether the model has its LM head; an exported classifier with the `"mlp"` head has none.
-        alpha (`float`, *optional*, defaults to 1.0):
-            Weight of the reasoning loss, `>= 0`. At 0 the reasoning head never runs: the pooled baseline.
+        alpha (`float` or `"auto"`, *optional*, defaults to 1.0):
+            Weight of the reasoning loss, `>= 0`. At 0 the reasoning head never runs: the pooled baseline. With `"auto"`
+            [`DualHeadTrainer`] sets it at each step so that both losses pull equally hard at the shared hidden states.
         beta (`float`, *optional*, defaults to 1.0):
             Weight of the classification loss, `>= 0`.
         class_weights (`list[float]` of length `num_labels`, *optional*):
@@ -110,7 +111,7 @@ class DHRDConfig(PreTrainedConfig):
     classifier_activation: str = "gelu"
     classifier_dropout: float = 0.1
     reasoning_head: bool = True
-    alpha: float = 1.0
+    alpha: float | str = 1.0
     beta: float = 1.0
     class_weights: list[float] | None = None
     label_smoothing: float = 0.0
@@ -166,9 +167,12 @@ class DHRDConfig(PreTrainedConfig):
             raise ValueError(f"classifier_head={self.classifier_head!r} is not one of {', '.join(CLASSIFIER_HEADS)}.")
         if not 0 <= self.classifier_dropout < 1:
             raise ValueError(f"classifier_dropout={self.classifier_dropout} must be in [0, 1).")
+        if isinstance(self.alpha, str) and self.alpha != "auto":
+            raise ValueError(f"alpha={self.alpha!r} must be a number, 0 or greater, or 'auto'.")
         for name in ("alpha", "beta"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be 0 or greater.")
+            value = getattr(self, name)
+            if value != "auto" and not value >= 0:
+                raise ValueError(f"{name}={value} must be 0 or greater.")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing={self.label_smoothing} must be in [0, 1).")
         if self.class_weights is not None:

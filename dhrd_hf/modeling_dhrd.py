@@ -10,7 +10,9 @@ This file can be shipped with a checkpoint as its remote code, so it imports onl
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -205,6 +207,8 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         shell._modules = {}
         self._causal_lm = (shell, backbone_name, head_name)
         self._head_is_linear: bool | None = None
+        # Called in the backward pass with a loss's name and its weighted gradient at the shared hidden states.
+        self.on_shared_gradient: Callable[[str, Tensor], None] | None = None
         self.generation_config = causal_lm.generation_config
         names = {backbone_name: "model", head_name: "lm_head"}
         tied = {_renamed(key, names): _renamed(to, names) for key, to in (causal_lm._tied_weights_keys or {}).items()}
@@ -394,6 +398,7 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         output_reasoning_logits: bool = False,
         cu_seq_lens_q: Tensor | None = None,
+        alpha: float | None = None,
         **kwargs: Any,
     ) -> DHRDOutput:
         r"""One pass of the backbone over s = [x, suffix]; pool x's last token; the LM head where there are targets.
@@ -417,14 +422,24 @@ class DHRDForDualHeadClassification(PreTrainedModel):
             cu_seq_lens_q (`Tensor` of shape `[B + 1]`, *optional*):
                 Of a padding-free batch: `input_ids`, `position_ids` and `reasoning_targets` are `[1, T]`, and row i of
                 the batch is `cu_seq_lens_q[i]` to `cu_seq_lens_q[i + 1]` of it. See [`DualHeadCollator`].
+            alpha (`float`, *optional*): Weight of the reasoning loss in this call, for schedules; `config.alpha` by
+                default. Where that is 0 there is no reasoning loss, whatever is given here.
             kwargs (*optional*): Passed to the backbone, such as `output_hidden_states`; `use_cache` is off by default.
 
         Returns:
             [`DHRDOutput`]: losses where their targets were given, and the class logits.
 
         Raises:
-            ValueError: on inputs that would pool a wrong token or drop a loss term.
+            ValueError: on inputs that would pool a wrong token or drop a loss term; on a reasoning loss whose weight is
+                `"auto"` where no trainer gives it.
         """
+        if alpha is None:
+            alpha = self.config.alpha
+        if alpha == "auto" and reasoning_targets is not None:
+            raise ValueError(
+                "alpha='auto' is balanced step by step by DualHeadTrainer, and nothing gives it here: train with "
+                "DualHeadTrainer, set config.alpha to a number, or call the model with alpha=..."
+            )
         if (
             labels is None
             and reasoning_targets is not None
@@ -451,13 +466,17 @@ class DHRDForDualHeadClassification(PreTrainedModel):
             pooled = hidden[torch.arange(hidden.shape[0], device=hidden.device), positions]  # [B, H]
         else:
             pooled = hidden[0, self._pooled_in_flat(hidden, input_ids, input_length, cu_seq_lens_q)]  # [B, H]
+        if self.on_shared_gradient is not None and hidden.requires_grad:
+            pooled.register_hook(partial(self.on_shared_gradient, "classification_loss"))
+            hidden = hidden.view_as(hidden)  # a tensor of its own: the gradient of the other head is not in its
+            hidden.register_hook(partial(self.on_shared_gradient, "reasoning_loss"))
         logits = self.score(pooled)  # [B, K]
 
         counts = _Counts(num_items_in_batch)
         losses: dict[str, Tensor] = {}
         if labels is not None:
             losses["classification_loss"] = self.classification_loss(logits, labels, counts.labels)
-        if reasoning_targets is not None and self.config.alpha > 0:
+        if reasoning_targets is not None and self.config.alpha != 0:
             losses["reasoning_loss"] = reasoning_loss(
                 hidden,
                 reasoning_targets,
@@ -474,7 +493,7 @@ class DHRDForDualHeadClassification(PreTrainedModel):
             if counts.share_only and labels is not None:
                 share = self.classification_count(labels) / counts.labels.to(labels.device)
                 losses["reasoning_loss"] = losses["reasoning_loss"] * share.to(hidden.device)
-        weights = {"classification_loss": self.config.beta, "reasoning_loss": self.config.alpha}
+        weights = {"classification_loss": self.config.beta, "reasoning_loss": alpha}
         loss = sum(weights[name] * value.to(logits.device) for name, value in losses.items()) if losses else None
 
         return DHRDOutput(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.hf_argparser import HfArgumentParser
 
 from ..configuration_dhrd import CLASSIFIER_HEADS
+from ..data.encoding import REASONING_SPANS
 from ..data.labels import PROBLEM_TYPES
 from .parsing import OneLineErrors, did_you_mean
 
@@ -78,6 +79,11 @@ class TrainArguments:
         "Column of the rationales; rows without one train on the label alone.", "rationale"
     )
     suffix: str | None = _option("Template with {rationale} and {label} of what follows the input [the paper's].")
+    reasoning_span: str = _option(
+        "Tokens that the reasoning loss is over: the whole row, or what follows the input.",
+        REASONING_SPANS[0],
+        choices=REASONING_SPANS,
+    )
     rationale_after_label: bool = _option("Train on the label before the rationale, as a control.", False)
     max_length: int = _option("Most tokens of a row; rationales are cut to fit.", 1024)
     max_input_length: int | None = _option("Most tokens of the input [max_length less the longest answer].")
@@ -87,7 +93,9 @@ class TrainArguments:
     problem_type: str | None = _option(
         "Kind of labels [single or multi label, as the label column says].", choices=PROBLEM_TYPES
     )
-    alpha: float = _option("Weight of the reasoning loss; 0 is the pooled baseline.", 1.0)
+    alpha: float | str = _option(
+        "Weight of the reasoning loss; 0 is the pooled baseline; auto balances the losses.", 1.0
+    )
     beta: float = _option("Weight of the classification loss.", 1.0)
     classifier_head: str | None = _option(
         "linear, as stock classifiers have it; mlp, the paper's two layers, whose export carries its code [linear].",
@@ -132,6 +140,9 @@ class _TrainParser(OneLineErrors, HfArgumentParser):
             formatter_class=_ShortHelp,
             allow_abbrev=False,
         )
+        for action in self._actions:
+            if action.dest == "alpha":  # a number or a word, which HfArgumentParser can't say
+                action.type = _alpha
         self.add_argument("--help-all", action="help", help="show every flag of TrainingArguments as well")
 
 
@@ -186,6 +197,16 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
     return tuple(
         cls(**{f.name: getattr(values, f.name) for f in fields(cls) if f.init}) for cls in parser.dataclass_types
     )
+
+
+def _alpha(text: str) -> float | str:
+    """A number or `auto`."""
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'auto'") from None
 
 
 def _recipe(path: str, parser: _TrainParser) -> list[str]:

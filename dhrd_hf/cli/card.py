@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Of TrainingArguments, what says how a model was trained.
 _SETTINGS = (
     "learning_rate",
+    "classifier_learning_rate",
     "lr_scheduler_type",
     "warmup_steps",
     "weight_decay",
@@ -151,6 +152,7 @@ def training_facts(
         [`CardFacts`]: the facts.
     """
     from .. import __version__
+    from ..data.encoding import REASONING_SPANS
     from ..data.tables import table_name
     from ..embedded import HUB_NAME, LICENSE
     from ..export import CardFacts
@@ -174,6 +176,10 @@ def training_facts(
         "dtype": own.dtype + (", bf16" if training.bf16 else ", fp16" if training.fp16 else ""),
         "class_weights": config.class_weights,
     }
+    if training.alpha_schedule != "constant":
+        settings |= {name: getattr(training, name) for name in ("alpha_schedule", "alpha_end")}
+    if own.reasoning_span != REASONING_SPANS[0]:
+        settings["reasoning_span"] = own.reasoning_span
     if own.lora:
         settings |= {name: getattr(own, name) for name in _LORA}
     measured = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}

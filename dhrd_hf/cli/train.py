@@ -219,6 +219,7 @@ def _trainer(
         rationale_column=own.rationale_column,
         problem_type=labels.problem_type,
         rationale_after_label=own.rationale_after_label,
+        reasoning_span=own.reasoning_span,
     )
     model.config.max_input_length = encode.max_input_length
     encode_dev = copy.copy(encode)  # with counts of its own
@@ -235,13 +236,23 @@ def _trainer(
     if dev is not None:
         say(f"eval        {own.eval_data}: {encode_dev.counts}")
     say(f"labels      {labels}")
-    say(f"objective   {model.config.beta:g} * classification loss + {model.config.alpha:g} * reasoning loss")
-    if model.config.alpha > 0 and encode.counts.without_rationale == encode.counts.rows:
+    say(f"objective   {model.config.beta:g} * classification loss + {_weight(model, training)} * reasoning loss")
+    if model.config.alpha != 0 and encode.counts.without_rationale == encode.counts.rows:
         say(f"            no training row has a rationale in column {own.rationale_column!r}: it learns labels only")
     total = sum(p.numel() for p in trainer.model.parameters())
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     say(f"parameters  {trainable:,} of {total:,} trained ({trainable / total:.1%})\n")
     return trainer, encode.counts
+
+
+def _weight(model: DHRDForDualHeadClassification, training: DualHeadTrainingArguments) -> str:
+    """The weight of the reasoning loss over the run, in words."""
+    alpha = model.config.alpha
+    if alpha == "auto":
+        return "(balanced at each step)"
+    if training.alpha_schedule == "constant" or alpha == 0:
+        return f"{alpha:g}"
+    return f"({alpha:g} to {training.alpha_end:g}, {training.alpha_schedule})"
 
 
 def _look_at_rationales(

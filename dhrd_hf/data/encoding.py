@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
+REASONING_SPANS = ("input+rationale", "rationale")
+
 
 @dataclass
 class EncodingCounts:
@@ -92,6 +94,8 @@ class DualHeadEncoder:
             multi label, anything else single label.
         rationale_after_label (`bool`, *optional*, defaults to `False`): Put the two parts of the suffix the other way
             round, `[x, <ANS>, y, <REASON>, r]`: a control, in which the label does not follow from the rationale.
+        reasoning_span (`str`, *optional*, defaults to `"input+rationale"`): The tokens that the reasoning loss is over:
+            the whole row, as in the paper, or with `"rationale"` only what follows x.
 
     Returns (of a call with a batch of columns):
         `dict[str, list]`: `input_ids`, `attention_mask`, `input_length`, `reasoning_targets`, `labels`.
@@ -116,7 +120,10 @@ class DualHeadEncoder:
         rationale_column: str = "rationale",
         problem_type: str | None = None,
         rationale_after_label: bool = False,
+        reasoning_span: str = REASONING_SPANS[0],
     ):
+        if reasoning_span not in REASONING_SPANS:
+            raise ValueError(f"reasoning_span={reasoning_span!r} is not one of {', '.join(REASONING_SPANS)}.")
         if not template_columns(prompt):
             raise ValueError(
                 f"The prompt {prompt!r} names no column, so every row would be the same text. Say {{text}}."
@@ -128,6 +135,7 @@ class DualHeadEncoder:
         self.label_column = label_column
         self.rationale_column = rationale_column
         self.rationale_after_label = rationale_after_label
+        self.reasoning_span = reasoning_span
         self.max_length = self._known_limit(max_length)
         self.max_input_length = self._input_limit(max_input_length)
         self.counts = EncodingCounts()
@@ -231,7 +239,8 @@ class DualHeadEncoder:
             encoded["input_ids"].append(s)
             encoded["attention_mask"].append([1] * len(s))
             encoded["input_length"].append(len(x))
-            encoded["reasoning_targets"].append(list(s))
+            skipped = len(x) if self.reasoning_span == "rationale" else 0
+            encoded["reasoning_targets"].append([-100] * skipped + s[skipped:])
             marks["without_rationale"].append(int(not rationale))
             marks["rationales_cut"].append(int(len(kept) < len(rationale)))
             marks["inputs_cut"].append(int(cut))

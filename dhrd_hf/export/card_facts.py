@@ -179,7 +179,7 @@ class CardFacts:
     train_data: str | None = None
     train_rows: int | None = None
     rows_without_rationale: int | None = None
-    alpha: float | None = None
+    alpha: float | str | None = None
     beta: float | None = None
     classifier_head: str | None = None
     hyperparameters: dict[str, Any] | None = None

@@ -1,8 +1,17 @@
 """A stock Trainer with the dual-head objective."""
 
+from .alpha import ALPHA_SCHEDULES, GradientBalance, scheduled_alpha
 from .arguments import DualHeadTrainingArguments
 from .lora import add_lora
 from .padding_free import check_padding_free
 from .trainer import DualHeadTrainer
 
-__all__ = ["DualHeadTrainer", "DualHeadTrainingArguments", "add_lora", "check_padding_free"]
+__all__ = [
+    "ALPHA_SCHEDULES",
+    "DualHeadTrainer",
+    "DualHeadTrainingArguments",
+    "GradientBalance",
+    "add_lora",
+    "check_padding_free",
+    "scheduled_alpha",
+]

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from .alpha import ALPHA_SCHEDULES, scheduled_alpha
+
 
 @dataclass
 class DualHeadTrainingArguments(TrainingArguments):
-    r"""`TrainingArguments` with the paper's optimiser settings as defaults; nothing is added or renamed.
+    r"""`TrainingArguments` with the paper's optimiser settings as defaults, and the schedule of the reasoning loss.
 
     Example:
 
@@ -27,10 +29,20 @@ class DualHeadTrainingArguments(TrainingArguments):
         lr_scheduler_type (`str`, *optional*, defaults to `"cosine"`): The paper's.
         warmup_steps (`float`, *optional*, defaults to 5): The paper's.
         num_train_epochs (`float`, *optional*, defaults to 3.0): The paper's.
+        alpha_schedule (`str`, *optional*, defaults to `"constant"`): How the weight of the reasoning loss goes from the
+            model's `config.alpha`, at the first optimiser step, to `alpha_end`, at the last: `"constant"` (stays),
+            `"linear"`, `"cosine"`, `"step"`. See [`scheduled_alpha`].
+        alpha_end (`float`, *optional*, defaults to 0.0): Weight at the end of a schedule.
+        alpha_step_at (`float`, *optional*, defaults to 0.5): Share of the steps before `"step"` changes the weight.
+        classifier_learning_rate (`float`, *optional*): Peak learning rate of the classification head; by default it is
+            `learning_rate`.
         kwargs (*optional*): Everything else that `transformers.TrainingArguments` takes, with its defaults. The paper
             trained in bf16 with batches of 32 (per device 1, 32 accumulation steps).
 
-    Source: Xu et al. 2025, arXiv 2509.21487, appendix E.5.
+    Raises:
+        ValueError: on an unknown schedule, a negative `alpha_end`, or a share outside `[0, 1]`.
+
+    Source: Xu et al. 2025, arXiv 2509.21487, appendix E.5; schedules are among its future work.
     """
 
     learning_rate: float = field(
@@ -40,3 +52,18 @@ class DualHeadTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule (the paper's)."})
     warmup_steps: float = field(default=5, metadata={"help": "Steps of linear warm-up (the paper's)."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the training rows (the paper's)."})
+    alpha_schedule: str = field(
+        default="constant",
+        metadata={"help": "Weight of the reasoning loss over the steps, to alpha_end.", "choices": ALPHA_SCHEDULES},
+    )
+    alpha_end: float = field(default=0.0, metadata={"help": "Weight of the reasoning loss at the schedule's end."})
+    alpha_step_at: float = field(
+        default=0.5, metadata={"help": "Share of the steps before the schedule 'step' changes the weight."}
+    )
+    classifier_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the classification head [learning_rate]."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        scheduled_alpha(0, 1, 1.0, self.alpha_end, self.alpha_schedule, self.alpha_step_at)  # raises on a wrong one

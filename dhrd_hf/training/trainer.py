@@ -16,6 +16,7 @@ from transformers.utils import logging
 from ..data import DualHeadCollator, ensure_pad_token, input_only
 from ..losses import reasoning_count
 from ..modeling_dhrd import find_dual_head
+from .alpha import GradientBalance, scheduled_alpha
 from .padding_free import check_padding_free
 
 logger = logging.get_logger(__name__)
@@ -43,6 +44,9 @@ class DualHeadTrainer(Trainer):
       beta times `eval_classification_loss`, exact over the evaluation rows. There is no reasoning loss on x alone.
     - With alpha = 0 training sees x alone as well: the pooled baseline, at the pooled baseline's cost.
     - `label_smoothing_factor` smooths the classification term, and only it.
+    - The weight of the reasoning loss follows `alpha_schedule`, or with alpha = "auto" [`GradientBalance`]; where it
+      changes it is logged as `alpha`. It is one number for all micro-batches and ranks of an optimiser step.
+    - `classifier_learning_rate` is the learning rate of the classification head, where it is to have its own.
 
     Example:
 
@@ -67,8 +71,9 @@ class DualHeadTrainer(Trainer):
 
     Raises:
         TypeError: if the model has not two heads.
-        ValueError: if the classification head is frozen, labels are out of range, all training rows have one label, or
-            the collator is padding-free and the model's attention would mix its rows.
+        ValueError: if the classification head is frozen, labels are out of range, all training rows have one label,
+            the collator is padding-free and the model's attention would mix its rows, or alpha = "auto" is asked to
+            follow a schedule as well.
         FloatingPointError: in training, if the loss is not finite.
 
     Source: Xu et al. 2025, arXiv 2509.21487, eqs. 2-4; transformers `trainer.py`.
@@ -93,6 +98,7 @@ class DualHeadTrainer(Trainer):
         )
         self._term_sums: dict[str, Tensor] = {}
         self._terms_from_step = 0
+        self._last_alpha: float | None = None
 
         dual_head = find_dual_head(self.model)
         config = dual_head.config
@@ -117,6 +123,57 @@ class DualHeadTrainer(Trainer):
                 )
             check_padding_free(dual_head, self.compute_loss_context_manager())
         self._check_labels(self.train_dataset, training=True)
+        self._schedule = getattr(self.args, "alpha_schedule", "constant")
+        if config.alpha == "auto":
+            if self._schedule != "constant":
+                raise ValueError(
+                    f"alpha='auto' sets its own course: leave alpha_schedule={self._schedule!r} out, or give alpha a number."
+                )
+            self.add_callback(GradientBalance())
+
+    # The weight of the reasoning loss
+
+    def _alpha(self) -> float | None:
+        """The weight for this optimiser step; `None` where the model's own is right."""
+        alpha = find_dual_head(self.model).config.alpha
+        if alpha == "auto":
+            return self._balance().alpha
+        if self._schedule == "constant" or alpha == 0:
+            return None
+        args = self.args
+        return scheduled_alpha(
+            self.state.global_step, self.state.max_steps, alpha, args.alpha_end, self._schedule, args.alpha_step_at
+        )
+
+    def _balance(self) -> GradientBalance:
+        # Looked up each time: a resumed Trainer may replace its callbacks.
+        return next(each for each in self.callback_handler.callbacks if isinstance(each, GradientBalance))
+
+    # The optimiser
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The stock optimiser; the classification head in groups of its own where it has its own learning rate.
+
+        Args:
+            model (`nn.Module`, *optional*): As `Trainer.create_optimizer`.
+
+        Returns:
+            `torch.optim.Optimizer`: the optimiser.
+        """
+        given = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        rate = getattr(self.args, "classifier_learning_rate", None)
+        if rate is not None and not given:
+            head = {
+                id(parameter)
+                for parameter in find_dual_head(self.model if model is None else model).score.parameters()
+            }
+            for group in list(optimizer.param_groups):
+                ours = [parameter for parameter in group["params"] if id(parameter) in head]
+                if ours:
+                    group["params"] = [parameter for parameter in group["params"] if id(parameter) not in head]
+                    optimizer.add_param_group({**group, "params": ours, "lr": rate})
+        return optimizer
 
     # The loss
 
@@ -182,6 +239,9 @@ class DualHeadTrainer(Trainer):
         """
         if not model.training:
             num_items_in_batch = None  # each row counts once; see `evaluation_loop`
+        elif (alpha := self._alpha()) is not None:
+            inputs = {**inputs, "alpha": alpha}
+            self._last_alpha = alpha
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             self._keep_terms(loss, outputs)
@@ -202,7 +262,7 @@ class DualHeadTrainer(Trainer):
             self._term_sums[name] = self._term_sums.get(name, 0) + value
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log, with the two terms of the training loss beside `loss`.
+        """Log, with the two terms of the training loss beside `loss`, and the last step's alpha where it changes.
 
         Args:
             logs (`dict[str, float]`): What the Trainer logs.
@@ -214,6 +274,8 @@ class DualHeadTrainer(Trainer):
                 if name in self._term_sums:
                     logs[name] = self._over_ranks(self._term_sums[name]) / steps
             self._term_sums = {}
+            if self._last_alpha is not None:
+                logs["alpha"] = self._last_alpha
         super().log(logs, *args, **kwargs)
 
     def _over_ranks(self, total: Tensor) -> float:

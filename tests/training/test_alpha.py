@@ -1,0 +1,223 @@
+"""The weight of the reasoning loss over a run: schedules against their formulas, the balance against autograd."""
+
+import copy
+import math
+
+import pytest
+import torch
+from test_resume import KillAt, Killed
+
+from dhrd_hf import DualHeadCollator, DualHeadTrainer, DualHeadTrainingArguments
+from dhrd_hf.training import scheduled_alpha
+
+SPLITS = [(8, 1), (2, 4), (1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [2.0, 2.0, 2.0, 2.0, 2.0]),
+        ("linear", [2.0, 1.625, 1.25, 0.875, 0.5]),
+        ("cosine", [0.5 + 0.75 * (1 + math.cos(math.pi * share)) for share in (0, 0.25, 0.5, 0.75, 1)]),
+        ("step", [2.0, 2.0, 2.0, 0.5, 0.5]),
+    ],
+)
+def test_schedules_go_from_alpha_to_alpha_end(schedule, expected):
+    found = [scheduled_alpha(step, 5, 2.0, 0.5, schedule) for step in range(5)]
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "step"])
+def test_a_run_of_one_step_has_alpha(schedule):
+    assert scheduled_alpha(0, 1, 2.0, 0.5, schedule) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"alpha_schedule": "exponential"}, "is not one of constant, linear, cosine, step"),
+        ({"alpha_end": -1.0}, "alpha_end=-1.0 must be 0 or greater"),
+        ({"alpha_step_at": 2.0}, "alpha_step_at=2.0 must be in 0 to 1"),
+    ],
+)
+def test_wrong_schedules_are_told_before_training(wrong, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        DualHeadTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **wrong)
+
+
+@pytest.fixture
+def make_trainer(encoded, tokenizer, make_args):
+    def make(model, batch=4, accumulation=1, rows=8, callbacks=(), **changes):
+        args = make_args(
+            DualHeadTrainingArguments,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+            **changes,
+        )
+        return DualHeadTrainer(
+            model=model,
+            args=args,
+            train_dataset=encoded.select(range(rows)),
+            data_collator=DualHeadCollator(tokenizer),
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+        )
+
+    return make
+
+
+def logs_of(trainer):
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), SPLITS)
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "step"])
+def test_each_step_has_its_weight_however_it_is_split(dual_of, make_trainer, schedule, batch, accumulation):
+    trainer = make_trainer(
+        dual_of("llama", alpha=1.5, beta=0.5),
+        batch,
+        accumulation,
+        rows=23,
+        num_train_epochs=2,
+        alpha_schedule=schedule,
+        alpha_end=0.25,
+    )
+    trainer.train()
+    logs = logs_of(trainer)
+    assert [log["alpha"] for log in logs] == [scheduled_alpha(step, 6, 1.5, 0.25, schedule) for step in range(6)]
+    for log in logs:
+        expected = 0.5 * log["classification_loss"] + log["alpha"] * log["reasoning_loss"]
+        assert log["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_weight_that_stays_is_not_logged(dual_of, make_trainer):
+    trainer = make_trainer(dual_of("llama", alpha=0.5))
+    trainer.train()
+    assert all("alpha" not in log for log in logs_of(trainer))
+
+
+@pytest.mark.parametrize("alpha", [1.5, "auto"])
+def test_a_killed_and_resumed_run_ends_as_the_uninterrupted_one(dual_of, make_trainer, tmp_path, alpha):
+    settings = {
+        "batch": 2,
+        "accumulation": 2,
+        "rows": 21,
+        "learning_rate": 0.05,
+        "max_grad_norm": 1.0,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "num_train_epochs": 2,
+    }
+    if alpha != "auto":
+        settings["alpha_schedule"] = "cosine"
+    straight = make_trainer(dual_of("llama", alpha=alpha), output_dir=str(tmp_path / "straight"), **settings)
+    straight.train()
+    settings["output_dir"] = str(tmp_path / "killed")
+    killed = make_trainer(dual_of("llama", alpha=alpha), callbacks=[KillAt(9, True)], **settings)
+    with pytest.raises(Killed):
+        killed.train()
+    resumed = make_trainer(dual_of("llama", seed=9, alpha=alpha), **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert [(log["step"], log["loss"], log["alpha"]) for log in logs_of(resumed)] == [
+        (log["step"], log["loss"], log["alpha"]) for log in logs_of(straight)
+    ]
+    expected = straight.model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.model.state_dict().items())
+
+
+# alpha = "auto"
+
+
+def balanced_alphas(model, batches, collate, decay=0.9):
+    """The weights as the formula has them, with the two gradients at the hidden states from autograd in float64."""
+    model = copy.deepcopy(model).double().eval()
+    means, alphas = None, [1.0]
+    for rows in batches:
+        kept = {}
+        hook = model.model.register_forward_hook(
+            lambda _, __, output, kept=kept: kept.update(h=output.last_hidden_state)
+        )
+        output = model(**collate(rows.to_list()), alpha=1.0)
+        hook.remove()
+        squares = [
+            torch.autograd.grad(weight * output[name], kept["h"], retain_graph=True)[0].square().sum().item()
+            for name, weight in (("classification_loss", model.config.beta), ("reasoning_loss", 1.0))
+        ]
+        means = (
+            squares if means is None else [decay * m + (1 - decay) * s for m, s in zip(means, squares, strict=True)]
+        )
+        alphas.append(math.sqrt(means[0] / means[1]))
+    return alphas[:-1]
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), SPLITS)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_auto_balances_the_gradients_at_the_hidden_states(
+    dual_of, make_trainer, encoded, tokenizer, family, batch, accumulation
+):
+    model = dual_of(family, alpha="auto", beta=0.7)
+    groups = [encoded.select(range(start, min(start + 8, 23))) for start in (0, 8, 16)]
+    expected = balanced_alphas(model, groups, DualHeadCollator(tokenizer))
+    trainer = make_trainer(model, batch, accumulation, rows=23, learning_rate=0.0)
+    trainer.train()
+    logs = logs_of(trainer)
+    assert [log["alpha"] for log in logs] == pytest.approx(expected, rel=1e-4)
+    assert len({round(log["alpha"], 6) for log in logs}) == 3
+    for log in logs:
+        total = 0.7 * log["classification_loss"] + log["alpha"] * log["reasoning_loss"]
+        assert log["loss"] == pytest.approx(total, rel=1e-5)
+    assert model.on_shared_gradient is None  # nothing is left behind
+
+
+def test_auto_keeps_its_word_in_the_checkpoint(dual_of, tmp_path):
+    dual_of("llama", alpha="auto").save_pretrained(tmp_path)
+    from dhrd_hf import AutoModelForDualHeadClassification
+
+    assert AutoModelForDualHeadClassification.from_pretrained(tmp_path).config.alpha == "auto"
+
+
+def test_auto_needs_a_trainer_that_balances(dual_of, encoded, tokenizer):
+    batch = DualHeadCollator(tokenizer)(encoded.select(range(2)).to_list())
+    model = dual_of("llama", alpha="auto")
+    with pytest.raises(ValueError, match="alpha='auto' is balanced step by step by DualHeadTrainer"):
+        model(**batch)
+    assert model(**batch, alpha=0.5).loss.isfinite()
+
+
+def test_auto_and_a_schedule_exclude_each_other(dual_of, make_trainer):
+    with pytest.raises(ValueError, match="alpha='auto' sets its own course"):
+        make_trainer(dual_of("llama", alpha="auto"), alpha_schedule="linear")
+
+
+def test_other_words_are_no_weight(dual_of):
+    with pytest.raises(ValueError, match="alpha='much' must be a number, 0 or greater, or 'auto'"):
+        dual_of("llama", alpha="much")
+
+
+# The head's own learning rate
+
+
+def test_the_head_has_its_own_learning_rate(dual_of, make_trainer):
+    model = dual_of("llama")
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    gradients = {}
+    trainer = make_trainer(model, batch=8, classifier_learning_rate=0.5, learning_rate=0.125, weight_decay=0.0)
+    for name, parameter in model.named_parameters():
+        parameter.register_hook(lambda gradient, name=name: gradients.__setitem__(name, gradient.clone()))
+    trainer.train()
+    assert trainer.state.global_step == 1
+    for name, after in model.named_parameters():
+        rate = 0.5 if name.startswith("score") else 0.125
+        torch.testing.assert_close(after.detach(), before[name] - rate * gradients[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_schedule_of_the_learning_rate_holds_for_both(dual_of, make_trainer):
+    trainer = make_trainer(
+        dual_of("llama"), classifier_learning_rate=0.5, learning_rate=0.1, lr_scheduler_type="linear", warmup_steps=0
+    )
+    trainer.create_optimizer_and_scheduler(4)
+    for _ in range(2):
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    rates = {group["lr"] for group in trainer.optimizer.param_groups if group["params"]}
+    assert rates == {0.05, 0.25}
