@@ -1,14 +1,17 @@
 """Tiny random models, a byte-level tokenizer and a few invented rows: nothing is downloaded."""
 
 import os
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="dhrd-hf-modules-")  # for the code that checkpoints carry
 # Tiny models gain nothing from more threads, and lose much where several processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import copy
 import functools
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -288,3 +291,7 @@ def run_python():
         return result.stdout
 
     return run
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)

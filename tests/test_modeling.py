@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from strangers import run_as_a_stranger
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from dhrd_hf import AutoModelForDualHeadClassification, DHRDConfig, DHRDForDualHeadClassification
@@ -408,12 +409,12 @@ torch.save(logits, folder + "/logits.pt")
 """
 
 
-def test_the_auto_classes_open_it_in_a_fresh_process(dual_of, run_python, tmp_path):
+def test_the_auto_classes_open_it_in_a_fresh_process(dual_of, tmp_path):
     dual = dual_of("llama")
     dual.save_pretrained(tmp_path)
     ids = make_batch([9, 9], [9, 9])["input_ids"]
     torch.save(ids, tmp_path / "ids.pt")
-    run_python(OPEN_WITH_AUTO_CLASSES, tmp_path)
+    run_as_a_stranger(OPEN_WITH_AUTO_CLASSES, tmp_path)
     found = torch.load(tmp_path / "logits.pt")
     assert len(found) == 3
     for name, logits in found.items():

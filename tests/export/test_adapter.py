@@ -7,6 +7,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
+from strangers import run_as_a_stranger
 from transformers import AutoModelForSequenceClassification
 
 from dhrd_hf import AutoModelForDualHeadClassification, export_classifier
@@ -99,11 +100,11 @@ torch.save((logits, config.id2label, config.pad_token_id), found)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_a_stranger_opens_it_in_three_ways(family, with_lora, lm_dir_of, tokenizer, batch, run_python, tmp_path):
+def test_a_stranger_opens_it_in_three_ways(family, with_lora, lm_dir_of, tokenizer, batch, tmp_path):
     model = with_lora(family, prompt_template="Q: {text}", max_input_length=50)
     out = export_classifier(model, tokenizer, tmp_path / "out", format="adapter")
     torch.save(TEXTS, tmp_path / "found.pt")
-    run_python(OPEN_AS_A_STRANGER, lm_dir_of(family), out, tmp_path / "found.pt")
+    run_as_a_stranger(OPEN_AS_A_STRANGER, lm_dir_of(family), out, tmp_path / "found.pt")
     logits, id2label, pad_token_id = torch.load(tmp_path / "found.pt")
     with torch.no_grad():
         expected = model(**batch).logits

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from strangers import run_as_a_stranger
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 
 from dhrd_hf import export_classifier
@@ -68,14 +69,14 @@ def make_model(dual_of):
 
 
 @pytest.fixture(scope="module")
-def exported(make_model, tokenizer, run_python, tmp_path_factory):
+def exported(make_model, tokenizer, tmp_path_factory):
     """For each kind of model: the model, its exported folder, and what a stranger's process found in it."""
     folder = tmp_path_factory.mktemp("exports")
     torch.save(TEXTS, folder / "texts.pt")
     models = {kind: make_model(kind) for kind in KINDS}
     for kind, model in models.items():
         assert export_classifier(model, tokenizer, folder / kind, max_shard_size="40KB") == folder / kind
-    run_python(OPEN_AS_A_STRANGER, *(folder / kind for kind in KINDS))
+    run_as_a_stranger(OPEN_AS_A_STRANGER, *(folder / kind for kind in KINDS))
     found = torch.load(folder / "found.pt")
     return {kind: (model, folder / kind, found[str(folder / kind)]) for kind, model in models.items()}
 

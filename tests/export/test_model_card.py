@@ -15,6 +15,7 @@ from huggingface_hub.repocard import metadata_load
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
+from strangers import run_as_a_stranger
 
 from dhrd_hf import export_classifier
 from dhrd_hf.evaluation import evaluation_report
@@ -106,14 +107,13 @@ assert "dhrd_hf" not in sys.modules
 """
 
 
-def test_the_snippets_run_where_dhrd_hf_was_never_heard_of(make_export, run_python, monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+def test_the_snippets_run_where_dhrd_hf_was_never_heard_of(make_export):
     multi_label = {"problem_type": "multi_label_classification"}
     regression = {"problem_type": "regression", "id2label": {0: "price"}, "num_labels": 1}
     cases = [(kind, kwargs) for kwargs in (multi_label, regression) for kind in ("dense", "adapter")]
     cases += [("dense", {"prompt_template": "{text}"}), *((kind, {}) for kind in KINDS)]
     folders = [make_export(kind, **kwargs) for kind, kwargs in cases]
-    printed = run_python(RUN_AS_A_STRANGER, *folders).split(">>>\n")[1:]
+    printed = run_as_a_stranger(RUN_AS_A_STRANGER, *folders).split(">>>\n")[1:]
     for (kind, kwargs), folder, said in zip(cases, folders, printed, strict=True):
         if kwargs is not regression:
             named = [name in said for name in LABELS.values()]

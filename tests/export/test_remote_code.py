@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from strangers import run_as_a_stranger
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from dhrd_hf import AutoModelForDualHeadClassification, export_classifier
@@ -96,13 +97,10 @@ torch.save((logits, [p["label"] for p in classify(texts)]), found)
 
 
 @pytest.mark.parametrize("how", ["remote", "dhrd_hf"])
-def test_a_stranger_opens_it_with_its_code_or_with_ours(
-    dual, batch, tokenizer, run_python, monkeypatch, tmp_path, how
-):
-    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+def test_a_stranger_opens_it_with_its_code_or_with_ours(dual, batch, tokenizer, tmp_path, how):
     out = export_classifier(dual, tokenizer, tmp_path / "out")
     torch.save(TEXTS, tmp_path / "found.pt")
-    run_python(OPEN_AS_A_STRANGER, out, tmp_path / "found.pt", how)
+    run_as_a_stranger(OPEN_AS_A_STRANGER, out, tmp_path / "found.pt", how)
     logits, labels = torch.load(tmp_path / "found.pt")
     expected = dual(**batch).logits
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
@@ -110,22 +108,19 @@ def test_a_stranger_opens_it_with_its_code_or_with_ours(
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_a_training_checkpoint_carries_its_code_as_well(
-    dual_of, batch, tokenizer, run_python, monkeypatch, tmp_path, head
-):
-    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+def test_a_training_checkpoint_carries_its_code_as_well(dual_of, batch, tokenizer, tmp_path, head):
     dual = dual_of("llama", classifier_head=head, id2label=LABELS)
     dual.save_pretrained(tmp_path / "run")
     tokenizer.save_pretrained(tmp_path / "run")
     torch.save(TEXTS, tmp_path / "found.pt")
-    run_python(OPEN_AS_A_STRANGER, tmp_path / "run", tmp_path / "found.pt", "remote")
+    run_as_a_stranger(OPEN_AS_A_STRANGER, tmp_path / "run", tmp_path / "found.pt", "remote")
     logits, _ = torch.load(tmp_path / "found.pt")
     torch.testing.assert_close(logits, dual(**batch).logits, rtol=1e-5, atol=1e-5)
 
 
-def test_without_either_it_is_an_error_and_the_folder_says_both_ways(dual_of, tokenizer, run_python, tmp_path):
+def test_without_either_it_is_an_error_and_the_folder_says_both_ways(dual_of, tokenizer, tmp_path):
     out = export_classifier(dual_of("llama", classifier_head="mlp"), tokenizer, tmp_path / "out")
-    run_python(OPEN_AS_A_STRANGER, out, tmp_path / "found.pt", "neither")
+    run_as_a_stranger(OPEN_AS_A_STRANGER, out, tmp_path / "found.pt", "neither")
     error = torch.load(tmp_path / "found.pt")
     assert "trust_remote_code=True" in error and str(out) in error
     readme = (out / "README.md").read_text()
