@@ -459,6 +459,28 @@ def test_training_looks_at_the_rationales_first(base, tmp_path, capsys):
     assert "100.0% label leak" in (out / "README.md").read_text()
 
 
+def test_the_weight_of_the_reasoning_loss_may_change(base, table, tmp_path, capsys):
+    data = ["--train-data", table, *STEPS, "--logging-steps", "1", "--reasoning-span", "rationale"]
+    ways = {
+        "auto": (["--alpha", "auto"], "(balanced at each step)"),
+        "linear": (["--alpha", "0.5", "--alpha-schedule", "linear", "--alpha-end", "0.1"], "(0.5 to 0.1, linear)"),
+    }
+    for name, (options, said) in ways.items():
+        run = tmp_path / name
+        assert main(["train", "--model", base, *data, *options, "--output-dir", str(run)]) == 0
+        assert f"1 * classification loss + {said} * reasoning loss" in capsys.readouterr().out
+        state = json.loads((run / "trainer_state.json").read_text())
+        weights = [log["alpha"] for log in state["log_history"] if "alpha" in log]
+        assert weights[0] == {"auto": 1.0, "linear": 0.5}[name] and len(set(weights)) == len(weights)
+        facts = json.loads((run / "card_facts.json").read_text())
+        assert facts["alpha"] == {"auto": "auto", "linear": 0.5}[name]
+        assert facts["hyperparameters"]["reasoning_span"] == "rationale"
+        assert facts["hyperparameters"].get("alpha_schedule") == {"auto": None, "linear": "linear"}[name]
+    out = tmp_path / "classifier"
+    assert main(["export", "--model", str(tmp_path / "auto"), "--output", str(out)]) == 0
+    assert "(a balanced weight) * reasoning loss" in (out / "README.md").read_text()
+
+
 def test_rationales_of_another_file_are_joined(base, rows, tmp_path, capsys):
     bare = write(tmp_path / "rows.jsonl", [{k: row[k] for k in ("text", "label")} for row in rows])
     said = [{"key": number, "label": row["label"], "rationale": row["rationale"]} for number, row in enumerate(rows)]

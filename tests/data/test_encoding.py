@@ -70,6 +70,19 @@ def test_the_label_may_come_first_as_a_control(tokenizer):
     assert cut["input_ids"][0][-1] == tokenizer.eos_token_id
 
 
+def test_the_reasoning_loss_may_leave_x_out(tokenizer):
+    rows = [
+        {"text": "It snows.", "label": "no", "rationale": "Snow is wet."},
+        {"text": "It rains on the moor.", "label": "yes", "rationale": None},
+    ]
+    usual = encode_rows(DualHeadEncoder(tokenizer, YES_NO), *rows)
+    only = encode_rows(DualHeadEncoder(tokenizer, YES_NO, reasoning_span="rationale"), *rows)
+    for name in ("input_ids", "input_length", "labels"):
+        assert only[name] == usual[name]
+    for ids, targets, length in zip(only["input_ids"], only["reasoning_targets"], only["input_length"], strict=True):
+        assert targets == [-100] * length + ids[length:]
+
+
 def test_the_prompt_takes_several_columns(tokenizer):
     encoder = DualHeadEncoder(tokenizer, YES_NO, prompt="Passage:\n{passage}\nQuestion:\n{question}")
     encoded = encode_rows(
@@ -295,6 +308,7 @@ def test_a_single_row_is_refused_with_the_remedy(tokenizer):
         ({"max_length": 40, "max_input_length": 40}, "max_input_length 40 is not in 1 to"),
         ({"max_input_length": 0}, "max_input_length 0"),
         ({"problem_type": "ranking"}, "ranking"),
+        ({"reasoning_span": "all"}, "is not one of input.rationale, rationale"),
         ({"label2id": {"a": 0, "b": 2}}, "0 to 1"),
     ],
 )
