@@ -1,16 +1,19 @@
 """How good a classifier is, how sure, and how to run it over many texts."""
 
 from .calibration import calibration_metrics, fit_temperature, fit_thresholds, reliability, threshold_report
+from .cot import CoTAnswer, decode_answers
 from .loading import load_classifier
 from .metrics import compute_metrics
 from .prediction import LabelledLogits, Prediction, predict_table, predict_texts
 from .report import evaluation_report
 
 __all__ = [
+    "CoTAnswer",
     "LabelledLogits",
     "Prediction",
     "calibration_metrics",
     "compute_metrics",
+    "decode_answers",
     "evaluation_report",
     "fit_temperature",
     "fit_thresholds",

@@ -105,10 +105,10 @@ def predict_texts(
     for name, value in sizes.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} must be 1 or greater.")
-    _agree_on_pad_token(model.config, tokenizer)
+    agree_on_pad_token(model.config, tokenizer)
     if batch_tokens is None:
         batch_tokens = _CPU_BATCH_TOKENS if model.device.type == "cpu" else _ACCELERATOR_BATCH_TOKENS
-    limit = max_length or _input_limit(model.config, tokenizer)
+    limit = max_length or input_limit(model.config, tokenizer)
 
     def predictions() -> Iterator[Prediction]:
         stream = iter(texts)
@@ -196,7 +196,7 @@ def _predict_window(
     batch_tokens: int,
     batch_size: int,
 ) -> list[Prediction]:
-    rows, cut = _tokenize(tokenizer, texts, limit)
+    rows, cut = tokenize_inputs(tokenizer, texts, limit)
     pad = tokenizer.pad_token_id
     errors = {}
     for index, (text, ids) in enumerate(zip(texts, rows, strict=True)):
@@ -214,10 +214,19 @@ def _predict_window(
     return results
 
 
-def _tokenize(
+def tokenize_inputs(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], limit: int | None
 ) -> tuple[list[list[int]], set[int]]:
-    """Token ids of each text as the deployed tokenizer cuts them, and the indices of those that were cut."""
+    """Token ids of each text as the deployed tokenizer cuts them, and the indices of those that were cut.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
+        texts (`list[str]`): Inputs, at least one.
+        limit (`int`, *optional*): Most tokens of a text.
+
+    Returns:
+        `tuple[list[list[int]], set[int]]`: ids by text, and indices of texts.
+    """
     rows = tokenizer(texts, verbose=False)["input_ids"]
     cut = [index for index, ids in enumerate(rows) if limit is not None and len(ids) > limit]
     if cut:
@@ -284,8 +293,16 @@ def _read(logits: Tensor, config: PreTrainedConfig) -> Iterator[tuple]:
         yield said, dict(zip(names, row, strict=True)), tuple(rows[index])
 
 
-def _agree_on_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make sure that the model pools by the token that its batches are padded with."""
+def agree_on_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make sure that the model pools by the token that its batches are padded with.
+
+    Args:
+        config (`PreTrainedConfig`): The model's; gets the tokenizer's pad token where it has none.
+        tokenizer (`PreTrainedTokenizerBase`): Its eos token becomes its pad token where it has none.
+
+    Raises:
+        ValueError: if the two are different tokens.
+    """
     pad = ensure_pad_token(tokenizer)
     text_config = config.get_text_config()
     if text_config.pad_token_id is None:
@@ -297,8 +314,16 @@ def _agree_on_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizer
         )
 
 
-def _input_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The number of tokens to which a text is cut, or None."""
+def input_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The number of tokens to which a text is cut when deployed.
+
+    Args:
+        config (`PreTrainedConfig`): The model's.
+        tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
+
+    Returns:
+        `int`, *optional*: of training, else of the tokenizer, else of the model; None where none of them has one.
+    """
     trained = getattr(config, "max_input_length", None)
     if trained is not None:
         return trained

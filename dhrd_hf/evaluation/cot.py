@@ -1,0 +1,320 @@
+"""Answers by decoding: the reasoning head writes its reasons out, and the label is read from what it wrote."""
+
+from __future__ import annotations
+
+import re
+import string
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ..data.prompts import DEFAULT_SUFFIX, Suffix
+from ..modeling_dhrd import DHRDForDualHeadClassification
+from .prediction import agree_on_pad_token, input_limit, tokenize_inputs
+
+logger = logging.get_logger(__name__)
+
+# Appendix E.6 of the paper.
+TEMPERATURE, TOP_P, MAX_NEW_TOKENS = 0.1, 0.7, 500
+
+
+@dataclass(frozen=True, slots=True)
+class CoTAnswer:
+    r"""What the reasoning head answered to one text.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.cot import CoTAnswer
+    >>> CoTAnswer("It rains.\nFinal Answer:\nyes", "yes", 12).label
+    'yes'
+
+    ```
+
+    Args:
+        text (`str`): What was decoded, without special tokens; empty where there was nothing to go on from.
+        label (`str`, *optional*): The label that it names; None where it names none.
+        new_tokens (`int`): Number of decoded tokens, the end-of-sequence token among them.
+    """
+
+    text: str
+    label: str | None
+    new_tokens: int
+
+
+def decode_answers(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str | None],
+    labels: Sequence[str],
+    batch_size: int = 8,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    temperature: float = TEMPERATURE,
+    top_p: float = TOP_P,
+    seed: int = 0,
+    suffix: str = DEFAULT_SUFFIX,
+) -> list[CoTAnswer]:
+    r"""Classify texts the slow way: sample a rationale and a label with the reasoning head, and read the label.
+
+    A text has the token ids that it has for the classification head, and those of the suffix's first delimiter
+    (`"\nReasoning:\n"`) are put behind it: the paper does not say whether the model has to write that one itself. Rows of
+    nearly one length share a batch, padded on the left; a row ends with the end-of-sequence token. How many answers name
+    no label, had no room or were not ended is logged.
+
+    The same seed gives the same answers in whatever order the texts come. They are drawn a batch at a time, so another
+    `batch_size`, or other texts beside them, draws others.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation import load_classifier
+    >>> from dhrd_hf.evaluation.cot import decode_answers
+    >>> model, tokenizer = load_classifier("runs/cot")  # doctest: +SKIP
+    >>> decode_answers(model, tokenizer, ["It rains. So: It is wet."], ["entailed", "refuted"])  # doctest: +SKIP
+    [CoTAnswer(text='Rain is water.\nFinal Answer:\nentailed', label='entailed', new_tokens=14)]
+
+    ```
+
+    Args:
+        model ([`DHRDForDualHeadClassification`], a `PeftModel` around one, or a causal LM): Who answers.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer. Without a pad token its eos token becomes one.
+        texts (`Sequence[str]`): Inputs, with the prompt around them if the model was trained with one. One that is empty
+            or None gets no answer.
+        labels (`Sequence[str]`): The labels' names, as they were trained on.
+        batch_size (`int`, *optional*, defaults to 8): Rows decoded together.
+        max_new_tokens (`int`, *optional*, defaults to 500): Most tokens of an answer; fewer where the model has no more
+            positions.
+        temperature (`float`, *optional*, defaults to 0.1): What the logits are divided by.
+        top_p (`float`, *optional*, defaults to 0.7): Draw from the fewest tokens that have this probability together.
+        seed (`int`, *optional*, defaults to 0): Of the draws; torch's own generator is left as it was.
+        suffix (`str`, *optional*, defaults to the paper's): As for [`DualHeadEncoder`].
+
+    Returns:
+        `list[CoTAnswer]`: one for each text, in their order.
+
+    Raises:
+        ValueError: if the model has no reasoning head, there are no labels, model and tokenizer pad with different
+            tokens, or a number is out of range.
+
+    Source: Xu et al. 2025, arXiv 2509.21487, appendix E.6.
+    """
+    if batch_size < 1 or not labels:
+        raise ValueError(f"batch_size={batch_size} with {len(labels)} labels: both must be 1 or greater.")
+    decoder = CoTDecoder(model, tokenizer, max_new_tokens, temperature, top_p, seed, suffix)
+    prompts, cut = decoder.prompts(texts)
+    order = sorted(
+        (index for index, ids in enumerate(prompts) if ids), key=lambda index: (len(prompts[index]), texts[index])
+    )
+    answers = [CoTAnswer("", None, 0)] * len(texts)
+    unended = 0
+    with tqdm(
+        total=len(texts), initial=len(texts) - len(order), unit=" rows", file=sys.stderr, disable=None
+    ) as progress:
+        # The longest first: a batch that does not fit is known at once.
+        for end in range(len(order), 0, -batch_size):
+            batch = order[max(end - batch_size, 0) : end]
+            for index, ids in zip(batch, decoder.decode([prompts[index] for index in batch]), strict=True):
+                unended += ids[-1:] != [tokenizer.eos_token_id]
+                answers[index] = decoder.answer(ids, labels)
+            progress.update(len(batch))
+    unread = sum(answer.label is None for answer in answers)
+    if unread or unended or cut:
+        logger.warning(
+            f"{len(answers)} answers decoded: {unread} name none of the labels, {len(texts) - len(order)} of them of empty "
+            f"texts; {unended} not ended within {max_new_tokens} new tokens or the model's positions; {cut} inputs cut."
+        )
+    return answers
+
+
+def read_answer(text: str, labels: Sequence[str], suffix: str = DEFAULT_SUFFIX) -> str | None:
+    r"""The label that a decoded text names behind the second delimiter; never one that it names elsewhere.
+
+    The delimiter (`"\nFinal Answer:\n"`) and the label are looked for as they were trained on, and only then in another
+    case, with other white space and with punctuation behind the label. What fits two labels fits none.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.cot import read_answer
+    >>> read_answer("Rain is water.\nFinal Answer:\nyes", ["no", "yes"])
+    'yes'
+    >>> read_answer("Rain is water.\nFinal answer: Yes.", ["no", "yes"])
+    'yes'
+    >>> read_answer("I say yes.", ["no", "yes"]) is None
+    True
+
+    ```
+
+    Args:
+        text (`str`): What was decoded behind the first delimiter.
+        labels (`Sequence[str]`): The labels' names.
+        suffix (`str`, *optional*, defaults to the paper's): As for [`DualHeadEncoder`].
+
+    Returns:
+        `str`, *optional*: one of the labels, or None.
+
+    Raises:
+        ValueError: if the suffix is malformed.
+    """
+    parts = Suffix.parse(suffix)
+    # An empty rationale leaves the two delimiters side by side.
+    _, found, rest = (parts.before + text).partition(parts.between)
+    if not found:
+        words = r"\s*".join(map(re.escape, parts.between.split()))
+        start = r"^\s*" if parts.between.startswith("\n") else ""
+        match = re.search(start + words, text, re.IGNORECASE | re.MULTILINE) if words else None
+        if match is None:
+            return None
+        rest = text[match.end() :]
+    whole = rest.strip()
+    candidates = [it.removesuffix(parts.after.strip()).strip() for it in (whole, whole.partition("\n")[0])]
+    for candidate in candidates:
+        if candidate in labels:
+            return candidate
+    for candidate in candidates:
+        near = [label for label in labels if _folded(label) == _folded(candidate)]
+        if len(near) == 1:
+            return near[0]
+    return None
+
+
+def _folded(text: str) -> str:
+    return text.strip().rstrip(string.punctuation + string.whitespace).casefold()
+
+
+class CoTDecoder:
+    """The three steps of [`decode_answers`], apart: inputs to token ids, a batch of ids to new ids, new ids to an answer.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.cot import CoTDecoder
+    >>> decoder = CoTDecoder(model, tokenizer)  # doctest: +SKIP
+    >>> prompts, cut = decoder.prompts(["It rains. So: It is wet."])  # doctest: +SKIP
+    >>> decoder.answer(decoder.decode(prompts)[0], ["entailed", "refuted"]).label  # doctest: +SKIP
+    'entailed'
+
+    ```
+
+    Args:
+        model, tokenizer, max_new_tokens, temperature, top_p, seed, suffix: As for [`decode_answers`].
+
+    Raises:
+        ValueError: as [`decode_answers`].
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        temperature: float = TEMPERATURE,
+        top_p: float = TOP_P,
+        seed: int = 0,
+        suffix: str = DEFAULT_SUFFIX,
+    ):
+        if max_new_tokens < 1 or not temperature > 0 or not 0 < top_p <= 1:
+            raise ValueError(
+                f"max_new_tokens={max_new_tokens} must be 1 or greater, temperature={temperature} above 0, and "
+                f"top_p={top_p} above 0 and at most 1."
+            )
+        self.model = _who_reasons(model)
+        agree_on_pad_token(self.model.config, tokenizer)
+        self.tokenizer = tokenizer
+        self.suffix = suffix
+        self.max_new_tokens = max_new_tokens
+        self.seed = seed
+        # Also what a model's generation config may set otherwise.
+        self.options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0, "num_beams": 1}
+        self.options |= {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+
+    def prompts(self, texts: Sequence[str | None]) -> tuple[list[list[int]], int]:
+        """Token ids of each text with the first delimiter behind it.
+
+        Args:
+            texts (`Sequence[str]`): Inputs.
+
+        Returns:
+            `tuple[list[list[int]], int]`: ids by text, none where it is empty; and how many texts were cut.
+        """
+        given = [text or "" for text in texts]
+        if not given:
+            return [], 0
+        rows, cut = tokenize_inputs(self.tokenizer, given, input_limit(self.model.config, self.tokenizer))
+        before = Suffix.parse(self.suffix).before
+        reason = self.tokenizer(before, add_special_tokens=False, verbose=False)["input_ids"] if before else []
+        return [ids + reason if text.strip() and ids else [] for text, ids in zip(given, rows, strict=True)], len(cut)
+
+    @torch.inference_mode()
+    def decode(self, prompts: Sequence[list[int]], max_new_tokens: int | None = None) -> list[list[int]]:
+        """New token ids of a batch of rows, up to the end-of-sequence token.
+
+        Args:
+            prompts (`Sequence[list[int]]`): Token ids to go on from; at least one row, none of them empty.
+            max_new_tokens (`int`, *optional*): Most new ids of a row; by default the decoder's.
+
+        Returns:
+            `list[list[int]]`: a row's own new ids; none where the model has no position left.
+        """
+        longest = max(map(len, prompts))
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        room = max_new_tokens or self.max_new_tokens
+        room = room if positions is None else min(room, positions - longest)
+        if room < 1:
+            return [[] for _ in prompts]
+        rows = [torch.tensor(ids) for ids in prompts]
+        ids = pad_sequence(rows, True, self.tokenizer.pad_token_id, "left")  # [B, L]
+        mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0, "left")
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed)
+                found = self.model.generate(
+                    input_ids=ids.to(self.model.device),
+                    attention_mask=mask.to(self.model.device),
+                    max_new_tokens=room,
+                    use_cache=True,
+                    **self.options,
+                )
+        finally:
+            self.model.train(was_training)
+        return [_to_the_end(row, self.tokenizer.eos_token_id) for row in found[:, longest:].cpu()]
+
+    def answer(self, ids: Sequence[int], labels: Sequence[str]) -> CoTAnswer:
+        """What a row's new ids say.
+
+        Args:
+            ids (`Sequence[int]`): New ids, as [`~CoTDecoder.decode`] returns them.
+            labels (`Sequence[str]`): The labels' names.
+
+        Returns:
+            [`CoTAnswer`]: the answer.
+        """
+        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return CoTAnswer(text, read_answer(text, labels, self.suffix), len(ids))
+
+
+def _to_the_end(row: Tensor, end: int | None) -> list[int]:
+    ids = row.tolist()
+    return ids[: ids.index(end) + 1] if end in ids else ids
+
+
+def _who_reasons(model: nn.Module) -> PreTrainedModel:
+    """The model whose `generate` writes: the dual-head one inside any wrapper, else a causal LM."""
+    dual_head = next((it for it in model.modules() if isinstance(it, DHRDForDualHeadClassification)), None)
+    if dual_head is not None and dual_head.lm_head is not None:
+        return dual_head
+    if dual_head is None and getattr(model, "can_generate", bool)():
+        return model
+    raise ValueError(
+        f"This {type(model).__name__} is a classifier without a reasoning head, which can't decode an answer: name the "
+        "run directory of `dhrd train` that it was exported from."
+    )
