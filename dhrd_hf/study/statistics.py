@@ -7,6 +7,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -461,12 +462,17 @@ def _check_items(rows: Sequence[Mapping[str, Any]], items: int) -> None:
 def _replicates(data: str, sides: Sequence[Sequence[Mapping[str, Any]]], items: int) -> list[np.ndarray]:
     """For each side the mean scores `[resamples]`, under one draw of seeds and items for all sides."""
     _check_items([row for side in sides for row in side], items)
+    weights, of_seeds = _draws(data, items, len(sides[0]))
+    return [(_scores(side, items, weights) * of_seeds).sum(1) for side in sides]
+
+
+@lru_cache(maxsize=4)  # a report asks for the same ones again and again, and they take most of its time
+def _draws(data: str, items: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each item `[resamples, items]` was drawn, and the share of each seed `[resamples, seeds]`."""
     # Of the data set's name, so that the draws for several data sets are independent and yet always the same.
     draw = np.random.default_rng(zlib.crc32(data.encode()))
-    weights = draw.multinomial(items, np.full(items, 1 / items), size=_RESAMPLES)  # [R, items]
-    seeds = len(sides[0])
-    of_seeds = draw.multinomial(seeds, np.full(seeds, 1 / seeds), size=_RESAMPLES) / seeds  # [R, seeds]
-    return [(_scores(side, items, weights) * of_seeds).sum(1) for side in sides]
+    weights = draw.multinomial(items, np.full(items, 1 / items), size=_RESAMPLES)
+    return weights, draw.multinomial(seeds, np.full(seeds, 1 / seeds), size=_RESAMPLES) / seeds
 
 
 def _interval(replicates: np.ndarray) -> tuple[float, float]:
