@@ -72,6 +72,9 @@ class TrainArguments:
         "Use a folder that holds something; its checkpoint-* folders are removed.", False
     )
     export: str | None = _option("Folder to export the classifier to when training is done.")
+    predictions: str | None = _option(
+        "File to write what the last evaluation said of each row of --eval-data (.jsonl, .csv, .tsv or .parquet)."
+    )
     prompt: str | None = _option(r"Input template over the columns, such as '{premise}\n{hypothesis}' [{text}].")
     text_column: str | None = _option("The same as --prompt '{NAME}'.")
     label_column: str = _option("Column of the labels: names, ids, lists of names (multi label), numbers.", "label")
@@ -189,6 +192,8 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
         values.eval_strategy = "no" if values.eval_data is None else "epoch"
     if values.eval_strategy != "no" and values.eval_data is None:
         raise ValueError(f"--eval-strategy {values.eval_strategy} needs rows: add --eval-data TABLE.")
+    if values.predictions is not None and values.eval_data is None:
+        raise ValueError("--predictions are of the rows of --eval-data: add --eval-data TABLE.")
     missing = [
         f"--{name.replace('_', '-')}" for name in ("model", "train_data", "output_dir") if not getattr(values, name)
     ]

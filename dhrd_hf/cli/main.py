@@ -17,6 +17,8 @@ _COMMANDS = {
     "export": "write the classifier as a stock checkpoint that needs no dhrd_hf",
     "push": "upload an exported classifier to the Hugging Face Hub",
     "rationales": "write, check and choose the rationales of a table",
+    "study": "run a grid of trainings, paired across settings, and report what it found",
+    "bench": "measure throughput, and the time and memory of a training step",
 }
 _EXAMPLES = """examples:
   dhrd train --model Qwen/Qwen3-0.6B --lora --train-data train.jsonl --eval-data dev.jsonl --output-dir runs/first

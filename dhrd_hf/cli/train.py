@@ -66,7 +66,7 @@ def run(argv: Sequence[str]) -> int:
     trainer.save_metrics("train", trained.metrics)
     metrics = None
     if dev is not None:
-        metrics = trainer.evaluate()
+        metrics = trainer.evaluate() if own.predictions is None else _evaluated(own, trainer, dev)
         trainer.save_metrics("eval", metrics)
         say("\nevaluation: " + ", ".join(f"{k.removeprefix('eval_')} {v:.4g}" for k, v in metrics.items()))
     if training.process_index == 0:
@@ -159,6 +159,10 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
 
     from ..export.card_facts import FACTS_FILE
 
+    if own.predictions is not None:
+        from ..data.tables import check_target
+
+        check_target(own.predictions)
     folder = Path(training.output_dir)
     if own.export and Path(own.export).exists() and (Path(own.export).is_file() or any(Path(own.export).iterdir())):
         raise FileExistsError(f"--export {own.export} exists and is not an empty folder: name another.")
@@ -243,6 +247,31 @@ def _trainer(
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     say(f"parameters  {trainable:,} of {total:,} trained ({trainable / total:.1%})\n")
     return trainer, encode.counts
+
+
+def _evaluated(own: TrainArguments, trainer: DualHeadTrainer, dev: datasets.Dataset) -> dict[str, float]:
+    """The metrics of the evaluation rows, of which each prediction is written, in one pass over them."""
+    import torch
+
+    from ..data.joining import key_column
+    from ..data.tables import write_rows
+    from ..evaluation.prediction import _read as read_logits
+    from ..modeling_dhrd import find_dual_head
+
+    output = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval")
+    trainer.log(output.metrics)
+    if trainer.is_world_process_zero():
+        key = key_column(dev.column_names)
+        named = [{"row": row} for row in range(len(dev))] if key is None else [{key: value} for value in dev[key]]
+        said = read_logits(torch.as_tensor(output.predictions).double(), find_dual_head(trainer.model).config)
+        write_rows(
+            own.predictions,
+            (
+                {**name, own.label_column: label, "predicted_label": predicted, "probabilities": probabilities}
+                for name, label, (predicted, probabilities, _) in zip(named, dev[own.label_column], said, strict=True)
+            ),
+        )
+    return output.metrics
 
 
 def _weight(model: DHRDForDualHeadClassification, training: DualHeadTrainingArguments) -> str:

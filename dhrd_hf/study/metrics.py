@@ -15,6 +15,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "question_accuracy": ("question_accuracy",),
     "f1a+em": ("f1a", "question_accuracy"),
 }
+GROUPED = ("question_accuracy", "f1a+em")  # these count questions
 TASK_METRICS = {"cb": "macro_f1+accuracy", "copa": "question_accuracy", "multirc": "f1a+em"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 # Options that a run with alpha = 0, which sees no rationale, does not depend on.
 REASONING_OPTIONS = (
     "alpha_schedule",
@@ -12,3 +14,78 @@ REASONING_OPTIONS = (
     "distillation_weight",
     "temperature",
 )
+_SCHEDULE = ("alpha_schedule", "alpha_end", "alpha_step_at")
+
+
+def setting_names() -> list[str]:
+    """The settings that a cell can have.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.settings import setting_names
+    >>> setting_names()[:3]
+    ['pooled', 'dual_head', 'cot_decoding']
+
+    ```
+
+    Returns:
+        `list[str]`: `pooled`, `dual_head`, `cot_decoding`, and the ablations of the rationales.
+    """
+    from ..data.ablations import ABLATIONS
+
+    return ["pooled", "dual_head", "cot_decoding", *(name for name in ABLATIONS if name != "consistent")]
+
+
+def ablation_of(setting: str) -> str:
+    """The kind of [`~dhrd_hf.data.ablations.ablate`] that makes a setting's training rows.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.settings import ablation_of
+    >>> ablation_of("pooled"), ablation_of("label_only")
+    ('consistent', 'label_only')
+
+    ```
+
+    Args:
+        setting (`str`): One of [`setting_names`].
+
+    Returns:
+        `str`: the ablation; `consistent` leaves the rows as they are.
+    """
+    return "consistent" if setting in ("pooled", "dual_head", "cot_decoding") else setting
+
+
+def in_setting(setting: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a cell as its setting has them: what the setting fixes is fixed, what it ignores is left out.
+
+    So a grid over alpha has one pooled cell, and not one for each alpha.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.settings import in_setting
+    >>> in_setting("pooled", {"alpha": 0.5, "alpha_schedule": "linear", "learning_rate": 1e-4})
+    {'alpha': 0.0, 'beta': 1.0, 'classifier_head': 'linear', 'learning_rate': 0.0001}
+
+    ```
+
+    Args:
+        setting (`str`): One of [`setting_names`].
+        options (`dict[str, Any]`): Options of `dhrd train` by their names.
+
+    Returns:
+        `dict[str, Any]`: with `alpha`, `beta` and `classifier_head` first.
+    """
+    weights = {"alpha": options.get("alpha", 1.0), "beta": options.get("beta", 1.0)}
+    ignored: tuple[str, ...] = ()
+    if setting == "pooled":
+        weights, ignored = {"alpha": 0.0, "beta": 1.0}, REASONING_OPTIONS
+    elif setting == "cot_decoding":
+        weights, ignored = {"alpha": 1.0, "beta": 0.0}, _SCHEDULE
+    weights = {name: value if value == "auto" else float(value) for name, value in weights.items()}
+    head = {"classifier_head": options.get("classifier_head") or "linear"}
+    rest = {name: value for name, value in options.items() if name not in {*weights, *head, *ignored}}
+    return weights | head | rest

@@ -1,0 +1,47 @@
+"""`dhrd study`: a study file is run, `report` reports what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a study, or report one.
+
+    Args:
+        argv (`Sequence[str]`): The arguments behind `dhrd study`.
+
+    Returns:
+        `int`: the exit code of what was run.
+
+    Raises:
+        ValueError, OSError: as that.
+    """
+    command, rest = _command(argv)
+    return command.run(rest)
+
+
+def after_interrupt(argv: Sequence[str]) -> str:
+    """What is left after Ctrl-C.
+
+    Args:
+        argv (`Sequence[str]`): The arguments.
+
+    Returns:
+        `str`: what the command behind it says.
+    """
+    command, rest = _command(argv)
+    return command.after_interrupt(rest)
+
+
+def _command(argv: Sequence[str]) -> tuple[ModuleType, Sequence[str]]:
+    """The module that these arguments are for, and what it is given; a file named report is ./report."""
+    if argv and argv[0] == "report":
+        from . import report
+
+        return report, argv[1:]
+
+    from . import runner
+
+    return runner, argv

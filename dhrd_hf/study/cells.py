@@ -1,0 +1,368 @@
+"""One cell: its `dhrd train` command, the process that runs it, and what its files say."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .data import CellRows
+from .metrics import METRICS, score
+from .plan import Cell, Study
+from .settings import ablation_of
+
+LAUNCH = (sys.executable, "-m", "dhrd_hf.cli", "train")
+_DECODE = (sys.executable, "-m", "dhrd_hf.study.decoding")
+_PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy")
+_KEPT = ("train_results.json", "eval_results.json", "trainer_state.json")
+_NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
+_PATIENCE = 10  # seconds that a process has to end after SIGTERM
+
+
+class CellError(Exception):
+    """A cell's process failed: the message says in one line how."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended.
+
+    Args:
+        code (`int`): Its exit code; negative for a signal.
+        peak_memory_mb (`float`, *optional*): Most memory that it had, in MB; None where the system does not say.
+    """
+
+    code: int
+    peak_memory_mb: float | None
+
+
+def train_command(cell: Cell, study: Study, folder: Path, rows: CellRows, run: str = "run") -> list[str]:
+    """The arguments of a cell's `dhrd train`, with paths as seen from the study's output folder.
+
+    Args:
+        cell ([`Cell`]): The cell.
+        study ([`Study`]): Its study.
+        folder (`Path`): The study's output folder.
+        rows ([`CellRows`]): The cell's rows.
+        run (`str`, *optional*, defaults to `"run"`): Name of the run's folder in the cell's.
+
+    Returns:
+        `list[str]`: the arguments behind `dhrd train`.
+    """
+    here = f"cells/{cell.id}"
+    options = {"model": _model(cell.model, study, folder), "train_data": _relative(rows.train, folder)}
+    if cell.setting != "cot_decoding":
+        options |= {"eval_data": _relative(rows.eval, folder), "predictions": f"{here}/predictions.jsonl"}
+    options["output_dir"] = f"{here}/{run}"
+    for name in ("label_column", "rationale_column"):
+        if name in study.data[cell.data].spec:
+            options[name] = study.data[cell.data].spec[name]
+    # Once, at the end; and nothing to go on from, which costs the disk more than a cell that starts again costs time.
+    options |= {"eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True}
+    options |= {"seed": cell.seed, **cell.options}
+    if cell.setting != "pooled":
+        from ..data.ablations import ABLATIONS
+
+        options |= ABLATIONS[ablation_of(cell.setting)].encoder
+    if cell.setting == "cot_decoding":
+        options["eval_strategy"] = "no"
+    return typed_options(options)
+
+
+def typed_options(options: Mapping[str, Any]) -> list[str]:
+    """Options of a command line as one types them.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.cells import typed_options
+    >>> typed_options({"alpha": 0.5, "num_train_epochs": 3, "lora": True, "bf16": False})
+    ['--alpha', '0.5', '--num-train-epochs', '3', '--lora', 'true', '--bf16', 'false']
+
+    ```
+
+    Args:
+        options (`Mapping[str, Any]`): Values by the options' names; None is left out.
+
+    Returns:
+        `list[str]`: the words.
+    """
+    words: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+            value = int(value)
+        if value is not None:
+            words.append(f"--{name.replace('_', '-')}")
+            for each in value if isinstance(value, list) else [value]:
+                words.append(json.dumps(each) if isinstance(each, dict | bool) else str(each))
+    return words
+
+
+def run_process(
+    command: Sequence[str], folder: Path, log: Path, started: Callable[[int], None] = lambda _: None
+) -> Ended:
+    """Run a process to its end, its output in a file; it is ended with us.
+
+    Args:
+        command (`Sequence[str]`): What to run.
+        folder (`Path`): Its working directory.
+        log (`Path`): The file, to which is added.
+        started (`Callable[[int], None]`, *optional*): Told its process id.
+
+    Returns:
+        [`Ended`]: how it ended.
+
+    Raises:
+        OSError: if it can't be started.
+    """
+    package = str(Path(__file__).resolve().parents[2])  # for a checkout that is not installed
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C is for us: we end it
+        )
+        try:
+            started(process.pid)
+            return _wait(process)
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            raise
+
+
+def _wait(process: subprocess.Popen) -> Ended:
+    if not hasattr(os, "wait4"):  # Windows
+        return Ended(process.wait(), None)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kB elsewhere
+    return Ended(process.returncode, round(usage.ru_maxrss / unit, 1))
+
+
+def run_cell(
+    cell: Cell,
+    study: Study,
+    folder: Path,
+    rows: CellRows,
+    launch: Sequence[str] = LAUNCH,
+    decode: Sequence[str] = _DECODE,
+    run: str = "run",
+    resume: bool = False,
+    started: Callable[[int], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Run a cell, and read its row from the run's files.
+
+    Args:
+        cell ([`Cell`]), study ([`Study`]), folder (`Path`), rows ([`CellRows`]), run (`str`): As [`train_command`].
+        launch (`Sequence[str]`, *optional*): What `dhrd train` is started by.
+        decode (`Sequence[str]`, *optional*): What decoding the answers is started by.
+        resume (`bool`, *optional*, defaults to `False`): Go on from the run's last checkpoint.
+        started (`Callable[[int], None]`, *optional*): Told the process ids.
+
+    Returns:
+        `dict[str, Any]`: the row of the table, but for what [`new_row`] has.
+
+    Raises:
+        CellError: if a process fails, or leaves files that make no row.
+    """
+    here = folder / "cells" / cell.id
+    here.mkdir(parents=True, exist_ok=True)
+    log = here / "log.txt"
+    command = train_command(cell, study, folder, rows, run)
+    began = time.time()
+    ended = run_process([*launch, *command, *(["--resume"] if resume else [])], folder, log, started)
+    _check(ended, log)
+    peak = ended.peak_memory_mb
+    if cell.setting == "cot_decoding":
+        options = {"model": here / run, "data": rows.eval, "output": here / "predictions.jsonl"}
+        options |= {
+            "label_column": study.data[cell.data].spec.get("label_column"),
+            "suffix": cell.options.get("suffix"),
+        }
+        options |= {"seed": cell.seed, "max_new_tokens": study.cot_max_new_tokens}
+        options["metrics"] = here / run / "eval_results.json"
+        ended = run_process([*decode, *typed_options(options)], folder, log, started)
+        _check(ended, log)
+        peak = max(peak, ended.peak_memory_mb) if peak is not None else None
+    try:
+        found = _read_files(cell, here, here / run, rows, study.data[cell.data].metric)
+    except (OSError, ValueError, KeyError) as error:
+        raise CellError(f"its files make no row: {' '.join(str(error).split())} ({type(error).__name__})") from error
+    return {**found, "peak_memory_mb": peak, "seconds": round(time.time() - began, 2)}
+
+
+def new_row(cell: Cell, study: Study, folder: Path, rows: CellRows | None) -> dict[str, Any]:
+    """The row of a cell before it has run: what was asked for, by whom, and where.
+
+    Args:
+        cell ([`Cell`]), study ([`Study`]), folder (`Path`), rows ([`CellRows`], *optional*): As [`train_command`].
+
+    Returns:
+        `dict[str, Any]`: all columns of the table, those of the results empty.
+    """
+    options = dict(cell.options)
+    weights = {name: options.pop(name) for name in ("alpha", "beta", "classifier_head")}
+    command = "" if rows is None else shlex.join(["dhrd", "train", *train_command(cell, study, folder, rows)])
+    empty = dict.fromkeys(
+        ("score", "metrics", "labels", "predictions", "groups", "train_seconds", "evaluate_seconds")
+        + ("train_samples_per_second", "peak_memory_mb")
+    )
+    return {
+        "study": study.name,
+        "cell": cell.id,
+        "status": "failed",
+        "error": None,
+        "data": cell.data,
+        "setting": cell.setting,
+        **weights,
+        "train_size": cell.train_size,
+        "seed": cell.seed,
+        "options": options,
+        "train_rows": None if rows is None else rows.train_rows,
+        "eval_rows": None if rows is None else len(rows.labels),
+        "metric": study.data[cell.data].metric,
+        **empty,
+        "epoch_metrics": [],
+        "model": cell.model,
+        "command": command,
+        "versions": _versions(),
+        "machine": _machine(),
+        "finished": None,
+    }
+
+
+def clear(cell: Cell, folder: Path, run: str, keep_model: bool) -> None:
+    """Remove a run's model and checkpoints, and keep what its row was read from.
+
+    Args:
+        cell ([`Cell`]): The cell.
+        folder (`Path`): The study's output folder.
+        run (`str`): Name of the run's folder in the cell's.
+        keep_model (`bool`): Keep it all.
+    """
+    here = folder / "cells" / cell.id
+    if keep_model or not (here / run).is_dir():
+        return
+    for name in _KEPT:
+        if (here / run / name).exists():
+            os.replace(here / run / name, here / name)
+    shutil.rmtree(here / run)
+
+
+def _check(ended: Ended, log: Path) -> None:
+    if ended.code == 0:
+        return
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith("dhrd: error:")] or lines or ["it said nothing"]
+    how = f"exit code {ended.code}"
+    if ended.code < 0:
+        how = f"ended by {signal.Signals(-ended.code).name}"
+        how += ", as where memory is short" if -ended.code == getattr(signal, "SIGKILL", 0) else ""
+    raise CellError(f"{said[-1].removeprefix('dhrd: error: ')[:500]} ({how})")
+
+
+def _read_files(cell: Cell, here: Path, run: Path, rows: CellRows, metric: str) -> dict[str, Any]:
+    trained = json.loads((run / "train_results.json").read_text())
+    evaluated = json.loads((run / "eval_results.json").read_text())
+    with (here / "predictions.jsonl").open(encoding="utf-8") as file:
+        said = [json.loads(line) for line in file]
+    if [str(row["label"]) for row in said] != rows.labels:
+        raise ValueError(f"its {len(said)} predictions are not those of the {len(rows.labels)} evaluation rows")
+    ids = {name: place for place, name in enumerate(rows.names)}
+    labels = [ids[label] for label in rows.labels]
+    predictions = [-1 if row["predicted_label"] is None else ids[str(row["predicted_label"])] for row in said]
+    if metric == "question_accuracy" and cell.setting != "cot_decoding":
+        predictions = _chosen(said, rows, ids)
+    history = json.loads((run / "trainer_state.json").read_text())["log_history"]
+    metrics = _metrics(evaluated) | {part: score(part, labels, predictions, rows.groups) for part in METRICS[metric]}
+    return {
+        "score": score(metric, labels, predictions, rows.groups),
+        "metrics": metrics,
+        "labels": labels,
+        "predictions": predictions,
+        "groups": rows.groups,
+        "label_names": rows.names,
+        "train_seconds": trained["train_runtime"],
+        "evaluate_seconds": evaluated["eval_runtime"],
+        "train_samples_per_second": trained["train_samples_per_second"],
+        "epoch_metrics": [
+            {"epoch": entry["epoch"], **_metrics(entry)}
+            for entry in history
+            if any(k.startswith("eval_") for k in entry)
+        ],
+    }
+
+
+def _metrics(evaluated: Mapping[str, Any]) -> dict[str, Any]:
+    named = {name.removeprefix("eval_"): value for name, value in evaluated.items() if name.startswith("eval_")}
+    return {name: value for name, value in named.items() if name not in _NOT_METRICS}
+
+
+def _chosen(said: Sequence[Mapping[str, Any]], rows: CellRows, ids: Mapping[str, int]) -> list[int]:
+    """Yes for the candidate of each question with the highest probability of it, No for its others."""
+    assert rows.groups is not None
+    yes = [row["probabilities"]["Yes"] / max(row["probabilities"]["No"], 1e-300) for row in said]
+    best: dict[int, int] = {}
+    for place, group in enumerate(rows.groups):
+        if group not in best or yes[place] > yes[best[group]]:
+            best[group] = place
+    return [ids["Yes" if best[group] == place else "No"] for place, group in enumerate(rows.groups)]
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _model(model: str, study: Study, folder: Path) -> str:
+    """A folder beside the YAML file as seen from the output folder; another name stays."""
+    path = study.folder / Path(model).expanduser()
+    return _relative(path, folder) if path.is_dir() else model
+
+
+def _versions() -> dict[str, str]:
+    from .. import __version__
+
+    found = {"python": platform.python_version(), "dhrd_hf": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine() -> str:
+    processor = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            processor = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):  # not Linux, or a processor that has no name there
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    said = f"{processor}, {cores} of {os.cpu_count()} cores"
+    threads = os.environ.get("OMP_NUM_THREADS")
+    said += f", {threads} threads" if threads else ""
+    import torch
+
+    return said + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "")

@@ -1,0 +1,212 @@
+"""Who runs which cell: claims in a folder that several processes and machines share."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STALE_AFTER = 600.0  # seconds without a heartbeat, after which a claim of another machine is taken over
+_BEAT = 20.0
+
+
+@dataclass
+class Claim:
+    """One process's right to run one cell, kept fresh by a thread until it is released.
+
+    Args:
+        path (`Path`): The claim file.
+        number (`int`): 1, or more where it was taken over.
+        taken_from (`str`, *optional*): In words, who had it before.
+    """
+
+    path: Path
+    number: int
+    taken_from: str | None = None
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(_BEAT):
+            with suppress(OSError):  # a disk that is away for a moment
+                os.utime(self.path)
+
+    def note_child(self, pid: int) -> None:
+        """Say which process trains, so that whoever takes over can end it.
+
+        Args:
+            pid (`int`): Its process id.
+        """
+        said = json.loads(self.path.read_text())
+        _write(self.path, said | {"child": pid, "child_started": _started(pid)})
+
+    def holds(self) -> bool:
+        """Whether nobody has taken it over in the meantime."""
+        return self.path.exists() and not _path(self.path.parent, _cell(self.path), self.number + 1).exists()
+
+    def release(self) -> None:
+        """Give the cell back."""
+        self._stop.set()
+        self._thread.join()
+        for old in _files(self.path.parent, _cell(self.path)):
+            if int(old.suffix[1:]) <= self.number:
+                old.unlink(missing_ok=True)
+
+
+class Claims:
+    """The claims on a study's cells.
+
+    A claim is a file that is created exclusively. Taking over creates the next number of it, exclusively again, so that
+    only one of several processes does.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.claims import Claims
+    >>> claim = Claims(Path("claims")).take("0f3a")  # doctest: +SKIP
+    >>> Claims(Path("claims")).take("0f3a") is None  # doctest: +SKIP
+    True
+    >>> claim.release()  # doctest: +SKIP
+
+    ```
+
+    Args:
+        folder (`Path`): Their folder; it is made.
+        stale_after (`float`, *optional*, defaults to 600): Seconds without a heartbeat after which a claim of another
+            machine is taken over. One of this machine is taken over when its process is gone.
+    """
+
+    def __init__(self, folder: Path, stale_after: float = STALE_AFTER):
+        self.folder = folder
+        self.stale_after = stale_after
+
+    def take(self, cell: str) -> Claim | None:
+        """Claim a cell.
+
+        Args:
+            cell (`str`): Its id.
+
+        Returns:
+            [`Claim`], or None where another process has it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files = _files(self.folder, cell)
+        if not files:
+            return self._create(cell, 1, None)
+        last = files[-1]
+        try:
+            # A process creates its claim and fills it in two steps: an empty one is a moment old, or its process died.
+            text, age = last.read_text(), time.time() - last.stat().st_mtime
+        except FileNotFoundError:  # released just now
+            return None
+        try:
+            holder = json.loads(text)
+        except ValueError:
+            holder = {}
+        if not self._gone(holder, age):
+            return None
+        claim = self._create(cell, int(last.suffix[1:]) + 1, holder)
+        if claim is not None:
+            _end(holder)
+        return claim
+
+    def _gone(self, holder: dict[str, Any], age: float) -> bool:
+        if holder.get("machine") == _machine():
+            return not _alive(holder["pid"], holder["started"])
+        return age > self.stale_after
+
+    def _create(self, cell: str, number: int, holder: dict[str, Any] | None) -> Claim | None:
+        path = _path(self.folder, cell, number)
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            return None
+        _write(
+            path,
+            {
+                "host": socket.gethostname(),
+                "machine": _machine(),
+                "pid": os.getpid(),
+                "started": _started(os.getpid()),
+            },
+        )
+        before = None
+        if holder is not None:
+            before = (
+                f"process {holder['pid']} on {holder['host']}" if holder else "a process that did not say who it was"
+            )
+        return Claim(path, number, before)
+
+
+def _path(folder: Path, cell: str, number: int) -> Path:
+    return folder / f"{cell}.{number}"
+
+
+def _cell(path: Path) -> str:
+    return path.name.rpartition(".")[0]
+
+
+def _files(folder: Path, cell: str) -> list[Path]:
+    return sorted(
+        (path for path in folder.glob(f"{cell}.*") if path.suffix[1:].isdigit()), key=lambda path: int(path.suffix[1:])
+    )
+
+
+def _write(path: Path, said: dict[str, Any]) -> None:
+    with open(path, "r+") as file:
+        file.write(json.dumps(said))
+        file.truncate()
+
+
+def _machine() -> str:
+    """What tells this machine, since its start, from others that may have its name."""
+    import uuid
+
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux
+        return f"{socket.gethostname()} {uuid.getnode()}"
+
+
+def _started(pid: int) -> float | None:
+    import psutil
+
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
+
+
+def _alive(pid: int, started: float | None) -> bool:
+    """Whether the process is there, and not another that got its id since."""
+    now = _started(pid)
+    return now is not None and (started is None or abs(now - started) < 1)
+
+
+def _end(holder: dict[str, Any]) -> None:
+    """End the training run of a runner that was killed, before another of its cell starts."""
+    import psutil
+
+    child = holder.get("child")
+    if holder.get("machine") != _machine() or child is None or not _alive(child, holder.get("child_started")):
+        return
+    try:
+        process = psutil.Process(child)
+        process.terminate()
+        try:
+            process.wait(10)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+    except psutil.NoSuchProcess:
+        pass

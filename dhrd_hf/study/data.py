@@ -1,0 +1,287 @@
+"""The rows of a cell: drawn once, written once, shared by all cells that have them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .metrics import GROUPED
+from .plan import Cell, DataSet, Study, digest
+from .settings import ablation_of
+
+if TYPE_CHECKING:
+    import datasets
+
+_EVAL_SEED = 0  # the evaluation rows are the same for all cells
+
+
+@dataclass(frozen=True)
+class CellRows:
+    """Where a cell's rows are, and what its score needs to know of them.
+
+    Args:
+        train (`Path`), eval (`Path`): The tables.
+        train_rows (`int`): Number of training rows.
+        eval_rows (`list[dict[str, Any]]`): The evaluation rows.
+        labels (`list[str]`): The label of each of them.
+        names (`list[str]`): The labels' names, in the order of their ids.
+        groups (`list[int]`, *optional*): The question of each of them, where the metric counts questions.
+    """
+
+    train: Path
+    eval: Path
+    train_rows: int
+    eval_rows: list[dict[str, Any]]
+    labels: list[str]
+    names: list[str]
+    groups: list[int] | None
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """A data set of which the training rows without a rationale are out, if rationales are named."""
+
+    train: datasets.Dataset
+    eval: datasets.Dataset
+    groups: list[Any] | None  # of the evaluation rows
+    names: list[str]
+    label_column: str
+    rationale_column: str
+    folder: Path
+
+
+class StudyData:
+    """The data sets of a study, each read once, when its first cell needs it.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.data import StudyData
+    >>> rows = StudyData(study, Path("runs/study")).of(study.cells[0])  # doctest: +SKIP
+    >>> rows.train, rows.train_rows  # doctest: +SKIP
+    (PosixPath('runs/study/data/esnli-1f0c88aa10/train-400-seed0.jsonl'), 400)
+
+    ```
+
+    Args:
+        study ([`Study`]): The study.
+        folder (`Path`): Its output folder; the rows are written into `data/` in it.
+        say (`Callable[[str], None]`, *optional*): Told what was left out; by default it goes to stderr.
+    """
+
+    def __init__(self, study: Study, folder: Path, say: Callable[[str], None] | None = None):
+        self.study = study
+        self.folder = folder / "data"
+        self.say = say or (lambda line: print(line, file=sys.stderr))
+        self._tables: dict[str, _Tables] = {}
+        self._told: set[tuple[str, int]] = set()
+
+    def of(self, cell: Cell) -> CellRows:
+        """The rows of a cell, written if no cell before had them.
+
+        Args:
+            cell ([`Cell`]): The cell.
+
+        Returns:
+            [`CellRows`]: its files and labels.
+
+        Raises:
+            ValueError, OSError: if a table can't be read, or has no rows to use.
+        """
+        tables = self._of(self.study.data[cell.data])
+        size = self.study.eval_size
+        if cell.setting == "cot_decoding" and self.study.cot_eval_size is not None:
+            size = min(self.study.cot_eval_size, size or self.study.cot_eval_size)
+        chosen = eval_rows(len(tables.eval), tables.groups, size)
+        dev = tables.eval.select(chosen)
+        eval_path = tables.folder / f"eval-{size or 'all'}.jsonl"
+        _write(eval_path, dev)
+        train_path, train_rows = self._train(cell, tables)
+        return CellRows(
+            train=train_path,
+            eval=eval_path,
+            train_rows=train_rows,
+            eval_rows=list(dev),
+            labels=[str(label) for label in dev[tables.label_column]],
+            names=tables.names,
+            groups=None if tables.groups is None else numbered(tables.groups[row] for row in chosen),
+        )
+
+    def _train(self, cell: Cell, tables: _Tables) -> tuple[Path, int]:
+        size = len(tables.train) if cell.train_size is None else min(cell.train_size, len(tables.train))
+        if cell.train_size is not None and size < cell.train_size and (cell.data, cell.train_size) not in self._told:
+            self._told.add((cell.data, cell.train_size))
+            self.say(
+                f"{cell.data} has {size} training rows, not the {cell.train_size} that were asked for: all are used"
+            )
+        kind = ablation_of(cell.setting)
+        named = "" if kind in ("consistent", "rationale_after_label") else f"-{kind}"
+        path = tables.folder / f"train-{cell.train_size or 'all'}-seed{cell.seed}{named}.jsonl"
+        if not path.exists():
+            from ..data.ablations import ablate
+
+            rows = tables.train.select(train_rows(len(tables.train), size, cell.seed))
+            columns = {"label_column": tables.label_column, "rationale_column": tables.rationale_column}
+            if tables.rationale_column in rows.column_names:
+                rows = ablate(rows, kind, cell.seed, **columns)
+            elif kind != "consistent":
+                raise ValueError(
+                    f"{cell.data} has no rationales, which {cell.setting} would change: name them in data"
+                )
+            _write(path, rows)
+        return path, size
+
+    def _of(self, data: DataSet) -> _Tables:
+        if data.name not in self._tables:
+            self._tables[data.name] = self._read(data)
+        return self._tables[data.name]
+
+    def _read(self, data: DataSet) -> _Tables:
+        from ..data.joining import join_rationales
+        from ..data.labels import with_label_names
+        from ..data.tables import check_columns, load_table
+
+        spec = data.spec
+        columns = {"label_column": spec.get("label_column", "label")}
+        columns["rationale_column"] = spec.get("rationale_column", "rationale")
+        label_column, rationale_column = columns.values()
+        if "superglue" in spec:
+            train, dev, rationales = self._superglue(spec)
+        else:
+            train, dev = (
+                with_label_names(load_table(self._path(spec[part])), label_column) for part in ("train", "eval")
+            )
+            rationales = None if "rationales" not in spec else self._path(spec["rationales"])
+            for part, table in (("train", train), ("eval", dev)):
+                try:
+                    check_columns(table.column_names, [label_column], [rationale_column])
+                except ValueError as error:
+                    raise ValueError(f"{spec[part]}: {error}") from None
+            if rationales is not None:
+                joined, counts = join_rationales(train, rationales, **columns)
+                self.say(f"{data.name}: {counts}")
+                if rationale_column in train.column_names:
+                    train = train.remove_columns(rationale_column)
+                train = train.add_column(rationale_column, [row[rationale_column] for row in joined])
+        if rationales is not None:
+            said = [row for row, text in enumerate(train[rationale_column]) if str(text or "").strip()]
+            if len(said) < len(train):
+                self.say(
+                    f"{data.name}: {len(train) - len(said)} of {len(train)} training rows have no rationale: left out"
+                )
+            train = train.select(said)
+        if len(train) == 0:
+            raise ValueError(f"{data.name} has no training rows with a rationale")
+        names = [str(label) for label in sorted({*train[label_column], *dev[label_column]})]
+        groups = list(dev["group"]) if data.metric in GROUPED else None
+        folder = self.folder / f"{data.name}-{digest(spec)}"
+        return _Tables(train, dev, groups, names, label_column, rationale_column, folder)
+
+    def _superglue(self, spec: dict[str, Any]) -> tuple[datasets.Dataset, datasets.Dataset, Any]:
+        from ..data.superglue import load_superglue
+
+        source = self._path(spec.get("source", "super_glue"))
+        rationales = None if "rationales" not in spec else self._path(spec["rationales"])
+        if (Path(source) / "superglue").is_dir():
+            beside = Path(source) / "superglue_rationales"
+            rationales = str(beside) if rationales is None and beside.is_dir() else rationales
+            source = str(Path(source) / "superglue")
+        train = load_superglue(spec["superglue"], "train", source, rationales)
+        return train, load_superglue(spec["superglue"], "validation", source), rationales
+
+    def _path(self, source: str) -> str:
+        """A path of the YAML file, which is taken from its folder; a Hub name stays."""
+        beside = self.study.folder / Path(source).expanduser()
+        looks_local = beside.exists() or (self.study.folder / source.rpartition("@")[0]).is_dir()
+        return str(beside) if looks_local or "." in Path(source).name else source
+
+
+def train_rows(rows: int, size: int, seed: int) -> list[int]:
+    """The first rows of a permutation that the seed draws: a smaller size is inside a larger one.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.data import train_rows
+    >>> train_rows(100, 50, seed=1)[:20] == train_rows(100, 20, seed=1)
+    True
+
+    ```
+
+    Args:
+        rows (`int`): Number of rows to draw from.
+        size (`int`): Number of rows to draw.
+        seed (`int`): Of the draw.
+
+    Returns:
+        `list[int]`: places of the rows, in the order of the draw.
+    """
+    import numpy as np
+
+    return np.random.default_rng(seed).permutation(rows)[:size].tolist()
+
+
+def eval_rows(rows: int, groups: Sequence[Any] | None, size: int | None) -> list[int]:
+    """The evaluation rows, always the same ones: whole groups, as many as fit, a smaller size inside a larger one.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.data import eval_rows
+    >>> len(eval_rows(10, None, 4)), len(eval_rows(6, ["a", "a", "b", "b", "c", "c"], 5))
+    (4, 4)
+
+    ```
+
+    Args:
+        rows (`int`): Number of rows to draw from.
+        groups (`Sequence`, *optional*): The group of each row; by default each is one of its own.
+        size (`int`, *optional*): Most rows; None is all. One group is always drawn.
+
+    Returns:
+        `list[int]`: places of the rows, group by group in the order of the draw.
+    """
+    import numpy as np
+
+    of_row = list(range(rows)) if groups is None else numbered(groups)
+    members: list[list[int]] = [[] for _ in range(max(of_row) + 1)]
+    for row, group in enumerate(of_row):
+        members[group].append(row)
+    chosen: list[int] = []
+    for group in np.random.default_rng(_EVAL_SEED).permutation(len(members)):
+        if chosen and size is not None and len(chosen) + len(members[group]) > size:
+            break
+        chosen += members[group]
+    return chosen
+
+
+def numbered(groups: Iterable[Any]) -> list[int]:
+    """Groups numbered from 0 in the order in which they come.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.data import numbered
+    >>> numbered(["b", "a", "b"])
+    [0, 1, 0]
+
+    ```
+
+    Args:
+        groups (`Iterable`): The group of each row.
+
+    Returns:
+        `list[int]`: the number of each row's group.
+    """
+    number: dict[Any, int] = {}
+    return [number.setdefault(group, len(number)) for group in groups]
+
+
+def _write(path: Path, rows: datasets.Dataset) -> None:
+    if not path.exists():
+        from ..data.tables import write_rows
+
+        write_rows(path, rows)

@@ -1,0 +1,73 @@
+"""The answers of a CoT cell, in a process of its own: `python -m dhrd_hf.study.decoding`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Decode the answers to a table's rows with the reasoning head of a trained model.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): The arguments; by default the command line's.
+
+    Returns:
+        `int`: 0.
+
+    Raises:
+        ValueError, OSError: if the model or the table can't be read, or the files can't be written.
+    """
+    parser = argparse.ArgumentParser(prog="python -m dhrd_hf.study.decoding", allow_abbrev=False)
+    for name in ("--model", "--data", "--output", "--metrics"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--suffix")
+    parser.add_argument("--label-column", default="label")
+    for name in ("--seed", "--max-new-tokens"):
+        parser.add_argument(name, type=int, required=True)
+    args = parser.parse_args(argv)
+
+    from ..data.prompts import DEFAULT_SUFFIX, render
+    from ..data.tables import iter_rows, write_rows
+    from ..evaluation import load_classifier
+    from ..evaluation.cot import decode_answers
+    from ..files import write_whole
+
+    def unescaped(template: str) -> str:
+        return template.replace("\\n", "\n").replace("\\t", "\t")
+
+    model, tokenizer = load_classifier(args.model)
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    prompt = getattr(model.config, "prompt_template", None) or "{text}"
+    rows = list(iter_rows(args.data))
+    began = time.perf_counter()
+    answers = decode_answers(
+        model,
+        tokenizer,
+        [render(prompt, row) for row in rows],
+        names,
+        max_new_tokens=args.max_new_tokens,
+        seed=args.seed,
+        suffix=DEFAULT_SUFFIX if args.suffix is None else unescaped(args.suffix),
+    )
+    seconds = time.perf_counter() - began
+    said = (
+        {"label": row[args.label_column], "predicted_label": it.label, "answer": it.text, "new_tokens": it.new_tokens}
+        for row, it in zip(rows, answers, strict=True)
+    )
+    write_rows(args.output, said)
+    metrics = {
+        "eval_runtime": seconds,
+        "eval_unreadable": sum(it.label is None for it in answers) / len(answers),
+        "eval_new_tokens": sum(it.new_tokens for it in answers) / len(answers),
+    }
+    write_whole(Path(args.metrics), json.dumps(metrics))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,359 @@
+"""A study's YAML file, and the cells that its grid makes."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from .metrics import METRICS, TASK_METRICS
+from .settings import in_setting, setting_names
+
+_KEYS = (
+    "name",
+    "model",
+    "data",
+    "train",
+    "eval_size",
+    "cot_eval_size",
+    "cot_max_new_tokens",
+    "metric",
+    "keep_models",
+    "grid",
+)
+_DATA_KEYS = ("train", "eval", "rationales", "prompt", "label_column", "rationale_column", "metric")
+_TASK_KEYS = ("superglue", "source", "rationales", "metric")
+# What the runner says itself, and what would make a cell another run than it is recorded as.
+_NOT_OPTIONS = {
+    "train_data": "data",
+    "eval_data": "data",
+    "rationales": "data",
+    "label_column": "data",
+    "rationale_column": "data",
+    "output_dir": "the command's --output-dir",
+    "predictions": "nothing: each cell has its own",
+    "config": "train",
+    "resume": "nothing: a cell that was interrupted goes on by itself",
+    "overwrite_output_dir": "nothing: each cell has a folder of its own",
+    "export": "keep_models",
+    "push_to_hub": "keep_models",
+}
+_AXES = ("data", "setting", "seed", "train_size")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of a study.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.plan import DataSet
+    >>> DataSet("cb", {"superglue": "cb", "source": "data"}).metric
+    'macro_f1+accuracy'
+
+    ```
+
+    Args:
+        name (`str`): Its name in the study.
+        spec (`dict[str, Any]`): What the YAML file says of it.
+    """
+
+    name: str
+    spec: dict[str, Any]
+
+    @property
+    def metric(self) -> str:
+        """What its cells are scored by; one of `METRICS`."""
+        return self.spec.get("metric") or TASK_METRICS.get(self.spec.get("superglue", ""), "accuracy")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a study.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.plan import Cell
+    >>> cell = Cell(data="cb", setting="pooled", seed=0, train_size=250, model="smollm2", options={"alpha": 0.0})
+    >>> len(cell.id)
+    10
+
+    ```
+
+    Args:
+        data (`str`), setting (`str`), seed (`int`): As in the table.
+        train_size (`int`, *optional*): Rows to train on; None is all.
+        model (`str`): As `dhrd train --model`.
+        options (`dict[str, Any]`): `alpha`, `beta`, `classifier_head`, and every other option of `dhrd train` that is set.
+        decides (`dict[str, Any]`, *optional*): What else its result depends on: how the data are read and scored.
+    """
+
+    data: str
+    setting: str
+    seed: int
+    train_size: int | None
+    model: str
+    options: dict[str, Any]
+    decides: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """A short hash of everything that decides its result."""
+        return digest(self.__dict__)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its YAML file describes it.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.plan import read_study
+    >>> study = read_study("study.yaml")  # doctest: +SKIP
+    >>> len(study.cells)  # doctest: +SKIP
+    240
+
+    ```
+
+    Args:
+        name (`str`): Its name, which the table's rows bear.
+        folder (`Path`): The folder of the YAML file, from which paths are taken.
+        data (`dict[str, DataSet]`): Its data sets by name.
+        cells (`list[Cell]`): Its cells, each once, in the order in which they run.
+        eval_size (`int`, *optional*), cot_eval_size (`int`, *optional*): Evaluation rows, of CoT decoding; None is all.
+        cot_max_new_tokens (`int`): Most tokens of a decoded answer.
+        keep_models (`bool`): Whether the trained models are kept.
+        varying (`list[str]`): Options of which there are several values, for the names of cells.
+    """
+
+    name: str
+    folder: Path
+    data: dict[str, DataSet]
+    cells: list[Cell]
+    eval_size: int | None = None
+    cot_eval_size: int | None = None
+    cot_max_new_tokens: int = 500
+    keep_models: bool = False
+    varying: tuple[str, ...] = ()
+
+    def label(self, cell: Cell) -> str:
+        """A cell in words: what tells it from the others."""
+        said = [cell.data, cell.setting]
+        for name in self.varying:
+            value = {"model": cell.model, "train_size": cell.train_size, **cell.options}.get(name)
+            if value is not None and not (name == "alpha" and cell.setting in ("pooled", "cot_decoding")):
+                said.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
+        return " ".join([*said, f"seed={cell.seed}"])
+
+
+def digest(value: Any) -> str:
+    """A short hash of something that JSON can hold.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.plan import digest
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+
+    ```
+
+    Args:
+        value (`Any`): The value.
+
+    Returns:
+        `str`: ten hexadecimal digits.
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a study's YAML file and make its cells.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.plan import read_study
+    >>> study = read_study("study.yaml")  # doctest: +SKIP
+    >>> [study.label(cell) for cell in study.cells[:2]]  # doctest: +SKIP
+    ['esnli pooled seed=0', 'esnli pooled seed=1']
+
+    ```
+
+    Args:
+        path (`str` or `Path`): The file.
+
+    Returns:
+        [`Study`]: the study.
+
+    Raises:
+        ValueError: if the file is not such a YAML file, has an unknown key, data set, setting or metric, or no cells.
+        OSError: if it can't be read.
+    """
+    import yaml
+
+    path = Path(path).expanduser()
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} must hold keys such as name, model, data and grid, and holds {_kind(given)}")
+    _check_names(given, _KEYS, f"{path}: unknown key")
+    missing = [key for key in ("name", "model", "data", "grid") if not given.get(key) and key != "grid"]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    for key in ("eval_size", "cot_eval_size", "cot_max_new_tokens"):
+        if given.get(key) is not None and (type(given[key]) is not int or given[key] < 1):
+            raise ValueError(f"{path}: {key} must be a whole number above 0, and is {given[key]!r}")
+    data = _data_sets(path, given["data"], given.get("metric"))
+    fixed = _options(path, "train", given.get("train") or {})
+    study = Study(
+        name=str(given["name"]),
+        folder=path.parent,
+        data=data,
+        cells=[],
+        eval_size=given.get("eval_size"),
+        cot_eval_size=given.get("cot_eval_size"),
+        cot_max_new_tokens=given.get("cot_max_new_tokens") or 500,
+        keep_models=bool(given.get("keep_models", False)),
+    )
+    cells = _cells(path, given, data, fixed, study)
+    if not cells:
+        raise ValueError(
+            f"{path}: the grid has no cells: write blocks such as {{data: ..., setting: [pooled, dual_head]}}"
+        )
+    return Study(**{**study.__dict__, "cells": cells, "varying": _varying(cells)})
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _check_names(names: Iterable[Any], known: Iterable[str], what: str) -> None:
+    known = list(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else f". There are {', '.join(known)}"
+            raise ValueError(f"{what} {name!r}{hint}")
+
+
+def _data_sets(path: Path, given: Any, metric: str | None) -> dict[str, DataSet]:
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: data must hold data sets by name, such as esnli: {{train: FILE, eval: FILE}}")
+    found = {}
+    for name, spec in given.items():
+        if not isinstance(spec, dict):
+            raise ValueError(
+                f"{path}: data {name!r} must be such as {{train: FILE, eval: FILE}}, and is {_kind(spec)}"
+            )
+        keys, needed = (_TASK_KEYS, ("superglue",)) if "superglue" in spec else (_DATA_KEYS, ("train", "eval"))
+        _check_names(spec, keys, f"{path}: data {name!r} has an unknown key")
+        missing = [key for key in needed if not spec.get(key)]
+        if missing:
+            raise ValueError(
+                f"{path}: data {name!r} lacks {' and '.join(missing)}: the tables to train and evaluate on"
+            )
+        spec = {key: value for key, value in spec.items() if value is not None}
+        if metric is not None:
+            spec.setdefault("metric", metric)
+        found[str(name)] = DataSet(str(name), spec)
+        _check_names([found[str(name)].metric], METRICS, f"{path}: data {name!r} has an unknown metric")
+        parts = METRICS[found[str(name)].metric]
+        if {"question_accuracy", "f1a"} & set(parts) and spec.get("superglue") not in ("copa", "multirc"):
+            raise ValueError(f"{path}: data {name!r}: the metric {found[str(name)].metric} is for COPA and MultiRC")
+    return found
+
+
+def _options(path: Path, where: str, given: Any) -> dict[str, Any]:
+    """Options of `dhrd train` under one spelling, with the numbers that YAML 1.1 takes for text, such as 2e-4."""
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: {where} must hold options of dhrd train by name, and holds {_kind(given)}")
+    options = {str(name).replace("-", "_"): value for name, value in given.items()}
+    for name in options:
+        if name in _NOT_OPTIONS:
+            raise ValueError(f"{path}: {where} has {name!r}, which is said by {_NOT_OPTIONS[name]}")
+    return options
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _cells(
+    path: Path, given: Mapping[str, Any], data: Mapping[str, DataSet], fixed: dict[str, Any], study: Study
+) -> list[Cell]:
+    blocks = given.get("grid") or []
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise ValueError(
+            f"{path}: grid must be a list of blocks such as {{data: esnli, setting: pooled, seed: [0, 1]}}"
+        )
+    found: dict[str, Cell] = {}
+    for number, block in enumerate(blocks, 1):
+        where = f"block {number} of grid"
+        block = _options(path, where, block)
+        axes = {"data": list(data), "setting": ["pooled", "dual_head"], "seed": [0]}
+        axes = {name: values for name, values in axes.items() if name not in block} | {
+            name: values if isinstance(values, list) else [values] for name, values in block.items()
+        }
+        empty = [name for name, values in axes.items() if not values]
+        if empty:
+            raise ValueError(f"{path}: the grid has no cells in block {number}: {empty[0]} is an empty list")
+        _check_names(axes["data"], data, f"{path}: {where} names unknown data")
+        _check_names(axes["setting"], setting_names(), f"{path}: {where} has an unknown setting")
+        for name in ("seed", "train_size"):
+            wrong = [
+                v for v in axes.get(name, []) if not (type(v) is int and v >= 0) and (name, v) != ("train_size", None)
+            ]
+            if wrong or (name == "train_size" and 0 in axes.get(name, [])):
+                raise ValueError(f"{path}: {where}: {name} must be whole numbers, and is {(wrong or [0])[0]!r}")
+        for values in product(*axes.values()):
+            cell = _cell(dict(zip(axes, values, strict=True)), given, data, fixed, study)
+            found.setdefault(cell.id, cell)
+    return list(found.values())
+
+
+def _cell(
+    values: dict[str, Any], given: Mapping[str, Any], data: Mapping[str, DataSet], fixed: dict[str, Any], study: Study
+) -> Cell:
+    of_data = data[values["data"]]
+    options = {name: of_data.spec[name] for name in ("prompt",) if name in of_data.spec}
+    options |= fixed | {name: value for name, value in values.items() if name not in _AXES}
+    model = options.pop("model", given["model"])
+    seed, size = values["seed"], values.get("train_size", options.pop("train_size", None))
+    options.pop("seed", None)
+    options = {name: _number(value) for name, value in options.items() if value is not None}
+    decides = {"data": of_data.spec, "metric": of_data.metric, "eval_size": study.eval_size}
+    if values["setting"] == "cot_decoding":
+        decides |= {"cot_eval_size": study.cot_eval_size, "cot_max_new_tokens": study.cot_max_new_tokens}
+    return Cell(
+        values["data"], values["setting"], seed, size, str(model), in_setting(values["setting"], options), decides
+    )
+
+
+def _varying(cells: list[Cell]) -> tuple[str, ...]:
+    """Options that tell cells of one setting apart."""
+    configs = [
+        {"setting": cell.setting, "model": cell.model, "train_size": cell.train_size, **cell.options} for cell in cells
+    ]
+    names = dict.fromkeys(name for config in configs for name in config if name != "setting")
+
+    def several(name: str) -> bool:
+        pairs = {(config["setting"], json.dumps(config.get(name), default=str)) for config in configs}
+        return len(pairs) > len({setting for setting, _ in pairs})
+
+    return tuple(name for name in names if several(name))

@@ -1,0 +1,127 @@
+"""The table of a study, `results.jsonl`: it grows by whole lines, from several processes at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+
+class ResultsTable:
+    """The rows of a study's cells, in the order in which they were completed.
+
+    A row is appended in one piece, under a lock. A last line that a killed process left half-written is taken away before
+    the next row comes, and told.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.table import ResultsTable
+    >>> table = ResultsTable("results.jsonl", "first")
+    >>> table.append({"study": "first", "cell": "0f3a", "status": "done"})
+    >>> [row["cell"] for row in table.read()]
+    ['0f3a']
+
+    ```
+
+    Args:
+        path (`str` or `Path`): The file; it need not be there yet.
+        study (`str`): The study's name: a table of another is refused.
+        say (`Callable[[str], None]`, *optional*): Told of repairs.
+    """
+
+    def __init__(self, path: str | Path, study: str, say: Callable[[str], None] = lambda _: None):
+        self.path = Path(path)
+        self.study = study
+        self.say = say
+        self._rows: list[dict[str, Any]] = []
+        self._read_to = 0  # bytes; always the end of a line
+
+    def read(self) -> list[dict[str, Any]]:
+        """The rows that are whole.
+
+        Returns:
+            `list[dict[str, Any]]`: the rows.
+
+        Raises:
+            ValueError: if the table is another study's, or a line in it is broken.
+        """
+        if self.path.exists():
+            with open(self.path, "rb") as file:
+                file.seek(self._read_to)
+                text = file.read()
+            for line in text[: text.rfind(b"\n") + 1].splitlines(keepends=True):
+                self._rows.append(self._row(line, len(self._rows) + 1))
+                self._read_to += len(line)
+        return list(self._rows)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row.
+
+        Args:
+            row (`Mapping[str, Any]`): The row.
+
+        Raises:
+            OSError: if it can't be written whole; the table is then as it was.
+        """
+        line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+        with self._lock():
+            self._repair()
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                size = os.fstat(descriptor).st_size
+                written = 0
+                try:
+                    while written < len(line):
+                        written += os.write(descriptor, line[written:])
+                    os.fsync(descriptor)
+                except OSError:
+                    os.ftruncate(descriptor, size)
+                    raise
+            finally:
+                os.close(descriptor)
+
+    def repair(self) -> None:
+        """Take a half-written last line away, and tell; its cell runs again."""
+        with self._lock():
+            self._repair()
+
+    def _repair(self) -> None:
+        if not self.path.exists():
+            return
+        with open(self.path, "rb+") as file:
+            text = file.read()
+            whole = text.rfind(b"\n") + 1
+            if whole == len(text):
+                return
+            try:
+                json.loads(text[whole:])
+                file.write(b"\n")  # all of the row is there
+            except ValueError:
+                file.truncate(whole)
+                self.say(
+                    f"{self.path}: its last line was half-written ({len(text) - whole} bytes) and is taken away: "
+                    "its cell runs again"
+                )
+
+    def _lock(self) -> FileLock:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path.with_name(f".{self.path.name}.lock"))
+
+    def _row(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{self.path}, line {number} is not a row of a study: {error}") from None
+        if not isinstance(row, dict) or not {"study", "cell", "status"} <= row.keys():
+            raise ValueError(f"{self.path}, line {number} is not a row of a study: it lacks study, cell or status")
+        if row["study"] != self.study:
+            raise ValueError(
+                f"{self.path} is the table of the study {row['study']!r}, and this one is {self.study!r}: "
+                "name another --output-dir"
+            )
+        return row
