@@ -1,0 +1,152 @@
+"""`dhrd study report`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..parsing import Parser
+
+_EXAMPLES = """examples:
+  dhrd study report --results runs/study/results.jsonl                      (Markdown on standard output)
+  dhrd study report --results runs/study/results.jsonl --throughput throughput.json --output study.html
+  dhrd study report --results runs/study/results.jsonl --where alpha=1 --where learning_rate=2e-4 --readme README.md
+
+Where cells differ in several options, each table takes for each data set those with the most cells and says which;
+--where fixes an option wherever a table is not about it, and study, model, data and seed everywhere. --readme replaces what
+stands between the lines <!-- study:begin --> and <!-- study:end -->. Intervals are 95%, of a paired bootstrap over seeds and
+test items.
+"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Report what a study has found so far.
+
+    Args:
+        argv (`Sequence[str]`): The arguments behind `dhrd study report`.
+
+    Returns:
+        `int`: 0.
+
+    Raises:
+        ValueError, OSError: if a table can't be read, has nothing to report, or an output can't be written.
+    """
+    parser = Parser(
+        prog="dhrd study report",
+        description="Tables and plots of a study: gains over pooled with paired intervals, ablations, curves, throughput.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--results",
+        required=True,
+        nargs="+",
+        metavar="TABLE",
+        help="results.jsonl of dhrd study; several are one table",
+    )
+    add("--throughput", metavar="FILE.json", help="what dhrd bench throughput --output wrote")
+    add(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option's value (or data, seed); repeatable",
+    )
+    add("--study", metavar="FILE.yaml", help="the study file, as the report shall name it (default: the study's name)")
+    add("--output", metavar="PAGE.html", help="write one self-contained page with plots")
+    add("--markdown", metavar="FILE.md", help="write the tables as Markdown")
+    add("--readme", metavar="README.md", help="put the tables between the marker comments of this file")
+    args = parser.parse_args(argv)
+    where = _where(args.where)
+    targets = {name: Path(it).expanduser() for name in ("output", "markdown", "readme") if (it := getattr(args, name))}
+    for name, path in targets.items():
+        if path.is_dir():
+            raise ValueError(f"--{name} {path} is a folder: name a file.")
+    if len(set(targets.values())) < len(targets):
+        raise ValueError("--output, --markdown and --readme must be different files.")
+
+    from ...files import write_whole
+    from ...study.report import build_report, report_markdown, with_results
+    from ...study.report_input import read_results, read_throughput
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    rows = read_results(args.results, say)
+    throughput = read_throughput(args.throughput) if args.throughput else None
+    before = targets["readme"].read_text(encoding="utf-8") if "readme" in targets else ""
+    report = build_report(rows, throughput=throughput, where=where, commands=_commands(args, rows, throughput))
+    markdown = report_markdown(report)
+    texts = {}
+    if "output" in targets:
+        from ...study.report_page import report_page
+
+        texts["output"] = report_page(report)
+    if "markdown" in targets:
+        texts["markdown"] = markdown
+    if "readme" in targets:
+        try:
+            texts["readme"] = with_results(before, markdown)
+        except ValueError as error:
+            raise ValueError(f"{targets['readme']}: {error}") from None
+    for name, text in texts.items():
+        write_whole(targets[name], text)
+        say(f"Wrote {targets[name]}")
+    if not texts:
+        sys.stdout.write(markdown)
+    say(report.counts)
+    return 0
+
+
+def after_interrupt(argv: Sequence[str]) -> str:
+    """What is left after Ctrl-C.
+
+    Args:
+        argv (`Sequence[str]`): The arguments.
+
+    Returns:
+        `str`: a sentence.
+    """
+    return "No half-written report was left behind."
+
+
+def _where(given: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in given:
+        name, equals, value = word.partition("=")
+        if not name or not equals or not value:
+            raise ValueError(f"--where {word}: expected a name and a value, such as --where alpha=1")
+        name = name.replace("-", "_")
+        if found.get(name, value) != value:
+            raise ValueError(f"--where has {name} twice, as {found[name]} and as {value}")
+        found[name] = value
+    return found
+
+
+def _commands(
+    args: argparse.Namespace, rows: Sequence[dict[str, Any]], throughput: dict[str, Any] | None
+) -> list[str]:
+    """What makes the results and the report again; of folders elsewhere on this machine the last part alone."""
+    studies = [args.study] if args.study else [f"{it}.yaml" for it in dict.fromkeys(row["study"] for row in rows)]
+    found = [f"dhrd study {shlex.quote(_here(it))}" for it in studies]
+    if throughput is not None and throughput.get("command"):
+        found.append(throughput["command"])
+    words = ["dhrd", "study", "report", "--results", *map(_here, args.results)]
+    for name in ("throughput", "study", "output", "markdown", "readme"):
+        value = getattr(args, name)
+        words += [f"--{name}", _here(value)] if value else []
+    for word in args.where:
+        words += ["--where", word]
+    return [*found, shlex.join(words)]
+
+
+def _here(name: str) -> str:
+    path = Path(name).expanduser()
+    if not path.is_absolute():
+        return name
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.name

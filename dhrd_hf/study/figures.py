@@ -1,0 +1,294 @@
+"""Plots as inline SVG: no library, no script, colours from the page's CSS, so that dark and narrow screens get theirs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+_ROW = 30  # pixels of a line of a horizontal plot
+_CURVE = 210  # height of a plot with a vertical axis
+_CHARACTER = 7.2  # pixels, the width of an average one in the plots' font, on the wide side
+_LONGEST_NAME = 20  # characters of a line
+# Around the point, in pixels; shapes differ, so that colour is not all that tells the series apart.
+_SHAPES = {
+    "pooled": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0Z",
+    "dual_head": "M-4.5 -4.5H4.5V4.5H-4.5Z",
+    "cot_decoding": "M0 -6L5.5 4.5H-5.5Z",
+    "mean": "M0 -7L7 0L0 7L-7 0Z",
+    "pipeline": "M-5.5 -4.5H5.5L0 6Z",
+    "onnx": "M-2 -6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z",
+    "openvino": "M0 -6L6 -1.5L3.7 5.5H-3.7L-6 -1.5Z",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One estimate with its interval.
+
+    Args:
+        name (`str`): What it is the estimate of; on an axis of categories the category.
+        value (`float`), low (`float`), high (`float`): The estimate and its interval, in the axis' unit.
+        x (`float`, *optional*): Place on a horizontal axis of numbers.
+        kind (`str`, *optional*): One of the series' kinds, where it is not the series'.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    x: float | None = None
+    kind: str | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that belong together.
+
+    Args:
+        name (`str`): For the legend.
+        kind (`str`): `pooled`, `dual_head`, `cot_decoding`, or another setting: its colour and shape.
+        points (`Sequence[Point]`): In the order of the horizontal axis.
+    """
+
+    name: str
+    kind: str
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What a plot shows; [`draw`] makes it SVG.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.figures import Plot, Point, Series, draw
+    >>> gains = Series("dual head", "dual_head", [Point("cb", 2.0, -1.0, 5.0), Point("mean", 1.5, 0.5, 2.5, kind="mean")])
+    >>> draw(Plot("forest", "Gains", "relative gain, %", [gains])).count("<title>")
+    3
+
+    ```
+
+    Args:
+        form (`str`): `forest` (a line for each point, around 0), `bars` (the same, as bars from 0), `curve` (vertical
+            axis, points at categories in their order, joined where `joined` says so), `scatter` (`x` on a log axis).
+        title (`str`): What it shows, also for those who can't see it.
+        label (`str`): Of the axis of values, with its unit.
+        series (`Sequence[Series]`): The points.
+        x_label (`str`, *optional*): Of the horizontal axis, with its unit, for `curve` and `scatter`.
+        zero (`bool`, *optional*, defaults to `False`): Whether a `curve` has 0 on its axis, as gains do.
+        joined (`bool`, *optional*, defaults to `False`): Whether a `curve` joins its points: they are in an order.
+        signed (`bool`, *optional*, defaults to `False`): Whether ticks above 0 have a sign, as gains do.
+        log (`bool`, *optional*, defaults to `False`): Whether a `curve` has its points at their `x` on a log axis.
+    """
+
+    form: str
+    title: str
+    label: str
+    series: Sequence[Series]
+    x_label: str = ""
+    zero: bool = False
+    joined: bool = False
+    signed: bool = False
+    log: bool = False
+
+
+def draw(plot: Plot) -> str:
+    """A plot as HTML: a legend where there are several series, and one SVG as wide as there is room.
+
+    The SVG has no view box: places along its width are percentages, so that letters keep their size on any screen. Names
+    and tick labels stand outside its box, in the padding around it.
+
+    Args:
+        plot ([`Plot`]): What to show; its texts are escaped.
+
+    Returns:
+        `str`: HTML for a page that has the style of [`~dhrd_hf.study.report_page.report_page`].
+    """
+    horizontal = plot.form in ("forest", "bars")
+    body, height, left, below = (_horizontal if horizontal else _vertical)(plot)
+    named = (
+        f"{plot.title}. {plot.x_label + ' against ' if plot.x_label else ''}{plot.label}; numbers in the table below."
+    )
+    return (
+        f'{_legend(plot)}<div class="plot" style="padding: 8px 22px {below}px {left}px">'
+        f'<svg width="100%" height="{height}" role="img" aria-label="{escape(named)}">'
+        f"<title>{escape(plot.title)}</title>{body}</svg></div>"
+    )
+
+
+def _legend(plot: Plot) -> str:
+    if len(plot.series) < 2:
+        return ""
+    names = (
+        f'<li><svg width="14" height="14" aria-hidden="true">{_mark(50, 7, it.kind)}</svg>{escape(it.name)}</li>'
+        for it in plot.series
+    )
+    return f'<ul class="legend">{"".join(names)}</ul>'
+
+
+def _horizontal(plot: Plot) -> tuple[str, int, int, int]:
+    """Forest and bars: a line for each point."""
+    points = [(point, point.kind or series.kind) for series in plot.series for point in series.points]
+    axis = _Axis.around([value for point, _ in points for value in (point.low, point.high)], zero=True)
+    height = _ROW * len(points)
+    widest = _CHARACTER * max(len(text) for point, _ in points for text in _lines(point.name))
+    parts = []
+    for tick in axis.ticks:
+        x = _percent(axis.share(tick))
+        parts.append(f'<line class="{"zero" if tick == 0 else "grid"}" x1="{x}" x2="{x}" y1="0" y2="{height}"/>')
+        parts.append(f'<text class="tick" x="{x}" y="{height + 18}" text-anchor="middle">{_tick(tick, plot)}</text>')
+    for place, (point, kind) in enumerate(points):
+        y = _ROW * place + _ROW / 2
+        low, high, value = (_percent(axis.share(it)) for it in (point.low, point.high, point.value))
+        parts.append(f'<g class="s {_class(kind)}"><title>{escape(_said(point, plot))}</title>')
+        if kind == "mean" and place:
+            parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y - _ROW / 2:g}" y2="{y - _ROW / 2:g}"/>')
+        lines = _lines(point.name)
+        for line, text in enumerate(lines):
+            below = y + 4.5 + 13 * (line - (len(lines) - 1) / 2)
+            parts.append(f'<text x="-10" y="{below:g}" text-anchor="end">{escape(text)}</text>')
+        if plot.form == "bars":
+            start, end = sorted((axis.share(0), axis.share(point.value)))
+            parts.append(
+                f'<rect class="bar" x="{_percent(start)}" width="{_percent(end - start)}" y="{y - 9:g}" height="18"/>'
+            )
+        parts.append(f'<line class="whisker" x1="{low}" x2="{high}" y1="{y:g}" y2="{y:g}"/>')
+        if plot.form == "bars":
+            parts.extend(
+                f'<line class="whisker" x1="{it}" x2="{it}" y1="{y - 4:g}" y2="{y + 4:g}"/>' for it in (low, high)
+            )
+        else:
+            parts.append(_mark(100 * axis.share(point.value), y, kind))
+        parts.append("</g>")
+    parts.append(f'<text class="label" x="50%" y="{height + 38}" text-anchor="middle">{escape(plot.label)}</text>')
+    return "".join(parts), height, round(widest) + 18, 48
+
+
+def _vertical(plot: Plot) -> tuple[str, int, int, int]:
+    """Curves and scatters: values upwards."""
+    points = [point for series in plot.series for point in series.points]
+    axis = _Axis.around([value for point in points for value in (point.low, point.high)], zero=plot.zero)
+    places, across = _across(plot, points)
+    parts = []
+    for tick in axis.ticks:
+        y = f"{_CURVE * (1 - axis.share(tick)):.1f}"
+        kind = "zero" if tick == 0 and plot.zero else "grid"
+        parts.append(f'<line class="{kind}" x1="0" x2="100%" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="tick" x="-8" y="{float(y) + 4.5:g}" text-anchor="end">{_tick(tick, plot)}</text>')
+    for name, share in across:
+        x = _percent(share)
+        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_CURVE}" y2="{_CURVE + 5}"/>')
+        parts.append(f'<text class="tick" x="{x}" y="{_CURVE + 20}" text-anchor="middle">{escape(_cut(name))}</text>')
+    for number, series in enumerate(plot.series):
+        # Side by side, else the intervals of two series at one place would hide each other.
+        aside = 9 * (number - (len(plot.series) - 1) / 2) if plot.form == "curve" else 0
+        parts.append(f'<g class="s {_class(series.kind)}" transform="translate({aside:g} 0)">')
+        at = [(places[point.name, point.x], _CURVE * (1 - axis.share(point.value))) for point in series.points]
+        if plot.joined:
+            # Only numbers are in an order: "auto" stands alone.
+            parts.extend(
+                f'<line class="join" x1="{_percent(x)}" y1="{y:.1f}" x2="{_percent(x2)}" y2="{y2:.1f}"/>'
+                for (x, y), (x2, y2), point in zip(at, at[1:], series.points[1:], strict=False)
+                if point.x is not None
+            )
+        for point, (x, y) in zip(series.points, at, strict=True):
+            low, high = (f"{_CURVE * (1 - axis.share(it)):.1f}" for it in (point.low, point.high))
+            said = f"{series.name}, {_said(point, plot)}"
+            parts.append(f"<g><title>{escape(said)}</title>")
+            parts.append(f'<line class="whisker" x1="{_percent(x)}" x2="{_percent(x)}" y1="{low}" y2="{high}"/>')
+            parts.append(_mark(100 * x, y, series.kind) + "</g>")
+        parts.append("</g>")
+    parts.append(
+        f'<text class="label" x="50%" y="{_CURVE + 42}" text-anchor="middle">{escape(plot.x_label)}</text>'
+        f'<text class="label" transform="translate(-44 {_CURVE / 2:g}) rotate(-90)" text-anchor="middle">'
+        f"{escape(plot.label)}</text>"
+    )
+    return "".join(parts), _CURVE, 62, 54
+
+
+def _across(
+    plot: Plot, points: Sequence[Point]
+) -> tuple[dict[tuple[str, float | None], float], list[tuple[str, float]]]:
+    """Where each point stands along the width, in shares of it; and the ticks, by name."""
+    if plot.form == "scatter":
+        exponents = [math.log10(point.x) for point in points]
+        low, high = min(exponents) - 0.15, max(exponents) + 0.15
+        at = {(point.name, point.x): (math.log10(point.x) - low) / (high - low) for point in points}
+        decades = range(math.floor(low), math.ceil(high) + 1)
+        steps = (1,) if high - low > 2 else (1, 2, 5)
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        shares = [(f"{tick:g}", (math.log10(tick) - low) / (high - low)) for tick in ticks]
+        return at, [(name, share) for name, share in shares if 0 <= share <= 1]
+    names = list(dict.fromkeys(point.name for point in points))
+    share = {name: (place + 0.5) / len(names) for place, name in enumerate(names)}
+    if plot.log:
+        exponents = {point.name: math.log10(point.x) for point in points}
+        low, high = min(exponents.values()), max(exponents.values())
+        share = {name: 0.08 + 0.84 * (it - low) / (high - low or 1) for name, it in exponents.items()}
+    return {(point.name, point.x): share[point.name] for point in points}, list(share.items())
+
+
+@dataclass(frozen=True)
+class _Axis:
+    low: float
+    high: float
+    ticks: Sequence[float]
+
+    @classmethod
+    def around(cls, values: Sequence[float], zero: bool) -> _Axis:
+        """An axis that holds the values, with at most seven round ticks, of which the outer ones close it."""
+        low, high = min(values), max(values)
+        if zero:
+            low, high = min(low, 0.0), max(high, 0.0)
+        if high - low < 1e-9:
+            low, high = low - 1, high + 1
+        least = (high - low) / 5
+        size = 10.0 ** math.floor(math.log10(least))
+        step = next(size * it for it in (1, 2, 5, 10) if size * it >= least * (1 - 1e-9))
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        # Rounded: 3 * 0.1 is no tick.
+        ticks = [round(step * place, 10) for place in range(first, last + 1)]
+        return cls(ticks[0], ticks[-1], ticks)
+
+    def share(self, value: float) -> float:
+        return (value - self.low) / (self.high - self.low)
+
+
+def _said(point: Point, plot: Plot) -> str:
+    """A point in words, for whoever hovers over it."""
+    sign = "+" if plot.signed else ""
+    at = f" ({point.x:.4g})" if plot.form == "scatter" else ""
+    return f"{point.name}{at}: {point.value:{sign}.1f} [{point.low:{sign}.1f}, {point.high:{sign}.1f}]"
+
+
+def _tick(value: float, plot: Plot) -> str:
+    return f"{value:+g}" if plot.signed and value else f"{value:g}"
+
+
+def _mark(x: float, y: float, kind: str) -> str:
+    shape = _SHAPES.get(kind, _SHAPES["pooled"])
+    return f'<svg x="{x:.2f}%" y="{y:.1f}" overflow="visible" class="s {_class(kind)}"><path d="{shape}"/></svg>'
+
+
+def _class(kind: str) -> str:
+    return kind if kind in _SHAPES else "other"
+
+
+def _lines(name: str) -> list[str]:
+    """A name in one line or, where it is long, in two."""
+    if len(name) <= _LONGEST_NAME:
+        return [name]
+    breaks = [place for place, letter in enumerate(name) if letter == " "] or [len(name)]
+    middle = min(breaks, key=lambda place: abs(2 * place - len(name)))
+    return [_cut(line) for line in (name[:middle], name[middle + 1 :]) if line]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}%"

@@ -1,0 +1,312 @@
+"""What a study found: the one source of the numbers in its Markdown and on its page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .comparisons import (
+    OF_REASONING,
+    Comparison,
+    Group,
+    axes,
+    axis_comparisons,
+    grouped,
+    latest,
+    main_comparisons,
+    same_value,
+    settings_comparisons,
+    shown,
+    unpaired,
+)
+from .report_tables import (
+    AXES,
+    Table,
+    axis_table,
+    main_table,
+    options_table,
+    options_text,
+    others_table,
+    relative,
+    setting_name,
+    settings_table,
+    throughput_table,
+)
+from .settings import setting_names
+from .statistics import Gain, mean_relative_gain
+
+BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
+_MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "*": "\\*", "`": "\\`", "](": "]\\(", "\n": " "}
+_OF_ROWS = ("study", "model", "data", "seed")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a study found.
+
+    Args:
+        title (`str`): The studies' names.
+        headline (`list[str]`): The result in a sentence or two.
+        tables (`list[Table]`): Those for which there are cells.
+        counts (`str`): How many cells are done, failed, not paired.
+        notes (`list[str]`): What was not run; models, machines and versions.
+        commands (`list[str]`): What makes the results and the report again.
+    """
+
+    title: str
+    headline: list[str]
+    tables: list[Table]
+    counts: str
+    notes: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+
+def build_report(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    throughput: Mapping[str, Any] | None = None,
+    where: Mapping[str, str] | None = None,
+    commands: Sequence[str] = (),
+) -> Report:
+    """Compare the cells of a study.
+
+    Where options vary besides the one that a table is about, it takes for each data set those with the most cells, the first
+    in the table of equal ones, and says which; the cells that no other table has stand in one of their own.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report import build_report
+    >>> row = {"study": "s", "cell": "a", "status": "done", "model": "m", "data": "cb", "setting": "pooled", "alpha": 0.0,
+    ...        "beta": 1.0, "classifier_head": "linear", "train_size": 100, "train_rows": 100, "seed": 0, "options": {},
+    ...        "metric": "accuracy", "score": 0.5, "labels": [0, 1, 1, 0], "predictions": [0, 1, 0, 1], "groups": None}
+    >>> other = {**row, "cell": "b", "setting": "dual_head", "alpha": 1.0, "score": 0.75, "predictions": [0, 1, 0, 0]}
+    >>> build_report([row, other]).tables[0].rows[0][:6]
+    ['cb', '100 / 4', '1', '50.0 ± –', '75.0 ± –', '+25.0 [+0.0, +75.0]']
+
+    ```
+
+    Args:
+        rows (`Iterable[Mapping[str, Any]]`): Rows of `results.jsonl`, of one study or several.
+        throughput (`Mapping[str, Any]`, *optional*): What `dhrd bench throughput --output` wrote.
+        where (`Mapping[str, str]`, *optional*): Values, as typed, that options must have where a table is not about them;
+            also `study`, `model`, `data` and `seed`.
+        commands (`Sequence[str]`, *optional*): What makes the results and the report again.
+
+    Returns:
+        [`Report`]: the report.
+
+    Raises:
+        ValueError: if there are no rows, none that is done, results of several models, a name or value in `where` that
+            no row has, or cells of other test rows side by side.
+    """
+    where = dict(where or {})
+    kept, twice = latest(rows)
+    if not kept:
+        raise ValueError("the table has no rows: there is nothing to report yet")
+    kept = _asked_for(kept, where)
+    failed = [row for row in kept if row["status"] != "done"]
+    if len(failed) == len(kept):
+        raise ValueError(f"all {len(failed)} cells failed, the first with: {failed[0].get('error') or 'no message'}")
+    models = list(dict.fromkeys(str(row.get("model")) for row in kept))
+    if len(models) > 1:
+        raise ValueError(
+            f"the table has results of {len(models)} models ({', '.join(models)}): say which with --where model={models[0]}"
+        )
+    groups = grouped(kept)
+    usual = _usual(groups)
+    options = {name: it for name, it in where.items() if name not in _OF_ROWS}
+    main = main_comparisons(groups, options)
+    mean = mean_relative_gain([row for it in main for side in (it.base, it.group) for row in side.rows])
+    by_setting = settings_comparisons(groups, options, _setting_order())
+    by_axis = {name: found for name in axes(groups) if (found := axis_comparisons(groups, name, options))}
+    tables = [main_table(main, mean, usual)] if main else []
+    tables += [settings_table(by_setting, usual)] if by_setting else []
+    of_axes = [axis_table(name, found, usual) for name, found in by_axis.items()]
+    tables += [it for it in of_axes if it.name in AXES]
+    minor = [it for it in of_axes if it.name not in AXES]
+    tables += [options_table(minor)] if minor else []
+    tables += [throughput_table(throughput)] if throughput is not None else []
+    compared = [main, *by_setting.values(), *(found for by_data in by_axis.values() for found in by_data.values())]
+    sides = [side for found in compared for it in found for side in (it.group, it.base) if side is not None]
+    seen = {side.key for side in sides}
+    others = [it for it in groups if it.key not in seen]
+    tables += [others_table(others, groups, usual)] if others else []
+    notes = [*_not_run(main, by_setting, by_axis, throughput), *_facts(kept, usual)]
+    counts = _counts(kept, groups, len(failed), twice)
+    title = ", ".join(dict.fromkeys(str(row.get("study")) for row in kept))
+    return Report(title, _headline(main, mean), tables, counts, notes, list(commands))
+
+
+def report_markdown(report: Report) -> str:
+    """A report as Markdown, for a README.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report import Report, report_markdown
+    >>> print(report_markdown(Report("first", ["No gain."], [], "2 cells done.", [], ["dhrd study first.yaml"])))
+    No gain.
+    <BLANKLINE>
+    2 cells done.
+    <BLANKLINE>
+    ```bash
+    dhrd study first.yaml
+    ```
+    <BLANKLINE>
+
+    ```
+
+    Args:
+        report ([`Report`]): From [`build_report`].
+
+    Returns:
+        `str`: headings of the third level, a table each.
+    """
+    parts = [_escaped(" ".join(report.headline))]
+    for table in report.tables:
+        lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+        body = "\n".join("| " + " | ".join(map(_escaped, cells)) + " |" for cells in lines)
+        body += f"\n\n{_escaped(' '.join(table.notes))}" if table.notes else ""
+        title = _escaped(table.title)
+        folded = f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
+        parts.append(folded if table.folded else f"### {title}\n\n{body}")
+    parts.append(_escaped(" ".join([report.counts, *report.notes])))
+    parts += ["```bash\n" + "\n".join(report.commands) + "\n```"] if report.commands else []
+    return "\n\n".join(parts) + "\n"
+
+
+def with_results(readme: str, markdown: str) -> str:
+    r"""A README with what stands between its two marker comments replaced.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report import with_results
+    >>> with_results("# A\n<!-- study:begin -->\nold\n<!-- study:end -->\nz", "new\n").splitlines()
+    ['# A', '<!-- study:begin -->', '', 'new', '', '<!-- study:end -->', 'z']
+
+    ```
+
+    Args:
+        readme (`str`): The text.
+        markdown (`str`): What shall stand there.
+
+    Returns:
+        `str`: the new text.
+
+    Raises:
+        ValueError: if a marker is missing or there more than once, or they are in the other order.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise ValueError(f"expected one line {BEGIN} and below it one line {END}: what is between them is replaced")
+    before, after = readme.split(BEGIN)[0], readme.split(END)[1]
+    return f"{before}{BEGIN}\n\n{markdown.strip()}\n\n{END}{after}"
+
+
+def _headline(main: Sequence[Comparison], mean: Gain | None) -> list[str]:
+    if mean is None:
+        return ["No pooled and dual-head cells share data, seed and options, so there is no gain to report."]
+    if len(main) == 1:
+        what = f"Relative gain of the dual head over pooled on {main[0].data}"
+    else:
+        what = f"Mean relative gain of the dual head over pooled on {len(main)} data sets"
+    lines = [f"{what}: {relative(mean, 2)}, paired 95% interval over {mean.over}."]
+    if len(main) > 1:
+        above, below = (sum(it.gain.low > 0 for it in main), sum(it.gain.high < 0 for it in main))
+        lines.append(f"The interval of the gain lies above zero on {above} of them, below zero on {below}.")
+    return lines
+
+
+def _not_run(main: Any, by_setting: Mapping[str, Any], by_axis: Mapping[str, Any], throughput: Any) -> list[str]:
+    settings = {it.group.setting for found in by_setting.values() for it in found}
+    there = {
+        "pooled against dual head": bool(main),
+        **{setting_name(it): it in settings for it in _setting_order()},
+        "several alphas": "alpha" in by_axis,
+        "several train sizes": "train_size" in by_axis,
+        "several heads": "classifier_head" in by_axis,
+        "throughput": throughput is not None,
+    }
+    missing = [name for name, it in there.items() if not it]
+    return [f"Not run: {', '.join(missing)}."] if missing else []
+
+
+def _counts(kept: Sequence[Any], groups: Sequence[Group], failed: int, twice: int) -> str:
+    said = f"{len(kept) - failed} cells done, {failed} failed, {unpaired(groups)} without one to be paired with"
+    return said + (f"; {twice} stood twice, of which the later counts." if twice else ".")
+
+
+def _facts(kept: Sequence[Mapping[str, Any]], usual: Mapping[str, Any]) -> list[str]:
+    """Where the numbers come from."""
+
+    def values(name: str) -> list[str]:
+        return list(dict.fromkeys(str(row[name]) for row in kept if row.get(name)))
+
+    versions: dict[str, dict[str, None]] = {}
+    for row in kept:
+        for name, it in (row.get("versions") or {}).items():
+            versions.setdefault(name, {})[str(it)] = None
+    packages = ", ".join(f"{name} {' and '.join(its)}" for name, its in versions.items())
+    hours = sum((row.get("train_seconds") or 0) + (row.get("evaluate_seconds") or 0) for row in kept) / 3600
+    studies, options = values("study"), options_text(usual)
+    return [
+        *([f"Cells of {len(studies)} studies: {', '.join(studies)}."] if len(studies) > 1 else []),
+        f"Model {', '.join(values('model'))}{f'; all cells: {options}' if options else ''}.",
+        *([f"{hours:.1f} hours of training and evaluation."] if hours >= 0.1 else []),
+        *([f"Machine: {'; '.join(values('machine'))}."] if values("machine") else []),
+        *([f"Versions: {packages}."] if packages else []),
+    ]
+
+
+def _setting_order() -> list[str]:
+    """The settings besides pooled and dual head; CoT decoding, another way to answer, after the ablations."""
+    names = [it for it in setting_names() if it not in ("pooled", "dual_head")]
+    return sorted(names, key=lambda it: it == "cot_decoding")
+
+
+def _usual(groups: Sequence[Group]) -> dict[str, Any]:
+    """The options that all cells have; of those that pooled cells lack, all others."""
+    found = {}
+    for name in dict.fromkeys(name for it in groups for name in it.config):
+        ours = [it for it in groups if name not in OF_REASONING or it.setting not in ("pooled", "cot_decoding")]
+        values = {shown(it.config.get(name)) for it in ours}
+        if len(values) == 1:
+            found[name] = ours[0].config.get(name)
+    return found
+
+
+def _asked_for(kept: list[dict[str, Any]], where: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows of the study, model, data and seed that were asked for; of options only that they are there."""
+    options = [
+        "alpha",
+        "beta",
+        "classifier_head",
+        "train_size",
+        *(it for row in kept for it in row.get("options") or {}),
+    ]
+    known = list(dict.fromkeys([*_OF_ROWS, *options]))
+    for name, value in where.items():
+        if name not in known:
+            raise ValueError(f"--where {name}={value}: there is no {name!r}. There are {', '.join(known)}")
+        of_all = [{**(row.get("options") or {}), **row}.get(name) for row in kept if _has(row, name)]
+        if not any(same_value(it, value) for it in of_all):
+            there = ", ".join(dict.fromkeys(map(shown, of_all)))
+            raise ValueError(f"--where {name}={value}: no cell has it. There are {there}")
+    chosen = {name: it for name, it in where.items() if name in _OF_ROWS}
+    found = [row for row in kept if all(same_value(row.get(name), value) for name, value in chosen.items())]
+    if not found:
+        raise ValueError(f"no cell has {' and '.join(f'{name}={it}' for name, it in chosen.items())}")
+    return found
+
+
+def _has(row: Mapping[str, Any], name: str) -> bool:
+    return name not in OF_REASONING or row["setting"] != "pooled"
+
+
+def _escaped(text: str) -> str:
+    """Text that is no markup in Markdown, with the bar that would end a cell."""
+    for sign, instead in _MARKUP.items():
+        text = text.replace(sign, instead)
+    return text

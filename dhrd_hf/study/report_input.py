@@ -1,0 +1,102 @@
+"""What a report is made of, read from files: tables of results, and a measurement of throughput."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+_OF_EVERY_ROW = ("study", "cell", "status", "model", "data", "setting", "seed")
+_OF_DONE_ROWS = ("metric", "score", "labels", "predictions", "train_rows")
+
+
+def read_results(paths: Sequence[str | Path], say: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
+    """The rows of one results table or several.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report_input import read_results
+    >>> rows = read_results(["runs/study/results.jsonl"], say=print)  # doctest: +SKIP
+
+    ```
+
+    Args:
+        paths (`Sequence[str]` or `Sequence[Path]`): `.jsonl` files, also `.jsonl.gz`.
+        say (`Callable[[str], None]`, *optional*): Told of a last line that is only half there, and of several studies.
+
+    Returns:
+        `list[dict[str, Any]]`: the rows, in the order of the files.
+
+    Raises:
+        ValueError: if a table has no rows, or a line in it is no row of a study.
+        OSError: if a file can't be read.
+    """
+    rows = []
+    for path in map(Path, paths):
+        found = _rows(path.expanduser(), say)
+        if not found:
+            raise ValueError(f"{path} has no rows yet: there is nothing to report")
+        studies = list(dict.fromkeys(str(row["study"]) for row in found))
+        if len(studies) > 1:
+            say(
+                f"{path} has cells of {len(studies)} studies ({', '.join(studies)}): --where study={studies[0]} takes one."
+            )
+        rows += found
+    return rows
+
+
+def read_throughput(path: str | Path) -> dict[str, Any]:
+    """A measurement of `dhrd bench throughput`.
+
+    Args:
+        path (`str` or `Path`): The file that its `--output` named.
+
+    Returns:
+        `dict[str, Any]`: what it holds.
+
+    Raises:
+        ValueError: if it is not such a file.
+        OSError: if it can't be read.
+    """
+    path = Path(path).expanduser()
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): name what dhrd bench throughput --output wrote") from None
+    its = found.get("rows") if isinstance(found, dict) else None
+    needed = {"engine", "batch_size", "samples_per_second", "low", "high", "rows"}
+    if not isinstance(its, list) or not its or not all(isinstance(it, dict) and needed <= it.keys() for it in its):
+        raise ValueError(f"{path} holds no measured throughput: name what dhrd bench throughput --output wrote")
+    return found
+
+
+def _rows(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} can't be unpacked: {error}") from None
+    lines = [(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
+    rows = []
+    for number, line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            # A cell that is being written, or was when its process was killed.
+            if number == lines[-1][0] and not data.endswith(b"\n"):
+                say(f"{path}: its last line is only half there and is left out.")
+                continue
+            raise ValueError(f"{path}, line {number} is not a row of a study: {error}") from None
+        done = isinstance(row, dict) and row.get("status") == "done"
+        missing = [
+            name for name in _OF_EVERY_ROW + _OF_DONE_ROWS * done if not isinstance(row, dict) or name not in row
+        ]
+        if missing:
+            raise ValueError(f"{path}, line {number} is not a row of a study: it lacks {', '.join(missing)}")
+        rows.append(row)
+    return rows
