@@ -89,6 +89,7 @@ class TrainArguments:
     )
     rationale_after_label: bool = _option("Train on the label before the rationale, as a control.", False)
     max_length: int = _option("Most tokens of a row; rationales are cut to fit.", 1024)
+    encoding_cache: str | None = _option("Folder that keeps the encoded rows, for runs that encode the same alike.")
     max_input_length: int | None = _option("Most tokens of the input [max_length less the longest answer].")
     padding_free: bool = _option(
         "Batches without padding, for attention that honours their boundaries (flash attention).", False

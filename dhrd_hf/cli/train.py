@@ -230,8 +230,8 @@ def _trainer(
     trainer = DualHeadTrainer(
         model=_with_lora(own, model) if own.lora else model,
         args=training,
-        train_dataset=_encoded(train, encode),
-        eval_dataset=None if dev is None else _encoded(dev, encode_dev),
+        train_dataset=_encoded(train, encode, own.encoding_cache),
+        eval_dataset=None if dev is None else _encoded(dev, encode_dev, own.encoding_cache),
         data_collator=DualHeadCollator(tokenizer, padding_free=own.padding_free),
         processing_class=tokenizer,
         compute_metrics=compute_metrics,
@@ -305,8 +305,10 @@ def _look_at_rationales(
     return audit
 
 
-def _encoded(table: datasets.Dataset, encode: DualHeadEncoder) -> datasets.Dataset:
-    """The encoded rows, never from a cache: `encode.counts` is for the summary."""
+def _encoded(table: datasets.Dataset, encode: DualHeadEncoder, cache: str | None) -> datasets.Dataset:
+    """The encoded rows; `encode.counts` is for the summary, so that no cache of `datasets` may skip the encoder."""
+    if cache is not None:
+        return encode.encode_dataset(table, cache_dir=cache)
     columns = table.column_names
     return table.map(encode, batched=True, remove_columns=columns, load_from_cache_file=False, desc="Encoding")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
@@ -145,7 +146,9 @@ class DualHeadEncoder:
         self.counts = self.counts + _totals(encoded, marks)
         return encoded
 
-    def encode_dataset(self, dataset: datasets.Dataset, num_proc: int | None = None) -> datasets.Dataset:
+    def encode_dataset(
+        self, dataset: datasets.Dataset, num_proc: int | None = None, cache_dir: str | Path | None = None
+    ) -> datasets.Dataset:
         """Encode a whole data set and tell what was cut or had no rationale, whatever was cached or run in parallel.
 
         Example:
@@ -158,6 +161,8 @@ class DualHeadEncoder:
         Args:
             dataset (`datasets.Dataset`): Rows with the columns that the prompt names, labels, and rationales.
             num_proc (`int`, *optional*): Number of processes.
+            cache_dir (`str` or `Path`, *optional*): Folder that keeps the encoded rows for other processes, which find them
+                by the rows, the tokenizer and the encoder's settings; by default it is up to `datasets`.
 
         Returns:
             `datasets.Dataset`: the encoded rows, in order, without the other columns. `counts` has grown by them.
@@ -166,6 +171,7 @@ class DualHeadEncoder:
             ValueError: as a call does.
         """
         named = with_label_names(dataset, self.label_column, self.labels.label2id)
+        cached = {} if cache_dir is None else self._cached_as(named, Path(cache_dir))
         encoded = named.map(
             self._encode_marked,
             batched=True,
@@ -173,6 +179,7 @@ class DualHeadEncoder:
             remove_columns=named.column_names,
             num_proc=num_proc,
             desc="Encoding",
+            **cached,
         )
         marks = {f.name: encoded[f.name] for f in fields(EncodingCounts) if f.name != "rows"}
         seen = _totals(encoded, marks)
@@ -180,6 +187,16 @@ class DualHeadEncoder:
         log = logger.warning if seen != EncodingCounts(rows=seen.rows) else logger.info
         log(f"{seen} (max_length {self.max_length}, max_input_length {self.max_input_length}).")
         return encoded.remove_columns(list(marks))
+
+    def _cached_as(self, dataset: datasets.Dataset, folder: Path) -> dict[str, str]:
+        """Where `Dataset.map` finds the encoded rows; the package's version stands for this code."""
+        from datasets.fingerprint import Hasher
+
+        from .. import __version__
+
+        folder.mkdir(parents=True, exist_ok=True)
+        fingerprint = Hasher.hash([dataset._fingerprint, self, __version__])
+        return {"new_fingerprint": fingerprint, "cache_file_name": str(folder / f"{fingerprint}.arrow")}
 
     def __getstate__(self) -> dict[str, Any]:
         # `Dataset.map` hashes the encoder to find cached results: what it has counted must not change the hash.

@@ -64,7 +64,7 @@ def train_command(cell: Cell, study: Study, folder: Path, rows: CellRows, run: s
     options = {"model": _model(cell.model, study, folder), "train_data": _relative(rows.train, folder)}
     if cell.setting != "cot_decoding":
         options |= {"eval_data": _relative(rows.eval, folder), "predictions": f"{here}/predictions.jsonl"}
-    options["output_dir"] = f"{here}/{run}"
+    options |= {"output_dir": f"{here}/{run}", "encoding_cache": "encoded"}
     for name in ("label_column", "rationale_column"):
         if name in study.data[cell.data].spec:
             options[name] = study.data[cell.data].spec[name]

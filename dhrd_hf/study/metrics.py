@@ -45,13 +45,13 @@ def score(
     Returns:
         `float`: in 0 to 1.
     """
-    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    weights = np.ones((1, int(groups.max()) + 1))
-    return float(resampled_scores(metric, np.asarray(labels), np.asarray(predictions), groups, weights)[0])
+    of_row = None if groups is None else np.asarray(groups)
+    weights = np.ones((1, len(labels) if groups is None else max(groups) + 1))
+    return float(resampled_scores(metric, np.asarray(labels), np.asarray(predictions), of_row, weights)[0])
 
 
 def resampled_scores(
-    metric: str, labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray, weights: np.ndarray
+    metric: str, labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray | None, weights: np.ndarray
 ) -> np.ndarray:
     """The scores of predictions under each of several weightings of the test items.
 
@@ -61,49 +61,54 @@ def resampled_scores(
     >>> import numpy as np
     >>> from dhrd_hf.study.metrics import resampled_scores
     >>> labels, predictions = np.array([0, 1]), np.array([0, 0])
-    >>> resampled_scores("accuracy", labels, predictions, np.arange(2), np.array([[1, 1], [2, 0]])).tolist()
+    >>> resampled_scores("accuracy", labels, predictions, None, np.array([[1.0, 1.0], [2.0, 0.0]])).tolist()
     [0.5, 1.0]
 
     ```
 
     Args:
         metric (`str`), labels (`np.ndarray` `[rows]`), predictions (`np.ndarray` `[rows]`): As for [`score`].
-        groups (`np.ndarray` `[rows]`): The item of each row, from 0 to items - 1.
+        groups (`np.ndarray` `[rows]`, *optional*): The item of each row, from 0 to items - 1; by default each is its own.
         weights (`np.ndarray` `[resamples, items]`): How often each item was drawn.
 
     Returns:
         `np.ndarray` `[resamples]`: the scores.
     """
-    of_rows = weights[:, groups].astype(float)  # [R, rows]
-    parts = [_PARTS[part](labels, predictions, groups, weights, of_rows) for part in METRICS[metric]]
+    parts = [_PARTS[part](labels, predictions, groups, weights) for part in METRICS[metric]]
     return np.mean(parts, axis=0)
 
 
-def _accuracy(labels: Any, predictions: Any, groups: Any, weights: Any, of_rows: Any) -> np.ndarray:
-    return of_rows @ (labels == predictions) / of_rows.sum(1)
+def _of_rows(groups: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
+    return weights if groups is None else weights[:, groups]  # [R, rows]
 
 
-def _question_accuracy(labels: Any, predictions: Any, groups: Any, weights: Any, of_rows: Any) -> np.ndarray:
+def _accuracy(labels: Any, predictions: Any, groups: Any, weights: Any) -> np.ndarray:
+    of_rows = _of_rows(groups, weights)
+    return of_rows @ (labels == predictions).astype(float) / of_rows.sum(1)
+
+
+def _question_accuracy(labels: Any, predictions: Any, groups: Any, weights: Any) -> np.ndarray:
     wrong = np.bincount(groups, labels != predictions, minlength=weights.shape[1])
-    return weights @ (wrong == 0) / weights.sum(1)
+    return weights @ (wrong == 0).astype(float) / weights.sum(1)
 
 
 def _f1(said: np.ndarray, gold: np.ndarray, of_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """F1 under each weighting (0 where it is undefined), and whether the class was there at all."""
-    both, either = of_rows @ (said & gold), of_rows @ said.astype(float) + of_rows @ gold.astype(float)
+    both, either = of_rows @ (said & gold).astype(float), of_rows @ (said.astype(float) + gold)
     return np.divide(2 * both, either, out=np.zeros(len(of_rows)), where=either > 0), either > 0
 
 
-def _macro_f1(labels: Any, predictions: Any, groups: Any, weights: Any, of_rows: Any) -> np.ndarray:
+def _macro_f1(labels: Any, predictions: Any, groups: Any, weights: Any) -> np.ndarray:
     # As scikit-learn: classes that are neither among the labels nor predicted are left out of the mean.
+    of_rows = _of_rows(groups, weights)
     classes = [label for label in np.unique(np.concatenate([labels, predictions])) if label >= 0]
     parts = [_f1(predictions == label, labels == label, of_rows) for label in classes]
     values, there = (np.array(part) for part in zip(*parts, strict=True))
     return values.sum(0) / np.maximum(there.sum(0), 1)
 
 
-def _f1a(labels: Any, predictions: Any, groups: Any, weights: Any, of_rows: Any) -> np.ndarray:
-    return _f1(predictions == 1, labels == 1, of_rows)[0]
+def _f1a(labels: Any, predictions: Any, groups: Any, weights: Any) -> np.ndarray:
+    return _f1(predictions == 1, labels == 1, _of_rows(groups, weights))[0]
 
 
 _PARTS = {

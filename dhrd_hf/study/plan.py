@@ -36,6 +36,7 @@ _NOT_OPTIONS = {
     "label_column": "data",
     "rationale_column": "data",
     "output_dir": "the command's --output-dir",
+    "encoding_cache": "nothing: the cells share one",
     "predictions": "nothing: each cell has its own",
     "config": "train",
     "resume": "nothing: a cell that was interrupted goes on by itself",

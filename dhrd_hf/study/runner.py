@@ -27,6 +27,15 @@ _SAME = ("data", "setting", "alpha", "beta", "classifier_head", "train_size", "s
 class StudyOutcome:
     """Where a study stands after a call.
 
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study import StudyOutcome
+    >>> StudyOutcome(total=240, done=12, failed=1, ran=3, elsewhere=0).failed
+    1
+
+    ```
+
     Args:
         total (`int`): Cells of the study.
         done (`int`), failed (`int`): Cells that are in the table as such.

@@ -16,7 +16,7 @@ from .metrics import resampled_scores
 from .settings import REASONING_OPTIONS
 
 CONFIDENCE = 0.95
-_RESAMPLES = 2000
+_RESAMPLES, _RESAMPLES_AT_ONCE = 2000, 250
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,9 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
     found = []
     for (data, setting, _), cells in groups.items():
         items = min(_n_items(row) for row in cells)
-        replicates = _replicates(data, [cells], items)[0]
+        (resampled,) = _resampled(data, [cells], items)
         scores = np.array([row["score"] for row in cells])
-        low, high = _interval(replicates)
+        low, high = _interval(resampled)
         config = _config(cells[0])
         found.append(
             Summary(
@@ -265,7 +265,7 @@ def mean_relative_gain(
 
 
 def _config(row: Mapping[str, Any]) -> dict[str, Any]:
-    named = {name: row.get(name) for name in ("alpha", "beta", "classifier_head", "train_size")}
+    named = {name: row.get(name) for name in ("model", "alpha", "beta", "classifier_head", "train_size")}
     return named | dict(row.get("options") or {})
 
 
@@ -275,13 +275,11 @@ def _key(config: Mapping[str, Any]) -> str:
 
 def _groups(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str], list[Mapping[str, Any]]]:
     """The done rows that differ by nothing but their seed, by data set, setting and the rest."""
-    last = {row["cell"]: row for row in rows if row["status"] == "done"}
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for row in last.values():
-        groups[row["data"], row["setting"], _key(_config(row))].append(row)
-    for cells in groups.values():
-        cells.sort(key=lambda row: row["seed"])
-    return dict(groups)
+    groups: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        if row["status"] == "done":
+            groups[row["data"], row["setting"], _key(_config(row))][row["seed"]] = row
+    return {place: [cells[seed] for seed in sorted(cells)] for place, cells in groups.items()}
 
 
 def _varying(groups: Mapping[tuple[str, str, str], Sequence[Mapping[str, Any]]]) -> dict[tuple[str, str], list[str]]:
@@ -359,8 +357,8 @@ def _pairs(rows: Iterable[Mapping[str, Any]], baseline: str) -> list[_Pair]:
             continue
         sides = [[ours[seed] for seed in seeds], [others[seed] for seed in seeds]]
         items = min(_n_items(row) for side in sides for row in side)
-        scores, baseline_scores = _replicates(data, sides, items)
-        exact = [float(np.mean(_scores(side, items, np.ones((1, items))))) for side in sides]
+        scores, baseline_scores = _resampled(data, sides, items)
+        exact = [float(_scores(side, items, np.ones((1, items))).mean()) for side in sides]
         found.append(
             _Pair(
                 data=data,
@@ -420,69 +418,76 @@ def _n_items(row: Mapping[str, Any]) -> int:
     return len(row["labels"]) if row["groups"] is None else len(set(row["groups"]))
 
 
-def _scores(rows: Sequence[Mapping[str, Any]], items: int, weights: np.ndarray) -> np.ndarray:
-    """Scores `[resamples, seeds]` of the rows of several seeds under weights `[resamples, items]` of the items."""
-    first = rows[0]
-    _check_items(rows, items)
-    groups = np.arange(len(first["labels"])) if first["groups"] is None else _numbered(first["groups"])
-    kept = groups < items
-    return np.stack(
-        [
-            resampled_scores(
-                first["metric"],
-                np.asarray(row["labels"])[: len(groups)][kept],
-                np.asarray(row["predictions"])[: len(groups)][kept],
-                groups[kept],
-                weights,
-            )
-            for row in rows
-        ],
-        axis=1,
-    )
-
-
-def _numbered(groups: Sequence[int]) -> np.ndarray:
-    """Groups numbered from 0 in the order in which they come."""
-    number: dict[int, int] = {}
-    return np.array([number.setdefault(group, len(number)) for group in groups])
-
-
-def _check_items(rows: Sequence[Mapping[str, Any]], items: int) -> None:
-    """The rows must have been tested on the same items, at least on those that are compared."""
-    fewest = min(len(row["labels"]) for row in rows)
-    for row in rows[1:]:
-        same = list(row["labels"][:fewest]) == list(rows[0]["labels"][:fewest])
-        if not same or row["metric"] != rows[0]["metric"]:
-            raise ValueError(
-                f"cells {rows[0]['cell']} and {row['cell']} ({row['data']}) have other test rows or another metric: "
-                "they can't be compared"
-            )
-
-
-def _replicates(data: str, sides: Sequence[Sequence[Mapping[str, Any]]], items: int) -> list[np.ndarray]:
-    """For each side the mean scores `[resamples]`, under one draw of seeds and items for all sides."""
-    _check_items([row for side in sides for row in side], items)
-    weights, of_seeds = _draws(data, items, len(sides[0]))
-    return [(_scores(side, items, weights) * of_seeds).sum(1) for side in sides]
+def _resampled(data: str, sides: Sequence[Sequence[Mapping[str, Any]]], items: int) -> np.ndarray:
+    """Mean scores `[sides, resamples]` over seeds, each resample one draw of seeds and items for all sides."""
+    _check_comparable([row for side in sides for row in side])
+    of_seeds, of_items = _draws(data, len(sides[0]), items)
+    return np.stack([(_scores(side, items, of_items) * of_seeds).mean(1) for side in sides])
 
 
 @lru_cache(maxsize=4)  # a report asks for the same ones again and again, and they take most of its time
-def _draws(data: str, items: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each item `[resamples, items]` was drawn, and the share of each seed `[resamples, seeds]`."""
-    # Of the data set's name, so that the draws for several data sets are independent and yet always the same.
-    draw = np.random.default_rng(zlib.crc32(data.encode()))
-    weights = draw.multinomial(items, np.full(items, 1 / items), size=_RESAMPLES)
-    return weights, draw.multinomial(seeds, np.full(seeds, 1 / seeds), size=_RESAMPLES) / seeds
+def _draws(data: str, seeds: int, items: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each seed `[resamples, seeds]` and each item `[resamples, items]` is drawn, which is all one has to know.
+
+    The statistic given to scipy are these counts, so that one draw serves every setting of the data set.
+    """
+    from scipy.stats import bootstrap
+
+    if items < 2:
+        raise ValueError(f"{data} was tested on {items} item: an interval needs two or more")
+    sizes = [seeds, items] if seeds > 1 else [items]  # of one seed there is nothing to draw
+    result = bootstrap(
+        tuple(map(np.arange, sizes)),
+        lambda *drawn, axis: np.concatenate(list(map(_counts, drawn, sizes)), axis=1).T,
+        vectorized=True,
+        paired=False,  # seeds and items are drawn apart
+        n_resamples=_RESAMPLES,
+        batch=_RESAMPLES_AT_ONCE,
+        method="percentile",
+        # Of the data set's name: independent from one data set to the next, and always the same.
+        rng=np.random.default_rng(zlib.crc32(data.encode())),
+    )
+    counts = result.bootstrap_distribution.T
+    return (counts[:, :seeds] if seeds > 1 else np.ones((1, 1))), np.ascontiguousarray(counts[:, -items:])
 
 
-def _interval(replicates: np.ndarray) -> tuple[float, float]:
+def _counts(draws: np.ndarray, size: int) -> np.ndarray:
+    """How often each of `size` numbers is among those of each row: `[R, n]` to `[R, size]`."""
+    shifted = draws + size * np.arange(len(draws))[:, None]
+    return np.bincount(shifted.ravel(), minlength=size * len(draws)).reshape(len(draws), size).astype(float)
+
+
+def _scores(rows: Sequence[Mapping[str, Any]], items: int, weights: np.ndarray) -> np.ndarray:
+    """Scores `[resamples, seeds]` on the first items, each of which weighs as `weights` `[resamples, items]` say."""
+    found = []
+    for row in rows:
+        groups = None if row["groups"] is None else np.array(row["groups"])
+        rows_kept = items if groups is None else int((groups < items).sum())  # groups are numbered as they come
+        labels, predictions = (np.array(row[name][:rows_kept]) for name in ("labels", "predictions"))
+        of_row = None if groups is None else groups[:rows_kept]
+        found.append(resampled_scores(row["metric"], labels, predictions, of_row, weights))
+    return np.stack(found, axis=1)
+
+
+def _check_comparable(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows must have been tested on the same items, at least on those that are compared."""
+    fewest = min(len(row["labels"]) for row in rows)
+    for row in rows[1:]:
+        if row["labels"][:fewest] != rows[0]["labels"][:fewest] or row["metric"] != rows[0]["metric"]:
+            raise ValueError(
+                f"cells {rows[0]['cell']} and {row['cell']} of {row['data']} were tested on other rows or by another "
+                "metric: they can't be compared"
+            )
+
+
+def _interval(resampled: np.ndarray) -> tuple[float, float]:
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(replicates, [tail, 100 - tail])
+    # No interpolation: a relative gain over a baseline of 0 has no bound.
+    low, high = np.percentile(resampled, [tail, 100 - tail], method="closest_observation")
     return float(low), float(high)
 
 
 def _relative(score: Any, baseline: Any) -> Any:
-    # A baseline of 0 has no relative gain; one that is above it has gained without bound.
     with np.errstate(divide="ignore", invalid="ignore"):
         return 100 * np.nan_to_num(np.divide(np.subtract(score, baseline), baseline), nan=0.0, posinf=np.inf)
 
