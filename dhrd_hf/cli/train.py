@@ -258,12 +258,21 @@ def _evaluated(own: TrainArguments, trainer: DualHeadTrainer, dev: datasets.Data
     from ..evaluation.prediction import _read as read_logits
     from ..modeling_dhrd import find_dual_head
 
-    output = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval")
+    # Under group_by_length transformers shuffles the rows that it predicts, too, and returns them so: they are sorted here.
+    strategy, trainer.args.train_sampling_strategy = trainer.args.train_sampling_strategy, "random"
+    order = range(len(dev))
+    if strategy == "group_by_length":
+        lengths = trainer.eval_dataset["input_length"][:]
+        order = sorted(order, key=lambda row: -lengths[row])
+    output = trainer.predict(trainer.eval_dataset.select(order), metric_key_prefix="eval")
+    trainer.args.train_sampling_strategy = strategy
     trainer.log(output.metrics)
+    logits = torch.as_tensor(output.predictions).double()
+    logits[torch.tensor(order)] = logits.clone()
     if trainer.is_world_process_zero():
         key = key_column(dev.column_names)
         named = [{"row": row} for row in range(len(dev))] if key is None else [{key: value} for value in dev[key]]
-        said = read_logits(torch.as_tensor(output.predictions).double(), find_dual_head(trainer.model).config)
+        said = read_logits(logits, find_dual_head(trainer.model).config)
         write_rows(
             own.predictions,
             (

@@ -294,6 +294,11 @@ def _read_files(cell: Cell, here: Path, run: Path, rows: CellRows, metric: str) 
     predictions = [-1 if row["predicted_label"] is None else ids[str(row["predicted_label"])] for row in said]
     if metric == "question_accuracy" and cell.setting != "cot_decoding":
         predictions = _chosen(said, rows, ids)
+    own = score("accuracy", labels, predictions)
+    if "eval_accuracy" in evaluated and abs(own - evaluated["eval_accuracy"]) > 1e-6 and metric != "question_accuracy":
+        raise ValueError(
+            f"its predictions have an accuracy of {own:.6f}, and its evaluation said {evaluated['eval_accuracy']:.6f}"
+        )
     history = json.loads((run / "trainer_state.json").read_text())["log_history"]
     metrics = _metrics(evaluated) | {part: score(part, labels, predictions, rows.groups) for part in METRICS[metric]}
     return {
