@@ -95,7 +95,7 @@ def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mappin
     rows, plots, few = [], [], []
     for data, found in by_setting.items():
         dual = next((it for it in found if it.group.setting == "dual_head"), None)
-        base = next((it for it in found if it.pooled is not None), None)
+        base = max((it for it in found if it.pooled is not None), key=lambda it: it.n_seeds, default=None)
         if base is not None:
             rows.append([data, "pooled", str(base.n_seeds), score(base.pooled), DASH, DASH])
         for it in found:
@@ -110,7 +110,7 @@ def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mappin
             if it.gain is not None
         ]
         if points:
-            label = "gain over pooled, percentage points"
+            label = "gain over pooled, points"
             plots.append(Plot("bars", data, label, [Series(data, "dual_head", points)], signed=True))
     notes = _about([it for found in by_setting.values() for it in found], usual)
     if few:
@@ -312,9 +312,9 @@ def signed(value: float, digits: int = 1) -> str:
         digits (`int`, *optional*, defaults to 1): Behind the point.
 
     Returns:
-        `str`: such as `+1.2`.
+        `str`: such as `+1.2`; a dash for what is not a number.
     """
-    return f"{round(value, digits) + 0.0:+.{digits}f}"
+    return DASH if math.isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def setting_name(setting: str) -> str:

@@ -1,0 +1,440 @@
+"""The tables of a study's report, against tables of cells worked out by hand."""
+
+import json
+import re
+
+import pytest
+from scipy.stats import binomtest
+
+from dhrd_hf.study.report import BEGIN, END, build_report, report_markdown, with_results
+from dhrd_hf.study.report_input import read_results, read_throughput
+from dhrd_hf.study.statistics import paired_gains
+
+
+def cell(data, setting, seed, right, of=4, **given):
+    """A row of a cell that has the first `right` of its `of` test rows right."""
+    labels = [place % 2 for place in range(of)]
+    weights = {"pooled": (0.0, 1.0), "cot_decoding": (1.0, 0.0)}.get(setting, (1.0, 1.0))
+    named = {"alpha": weights[0], "beta": weights[1], "classifier_head": "linear", "train_size": 100}
+    named |= {name: given.pop(name) for name in list(given) if name in named}
+    rest = {"study": "first", "model": "m", "status": "done", "error": None, "train_rows": named["train_size"]}
+    rest |= {name: given.pop(name) for name in list(given) if name in rest}
+    options = {"learning_rate": 2e-4, **given}
+    return {
+        **rest,
+        **named,
+        "cell": f"{data} {setting} {seed} {named} {options}",
+        "data": data,
+        "setting": setting,
+        "seed": seed,
+        "options": options,
+        "eval_rows": of,
+        "metric": "accuracy",
+        "score": right / of,
+        "labels": labels,
+        "predictions": [label if place < right else 1 - label for place, label in enumerate(labels)],
+        "groups": None,
+        "train_seconds": 1800.0,
+        "evaluate_seconds": 0.0,
+        "versions": {"torch": "2.13.0"},
+        "machine": "two cores",
+    }
+
+
+def failed(row):
+    return {**row, "status": "failed", "error": "ValueError: no such option", "score": None, "labels": None}
+
+
+# a: pooled 50% and 75%, dual head 75% and 100%. b, one seed: pooled 50%, dual head 40%.
+MAIN = [
+    cell("a", "pooled", 0, 2),
+    cell("a", "pooled", 1, 3),
+    cell("a", "dual_head", 0, 3),
+    cell("a", "dual_head", 1, 4),
+    cell("b", "pooled", 0, 5, 10),
+    cell("b", "dual_head", 0, 4, 10),
+]
+
+
+def table(rows, name, **given):
+    return next((it for it in build_report(rows, **given).tables if it.name == name), None)
+
+
+def estimate(text):
+    """The number before the interval, and the two in it."""
+    numbers = [float(it) for it in re.findall(r"[-+]\d+\.\d+", text)]
+    assert len(numbers) == 3 and "[" in text
+    return numbers
+
+
+def with_interval(gain):
+    return f"{gain.gain:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+
+
+# Pooled against dual head
+
+
+def test_main_table_by_hand():
+    found = table(MAIN, "main")
+    a, b, mean = found.rows
+    # The deviation of 50 and 75 over two seeds is 25 / sqrt(2).
+    assert a[:5] == ["a", "100 / 4", "2", "62.5 ± 17.7", "87.5 ± 17.7"]
+    assert estimate(a[5])[0] == 25 and estimate(a[6])[0] == 40
+    assert b[:5] == ["b", "100 / 10", "1", "50.0 ± –", "40.0 ± –"]
+    assert estimate(b[5])[0] == -10 and estimate(b[6])[0] == -20
+    assert mean[0] == "mean of 2" and estimate(mean[5])[0] == 7.5 and estimate(mean[6])[0] == 10
+    # Means over the two sets: 56.25% and 63.75%.
+    assert any(note.startswith("Relative gain of the macro averages: +13.3% [") for note in found.notes)
+    assert "Where there is one seed (in b) the interval is over test items alone." in found.notes
+
+
+def test_intervals_are_those_of_the_statistics():
+    found = table(MAIN, "main")
+    expected = {it.data: it for it in paired_gains(MAIN)}
+    for row in found.rows[:2]:
+        it = expected[row[0]]
+        assert row[5] == with_interval(it)
+        assert estimate(row[6])[1:] == pytest.approx([it.relative_low, it.relative_high], abs=0.051)
+        point = next(point for point in found.plots[0].series[0].points if point.name == row[0])
+        assert (point.value, point.low, point.high) == (it.relative, it.relative_low, it.relative_high)
+
+
+def test_headline_says_the_mean_and_how_many_are_clear_of_zero():
+    all_right = [cell("c", "pooled", 0, 0, 5), cell("c", "dual_head", 0, 5, 5)]
+    one, other = build_report([*MAIN, *all_right[:1], cell("c", "dual_head", 0, 0, 5)]).headline
+    assert one.startswith("Mean relative gain of the dual head over pooled on 3 data sets: ")
+    assert other.endswith("above zero on 0 of them, below zero on 0.")
+    assert "above zero on 1 of them" in build_report([*MAIN, *all_right]).headline[1]
+    assert build_report(MAIN[:4]).headline[0].startswith("Relative gain of the dual head over pooled on a: +40.00% [")
+    assert "no gain to report" in build_report(MAIN[:2]).headline[0]
+
+
+def test_seeds_without_a_partner_are_left_out_and_counted():
+    rows = [*MAIN, cell("a", "dual_head", 2, 0), cell("d", "pooled", 0, 1)]
+    report = build_report(rows)
+    assert report.tables[0].rows == table(MAIN, "main").rows
+    assert report.counts == "8 cells done, 0 failed, 2 without one to be paired with."
+
+
+def test_failed_and_repeated_cells():
+    rows = [cell("a", "pooled", 0, 0), *MAIN, failed(cell("a", "pooled", 0, 0)), failed(cell("e", "pooled", 0, 0))]
+    report = build_report(rows)
+    # The later of two done rows counts, and a failed one does not undo it.
+    assert report.tables[0].rows == table(MAIN, "main").rows
+    expected = "6 cells done, 1 failed, 0 without one to be paired with; 1 stood twice, of which the later counts."
+    assert report.counts == expected
+
+
+def test_most_seeds_are_chosen_then_the_first_in_the_table():
+    more = [cell("a", "dual_head", 0, 4, alpha=0.5)]
+    assert table([*more, *MAIN], "main").rows[0][3:5] == ["62.5 ± 17.7", "87.5 ± 17.7"]
+    more.append(cell("a", "dual_head", 1, 4, alpha=0.5))
+    assert table([*MAIN, *more], "main").rows[0][4] == "87.5 ± 17.7"
+    first = table([*more, *MAIN], "main")
+    assert first.rows[0][4] == "100.0 ± 0.0"
+    assert first.notes[:2] == ["a: alpha 0.5.", "b: alpha 1."]
+    assert table([*more, *MAIN], "main", where={"alpha": "1.0"}).rows[0][4] == "87.5 ± 17.7"
+
+
+def test_where_leaves_the_option_that_a_table_is_about_alone():
+    rows = [*MAIN, cell("a", "dual_head", 0, 4, alpha=0.5)]
+    for where in ({"alpha": "1"}, {"alpha": "0.5"}):
+        assert [row[1] for row in table(rows, "alpha", where=where).rows] == ["0.5", "1"]
+    assert table(rows, "main", where={"alpha": "0.5"}).rows[0][:3] == ["a", "100 / 4", "1"]
+    assert [row[0] for row in table(rows, "main", where={"data": "b"}).rows] == ["b"]
+    assert table(rows, "main", where={"seed": "1"}).rows[0][3:5] == ["75.0 ± –", "100.0 ± –"]
+
+
+# Ablations
+
+
+def test_ablations_against_pooled_and_against_the_dual_head():
+    rows = [
+        *MAIN,
+        cell("a", "shuffled_rationale", 0, 2),
+        cell("a", "shuffled_rationale", 1, 1),
+        cell("a", "label_only", 1, 4),
+        cell("a", "cot_decoding", 0, 1, of=2),
+    ]
+    found = table(rows, "settings")
+    assert [row[:4] for row in found.rows] == [
+        ["a", "pooled", "2", "62.5 ± 17.7"],
+        ["a", "dual head", "2", "87.5 ± 17.7"],
+        ["a", "label only", "1", "100.0 ± –"],
+        ["a", "shuffled rationale", "2", "37.5 ± 17.7"],
+        ["a", "CoT decoding", "1", "50.0 ± –"],
+    ]
+    against_pooled = [row[4] for row in found.rows]
+    against_dual = [row[5] for row in found.rows]
+    # Label only has seed 1 alone, where pooled has 75% and the dual head all; of the two items that were decoded pooled
+    # has both.
+    assert [estimate(it)[0] for it in against_pooled[1:]] == [25, 25, -25, -50]
+    assert [estimate(it)[0] for it in against_dual[2:4]] == [0, -50]
+    assert against_pooled[0] == against_dual[0] == against_dual[1] == against_dual[4] == "–"
+    assert "Tested on the first items alone, and compared on those: a, CoT decoding 2 of 4." in found.notes
+    points = {point.name: point for point in found.plots[0].series[0].points}
+    assert {name: point.value for name, point in points.items()} == {
+        "dual head": 25,
+        "label only": 25,
+        "shuffled rationale": -25,
+        "CoT decoding": -50,
+    }
+    assert points["CoT decoding"].kind == "cot_decoding"
+
+
+def test_ablations_stand_beside_the_dual_head_with_the_same_options():
+    rows = [*MAIN, cell("a", "dual_head", 0, 1, alpha=0.5), cell("a", "label_only", 0, 2, alpha=0.5)]
+    found = table(rows, "settings")
+    assert [row[1:4] for row in found.rows[1:]] == [["dual head", "1", "25.0 ± –"], ["label only", "1", "50.0 ± –"]]
+    assert estimate(found.rows[2][5])[0] == 25
+    assert "Options: alpha 0.5." in found.notes
+
+
+# Options
+
+
+def test_alphas_share_their_pooled_cells():
+    rows = [*MAIN, cell("a", "dual_head", 0, 4, alpha="auto"), cell("a", "dual_head", 0, 1, alpha=0.25)]
+    found = table(rows, "alpha")
+    assert [row[:5] for row in found.rows] == [
+        ["a", "0.25", "1", "50.0 ± –", "25.0 ± –"],
+        ["a", "1", "2", "62.5 ± 17.7", "87.5 ± 17.7"],
+        ["a", "auto", "1", "50.0 ± –", "100.0 ± –"],
+    ]
+    assert [estimate(row[5])[0] for row in found.rows] == [-25, 25, 50]
+    assert [point.x for point in found.plots[0].series[0].points] == [0.25, 1.0, None]
+
+
+def test_train_sizes_and_heads_each_have_their_own_pooled_cells():
+    rows = [
+        *MAIN,
+        cell("a", "pooled", 0, 1, train_size=1000),
+        cell("a", "dual_head", 0, 3, train_size=1000),
+        cell("a", "pooled", 0, 4, train_size=50),
+        cell("b", "pooled", 0, 9, 10, classifier_head="mlp"),
+        cell("b", "dual_head", 0, 10, 10, classifier_head="mlp"),
+    ]
+    sizes = table(rows, "train_size")
+    assert [row[1:5] for row in sizes.rows] == [
+        ["50", "1", "100.0 ± –", "–"],
+        ["100", "2", "62.5 ± 17.7", "87.5 ± 17.7"],
+        ["1000", "1", "25.0 ± –", "75.0 ± –"],
+    ]
+    assert sizes.rows[0][5] == "–" and estimate(sizes.rows[2][5])[0] == 50
+    curves = {it.kind: [(point.x, point.value) for point in it.points] for it in sizes.plots[0].series}
+    assert curves == {"pooled": [(50, 100), (100, 62.5), (1000, 25)], "dual_head": [(100, 87.5), (1000, 75)]}
+    heads = table(rows, "classifier_head")
+    assert [row[1:5] for row in heads.rows] == [
+        ["linear", "1", "50.0 ± –", "40.0 ± –"],
+        ["mlp", "1", "90.0 ± –", "100.0 ± –"],
+    ]
+
+
+def test_options_of_the_reasoning_loss_do_not_unpair_and_others_do():
+    rows = [
+        *MAIN,
+        cell("a", "dual_head", 0, 4, reasoning_span="rationale"),
+        cell("a", "dual_head", 0, 0, learning_rate=1e-3),
+    ]
+    report = build_report(rows)
+    found = next(it for it in report.tables if it.name == "options")
+    values = {(row[1], row[2]): row[3:] for row in found.rows}
+    assert values["reasoning span", "rationale"][1:3] == ["50.0 ± –", "100.0 ± –"]
+    assert estimate(values["reasoning span", "rationale"][3])[0] == 50
+    assert values["learning rate", "0.001"] == ["1", "–", "0.0 ± –", "–"]
+    assert values["learning rate", "0.0002"][1:3] == ["62.5 ± 17.7", "87.5 ± 17.7"]
+    assert "1 without one to be paired with" in report.counts
+    assert [plot.title for plot in found.plots] == ["a: learning rate", "a: reasoning span"]
+
+
+def test_every_kind_of_cell_stands_in_some_table():
+    odd = cell("a", "dual_head", 0, 1, reasoning_span="rationale", alpha_schedule="linear", alpha=0.3)
+    found = table([*MAIN, odd, cell("z", "pooled", 0, 3)], "others")
+    assert [row[:2] + row[3:5] for row in found.rows] == [
+        ["a", "dual head", "1", "25.0 ± –"],
+        ["z", "pooled", "1", "75.0 ± –"],
+    ]
+    assert "alpha 0.3" in found.rows[0][2] and "reasoning_span rationale" in found.rows[0][2]
+    assert estimate(found.rows[0][5])[0] == -25
+    assert found.folded and table(MAIN, "others") is None
+
+
+# Throughput
+
+
+def measured(engine, batch_size, speed, accuracy=0.5, rows=10, ordered=True):
+    ratio = speed / (10.0 * batch_size)
+    spread = {
+        "low": 0.9 * speed,
+        "high": 1.1 * speed,
+        "ratio": ratio,
+        "ratio_low": 0.8 * ratio,
+        "ratio_high": 1.25 * ratio,
+    }
+    tokens = {"unreadable": 3, "new_tokens_per_row": 120.4} if engine == "cot" else {}
+    about = {"engine": engine, "batch_size": batch_size, "sorted": ordered, "accuracy": accuracy, "rows": rows}
+    return {**about, "samples_per_second": speed, **spread, **tokens}
+
+
+THROUGHPUT = {
+    "model": "run",
+    "data": "dev.jsonl",
+    "rounds": 3,
+    "repeats": 3,
+    "complete": True,
+    "machine": "two cores",
+    "rows": [
+        measured("torch", 1, 10.0),
+        measured("torch", 8, 80.0),
+        measured("torch", 8, 70.0, ordered=False),
+        measured("cot", 1, 0.1, accuracy=0.4),
+        measured("cot", 8, 0.5, accuracy=None),
+    ],
+}
+
+
+def test_throughput_by_hand():
+    found = table(MAIN, "throughput", throughput=THROUGHPUT)
+    low, high = (100 * it for it in binomtest(5, 10).proportion_ci(method="wilson"))
+    assert [row[:4] for row in found.rows] == [
+        ["pooled", "1", "10 (9 to 11)", "–"],
+        ["pooled", "8", "80 (72 to 88)", "–"],
+        ["CoT decoding", "1", "0.1 (0.09 to 0.11)", "1/100 (1/125 to 1/80)"],
+        ["CoT decoding", "8", "0.5 (0.45 to 0.55)", "1/160 (1/200 to 1/128)"],
+    ]
+    assert found.rows[0][4:] == [f"50.0 [{low:.1f}, {high:.1f}]", "10"] and found.rows[3][4] == "–"
+    assert "CoT decoding wrote 120 tokens a row; 3 of 10 answers held no label." in found.notes
+    # Each way with its fastest batch size; what has no accuracy has no place.
+    assert [(it.name, it.points[0].x, it.points[0].value) for it in found.plots[0].series] == [("pooled", 80, 50)]
+
+
+def test_an_interrupted_measurement_is_told():
+    found = table(MAIN, "throughput", throughput={**THROUGHPUT, "complete": False, "rounds": 1})
+    assert "It was interrupted: 3 rounds were asked for." in found.notes
+
+
+# The text
+
+
+def test_what_was_not_run_is_said():
+    notes = " ".join(build_report(MAIN).notes)
+    for name in (
+        "label only",
+        "shuffled rationale",
+        "CoT decoding",
+        "several alphas",
+        "several train sizes",
+        "throughput",
+    ):
+        assert name in notes.split("Not run: ")[1]
+    rows = [*MAIN, cell("a", "label_only", 0, 1), cell("a", "dual_head", 0, 1, alpha=2.0)]
+    notes = " ".join(build_report(rows, throughput=THROUGHPUT).notes)
+    assert "label only" not in notes and "several alphas" not in notes and "throughput" not in notes
+
+
+def test_where_the_numbers_come_from():
+    notes = " ".join(build_report(MAIN).notes)
+    assert "Model m; all cells: beta 1, classifier_head linear, train_size 100, learning_rate 0.0002" in notes.replace(
+        "alpha 1, ", ""
+    )
+    assert "3.0 hours of training" in notes and "Machine: two cores." in notes and "torch 2.13.0" in notes
+    other = {**cell("q", "pooled", 0, 1), "study": "second", "versions": {"torch": "2.14.0"}}
+    notes = " ".join(build_report([*MAIN, other]).notes)
+    assert "Cells of 2 studies: first, second." in notes and "torch 2.13.0 and 2.14.0" in notes
+
+
+def test_markdown_has_the_cells_of_every_table():
+    rows = [*MAIN, cell("a", "label_only", 0, 1), cell("a", "dual_head", 0, 1, alpha=2.0)]
+    report = build_report(rows, throughput=THROUGHPUT, commands=["dhrd study first.yaml"])
+    markdown = report_markdown(report)
+    for it in report.tables:
+        for row in it.rows:
+            assert f"| {' | '.join(row)} |" in markdown
+    assert markdown.count("### ") == sum(not it.folded for it in report.tables)
+    assert "```bash\ndhrd study first.yaml\n```" in markdown
+    # Each line of a table has as many bars as its head.
+    for block in re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE):
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+def test_markup_in_names_is_escaped():
+    evil = "<b>|x`*[y](http://z)"
+    rows = [cell(evil, "pooled", 0, 2), cell(evil, "dual_head", 0, 3)]
+    markdown = report_markdown(build_report(rows))
+    assert "| &lt;b&gt;\\|x\\`\\*[y]\\(http://z) |" in markdown
+    assert "<b>" not in markdown and evil not in markdown
+
+
+def test_results_replace_what_stands_between_the_markers():
+    readme = f"# Title\n\n{BEGIN}\nold\n{END}\n\nrest\n"
+    once = with_results(readme, "new\n")
+    assert once == f"# Title\n\n{BEGIN}\n\nnew\n\n{END}\n\nrest\n"
+    assert with_results(once, "new\n") == once
+    for broken in ("# Title\n", f"{BEGIN}\n", f"{END}\n{BEGIN}\n", readme + readme):
+        with pytest.raises(ValueError, match="expected one line <!-- study:begin -->"):
+            with_results(broken, "new")
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("rows", "where", "message"),
+    [
+        ([], {}, "no rows"),
+        ([failed(MAIN[0])], {}, "all 1 cells failed, the first with: ValueError: no such option"),
+        ([*MAIN, {**MAIN[0], "model": "n"}], {}, "2 models .m, n.: say which with --where model=m"),
+        (MAIN, {"alhpa": "1"}, "there is no 'alhpa'. There are study, model, data, seed, alpha, beta"),
+        (MAIN, {"alpha": "3"}, "--where alpha=3: no cell has it. There are 1$"),
+        (MAIN, {"data": "b", "seed": "1"}, "no cell has data=b and seed=1"),
+        ([MAIN[0], {**MAIN[2], "labels": [1, 1, 1, 1]}], {}, "tested on other rows"),
+    ],
+)
+def test_what_makes_no_report_is_one_clear_line(rows, where, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        build_report(rows, where=where)
+    assert "\n" not in str(raised.value)
+
+
+def test_one_model_of_two_can_be_asked_for():
+    rows = [*MAIN, *({**row, "model": "n", "predictions": row["labels"], "score": 1.0} for row in MAIN)]
+    assert table(rows, "main", where={"model": "m"}).rows == table(MAIN, "main").rows
+    assert table(rows, "main", where={"model": "n"}).rows[0][3:5] == ["100.0 ± 0.0", "100.0 ± 0.0"]
+
+
+def test_tables_are_read_in_their_order_and_a_torn_line_is_told(tmp_path):
+    one, two, said = tmp_path / "one.jsonl", tmp_path / "two.jsonl", []
+    one.write_text(json.dumps(MAIN[0]) + "\n" + json.dumps(MAIN[1])[:-40])
+    two.write_text(json.dumps(MAIN[2]) + "\n" + json.dumps({**MAIN[3], "study": "second"}))
+    assert [row["cell"] for row in read_results([one, two], said.append)] == [MAIN[it]["cell"] for it in (0, 2, 3)]
+    assert said == [
+        f"{one}: its last line is only half there and is left out.",
+        f"{two} has cells of 2 studies (first, second): --where study=first takes one.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no rows yet"),
+        ("{\n" + json.dumps(MAIN[0]) + "\n", "line 1 is not a row of a study"),
+        (json.dumps(MAIN[0]) + "\n{\n", "line 2 is not a row of a study"),
+        ("[1]\n", "line 1 is not a row of a study: it lacks study, cell"),
+        (json.dumps({**MAIN[0], "labels": None}).replace('"labels"', '"x"') + "\n", "line 1 .* it lacks labels"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named_with_its_line(tmp_path, text, message):
+    path = tmp_path / "results.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_results([path])
+
+
+def test_throughput_is_read_or_refused(tmp_path):
+    path = tmp_path / "throughput.json"
+    for text in ("{", "[]", '{"rows": []}', '{"rows": [{"engine": "torch"}]}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="name what dhrd bench throughput --output wrote"):
+            read_throughput(path)
+    path.write_text(json.dumps(THROUGHPUT))
+    assert read_throughput(path) == THROUGHPUT

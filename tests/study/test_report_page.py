@@ -1,0 +1,175 @@
+"""The page of a study's report: its numbers, its plots, escaped and self-contained, drawn by a real browser if there is one."""
+
+import re
+import shutil
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+from test_report import MAIN, THROUGHPUT, cell
+
+from dhrd_hf.study.figures import Plot, Point, Series, draw
+from dhrd_hf.study.report import build_report
+from dhrd_hf.study.report_page import report_page
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+EVIL = "<script>document.title='taken'</script>"
+
+
+@pytest.fixture(scope="module")
+def report():
+    rows = [*MAIN, cell("a", "label_only", 0, 1), cell("a", "dual_head", 0, 1, alpha=2.0)]
+    rows += [cell("a", "pooled", 0, 1, train_size=1000), cell("a", "dual_head", 0, 3, train_size=1000)]
+    rows += [cell(EVIL, "pooled", 0, 1), cell(EVIL, "dual_head", 0, 3), cell("a", "dual_head", 0, 2, x=1, y=2)]
+    return build_report(rows, throughput=THROUGHPUT, commands=[f"dhrd study {EVIL}.yaml"])
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return report_page(report)
+
+
+class Elements(HTMLParser):
+    """The tags of a page, with their attributes, and whether each that needs it was closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta",):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def all(self, tag, **attributes):
+        return [it for name, it in self.found if name == tag and attributes.items() <= it.items()]
+
+
+def test_the_page_has_the_numbers_of_the_markdown(report, page):
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page, re.DOTALL)
+    cells = [[unescape(it) for it in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)] for row in rows]
+    assert cells == [row for it in report.tables for row in (it.columns, *it.rows)]
+    for line in (*report.headline, *report.notes, report.counts):
+        assert line in unescape(page)
+
+
+def test_every_table_but_the_folded_ones_has_its_plots_above_it(report, page):
+    assert page.count("<figure>") == sum(len(it.plots) for it in report.tables)
+    assert {it.name for it in report.tables if it.plots} == {"main", "settings", "alpha", "train_size", "throughput"}
+    elements = Elements(page)
+    assert not elements.open
+    assert {it["id"] for it in elements.all("h2") + elements.all("details")} >= {it.name for it in report.tables}
+    labels = [it["aria-label"] for it in elements.all("svg", role="img")]
+    assert len(labels) == page.count("<figure>") and all(
+        label.endswith("numbers in the table below.") for label in labels
+    )
+
+
+def test_nothing_is_loaded_and_nothing_is_run(page):
+    assert "<script" not in page and "<img" not in page and "<link" not in page
+    assert not re.search(r"(?:src|href)\s*=\s*[\"']?\s*(?:https?:|//)", page)
+    assert "url(" not in page and "@import" not in page
+    assert "prefers-color-scheme: dark" in page and "default-src 'none'" in page
+
+
+# Plots
+
+
+def percent(text):
+    return float(text.removesuffix("%"))
+
+
+def test_a_forest_has_its_estimates_where_its_ticks_say():
+    points = [Point("a", 5.0, -10.0, 20.0), Point("mean of 1", -4.0, -5.0, -3.0, kind="mean")]
+    elements = Elements(
+        draw(Plot("forest", "title", "gain, %", [Series("dual head", "dual_head", points)], signed=True))
+    )
+    whiskers = [(percent(it["x1"]), percent(it["x2"])) for it in elements.all("line", **{"class": "whisker"})]
+    # The axis goes from -10 to 20: a point is 100 / 30 of a percent.
+    assert whiskers == [(0, 100), (pytest.approx(100 * 5 / 30, abs=0.01), pytest.approx(100 * 7 / 30, abs=0.01))]
+    marks = [percent(it["x"]) for it in elements.all("svg", overflow="visible")]
+    assert marks == pytest.approx([50, 20], abs=0.01)
+    assert percent(elements.all("line", **{"class": "zero"})[0]["x1"]) == pytest.approx(100 / 3, abs=0.01)
+    assert "s mean" in [it.get("class") for it in elements.all("g")]
+
+
+def test_ticks_are_round_and_close_the_axis():
+    for low, high, expected in [
+        (-1.7, 12.4, "-5 0 +5 +10 +15"),
+        (0.1, 0.3, "0 +0.1 +0.2 +0.3"),
+        (-70, -2, "-80 -60 -40 -20 0"),
+    ]:
+        plot = Plot("forest", "t", "l", [Series("s", "pooled", [Point("a", low, low, high)])], signed=True)
+        assert re.findall(r'<text class="tick"[^>]*>(.*?)</text>', draw(plot)) == expected.split()
+    nothing = Plot("curve", "t", "l", [Series("s", "pooled", [Point("a", 50.0, 50.0, 50.0)])])
+    assert "nan" not in draw(nothing) and "inf" not in draw(nothing)
+
+
+def test_bars_go_from_zero_to_the_estimate():
+    points = [Point("a", 10.0, 5.0, 20.0), Point("b", -10.0, -20.0, 0.0)]
+    elements = Elements(draw(Plot("bars", "t", "l", [Series("s", "dual_head", points)])))
+    bars = [(percent(it["x"]), percent(it["width"])) for it in elements.all("rect")]
+    assert bars == [(50, 25), (25, 25)]
+
+
+def test_a_curve_joins_numbers_alone_and_keeps_series_apart():
+    ours = [Point("0.5", 2.0, 1.0, 3.0, 0.5), Point("1", 3.0, 2.0, 4.0, 1.0), Point("auto", 4.0, 3.0, 5.0)]
+    plot = Plot("curve", "t", "l", [Series("dual head", "dual_head", ours)], "alpha", zero=True, joined=True)
+    elements = Elements(draw(plot))
+    joins = elements.all("line", **{"class": "join"})
+    assert [(percent(it["x1"]), percent(it["x2"])) for it in joins] == [(pytest.approx(16.67, abs=0.01), 50)]
+    # From 0 to 5 on 210 pixels.
+    assert [float(it["y1"]) for it in joins] == [126] and [float(it["y2"]) for it in joins] == [84]
+    both = Elements(
+        draw(Plot("curve", "t", "l", [Series("x", "pooled", ours), Series("y", "dual_head", ours)], "alpha"))
+    )
+    assert len({it["transform"] for it in both.all("g") if "transform" in it}) == 2
+    assert len(both.all("ul", **{"class": "legend"})) == 1 and not elements.all("ul")
+
+
+def test_a_log_axis_has_equal_ratios_at_equal_distances():
+    points = [Point("250", 1.0, 0.5, 1.5, 250), Point("500", 2.0, 1.5, 2.5, 500), Point("1000", 3.0, 2.5, 3.5, 1000)]
+    for plot in (
+        Plot("curve", "t", "l", [Series("s", "pooled", points)], "rows", joined=True, log=True),
+        Plot("scatter", "t", "l", [Series("s", "pooled", points)], "queries a second"),
+    ):
+        marks = [percent(it["x"]) for it in Elements(draw(plot)).all("svg", overflow="visible")]
+        assert marks[1] - marks[0] == pytest.approx(marks[2] - marks[1], abs=0.02) and marks[0] < marks[1]
+    ticks = re.findall(r'<text class="tick"[^>]*anchor="middle">(.*?)</text>', draw(plot))
+    assert ticks == ["200", "500", "1000"]
+
+
+def test_names_are_escaped_and_long_ones_broken():
+    points = [Point("shuffled rationale and label", 1.0, 0.0, 2.0), Point(f"<b>{'x' * 40}", 1.0, 0.0, 2.0)]
+    drawn = draw(Plot("forest", EVIL, EVIL, [Series(EVIL, EVIL, points), Series(EVIL, "pooled", points)]))
+    assert ">shuffled rationale</text>" in drawn and ">and label</text>" in drawn
+    assert "<script" not in drawn and "<b>" not in drawn
+    assert "x" * 15 + "…" in drawn and "x" * 40 in drawn  # all of it in the title, for who hovers
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser here")
+def test_a_browser_shows_it(page, tmp_path):
+    path = tmp_path / "study.html"
+    path.write_text(page, encoding="utf-8")
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    command = [BROWSER, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert re.search(r"<title>(.*?)</title>", shown, re.DOTALL)[1] == "Study first"
+    assert shown.count("<figure>") == page.count("<figure>") and "&lt;script&gt;" in shown
