@@ -130,11 +130,12 @@ def find_command(words: Sequence[str], commands: Mapping[str, str], package: str
     return importlib.import_module(f".{words[0]}", package)
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser, batch_tokens: bool = True) -> None:
     """Add the options that name a classifier and make texts of a table's rows.
 
     Args:
         parser (`argparse.ArgumentParser`): Changed in place.
+        batch_tokens (`bool`, *optional*, defaults to `True`): Whether the command cuts batches by their tokens.
     """
     parser.add_argument(
         "--model", required=True, metavar="DIR", help="run directory, export or Hub id of a classifier"
@@ -148,9 +149,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-length", type=int, metavar="N", help="most tokens of an input; default: the model's own"
     )
-    parser.add_argument(
-        "--batch-tokens", type=int, metavar="N", help="most tokens of a batch; lower it to save memory"
-    )
+    if batch_tokens:
+        parser.add_argument(
+            "--batch-tokens", type=int, metavar="N", help="most tokens of a batch; lower it to save memory"
+        )
     parser.add_argument("--device", help="such as cpu or cuda:1; default: the accelerator if there is one")
     parser.add_argument("--dtype", default="auto", help="such as float32 or bfloat16; default: as the model was saved")
 

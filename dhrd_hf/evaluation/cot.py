@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..data.prompts import DEFAULT_SUFFIX, Suffix
 from ..modeling_dhrd import DHRDForDualHeadClassification
-from .prediction import agree_on_pad_token, input_limit, tokenize_inputs
+from .prediction import agree_on_pad_token, input_limit, padded_inputs, tokenize_inputs
 
 logger = logging.get_logger(__name__)
 
@@ -229,6 +228,9 @@ class CoTDecoder:
         agree_on_pad_token(self.model.config, tokenizer)
         self.tokenizer = tokenizer
         self.suffix = suffix
+        before = Suffix.parse(suffix).before
+        # Token ids of the first delimiter, as they follow x in training.
+        self.delimiter = tokenizer(before, add_special_tokens=False, verbose=False)["input_ids"] if before else []
         self.max_new_tokens = max_new_tokens
         self.seed = seed
         # Also what a model's generation config may set otherwise.
@@ -248,9 +250,9 @@ class CoTDecoder:
         if not given:
             return [], 0
         rows, cut = tokenize_inputs(self.tokenizer, given, input_limit(self.model.config, self.tokenizer))
-        before = Suffix.parse(self.suffix).before
-        reason = self.tokenizer(before, add_special_tokens=False, verbose=False)["input_ids"] if before else []
-        return [ids + reason if text.strip() and ids else [] for text, ids in zip(given, rows, strict=True)], len(cut)
+        return [
+            ids + self.delimiter if text.strip() and ids else [] for text, ids in zip(given, rows, strict=True)
+        ], len(cut)
 
     @torch.inference_mode()
     def decode(self, prompts: Sequence[list[int]], max_new_tokens: int | None = None) -> list[list[int]]:
@@ -269,17 +271,14 @@ class CoTDecoder:
         room = room if positions is None else min(room, positions - longest)
         if room < 1:
             return [[] for _ in prompts]
-        rows = [torch.tensor(ids) for ids in prompts]
-        ids = pad_sequence(rows, True, self.tokenizer.pad_token_id, "left")  # [B, L]
-        mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0, "left")
+        inputs = padded_inputs(prompts, self.tokenizer.pad_token_id, "left")
         was_training = self.model.training
         self.model.eval()
         try:
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
                 found = self.model.generate(
-                    input_ids=ids.to(self.model.device),
-                    attention_mask=mask.to(self.model.device),
+                    **{name: it.to(self.model.device) for name, it in inputs.items()},
                     max_new_tokens=room,
                     use_cache=True,
                     **self.options,

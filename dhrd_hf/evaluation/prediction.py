@@ -252,25 +252,51 @@ def _batches(lengths: Sequence[int], batch_tokens: int, batch_size: int) -> Iter
         yield batch
 
 
+def padding_side_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The side on which a classifier's batches are padded.
+
+    What follows x can't change a causal model's answer, while padding before x shifts absolute positions (GPT-2): decoders,
+    which have `score`, are padded on the right whatever the tokenizer says.
+
+    Args:
+        model (`PreTrainedModel`): The classifier.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+
+    Returns:
+        `str`: `"right"` or `"left"`.
+    """
+    return "right" if hasattr(model, "score") else tokenizer.padding_side
+
+
+def padded_inputs(rows: Sequence[list[int]], pad: int, side: str) -> dict[str, Tensor]:
+    """Rows of token ids as one batch.
+
+    Args:
+        rows (`Sequence[list[int]]`): Token ids, at least one row, none of them empty.
+        pad (`int`): The pad token's id.
+        side (`str`): Where to put it: `"right"` or `"left"`.
+
+    Returns:
+        `dict[str, Tensor]`: `input_ids` and `attention_mask`, both `[B, L]`, on the CPU.
+    """
+    tensors = [torch.tensor(ids) for ids in rows]
+    mask = pad_sequence([torch.ones_like(ids) for ids in tensors], True, 0, side)
+    return {"input_ids": pad_sequence(tensors, True, pad, side), "attention_mask": mask}
+
+
 @torch.inference_mode()
 def _logits(
     model: PreTrainedModel, batches: list[list[list[int]]], pad: int, tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
     """Class logits `[rows, K]` in float32 on the CPU, in the order of the batches."""
-    # What follows x can't change a causal model's answer, while padding before x shifts absolute positions (GPT-2):
-    # decoders, which have `score`, are padded on the right whatever the tokenizer says.
-    side = "right" if hasattr(model, "score") else tokenizer.padding_side
+    side = padding_side_of(model, tokenizer)
     options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
     found = []
     was_training = model.training
     model.eval()
     try:
         for batch in batches:
-            padded = pad_sequence([torch.tensor(ids) for ids in batch], True, pad, side)  # [B, L]
-            lengths = torch.tensor([len(ids) for ids in batch])[:, None]
-            mask = (torch.arange(padded.shape[1]) < lengths).long()
-            mask = mask.flip(-1) if side == "left" else mask
-            inputs = {"input_ids": padded.to(model.device), "attention_mask": mask.to(model.device)}
+            inputs = {name: it.to(model.device) for name, it in padded_inputs(batch, pad, side).items()}
             found.append(model(**inputs, **options).logits)
         return torch.cat(found).float().cpu()
     finally:

@@ -57,6 +57,7 @@ class Ranks:
         self.count = int(os.environ.get("WORLD_SIZE", 1))
         self.rank = int(os.environ.get("RANK", 0)) if self.count > 1 else 0
         self._looked = 0.0
+        self._gathered = count()
 
     def __enter__(self) -> Ranks:
         if self.count > 1:
@@ -94,6 +95,23 @@ class Ranks:
         for row in islice(rows, self.rank, None, self.count):
             self._leave_if_one_failed()
             yield row
+
+    def gather(self, value: Any) -> list[Any]:
+        """One value of each rank, in all of them; so they also wait for each other.
+
+        Every rank has to come here as often as the others.
+
+        Args:
+            value (`Any`): What JSON can hold.
+
+        Returns:
+            `list`: the values in the order of the ranks.
+        """
+        if self.count == 1:
+            return [value]
+        job = next(self._gathered)
+        self._store.set(f"gathered {job} of {self.rank}", json.dumps(value))
+        return [json.loads(self._wait_for(f"gathered {job} of {other}")) for other in range(self.count)]
 
     def write_rows(self, path: str | Path, rows: Iterable[dict[str, Any]], counts: Counter | None = None) -> int:
         """Write the rows of all ranks in their order to a file that appears whole or not at all; once in a `with` block.

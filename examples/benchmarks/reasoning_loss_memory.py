@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import torch
 from paired import report
 
+from dhrd_hf.evaluation.memory import PeakMemory
 from dhrd_hf.losses import chunked_reasoning_loss, naive_reasoning_loss
 
 HIDDEN = 576  # SmolLM2-135M's
@@ -38,32 +38,15 @@ def loss_of(path: str, hidden: torch.Tensor, targets: torch.Tensor, head: torch.
     return chunked_reasoning_loss(hidden, targets, head, linear=head, vocab_size=head.out_features)
 
 
-def resident() -> int:
-    """Resident memory of this process in bytes."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
-
-
 def measure(path: str, targets: int, vocabulary: int) -> None:
     """Print the peak in bytes and the seconds of one path."""
     inputs = make(targets, vocabulary)
     loss_of(path, *make(8, 64)).backward()  # threads and kernels are there before the measurement
-    before, peak, done = resident(), 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.is_set():
-            peak = max(peak, resident())
-            time.sleep(0.002)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    memory = PeakMemory(torch.device("cpu"))
+    memory.reset()
     started = time.perf_counter()
     loss_of(path, *inputs).backward()
-    seconds = time.perf_counter() - started
-    done.set()
-    watcher.join()
-    print(max(peak, resident()) - before, seconds)
+    print(memory.peak() * 2**20, time.perf_counter() - started)
 
 
 def main() -> None:

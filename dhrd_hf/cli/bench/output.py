@@ -1,0 +1,171 @@
+"""What the benchmarks share: numbers from the command line, the result's file, and a table for people."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every benchmark has.
+
+    Args:
+        parser (`argparse.ArgumentParser`): Changed in place.
+    """
+    parser.add_argument(
+        "--output",
+        metavar="FILE.json",
+        help="the result as JSON, written whole after each round; - is standard output, and the table goes to standard error",
+    )
+
+
+def at_least(number: int, name: str, least: int = 1) -> None:
+    """Raise on a number that is too small.
+
+    Args:
+        number (`int`): What was typed.
+        name (`str`): The option.
+        least (`int`, *optional*, defaults to 1): The least that will do.
+
+    Raises:
+        ValueError: if it is less.
+    """
+    if number < least:
+        raise ValueError(f"{name} {number} must be {least} or greater.")
+
+
+def whole_numbers(text: str, name: str, example: str) -> list[int]:
+    """Numbers with commas between them.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.bench.output import whole_numbers
+    >>> whole_numbers("1,8,32", "--batch-sizes", "1,8,32")
+    [1, 8, 32]
+
+    ```
+
+    Args:
+        text (`str`): What was typed.
+        name (`str`): The option.
+        example (`str`): What could be typed.
+
+    Returns:
+        `list[int]`: the numbers.
+
+    Raises:
+        ValueError: if one is no whole number of 1 or greater.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise ValueError(f"{name} {text} must be whole numbers of 1 or greater, such as {name} {example}.")
+    return numbers
+
+
+def with_origin(result: dict[str, Any], prog: str, argv: Sequence[str]) -> dict[str, Any]:
+    """A result with the machine, the versions and the command that it came from.
+
+    Folders of this machine are nobody else's business: of a path in the command its last part is kept.
+
+    Args:
+        result (`dict`): What was measured.
+        prog (`str`): The command, such as `"dhrd bench train"`.
+        argv (`Sequence[str]`): What was typed behind it.
+
+    Returns:
+        `dict`: with `machine` (one line), `versions` (by package), `command` and `finished` (ISO time, UTC).
+    """
+    from ...evaluation.timing import machine, versions
+
+    words = [f"{name}{equals}{_last_part(value)}" for name, equals, value in (_split(word) for word in argv)]
+    return {
+        **result,
+        "machine": machine(),
+        "versions": versions(),
+        "command": f"{prog} {shlex.join(words)}",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _split(word: str) -> tuple[str, str, str]:
+    """`--model=/a/b` as its three parts; any other word is a value."""
+    return word.partition("=") if word.startswith("--") and "=" in word else ("", "", word)
+
+
+def _last_part(value: str) -> str:
+    return Path(value).name or value if value.startswith(("/", "~", "..")) else value
+
+
+def write_result(path: str | None, result: dict[str, Any]) -> None:
+    """Write a result to its file, if one was named, whole or not at all.
+
+    Args:
+        path (`str`, *optional*): From `--output`.
+        result (`dict`): What JSON can hold.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    from ...files import write_whole
+
+    if path not in (None, "-"):
+        write_whole(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+def show(path: str | None, result: dict[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a result's table, and the result itself where it goes to standard output.
+
+    Args:
+        path (`str`, *optional*): From `--output`.
+        result (`dict`): What JSON can hold.
+        columns (`Sequence[str]`): The table's columns.
+        rows (`Sequence[Sequence[str]]`): Its cells.
+    """
+    table = [list(columns), *map(list, rows)]
+    widths = [max(len(row[place]) for row in table) for place in range(len(columns))]
+    file = sys.stderr if path == "-" else sys.stdout
+    for row in table:
+        # Words to the left, numbers to the right.
+        cells = [
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip(), file=file)
+    print(f"{result['machine']}\n$ {result['command']}", file=file)
+    if path == "-":
+        print(json.dumps(result))
+    elif path is not None:
+        print(f"Wrote {path}", file=sys.stderr)
+
+
+def times(ratio: float | None) -> str:
+    """A ratio of speeds for people, who read 1/96 more easily than 0.0104.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.bench.output import times
+    >>> times(1.27), times(0.0104), times(None)
+    ('1.27', '1/96', '')
+
+    ```
+
+    Args:
+        ratio (`float`, *optional*): The ratio.
+
+    Returns:
+        `str`: the text.
+    """
+    if ratio is None:
+        return ""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"1/{1 / ratio:.0f}"

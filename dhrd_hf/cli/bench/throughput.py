@@ -1,0 +1,324 @@
+"""`dhrd bench throughput`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..parsing import Parser, add_model_options, chosen_prompt, did_you_mean, quiet
+from .output import add_output_options, at_least, show, times, whole_numbers, with_origin, write_result
+
+if TYPE_CHECKING:
+    from ...evaluation.ranks import Ranks
+    from ...evaluation.throughput_engines import BenchRows, Engine
+
+_PROG = "dhrd bench throughput"
+# In the order in which they are shown.
+ENGINES = ("torch", "pipeline", "onnx", "openvino", "cot")
+_EXAMPLES = """examples:
+  dhrd bench throughput --model runs/first --data dev.jsonl
+  dhrd bench throughput --model runs/first --data dev.jsonl --engines torch,cot --cot-rows 16 --output throughput.json
+  dhrd bench throughput --model my-classifier --exported my-classifier-onnx --data dev.jsonl --batch-sizes 1,16
+  torchrun --nproc-per-node 8 -m dhrd_hf.cli bench throughput --model runs/first --data dev.jsonl
+
+engines:
+  torch     the pooled forward pass of the model, on padded batches: tokenisation is timed apart
+  pipeline  its export through transformers' pipeline, which tokenises as well
+  onnx      its export on ONNX Runtime, float32, on the CPU
+  openvino  its export on OpenVINO, float32, on the CPU
+  cot       answers decoded with the reasoning head: temperature 0.1, top_p 0.7
+
+The engines take turns in every round, and rows a second are medians over the rounds. What is not installed, not possible or
+too large for the memory is told and left out. On several ranks each runs its share, and the slowest one's time counts.
+"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Measure how many rows a second a classifier does.
+
+    The JSON of `--output` holds what [`~dhrd_hf.evaluation.throughput.measure_throughput`] says (`rows`, one for each engine,
+    batch size and order; `tokenization`; `left_out`; `rounds`), and `model`, `data`, `repeats`, `warmup`, `ranks`, `cot`
+    (`rows`, `max_new_tokens`, `temperature`, `top_p`, `seed`), `complete` (whether all rounds were measured), `machine`,
+    `versions`, `command`, `finished`. A plot of accuracy against queries per second takes `rows[i]["accuracy"]` and
+    `rows[i]["samples_per_second"]` with its `low` and `high`.
+
+    Args:
+        argv (`Sequence[str]`): The arguments behind `dhrd bench throughput`.
+
+    Returns:
+        `int`: 0.
+
+    Raises:
+        ValueError, OSError: if the model or the table cannot be read, there is no such engine, or a number is out of range.
+    """
+    args = _arguments(argv)
+
+    from ...auto import load_config
+    from ...data.prompts import template_columns
+    from ...data.tables import check_columns, load_table
+    from ...evaluation.ranks import Ranks
+    from ...export.engines import engine_of
+    from ..engines import is_training_checkpoint
+
+    table = load_table(args.data)
+    if engine_of(args.model) != "torch":
+        raise ValueError(
+            f"{args.model} is an export for {engine_of(args.model)}: name the classifier that it was made from with --model, "
+            f"and give this one as --exported {args.model}."
+        )
+    if "cot" in (args.engines or ()) and not is_training_checkpoint(args.model):
+        raise ValueError(
+            f"{args.model} is a classifier without a reasoning head, which can't decode an answer: leave cot out of "
+            "--engines, or name the run directory of `dhrd train` that it was exported from."
+        )
+    prompt = chosen_prompt(args.prompt, args.text_column, getattr(load_config(args.model), "prompt_template", None))
+    check_columns(table.column_names, template_columns(prompt))
+    if args.rows is not None:
+        table = table.select(range(min(args.rows, len(table))))
+    with Ranks() as ranks:
+        if ranks.rank > 0:
+            quiet()
+        if len(table) < ranks.count:
+            raise ValueError(
+                f"{args.data}: there are {len(table)} rows for {ranks.count} ranks: each needs one at least."
+            )
+        with contextlib.ExitStack() as stack:
+            _measure(args, argv, table.select(range(ranks.rank, len(table), ranks.count)), prompt, ranks, stack)
+    return 0
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog=_PROG,
+        description="Rows a second of a classifier: pooled, exported, and decoding its answers.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_options(parser, batch_tokens=False)
+    add = parser.add_argument
+    add("--data", required=True, metavar="TABLE", help="the rows; with labels, accuracy is measured too")
+    add("--label-column", default="label", metavar="NAME", help="column of the labels (default: label)")
+    add(
+        "--exported",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="what dhrd export wrote for pipeline, onnx or openvino; may be repeated. Default: written into a temporary folder",
+    )
+    add("--engines", metavar="NAMES", help=f"some of {','.join(ENGINES)} (default: all that are possible)")
+    add("--batch-sizes", default="1,8,32", metavar="N,N", help="rows of a batch (default: 1,8,32)")
+    add("--sort", action="store_true", help="measure rows sorted by length (default: both)")
+    add("--no-sort", action="store_true", help="measure rows in the order of the table (default: both)")
+    add("--rows", type=int, metavar="N", help="the first N rows (default: all)")
+    add("--repeats", type=int, default=3, metavar="N", help="rounds that count (default: 3)")
+    add("--warmup", type=int, default=1, metavar="N", help="rounds before them (default: 1)")
+    add(
+        "--cot-rows",
+        type=int,
+        default=32,
+        metavar="N",
+        help="rows whose answers are decoded, drawn evenly (default: 32)",
+    )
+    add("--max-new-tokens", type=int, default=500, metavar="N", help="most tokens of a decoded answer (default: 500)")
+    add_output_options(parser)
+    args = parser.parse_args(argv)
+    args.batch_sizes = list(dict.fromkeys(whole_numbers(args.batch_sizes, "--batch-sizes", "1,8,32")))
+    for name in ("rows", "repeats", "cot_rows", "max_new_tokens", "max_length"):
+        if getattr(args, name) is not None:
+            at_least(getattr(args, name), f"--{name.replace('_', '-')}")
+    at_least(args.warmup, "--warmup", 0)
+    args.orders = [True, False] if args.sort == args.no_sort else [args.sort]
+    if args.engines is not None:
+        args.engines = [word.strip() for word in args.engines.split(",")]
+        for word in args.engines:
+            if word not in ENGINES:
+                raise ValueError(
+                    f"--engines: no engine {word!r}{did_you_mean(word, ENGINES) or '.'} There are {', '.join(ENGINES)}."
+                )
+    return args
+
+
+def _measure(
+    args: argparse.Namespace, argv: Sequence[str], table: Any, prompt: str, ranks: Ranks, stack: contextlib.ExitStack
+) -> None:
+    from ...data.tables import table_name
+    from ...evaluation import load_classifier
+    from ...evaluation.cot import TEMPERATURE, TOP_P
+    from ...evaluation.throughput import measure_throughput
+    from ...evaluation.throughput_engines import BenchRows
+
+    model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
+    rows = BenchRows.of(table, model.config, tokenizer, prompt, args.label_column, args.max_length)
+    engines, left_out = _open_engines(args, model, tokenizer, ranks, stack)
+    if ranks.rank == 0:
+        _say_what_is_measured(rows, args.label_column, ranks)
+    about = {
+        "model": Path(args.model).resolve().name if Path(args.model).is_dir() else args.model,
+        "data": table_name(args.data),
+        "repeats": args.repeats,
+        "warmup": args.warmup,
+        "ranks": ranks.count,
+        "cot": {
+            "rows": args.cot_rows,
+            "max_new_tokens": args.max_new_tokens,
+            "temperature": TEMPERATURE,
+            "top_p": TOP_P,
+            "seed": 0,
+        },
+    }
+    options = {"batch_sizes": args.batch_sizes, "orders": args.orders, "repeats": args.repeats, "warmup": args.warmup}
+    result: dict[str, Any] = {}
+    for found in measure_throughput(engines, rows, tokenizer, cot_rows=args.cot_rows, ranks=ranks, **options):
+        found["left_out"] = left_out + found["left_out"]
+        result = with_origin({**about, **found, "complete": found["rounds"] == args.repeats}, _PROG, argv)
+        if ranks.rank == 0:
+            write_result(args.output, result)
+    if ranks.rank == 0:
+        _show(args.output, result)
+    if not result["rows"]:
+        raise ValueError(
+            "nothing was measured: no batch fitted into memory. Try smaller --batch-sizes or --max-length."
+        )
+
+
+def _open_engines(
+    args: argparse.Namespace, model: Any, tokenizer: Any, ranks: Ranks, stack: contextlib.ExitStack
+) -> tuple[dict[str, Engine], list[dict[str, Any]]]:
+    """The engines that every rank could open, and why the others are left out."""
+    from ...evaluation.throughput_engines import CoTEngine, ForwardEngine
+
+    exported = _exported(args.exported, model)
+
+    @cache
+    def dense() -> str:
+        from ..engines import dense_folder
+
+        return exported.get("torch") or stack.enter_context(dense_folder(args.model))
+
+    openers: dict[str, Callable[[], Engine]] = {
+        "torch": lambda: ForwardEngine(model, tokenizer),
+        "pipeline": lambda: _open_pipeline(dense(), model),
+        "onnx": lambda: _open_export("onnx", exported.get("onnx"), dense, stack),
+        "openvino": lambda: _open_export("openvino", exported.get("openvino"), dense, stack),
+        "cot": lambda: CoTEngine(model, tokenizer, max_new_tokens=args.max_new_tokens),
+    }
+    engines, why = {}, {}
+    for name in ENGINES:
+        if name in (args.engines or ENGINES):
+            try:
+                engines[name] = openers[name]()
+            except (ModuleNotFoundError, OSError, ValueError) as error:
+                why[name] = " ".join(str(error).split())[:300]
+    failed = {name: reason for of_rank in ranks.gather(why) for name, reason in of_rank.items()}
+    for name, reason in failed.items():
+        engines.pop(name, None)
+        if ranks.rank == 0:
+            print(f"{name}: left out, {reason}", file=sys.stderr)
+    if not engines:
+        raise ValueError(f"there is nothing to measure: {'; '.join(failed.values())}")
+    return engines, [{"engine": name, "batch_size": None, "sorted": None, "why": it} for name, it in failed.items()]
+
+
+def _exported(folders: Sequence[str], model: Any) -> dict[str, str]:
+    """The folders of `--exported` by what they are for; their labels have to be the model's."""
+    from ...auto import load_config
+    from ...export.engines import engine_of
+    from ..engines import is_training_checkpoint
+
+    found: dict[str, str] = {}
+    for folder in folders:
+        if is_training_checkpoint(folder):
+            raise ValueError(
+                f"--exported {folder} is a training checkpoint: name it with --model, or export it first."
+            )
+        labels = load_config(folder).id2label
+        if labels != model.config.id2label:
+            raise ValueError(f"--exported {folder} has the labels {labels}, and --model has {model.config.id2label}.")
+        engine = engine_of(folder)
+        if engine in found:
+            raise ValueError(f"--exported {found[engine]} and {folder} are both for {engine}: name one.")
+        found[engine] = folder
+    return found
+
+
+def _open_pipeline(folder: str, model: Any) -> Engine:
+    from ...evaluation import load_classifier
+    from ...evaluation.throughput_engines import PipelineEngine
+
+    return PipelineEngine(*load_classifier(folder, device=model.device, dtype=str(model.dtype).removeprefix("torch.")))
+
+
+def _open_export(engine: str, folder: str | None, dense: Callable[[], str], stack: contextlib.ExitStack) -> Engine:
+    import tempfile
+
+    from ...evaluation import load_classifier
+    from ...evaluation.throughput_engines import ForwardEngine
+    from ...export import export_engine
+
+    if folder is None:
+        folder = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / engine)
+        export_engine(dense(), folder, engine)
+    return ForwardEngine(*load_classifier(folder))
+
+
+def _say_what_is_measured(rows: BenchRows, label_column: str, ranks: Ranks) -> None:
+    lengths = [len(ids) for ids in rows.ids]
+    said = f"{len(lengths)} rows{' a rank' if ranks.count > 1 else ''} of {sum(lengths) / len(lengths):.0f} tokens on average, "
+    said += f"{max(lengths)} at most; {rows.cut} cut to {rows.limit} tokens" if rows.cut else f"{max(lengths)} at most"
+    if rows.empty:
+        said += f"; {rows.empty} left out, whose text is empty"
+    if rows.labels is None:
+        said += f"; accuracy is not measured: there are no single labels in a column {label_column!r}"
+    print(said, file=sys.stderr)
+
+
+def _show(output: str | None, result: dict[str, Any]) -> None:
+    columns = ["engine", "batch", "sorted", "rows/s", "min", "max", "/ torch", "ms/row", "accuracy", "new tokens/row"]
+    cells = []
+    for row in result["rows"]:
+        accuracy, tokens = row["accuracy"], row["new_tokens_per_row"]
+        cells.append(
+            [
+                row["engine"],
+                str(row["batch_size"]),
+                "yes" if row["sorted"] else "no",
+                *(f"{row[name]:.4g}" for name in ("samples_per_second", "low", "high")),
+                times(row["ratio"]),
+                f"{row['ms_per_row']:.4g}",
+                "" if accuracy is None else f"{accuracy:.4f}",
+                ""
+                if tokens is None
+                else f"{tokens:.1f}" + (f" ({row['unreadable']} unreadable)" if row["unreadable"] else ""),
+            ]
+        )
+    alone = result["tokenization"]
+    cells.append(
+        [
+            "tokenisation",
+            "",
+            "",
+            *(f"{alone[name]:.4g}" for name in ("samples_per_second", "low", "high")),
+            "",
+            f"{1000 / alone['samples_per_second']:.4g}",
+            "",
+            "",
+        ]
+    )
+    show(output, result, columns, cells)
+
+
+def after_interrupt(argv: Sequence[str]) -> str:
+    """What is left after Ctrl-C.
+
+    Args:
+        argv (`Sequence[str]`): The arguments.
+
+    Returns:
+        `str`: a sentence.
+    """
+    return "With --output, the rounds that were measured are in the file."

@@ -1,0 +1,116 @@
+"""How much memory this process has taken, and whether an error says that there was not enough."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+_MIB = 2**20
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class PeakMemory:
+    """Memory of a process above what it had when this was made, in MiB.
+
+    On CUDA it is what torch has allocated on the device. Elsewhere it is the resident memory of the process; its peak is
+    Linux's own count, which `reset` starts again, or where there is none the greatest of the process's life.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from dhrd_hf.evaluation.memory import PeakMemory
+    >>> memory = PeakMemory(torch.device("cpu"))
+    >>> memory.reset()
+    >>> freed = torch.ones(2**24).sum()  # 64 MiB
+    >>> memory.peak() > 60
+    True
+
+    ```
+
+    Args:
+        device (`torch.device`): Where the work is done.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._before = 0.0
+        self._before = self.now()
+
+    def now(self) -> float:
+        """What is taken now.
+
+        Returns:
+            `float`: MiB above the start.
+        """
+        if self.device.type == "cuda":
+            taken = torch.cuda.memory_allocated(self.device) / _MIB
+        else:
+            taken = _of_status("VmRSS") or _greatest()
+        return taken - self._before
+
+    def reset(self) -> None:
+        """Count the peak from here on."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif _RESET.exists():
+            _RESET.write_text("5")  # man 5 proc_pid_clear_refs: VmHWM becomes what is resident now
+
+    def peak(self) -> float:
+        """What was taken at most since [`~PeakMemory.reset`].
+
+        Returns:
+            `float`: MiB above the start.
+        """
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / _MIB - self._before
+        return (_of_status("VmHWM") or _greatest()) - self._before
+
+
+def _of_status(name: str) -> float | None:
+    """A size that Linux gives of this process, in MiB."""
+    if not _STATUS.exists():
+        return None
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    return None
+
+
+def _greatest() -> float:
+    import resource
+
+    # In bytes on macOS, in KiB elsewhere.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (_MIB if sys.platform == "darwin" else 1024)
+
+
+def out_of_memory(error: Exception) -> str | None:
+    """Why something did not fit, if that is what an error says.
+
+    Torch, ONNX Runtime and OpenVINO each have errors of their own for it.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.memory import out_of_memory
+    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."))
+    "it does not fit into memory (DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.)"
+    >>> out_of_memory(RuntimeError("shapes differ")) is None
+    True
+
+    ```
+
+    Args:
+        error (`Exception`): What was raised.
+
+    Returns:
+        `str`, *optional*: a line, or None where the error says something else.
+    """
+    said = str(error).strip()
+    first = said.splitlines()[0][:200] if said else type(error).__name__
+    short = "memory" in said.lower() and any(word in said.lower() for word in ("alloc", "out of"))
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or short:
+        return f"it does not fit into memory ({first})"
+    return None

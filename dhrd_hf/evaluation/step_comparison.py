@@ -1,0 +1,235 @@
+"""Time and memory of a training step: ours, the plain causal LM's, the stock classifier's, and the two-pass way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from .memory import PeakMemory, out_of_memory
+from .steps import WAYS, Step, StepSetup, step_batch
+from .timing import ratio, spread, turns
+
+# The first step makes the optimiser's states, which the second one finds there.
+_MEMORY_STEPS = 2
+_CHILD = "from dhrd_hf.evaluation.step_comparison import measure_in_this_process as measure; measure()"
+
+
+def compare_steps(
+    setup: StepSetup,
+    rows: Sequence[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    batch_size: int = 8,
+    steps: int = 7,
+    warmup: int = 1,
+) -> Iterator[dict[str, Any]]:
+    r"""Measure a step of each of [`WAYS`] on the same batches, and say after each round what is known so far.
+
+    They start from the same weights, have the same optimiser and take turns on one batch a round. The memory of each is
+    measured before, in a process of its own, over two steps on the batch with the most tokens: on CUDA what torch has
+    allocated at most, else the resident memory at most, less that of the process before the model was there. A way that
+    does not fit into memory is left out, and the rest goes on.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.step_comparison import compare_steps
+    >>> from dhrd_hf.evaluation.steps import StepSetup
+    >>> setup = StepSetup("Qwen/Qwen3-0.6B", 3, tokenizer.pad_token_id)  # doctest: +SKIP
+    >>> for found in compare_steps(setup, rows, tokenizer):  # doctest: +SKIP
+    ...     print([(row["way"], row["ratio"]) for row in found["rows"]])
+
+    ```
+
+    Args:
+        setup ([`StepSetup`]): What is trained.
+        rows (`Sequence[Mapping]`): Rows as [`DualHeadEncoder`] makes them, a batch at least; they are gone through again
+            where there are fewer than the steps need.
+        tokenizer (`PreTrainedTokenizerBase`): The model's.
+        batch_size (`int`, *optional*, defaults to 8): Rows of a step.
+        steps (`int`, *optional*, defaults to 7): Number of rounds that count.
+        warmup (`int`, *optional*, defaults to 1): Number of rounds before them.
+
+    Returns:
+        `Iterator[dict]`: after each round that counts
+
+        - `rows`, a list of `way`, `seconds_per_step` (median over the rounds), `low`, `high`, `ratio`, `ratio_low`,
+          `ratio_high` (its time over the plain causal LM's in the same round; None without it), `samples_per_second`,
+          `peak_memory_mb` and `weights_memory_mb` (MiB above the process without a model, at most and before the first step;
+          None where it could not be measured), `memory_ratio` (to the plain causal LM's), `seconds` (a list);
+        - `left_out`: a list of `way` and `why`;
+        - `batches`, the number of different batches, `tokens_per_step` and `input_tokens_per_step` (means, without padding);
+        - `rounds`: how many have been measured.
+
+    Raises:
+        ValueError: if a number is out of range, there are fewer rows than a batch has, or the model can't be opened.
+    """
+    for name, value, least in (("batch_size", batch_size, 1), ("steps", steps, 1), ("warmup", warmup, 0)):
+        if value < least:
+            raise ValueError(f"{name}={value} must be {least} or greater.")
+    if len(rows) < batch_size:
+        raise ValueError(
+            f"there are {len(rows)} rows for batches of {batch_size}: give more rows, or a smaller batch."
+        )
+    count = min(len(rows) // batch_size, steps + warmup)
+    return _rounds(
+        setup, [rows[at * batch_size : (at + 1) * batch_size] for at in range(count)], tokenizer, steps, warmup
+    )
+
+
+def _rounds(
+    setup: StepSetup,
+    chunks: list[Sequence[Mapping[str, Any]]],
+    tokenizer: PreTrainedTokenizerBase,
+    steps: int,
+    warmup: int,
+) -> Iterator[dict[str, Any]]:
+    largest = max(chunks, key=lambda chunk: len(chunk) * max(len(row["input_ids"]) for row in chunk))
+    batches = [step_batch(chunk, tokenizer) for chunk in chunks]
+    left_out: list[dict[str, str]] = []
+    memory: dict[str, dict[str, float]] = {}
+    by_way: dict[str, Step] = {}
+    times: dict[str, list[float]] = {}
+
+    def attempt(way: str, function: Callable[[], Any], progress: tqdm) -> Any:
+        progress.set_description(way)
+        try:
+            return function()
+        except Exception as error:
+            why = out_of_memory(error)
+            if why is None:
+                raise
+            left_out.append({"way": way, "why": why})
+            progress.write(f"{way}: left out, {why}", file=sys.stderr)
+            for held in (by_way, times):
+                held.pop(way, None)
+            return None
+        finally:
+            progress.update()
+
+    total = (2 + warmup + steps) * len(WAYS)
+    with tqdm(total=total, unit=" steps", file=sys.stderr, disable=None) as progress:
+        for way in WAYS:
+            found = attempt(way, lambda way=way: step_memory(way, setup, step_batch(largest, tokenizer)), progress)
+            memory |= {} if found is None else {way: found}
+        for way in memory:
+            shared = by_way.get("ours") if way == "two_pass" else None
+            step = attempt(way, lambda way=way, it=shared: Step(way, setup, it), progress)
+            by_way |= {} if step is None else {way: step}
+        times |= {way: [] for way in by_way}
+        for index in range(-warmup, steps):
+            batch = batches[(index + warmup) % len(batches)]
+            for way in turns(by_way, index):
+                started = time.perf_counter()
+                attempt(way, lambda way=way, batch=batch: by_way[way](batch), progress)
+                if index >= 0 and way in times:
+                    times[way].append(time.perf_counter() - started)
+            if index >= 0:
+                yield _summary(times, memory, left_out, chunks) | {"rounds": index + 1}
+
+
+def _summary(
+    times: Mapping[str, list[float]],
+    memory: Mapping[str, Mapping[str, float]],
+    left_out: list[dict[str, str]],
+    chunks: Sequence[Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    plain = memory.get("causal_lm", {}).get("peak_memory_mb")
+    rows = []
+    for way, seconds in times.items():
+        middle, low, high = spread(seconds)
+        of_time = ratio(times, way, "causal_lm") if "causal_lm" in times else (None, None, None)
+        peak = memory[way]["peak_memory_mb"]
+        rows.append(
+            {
+                "way": way,
+                "seconds_per_step": middle,
+                "low": low,
+                "high": high,
+                **dict(zip(("ratio", "ratio_low", "ratio_high"), of_time, strict=True)),
+                "samples_per_second": len(chunks[0]) / middle,
+                **memory[way],
+                "memory_ratio": peak / plain if peak and plain else None,
+                "seconds": list(seconds),
+            }
+        )
+    return {
+        "rows": rows,
+        "left_out": list(left_out),
+        "batches": len(chunks),
+        "tokens_per_step": sum(len(row["input_ids"]) for chunk in chunks for row in chunk) / len(chunks),
+        "input_tokens_per_step": sum(row["input_length"] for chunk in chunks for row in chunk) / len(chunks),
+    }
+
+
+def step_memory(way: str, setup: StepSetup, batch: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
+    """Memory of a training step, measured in a process of its own.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.step_comparison import step_memory
+    >>> from dhrd_hf.evaluation.steps import StepSetup, step_batch
+    >>> setup = StepSetup("Qwen/Qwen3-0.6B", 3, tokenizer.pad_token_id)  # doctest: +SKIP
+    >>> step_memory("ours", setup, step_batch(rows, tokenizer))  # doctest: +SKIP
+    {'weights_memory_mb': 2273.9, 'peak_memory_mb': 10120.4}
+
+    ```
+
+    Args:
+        way (`str`): One of [`WAYS`].
+        setup ([`StepSetup`]): What is trained.
+        batch (`Mapping`): From [`step_batch`].
+
+    Returns:
+        `dict[str, float]`: `weights_memory_mb` and `peak_memory_mb` in MiB, above the process without a model.
+
+    Raises:
+        MemoryError: if it does not fit.
+        ValueError: if the process fails otherwise; the message has its last line.
+    """
+    plain = {part: {name: it.tolist() for name, it in tensors.items()} for part, tensors in batch.items()}
+    job = {"way": way, "setup": asdict(setup), "batch": plain, "threads": torch.get_num_threads()}
+    # Where this package was imported from, installed or not.
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    said = done.stderr.strip().splitlines()
+    last = said[-1] if said else f"exit code {done.returncode}"
+    if done.returncode == -9 or out_of_memory(RuntimeError(last)):
+        raise MemoryError(f"its process ended with {last if done.returncode != -9 else 'SIGKILL'}")
+    raise ValueError(f"the step {way!r} can't be measured: {last}")
+
+
+def measure_in_this_process() -> None:
+    """Read what [`step_memory`] asks from standard input, and print the answer as one line of JSON."""
+    job = json.load(sys.stdin)
+    torch.set_num_threads(job["threads"])
+    setup = StepSetup(**job["setup"])
+    batch = {part: {name: torch.tensor(it) for name, it in tensors.items()} for part, tensors in job["batch"].items()}
+    memory = PeakMemory(setup.torch_device)
+    step = Step(job["way"], setup)
+    weights = memory.now()
+    memory.reset()
+    for _ in range(_MEMORY_STEPS):
+        step(batch)
+    print(json.dumps({"weights_memory_mb": weights, "peak_memory_mb": memory.peak()}))

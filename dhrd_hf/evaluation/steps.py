@@ -1,0 +1,220 @@
+"""A training step on one batch, in the ways that `compare_steps` compares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ..auto import AutoModelForDualHeadClassification
+from ..data import DualHeadCollator, input_only
+
+WAYS = {
+    "causal_lm": "the plain causal LM on x with its rationale",
+    "ours": "one forward pass over x with its rationale, both heads",
+    "two_pass": "a pass over x for the label, another over x with its rationale for the tokens",
+    "classifier": "the stock classifier on x alone",
+}
+# Small enough for the weights to stay where they are; the step costs the same.
+_LEARNING_RATE = 1e-6
+
+
+@dataclass(frozen=True)
+class StepSetup:
+    """What the steps have in common.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.steps import StepSetup
+    >>> StepSetup("Qwen/Qwen3-0.6B", num_labels=3, pad_token_id=151643, lora=True).dtype
+    'float32'
+
+    ```
+
+    Args:
+        model (`str`): Hub id or folder of a causal LM, which all of them start from.
+        num_labels (`int`): Number of classes.
+        pad_token_id (`int`): The token that batches are padded with.
+        lora (`bool`, *optional*, defaults to `False`): Train LoRA adapters (r=16 on all linear layers) and the
+            classification head, instead of everything.
+        device (`str`, *optional*): By default the accelerator if there is one, else the CPU.
+        dtype (`str`, *optional*, defaults to `"float32"`): Of the weights.
+    """
+
+    model: str
+    num_labels: int
+    pad_token_id: int
+    lora: bool = False
+    device: str | None = None
+    dtype: str = "float32"
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where the models are."""
+        if self.device is not None:
+            return torch.device(self.device)
+        return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+
+
+class Step:
+    """Steps of training on batches: forward, backward, clipping and AdamW.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.steps import Step, StepSetup, step_batch
+    >>> step = Step("ours", StepSetup("Qwen/Qwen3-0.6B", 3, tokenizer.pad_token_id))  # doctest: +SKIP
+    >>> step(step_batch(rows, tokenizer))  # doctest: +SKIP
+
+    ```
+
+    Args:
+        way (`str`): One of [`WAYS`].
+        setup ([`StepSetup`]): What is trained.
+        shared ([`Step`], *optional*): A step of our model, whose model and optimiser this one takes.
+
+    Raises:
+        ValueError, OSError: if the model can't be opened in this way.
+    """
+
+    def __init__(self, way: str, setup: StepSetup, shared: Step | None = None):
+        self.way, self.device = way, setup.torch_device
+        if shared is not None:
+            self.model, self.optimizer = shared.model, shared.optimizer
+            return
+        opened = _opened(way, setup)
+        opened.config.get_text_config().pad_token_id = setup.pad_token_id
+        self.model = (_with_lora(opened, way) if setup.lora else opened).to(self.device).train()
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=_LEARNING_RATE, weight_decay=0.01)
+
+    def loss(self, batch: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            batch (`Mapping`): From [`step_batch`].
+
+        Returns:
+            `Tensor`: a scalar.
+        """
+        x, s, labels = (
+            {name: it.to(self.device) for name, it in batch[part].items()} for part in ("x", "s", "labels")
+        )
+        inputs = {name: s[name] for name in ("input_ids", "attention_mask")}
+        if self.way == "ours":
+            return self.model(**s, **labels).loss
+        if self.way == "causal_lm":
+            return self.model(**inputs, labels=s["reasoning_targets"], use_cache=False).loss
+        if self.way == "classifier":
+            return self.model(**x, **labels, use_cache=False).loss
+        reasoning = self.model(**inputs, reasoning_targets=s["reasoning_targets"]).loss
+        return self.model(**x, **labels).loss + reasoning
+
+    def __call__(self, batch: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.loss(batch).backward()
+        torch.nn.utils.clip_grad_norm_([it for group in self.optimizer.param_groups for it in group["params"]], 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+
+def _opened(way: str, setup: StepSetup) -> nn.Module:
+    kwargs: dict[str, Any] = {"dtype": setup.dtype}
+    if way == "causal_lm":
+        return AutoModelForCausalLM.from_pretrained(setup.model, **kwargs)
+    if way != "classifier":
+        return AutoModelForDualHeadClassification.from_pretrained(setup.model, num_labels=setup.num_labels, **kwargs)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it would report that the head is new, which it has to be
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(setup.model, num_labels=setup.num_labels, **kwargs)
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _with_lora(model: nn.Module, way: str) -> nn.Module:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    classifies = way != "causal_lm"
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS if classifies else TaskType.CAUSAL_LM,
+        r=16,
+        lora_alpha=32,
+        lora_dropout=0.1,
+        target_modules="all-linear",
+        modules_to_save=["score"] if classifies else None,
+    )
+    return get_peft_model(model, config)
+
+
+def random_rows(
+    count: int, lengths: tuple[int, int], vocab_size: int, pad: int, num_labels: int = 3, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Rows of random tokens whose x and suffix have half to one and a half times the given numbers of tokens.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.steps import random_rows
+    >>> row = random_rows(4, (8, 6), vocab_size=100, pad=0)[0]
+    >>> sorted(row), 4 <= row["input_length"] <= 12, 0 in row["input_ids"]
+    (['attention_mask', 'input_ids', 'input_length', 'labels', 'reasoning_targets'], True, False)
+
+    ```
+
+    Args:
+        count (`int`): Number of rows.
+        lengths (`tuple[int, int]`): Mean number of tokens of x and of what follows it, each 1 or greater.
+        vocab_size (`int`): Number of words.
+        pad (`int`): The pad token's id, which no token has.
+        num_labels (`int`, *optional*, defaults to 3): Number of classes.
+        seed (`int`, *optional*, defaults to 0): Of the draws.
+
+    Returns:
+        `list[dict]`: rows as [`DualHeadEncoder`] makes them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int, size: int = 1) -> list[int]:
+        return torch.randint(low, high, (size,), generator=generator).tolist()
+
+    rows = []
+    for _ in range(count):
+        x, suffix = (draw((mean + 1) // 2, mean + mean // 2 + 1)[0] for mean in lengths)
+        ids = [token + (token >= pad) for token in draw(0, vocab_size - 1, x + suffix)]
+        row = {"input_ids": ids, "attention_mask": [1] * len(ids), "input_length": x, "reasoning_targets": ids}
+        rows.append({**row, "labels": draw(0, num_labels)[0]})
+    return rows
+
+
+def step_batch(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, Tensor]]:
+    """Encoded rows as one batch for every way to train on them.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.steps import step_batch
+    >>> batch = step_batch(rows, tokenizer)  # doctest: +SKIP
+    >>> batch["x"]["input_ids"].shape, batch["s"]["input_ids"].shape  # doctest: +SKIP
+    (torch.Size([8, 60]), torch.Size([8, 117]))
+
+    ```
+
+    Args:
+        rows (`Sequence[Mapping]`): Rows as [`DualHeadEncoder`] makes them.
+        tokenizer (`PreTrainedTokenizerBase`): It pads them.
+
+    Returns:
+        `dict`: `x` and `s`, the inputs of a model over x alone and over all of the row, and `labels`.
+    """
+    collate = DualHeadCollator(tokenizer)
+    s, x = collate(list(rows)), collate([input_only(row) for row in rows])
+    labels = {"labels": s.pop("labels")}
+    return {"x": {name: it for name, it in x.items() if name != "labels"}, "s": s, "labels": labels}

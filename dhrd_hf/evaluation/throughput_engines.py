@@ -1,0 +1,313 @@
+"""What `measure_throughput` measures: one classifier, run in several ways over the same rows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.labels import Labels, with_label_names
+from ..data.prompts import render, template_columns
+from ..data.tables import check_columns
+from .cot import MAX_NEW_TOKENS, CoTDecoder
+from .prediction import agree_on_pad_token, input_limit, padded_inputs, padding_side_of, tokenize_inputs
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# A warm-up round of decoding need not be as long as a measured one.
+_WARMUP_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class BenchRows:
+    """Rows of a table as token ids: what every engine classifies.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.throughput_engines import BenchRows
+    >>> rows = BenchRows.of(table, model.config, tokenizer)  # doctest: +SKIP
+    >>> len(rows.texts), rows.empty  # doctest: +SKIP
+    (600, 0)
+
+    ```
+
+    Args:
+        texts (`list[str]`): Inputs, none of them empty.
+        ids (`list[list[int]]`): Their token ids.
+        labels (`list[int]`, *optional*): Their class ids, where the table has labels of a single-label classifier.
+        limit (`int`, *optional*): Number of tokens that a text was cut to.
+        cut (`int`): How many were cut.
+        empty (`int`): How many rows were left out because their text is empty.
+    """
+
+    texts: list[str]
+    ids: list[list[int]] = field(repr=False)
+    labels: list[int] | None
+    limit: int | None
+    cut: int
+    empty: int
+
+    @classmethod
+    def of(
+        cls,
+        table: Dataset,
+        config: PreTrainedConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: str = "{text}",
+        label_column: str = "label",
+        max_length: int | None = None,
+    ) -> BenchRows:
+        """Tokenise the rows of a table as a deployed classifier would.
+
+        Args:
+            table (`Dataset`): The rows.
+            config (`PreTrainedConfig`): The classifier's.
+            tokenizer (`PreTrainedTokenizerBase`): Its tokenizer. Without a pad token its eos token becomes one.
+            prompt (`str`, *optional*, defaults to `"{text}"`): Template of the input over the columns.
+            label_column (`str`, *optional*, defaults to `"label"`): Column of the labels; it may be missing.
+            max_length (`int`, *optional*): Most tokens of a text; by default the model's own.
+
+        Returns:
+            [`BenchRows`]: the rows.
+
+        Raises:
+            ValueError: if a column of the prompt is missing, a label is not one of the model's, no row has a text, or
+                model and tokenizer pad with different tokens.
+        """
+        check_columns(table.column_names, template_columns(prompt), optional=[label_column])
+        agree_on_pad_token(config, tokenizer)
+        labels = None
+        if (
+            label_column in table.column_names
+            and config.num_labels > 1
+            and config.problem_type in (None, "single_label_classification")
+        ):
+            named = with_label_names(table, label_column, config.label2id)
+            labels = Labels(config.label2id, "single_label_classification", label_column).read_all(named[label_column])
+        needed = template_columns(prompt)
+        given = ["" if any(row[name] is None for name in needed) else render(prompt, row) for row in table]
+        limit = max_length or input_limit(config, tokenizer)
+        ids, cut = tokenize_inputs(tokenizer, given, limit)
+        kept = [
+            place
+            for place, text in enumerate(given)
+            if text.strip() and any(token != tokenizer.pad_token_id for token in ids[place])
+        ]
+        if not kept:
+            raise ValueError(f"none of the {len(given)} rows has a text: the prompt is {prompt!r}")
+        return cls(
+            texts=[given[place] for place in kept],
+            ids=[ids[place] for place in kept],
+            labels=None if labels is None else [labels[place] for place in kept],
+            limit=limit,
+            cut=len(cut.intersection(kept)),
+            empty=len(given) - len(kept),
+        )
+
+    def select(self, places: Sequence[int]) -> BenchRows:
+        """Some of the rows.
+
+        Args:
+            places (`Sequence[int]`): Which, in the order wanted.
+
+        Returns:
+            [`BenchRows`]: those; the counts stay those of all rows.
+        """
+        return BenchRows(
+            [self.texts[place] for place in places],
+            [self.ids[place] for place in places],
+            None if self.labels is None else [self.labels[place] for place in places],
+            self.limit,
+            self.cut,
+            self.empty,
+        )
+
+    def longest_first(self) -> BenchRows:
+        """The rows by length.
+
+        Returns:
+            [`BenchRows`]: the longest first, so that a batch that does not fit is known at once.
+        """
+        return self.select(sorted(range(len(self.ids)), key=lambda place: -len(self.ids[place])))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an engine answered to the rows, in their order.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.throughput_engines import Answers
+    >>> Answers([0, 2, None], new_tokens=130).labels
+    [0, 2, None]
+
+    ```
+
+    Args:
+        labels (`list[int | None]`): Class ids; None for an answer that names no label.
+        new_tokens (`int`, *optional*): Tokens decoded for all of them; None where nothing is decoded.
+    """
+
+    labels: list[int | None]
+    new_tokens: int | None = None
+
+
+class Engine(Protocol):
+    """A way to run a classifier."""
+
+    includes_tokenization: bool
+    device: str
+
+    def prepare(self, rows: BenchRows, batch_size: int) -> tuple[Callable[[], Any], Callable[[], Answers]]:
+        """What is timed, over rows that are ready to run.
+
+        Args:
+            rows (`BenchRows`): The rows, in the order in which they are batched.
+            batch_size (`int`): Rows of a batch.
+
+        Returns:
+            `tuple[Callable, Callable]`: a warm-up, and the whole run. When it returns, its answers are in main memory.
+        """
+        ...
+
+
+class ForwardEngine:
+    """A classifier's forward pass over batches that are padded, and where the model is, before the clock starts.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.throughput_engines import ForwardEngine
+    >>> _, run = ForwardEngine(model, tokenizer).prepare(rows, batch_size=8)  # doctest: +SKIP
+    >>> run().labels  # doctest: +SKIP
+    [0, 2, 1]
+
+    ```
+
+    Args:
+        model (`PreTrainedModel` or [`~dhrd_hf.export.EngineClassifier`]): A stock classifier, a dual-head model, or an
+            export for another engine.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+    """
+
+    includes_tokenization = False
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase):
+        self.model = model.eval()
+        agree_on_pad_token(model.config, tokenizer)
+        self.pad, self.side = tokenizer.pad_token_id, padding_side_of(model, tokenizer)
+        self.device = model.device.type
+        takes_cache = "use_cache" in inspect.signature(model.forward).parameters
+        self.options = {"use_cache": False} if takes_cache else {}
+
+    def prepare(self, rows: BenchRows, batch_size: int) -> tuple[Callable[[], Any], Callable[[], Answers]]:
+        """As [`Engine`]."""
+        batches = [
+            {name: it.to(self.model.device) for name, it in padded_inputs(ids, self.pad, self.side).items()}
+            for ids in _batches(rows.ids, batch_size)
+        ]
+
+        @torch.inference_mode()
+        def run() -> Answers:
+            found = [self.model(**batch, **self.options).logits.argmax(-1) for batch in batches]
+            return Answers(torch.cat(found).tolist())
+
+        return run, run
+
+
+class PipelineEngine:
+    """A classifier through transformers' `pipeline`, as most people call one: texts in, names of labels out.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.throughput_engines import PipelineEngine
+    >>> _, run = PipelineEngine(stock, tokenizer).prepare(rows, batch_size=8)  # doctest: +SKIP
+    >>> run().labels  # doctest: +SKIP
+    [0, 2, 1]
+
+    ```
+
+    Args:
+        model (`PreTrainedModel`): A stock classifier.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+    """
+
+    includes_tokenization = True
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        from transformers import pipeline
+
+        agree_on_pad_token(model.config, tokenizer)
+        self.classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device=model.device)
+        self.label2id = model.config.label2id
+        self.device = model.device.type
+
+    def prepare(self, rows: BenchRows, batch_size: int) -> tuple[Callable[[], Any], Callable[[], Answers]]:
+        """As [`Engine`]."""
+        cut = {} if rows.limit is None else {"truncation": True, "max_length": rows.limit}
+
+        def run() -> Answers:
+            said = self.classify(rows.texts, batch_size=batch_size, **cut)
+            # A regression's one label is the only one.
+            return Answers([self.label2id.get(it["label"]) for it in said])
+
+        return run, run
+
+
+class CoTEngine:
+    """Answers decoded with the reasoning head; tokens and labels are turned into each other within the run.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.throughput_engines import CoTEngine
+    >>> _, run = CoTEngine(model, tokenizer).prepare(rows, batch_size=8)  # doctest: +SKIP
+    >>> run().new_tokens  # doctest: +SKIP
+    327
+
+    ```
+
+    Args:
+        model ([`DHRDForDualHeadClassification`] or a `PeftModel` around one): The model.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        options (*optional*): `max_new_tokens` and what else [`~dhrd_hf.evaluation.cot.CoTDecoder`] takes.
+
+    Raises:
+        ValueError: if the model has no reasoning head.
+    """
+
+    includes_tokenization = False
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, **options: Any):
+        self.decoder = CoTDecoder(model, tokenizer, **{"max_new_tokens": MAX_NEW_TOKENS, **options})
+        self.names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        self.device = model.device.type
+
+    def prepare(self, rows: BenchRows, batch_size: int) -> tuple[Callable[[], Any], Callable[[], Answers]]:
+        """As [`Engine`]; the warm-up decodes a few tokens of each batch."""
+        reason = self.decoder.delimiter
+        batches = _batches([ids + reason for ids in rows.ids], batch_size)
+
+        def warm_up() -> None:
+            for batch in batches[:2]:
+                self.decoder.decode(batch, _WARMUP_TOKENS)
+
+        def run() -> Answers:
+            found = [ids for batch in batches for ids in self.decoder.decode(batch)]
+            said = [self.decoder.answer(ids, self.names).label for ids in found]
+            labels = [None if label is None else self.names.index(label) for label in said]
+            return Answers(labels, sum(map(len, found)))
+
+        return warm_up, run
+
+
+def _batches(ids: Sequence[list[int]], batch_size: int) -> list[list[list[int]]]:
+    return [list(ids[start : start + batch_size]) for start in range(0, len(ids), batch_size)]

@@ -1,0 +1,175 @@
+"""Timing side by side: what is compared takes turns in one process, so a drift of the machine meets all of it alike."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "onnxruntime", "openvino")
+
+
+def turns(names: Iterable[str], index: int) -> list[str]:
+    """The order of one round: every second one goes backwards, so none is always the one that follows a given other.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.timing import turns
+    >>> turns(["a", "b"], 0), turns(["a", "b"], 1)
+    (['a', 'b'], ['b', 'a'])
+
+    ```
+
+    Args:
+        names (`Iterable[str]`): What takes turns.
+        index (`int`): The number of the round.
+
+    Returns:
+        `list[str]`: the names in their order.
+    """
+    return list(names)[:: -1 if index % 2 else 1]
+
+
+def paired(variants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds that each of some functions takes in each round.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.timing import paired
+    >>> times = paired({"sum": lambda: sum(range(100)), "sorted": lambda: sorted(range(100))}, rounds=3)
+    >>> [len(seconds) for seconds in times.values()]
+    [3, 3]
+
+    ```
+
+    Args:
+        variants (`Mapping[str, Callable]`): Functions by name.
+        rounds (`int`): Number of rounds that count.
+        warmup (`int`, *optional*, defaults to 1): Number of rounds before them.
+
+    Returns:
+        `dict[str, list[float]]`: of each name its `rounds` times, in seconds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for index in range(-warmup, rounds):
+        for name in turns(variants, index):
+            started = time.perf_counter()
+            variants[name]()
+            if index >= 0:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median, least and greatest of some values.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.timing import spread
+    >>> spread([3.0, 1.0, 2.0])
+    (2.0, 1.0, 3.0)
+
+    ```
+
+    Args:
+        values (`Sequence[float]`): At least one.
+
+    Returns:
+        `tuple[float, float, float]`: median, minimum, maximum.
+    """
+    return statistics.median(values), min(values), max(values)
+
+
+def ratio(times: Mapping[str, Sequence[float]], above: str, below: str) -> tuple[float, float, float]:
+    """Median, least and greatest over the rounds of one's time divided by another's in the same round.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.timing import ratio
+    >>> ratio({"slow": [2.0, 9.0, 4.0], "fast": [1.0, 3.0, 2.0]}, "slow", "fast")
+    (2.0, 2.0, 3.0)
+
+    ```
+
+    Args:
+        times (`Mapping[str, Sequence[float]]`): As [`paired`] returns them.
+        above, below (`str`): Two of their names.
+
+    Returns:
+        `tuple[float, float, float]`: median, minimum, maximum.
+    """
+    return spread([a / b for a, b in zip(times[above], times[below], strict=True)])
+
+
+def machine() -> str:
+    """The machine in one line: its processor, its cores and threads, and its accelerators.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.timing import machine
+    >>> machine()  # doctest: +SKIP
+    'AMD EPYC (x86_64), 2 cores, 2 torch threads'
+
+    ```
+
+    Returns:
+        `str`: the line; it holds neither the machine's name nor its user's.
+    """
+    said = [
+        f"{_processor()} ({platform.machine()})",
+        f"{os.cpu_count()} cores",
+        f"{torch.get_num_threads()} torch threads",
+    ]
+    if torch.cuda.is_available():
+        said.append(f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}")
+    elif torch.accelerator.is_available():
+        said.append(f"{torch.accelerator.device_count()} x {torch.accelerator.current_accelerator().type}")
+    return ", ".join(said)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide how fast a model is, as far as they are installed.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.timing import versions
+    >>> sorted(versions())[-1]
+    'transformers'
+
+    ```
+
+    Returns:
+        `dict[str, str]`: by name.
+    """
+    from .. import __version__
+
+    found = {"python": platform.python_version(), "dhrd_hf": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    """The processor's name; `platform.processor` does not know it on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text("utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("model name", "Model", "Hardware") and value.strip():
+                return value.strip()
+    return platform.processor() or "unknown processor"

@@ -1,0 +1,222 @@
+"""Throughput: hand-worked figures on a clock of our own, and real engines against `predict_table`."""
+
+import os
+
+import pytest
+import torch
+from datasets import Dataset
+
+from dhrd_hf import export_classifier
+from dhrd_hf.evaluation import compute_metrics, decode_answers, load_classifier, predict_table, throughput
+from dhrd_hf.evaluation.memory import PeakMemory, out_of_memory
+from dhrd_hf.evaluation.ranks import Ranks
+from dhrd_hf.evaluation.throughput import measure_throughput
+from dhrd_hf.evaluation.throughput_engines import Answers, BenchRows, CoTEngine, ForwardEngine, PipelineEngine
+from dhrd_hf.evaluation.timing import machine, paired, ratio, versions
+
+ROWS = BenchRows(list("abcd"), [[5], [5, 6, 7], [5, 6], [5]], labels=[0, 1, 0, 1], limit=None, cut=0, empty=0)
+
+
+class Clock:
+    """Time that passes when an engine says so."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.log = 0.0, []
+        monkeypatch.setattr(throughput.time, "perf_counter", lambda: self.now)
+
+    def tokenizer(self, texts, **kwargs):
+        self.now += 0.5
+
+    def engine(self, name, seconds, answers=lambda rows: Answers([0] * len(rows.ids)), fails_at=None):
+        clock, left = self, {}
+
+        class Engine:
+            includes_tokenization, device = name == "pipeline", "cpu"
+
+            def prepare(self, rows, batch_size):
+                key = (name, batch_size, tuple(rows.texts))
+                left[key] = list(seconds)
+
+                def warm_up():
+                    clock.log.append(("warm-up", *key))
+
+                def run():
+                    clock.log.append(key)
+                    if batch_size == fails_at:
+                        raise torch.OutOfMemoryError("CUDA out of memory.\nTried a lot.")
+                    clock.now += left[key].pop(0)
+                    return answers(rows)
+
+                return warm_up, run
+
+        return Engine()
+
+
+def test_figures_are_those_worked_by_hand(monkeypatch):
+    clock = Clock(monkeypatch)
+    engines = {"torch": clock.engine("torch", [2, 4, 1]), "pipeline": clock.engine("pipeline", [1, 8, 0.5])}
+    rounds = list(
+        measure_throughput(engines, ROWS, clock.tokenizer, batch_sizes=[2], orders=[True], repeats=3, warmup=2)
+    )
+    assert [it["rounds"] for it in rounds] == [1, 2, 3]
+    assert [len(it["rows"][0]["seconds"]) for it in rounds] == [1, 2, 3]
+    pooled, other = rounds[-1]["rows"]
+    figures = {"samples_per_second": 2.0, "low": 1.0, "high": 4.0, "ms_per_row": 500.0, "seconds": [2, 4, 1]}
+    assert {name: pooled[name] for name in figures} == figures  # 4 rows in 2, 4 and 1 seconds
+    assert (pooled["ratio"], pooled["tokenization"], pooled["new_tokens_per_row"]) == (1.0, "apart", None)
+    # Round by round: 2/1, 4/8, 1/0.5.
+    assert (other["ratio"], other["ratio_low"], other["ratio_high"], other["tokenization"]) == (2, 0.5, 2, "included")
+    assert (pooled["accuracy"], pooled["rows"], pooled["unreadable"]) == (0.5, 4, None)
+    by_length = tuple("bcad")
+    turn = [("torch", 2, by_length), ("pipeline", 2, by_length)]
+    warm = [("warm-up", *it) for it in turn]
+    assert clock.log == [*warm, *warm[::-1], *turn, *turn[::-1], *turn]
+
+
+def test_every_batch_size_and_order_is_compared_with_its_own(monkeypatch):
+    clock = Clock(monkeypatch)
+    decoded = lambda rows: Answers([0, None] * (len(rows.ids) // 2), new_tokens=30 * len(rows.ids))  # noqa: E731
+    engines = {"torch": clock.engine("torch", [1, 1]), "cot": clock.engine("cot", [50, 50], decoded)}
+    options = {"batch_sizes": [1, 2, 8], "repeats": 2, "cot_rows": 2}
+    *_, found = measure_throughput(engines, ROWS, clock.tokenizer, **options)
+    kinds = [(row["engine"], row["batch_size"], row["sorted"]) for row in found["rows"]]
+    pooled = [("torch", size, order) for order in (True, False) for size in (1, 2, 8)]
+    assert kinds == [*pooled, ("cot", 1, True), ("cot", 2, True)]  # not 8 of 2 rows
+    cot = found["rows"][-1]
+    # Rows 0 and 2 of the four, the longer one first: 2 rows in 50 s against 4 in 1 s.
+    assert [it[2] for it in clock.log if it[0] == "cot"][0] == ("c", "a")
+    assert cot["ratio"] == pytest.approx((2 / 50) / 4)
+    assert (cot["rows"], cot["unreadable"], cot["new_tokens_per_row"], cot["accuracy"]) == (2, 1, 30, 0.5)
+    assert found["tokenization"] == {"samples_per_second": 8, "low": 8, "high": 8, "seconds": [0.5, 0.5]}
+
+
+def test_what_does_not_fit_is_left_out_and_the_rest_goes_on(monkeypatch):
+    clock = Clock(monkeypatch)
+    engines = {"torch": clock.engine("torch", [1] * 9, fails_at=2), "pipeline": clock.engine("pipeline", [2] * 9)}
+    *_, found = measure_throughput(engines, ROWS, clock.tokenizer, batch_sizes=[1, 2], orders=[False])
+    assert [(row["engine"], row["batch_size"], row["ratio"]) for row in found["rows"]] == [
+        ("torch", 1, 1.0),
+        ("pipeline", 1, 0.5),
+        ("pipeline", 2, None),
+    ]
+    why = "it does not fit into memory (CUDA out of memory.)"
+    assert found["left_out"] == [{"engine": "torch", "batch_size": 2, "sorted": False, "why": why}]
+    assert clock.log.count(("torch", 2, tuple("abcd"))) == 1
+
+    def broken(rows):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        list(measure_throughput({"torch": clock.engine("torch", [1], broken)}, ROWS, clock.tokenizer, batch_sizes=[1]))
+
+
+def test_the_slowest_rank_counts(monkeypatch):
+    clock = Clock(monkeypatch)
+
+    class TwoRanks(Ranks):
+        def __init__(self, seconds):
+            super().__init__()
+            self.count, self.others = 2, seconds
+
+        def gather(self, value):
+            """The other rank has as many rows, half as many right, and its own times."""
+            if not isinstance(value, list):
+                return [value, value]
+            seconds, found = value
+            return [value, [self.others if found else seconds, {name: it // 2 for name, it in found.items()}]]
+
+    for other, expected in ((5, 8 / 5), (1, 8 / 2)):
+        engines = {"torch": clock.engine("torch", [2])}
+        options = {"batch_sizes": [2], "orders": [True], "repeats": 1, "ranks": TwoRanks(other)}
+        (found,) = measure_throughput(engines, ROWS, clock.tokenizer, **options)
+        assert found["rows"][0]["samples_per_second"] == expected
+        assert (found["rows"][0]["rows"], found["rows"][0]["accuracy"]) == (8, 3 / 8)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_engines_give_the_labels_that_prediction_gives(name, dual_of, make_tokenizer, dataset, tmp_path):
+    tokenizer = make_tokenizer(padding_side="left" if name == "llama" else "right")
+    model = dual_of(name, id2label={0: "entailed", 1: "refuted", 2: "unknown"}, max_input_length=30)
+    expected = predict_table(model, tokenizer, dataset)
+    labels = expected.logits.argmax(-1)
+    assert len(set(labels.tolist())) > 1
+    rows = BenchRows.of(dataset, model.config, tokenizer)
+    assert (len(rows.ids), rows.cut, rows.empty, rows.labels) == (24, expected.cut, 0, expected.labels.tolist())
+    assert rows.cut > 0
+    stock, _ = load_classifier(export_classifier(model, tokenizer, tmp_path / "export"))
+    engines = [ForwardEngine(model, tokenizer), ForwardEngine(stock, tokenizer), PipelineEngine(stock, tokenizer)]
+    for engine in engines:
+        for ordered in (rows, rows.longest_first()):
+            _, run = engine.prepare(ordered, batch_size=5)
+            places = [rows.texts.index(text) for text in ordered.texts]
+            assert run().labels == labels[places].tolist()
+    (found,) = measure_throughput({"torch": engines[0]}, rows, tokenizer, batch_sizes=[5], orders=[True], repeats=1)
+    assert found["rows"][0]["accuracy"] == compute_metrics((expected.logits, expected.labels))["accuracy"]
+
+
+def test_decoding_is_that_of_decode_answers(dual_of, tokenizer, dataset, label2id):
+    model = dual_of("llama", label2id=label2id)
+    rows = BenchRows.of(dataset.select(range(6)), model.config, tokenizer)
+    greedy = {"max_new_tokens": 7, "top_p": 1e-6}
+    warm_up, run = CoTEngine(model, tokenizer, **greedy).prepare(rows, batch_size=4)
+    warm_up()
+    expected = decode_answers(model, tokenizer, rows.texts, list(label2id), **greedy)
+    assert run() == Answers([label2id.get(it.label) for it in expected], sum(it.new_tokens for it in expected))
+
+
+def test_rows_are_what_a_table_gives(dual_of, tokenizer, label2id):
+    config = dual_of("llama", label2id=label2id).config
+    table = Dataset.from_list(
+        [{"a": "It rains.", "label": "refuted"}, {"a": " ", "label": "unknown"}, {"a": None, "label": "unknown"}]
+    )
+    rows = BenchRows.of(table, config, tokenizer, "{a}")
+    assert (rows.texts, rows.labels, rows.empty) == (["It rains."], [1], 2)
+    assert BenchRows.of(table.remove_columns("label"), config, tokenizer, "{a}").labels is None
+    for wrong, prompt, message in (
+        (table, "{b}", "no column 'b'"),
+        (table.select([1, 2]), "{a}", "none of the 2 rows has a text"),
+        (Dataset.from_list([{"a": "It rains.", "label": "wet"}]), "{a}", "'wet'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            BenchRows.of(wrong, config, tokenizer, prompt)
+
+
+def test_numbers_out_of_range_are_a_line(tokenizer):
+    for wrong in ({"repeats": 0}, {"warmup": -1}, {"cot_rows": 0}, {"batch_sizes": [8, 0]}):
+        with pytest.raises(ValueError, match="must be"):
+            measure_throughput({"torch": None}, ROWS, tokenizer, **wrong)
+    with pytest.raises(ValueError, match="nothing to measure"):
+        measure_throughput({}, ROWS, tokenizer)
+
+
+def test_timing_in_turns():
+    seen = []
+    times = paired({name: lambda name=name: seen.append(name) for name in "ab"}, rounds=2)
+    assert seen == list("baabba")  # a warm-up round and two
+    assert [len(it) for it in times.values()] == [2, 2]
+    assert ratio({"a": [3.0, 8.0, 5.0], "b": [1.0, 2.0, 5.0]}, "a", "b") == (3.0, 1.0, 4.0)
+    assert f"{os.cpu_count()} cores" in machine() and "\n" not in machine()
+    assert versions()["torch"] == torch.__version__
+
+
+def test_peak_memory_is_counted_from_its_reset():
+    memory = PeakMemory(torch.device("cpu"))
+    held = torch.ones(2**24)  # 64 MiB
+    torch.ones(2**27)  # 512 MiB, freed before the reset
+    assert 60 < memory.now() < 100
+    memory.reset()
+    assert memory.peak() == pytest.approx(memory.now(), abs=20)
+    torch.ones(2**26)  # 256 MiB
+    assert 310 < memory.peak() < 360 and 60 < memory.now() < 100
+    del held
+
+
+def test_errors_of_memory_are_told_from_others():
+    short = (
+        MemoryError(),
+        torch.OutOfMemoryError("x"),
+        Exception("Failed to allocate memory for requested buffer of size 9"),
+    )
+    assert all(out_of_memory(error).startswith("it does not fit into memory (") for error in short)
+    assert out_of_memory(ValueError("the memory of a goat")) is None
+    assert PeakMemory(torch.device("cpu")).now() >= 0
