@@ -25,16 +25,14 @@ class CellRows:
     Args:
         train (`Path`), eval (`Path`): The tables.
         train_rows (`int`): Number of training rows.
-        eval_rows (`list[dict[str, Any]]`): The evaluation rows.
-        labels (`list[str]`): The label of each of them.
+        labels (`list[str]`): The label of each evaluation row.
         names (`list[str]`): The labels' names, in the order of their ids.
-        groups (`list[int]`, *optional*): The question of each of them, where the metric counts questions.
+        groups (`list[int]`, *optional*): The question of each evaluation row, where the metric counts questions.
     """
 
     train: Path
     eval: Path
     train_rows: int
-    eval_rows: list[dict[str, Any]]
     labels: list[str]
     names: list[str]
     groups: list[int] | None
@@ -79,6 +77,22 @@ class StudyData:
         self._tables: dict[str, _Tables] = {}
         self._told: set[tuple[str, int]] = set()
 
+    def check(self) -> None:
+        """Check that the tables of all data sets are there, before the first cell runs.
+
+        Raises:
+            ValueError: if one is not; the message names the data set.
+        """
+        from ..data.tables import table_name
+
+        for data in self.study.data.values():
+            for part in ("train", "eval", "rationales") if "superglue" not in data.spec else ():
+                if part in data.spec:
+                    try:
+                        table_name(self._path(data.spec[part]))
+                    except ValueError as error:
+                        raise ValueError(f"data {data.name!r}: {error}") from None
+
     def of(self, cell: Cell) -> CellRows:
         """The rows of a cell, written if no cell before had them.
 
@@ -104,7 +118,6 @@ class StudyData:
             train=train_path,
             eval=eval_path,
             train_rows=train_rows,
-            eval_rows=list(dev),
             labels=[str(label) for label in dev[tables.label_column]],
             names=tables.names,
             groups=None if tables.groups is None else numbered(tables.groups[row] for row in chosen),
@@ -175,7 +188,7 @@ class StudyData:
             train = train.select(said)
         if len(train) == 0:
             raise ValueError(f"{data.name} has no training rows with a rationale")
-        names = [str(label) for label in sorted({*train[label_column], *dev[label_column]})]
+        names = _names(data.name, [*train[label_column], *dev[label_column]])
         groups = list(dev["group"]) if data.metric in GROUPED else None
         folder = self.folder / f"{data.name}-{digest(spec)}"
         return _Tables(train, dev, groups, names, label_column, rationale_column, folder)
@@ -195,8 +208,20 @@ class StudyData:
     def _path(self, source: str) -> str:
         """A path of the YAML file, which is taken from its folder; a Hub name stays."""
         beside = self.study.folder / Path(source).expanduser()
-        looks_local = beside.exists() or (self.study.folder / source.rpartition("@")[0]).is_dir()
-        return str(beside) if looks_local or "." in Path(source).name else source
+        split_of = source.rpartition("@")[0]
+        is_local = (
+            beside.exists() or (split_of and (self.study.folder / split_of).is_dir()) or "." in Path(source).name
+        )
+        return str(beside) if is_local else source
+
+
+def _names(data: str, labels: Sequence[Any]) -> list[str]:
+    """The labels in the order of their ids, which is that of `dhrd train`."""
+    for label in labels:
+        if label is None or isinstance(label, list) or (isinstance(label, float) and not label.is_integer()):
+            kinds = "one label a row: not several, not a number to predict"
+            raise ValueError(f"{data} has a label {label!r}, and a study is of {kinds}")
+    return [str(int(label) if isinstance(label, float) else label) for label in sorted(set(labels))]
 
 
 def train_rows(rows: int, size: int, seed: int) -> list[int]:

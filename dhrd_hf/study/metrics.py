@@ -13,6 +13,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "macro_f1": ("macro_f1",),
     "macro_f1+accuracy": ("macro_f1", "accuracy"),
     "question_accuracy": ("question_accuracy",),
+    "f1a": ("f1a",),
     "f1a+em": ("f1a", "question_accuracy"),
 }
 GROUPED = ("question_accuracy", "f1a+em")  # these count questions

@@ -150,7 +150,7 @@ class Study:
         said = [cell.data, cell.setting]
         for name in self.varying:
             value = {"model": cell.model, "train_size": cell.train_size, **cell.options}.get(name)
-            if value is not None and not (name == "alpha" and cell.setting in ("pooled", "cot_decoding")):
+            if value is not None and not (name in ("alpha", "beta") and cell.setting in ("pooled", "cot_decoding")):
                 said.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
         return " ".join([*said, f"seed={cell.seed}"])
 
@@ -209,7 +209,7 @@ def read_study(path: str | Path) -> Study:
     if not isinstance(given, dict):
         raise ValueError(f"{path} must hold keys such as name, model, data and grid, and holds {_kind(given)}")
     _check_names(given, _KEYS, f"{path}: unknown key")
-    missing = [key for key in ("name", "model", "data", "grid") if not given.get(key) and key != "grid"]
+    missing = [key for key in ("name", "model", "data") if not given.get(key)]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     for key in ("eval_size", "cot_eval_size", "cot_max_new_tokens"):
@@ -270,7 +270,7 @@ def _data_sets(path: Path, given: Any, metric: str | None) -> dict[str, DataSet]
         found[str(name)] = DataSet(str(name), spec)
         _check_names([found[str(name)].metric], METRICS, f"{path}: data {name!r} has an unknown metric")
         parts = METRICS[found[str(name)].metric]
-        if {"question_accuracy", "f1a"} & set(parts) and spec.get("superglue") not in ("copa", "multirc"):
+        if {"question_accuracy", "f1a"} & {*parts} and spec.get("superglue") not in ("copa", "multirc"):
             raise ValueError(f"{path}: data {name!r}: the metric {found[str(name)].metric} is for COPA and MultiRC")
     return found
 
@@ -307,7 +307,7 @@ def _cells(
     for number, block in enumerate(blocks, 1):
         where = f"block {number} of grid"
         block = _options(path, where, block)
-        axes = {"data": list(data), "setting": ["pooled", "dual_head"], "seed": [0]}
+        axes = {"data": list(data), "setting": ["pooled", "dual_head"], "seed": [fixed.get("seed", 0)]}
         axes = {name: values for name, values in axes.items() if name not in block} | {
             name: values if isinstance(values, list) else [values] for name, values in block.items()
         }

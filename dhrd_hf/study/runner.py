@@ -97,6 +97,7 @@ def run_study(
     folder.mkdir(parents=True, exist_ok=True)
     runner = _Runner(study, folder, say, launch, options)
     runner.table.repair()
+    runner.data.check()
     runner.announce(retry_failed)
     ran = 0
     for cell, claim in runner.free_cells(retry_failed):
@@ -158,6 +159,10 @@ class _Runner:
         said = f"study {self.study.name}: {len(self.study.cells)} cells, {done} done, {failed} failed, {left} to run"
         said += ". Run the failed ones again with --retry-failed" if failed and not retry_failed else ""
         self.say(said)
+        for cell in self.study.cells:  # of a process that was killed between its row and this
+            if rows.get(cell.id, {}).get("status") == "done" and not self.study.keep_models:
+                for run in (self.folder / "cells" / cell.id).glob("run*"):
+                    shutil.rmtree(run, ignore_errors=True)
 
     def free_cells(self, retry_failed: bool) -> Iterator[tuple[Cell, Claim]]:
         """The cells that nobody has run or is running, each claimed."""
@@ -173,6 +178,8 @@ class _Runner:
                     continue
                 claim = self.claims.take(cell.id)
                 if claim is None:
+                    if cell.id not in self.elsewhere:
+                        self.say(f"{self.study.label(cell)}: another process has it")
                     self.elsewhere.add(cell.id)
                     continue
                 if self.rows().get(cell.id) != row:  # completed between our look at the table and our claim
@@ -203,7 +210,7 @@ class _Runner:
                 started=claim.note_child,
                 **self.decode,
             )
-            row["status"] = "done"
+            row |= {"status": "done"} | ({"resumed": True} if resume else {})  # its times are those of the last part
         except (CellError, ValueError) as error:
             row = row or new_row(cell, self.study, self.folder, rows)
             row["error"] = " ".join(str(error).split())
@@ -263,7 +270,8 @@ def _states(rows: list[dict[str, Any]], study: Study) -> dict[str, dict[str, Any
             continue
         asked = {"data": cell.data, "setting": cell.setting, "train_size": cell.train_size, "seed": cell.seed}
         asked |= {"model": cell.model, **cell.options}
-        other = [name for name in _SAME if row.get(name) != asked.get(name)]
+        asked["options"] = {name: value for name, value in cell.options.items() if name not in _SAME}
+        other = [name for name in (*_SAME, "options") if row.get(name) != asked.get(name)]
         if other:
             raise ValueError(
                 f"the table has cell {cell.id} with {other[0]} {row.get(other[0])!r}, and in this study it is "

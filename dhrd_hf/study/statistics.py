@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from .metrics import resampled_scores
+from .resampling import CONFIDENCE, interval, n_items, resampled_means, seed_scores
 from .settings import REASONING_OPTIONS
 
-CONFIDENCE = 0.95
-_RESAMPLES, _RESAMPLES_AT_ONCE = 2000, 250
+__all__ = ["CONFIDENCE", "Gain", "Summary", "mean_relative_gain", "paired_gains", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -151,10 +148,10 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
     varying = _varying(groups)
     found = []
     for (data, setting, _), cells in groups.items():
-        items = min(_n_items(row) for row in cells)
-        (resampled,) = _resampled(data, [cells], items)
+        items = min(n_items(row) for row in cells)
+        (resampled,) = resampled_means(data, [cells], items)
         scores = np.array([row["score"] for row in cells])
-        low, high = _interval(resampled)
+        low, high = interval(resampled)
         config = _config(cells[0])
         found.append(
             Summary(
@@ -316,8 +313,8 @@ class _Pair:
     baseline_scores: np.ndarray  # [resamples]
 
     def gain(self) -> Gain:
-        difference = _interval(100 * (self.scores - self.baseline_scores))
-        relative = _interval(_relative(self.scores, self.baseline_scores))
+        difference = interval(100 * (self.scores - self.baseline_scores))
+        relative = interval(_relative(self.scores, self.baseline_scores))
         return Gain(
             data=self.data,
             setting=self.setting,
@@ -356,9 +353,9 @@ def _pairs(rows: Iterable[Mapping[str, Any]], baseline: str) -> list[_Pair]:
         if not seeds:
             continue
         sides = [[ours[seed] for seed in seeds], [others[seed] for seed in seeds]]
-        items = min(_n_items(row) for side in sides for row in side)
-        scores, baseline_scores = _resampled(data, sides, items)
-        exact = [float(_scores(side, items, np.ones((1, items))).mean()) for side in sides]
+        items = min(n_items(row) for side in sides for row in side)
+        scores, baseline_scores = resampled_means(data, sides, items)
+        exact = [float(seed_scores(side, items, np.ones((1, items))).mean()) for side in sides]
         found.append(
             _Pair(
                 data=data,
@@ -386,9 +383,9 @@ def _pair_key(config: Mapping[str, Any], baseline: str) -> str:
 def _mean_of(pairs: Sequence[_Pair], options: dict[str, Any]) -> Gain:
     scores, baselines = (np.array([getattr(pair, name) for pair in pairs]) for name in ("scores", "baseline_scores"))
     score, baseline = (float(np.mean([getattr(pair, name) for pair in pairs])) for name in ("score", "baseline_score"))
-    difference = _interval(100 * (scores - baselines).mean(0))
-    relative = _interval(_relative(scores, baselines).mean(0))
-    of_means = _interval(_relative(scores.mean(0), baselines.mean(0)))
+    difference = interval(100 * (scores - baselines).mean(0))
+    relative = interval(_relative(scores, baselines).mean(0))
+    of_means = interval(_relative(scores.mean(0), baselines.mean(0)))
     return Gain(
         data=[pair.data for pair in pairs],
         setting=pairs[0].setting,
@@ -409,82 +406,6 @@ def _mean_of(pairs: Sequence[_Pair], options: dict[str, Any]) -> Gain:
         relative_of_means_low=of_means[0],
         relative_of_means_high=of_means[1],
     )
-
-
-# The bootstrap
-
-
-def _n_items(row: Mapping[str, Any]) -> int:
-    return len(row["labels"]) if row["groups"] is None else len(set(row["groups"]))
-
-
-def _resampled(data: str, sides: Sequence[Sequence[Mapping[str, Any]]], items: int) -> np.ndarray:
-    """Mean scores `[sides, resamples]` over seeds, each resample one draw of seeds and items for all sides."""
-    _check_comparable([row for side in sides for row in side])
-    of_seeds, of_items = _draws(data, len(sides[0]), items)
-    return np.stack([(_scores(side, items, of_items) * of_seeds).mean(1) for side in sides])
-
-
-@lru_cache(maxsize=4)  # a report asks for the same ones again and again, and they take most of its time
-def _draws(data: str, seeds: int, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each seed `[resamples, seeds]` and each item `[resamples, items]` is drawn, which is all one has to know.
-
-    The statistic given to scipy are these counts, so that one draw serves every setting of the data set.
-    """
-    from scipy.stats import bootstrap
-
-    if items < 2:
-        raise ValueError(f"{data} was tested on {items} item: an interval needs two or more")
-    sizes = [seeds, items] if seeds > 1 else [items]  # of one seed there is nothing to draw
-    result = bootstrap(
-        tuple(map(np.arange, sizes)),
-        lambda *drawn, axis: np.concatenate(list(map(_counts, drawn, sizes)), axis=1).T,
-        vectorized=True,
-        paired=False,  # seeds and items are drawn apart
-        n_resamples=_RESAMPLES,
-        batch=_RESAMPLES_AT_ONCE,
-        method="percentile",
-        # Of the data set's name: independent from one data set to the next, and always the same.
-        rng=np.random.default_rng(zlib.crc32(data.encode())),
-    )
-    counts = result.bootstrap_distribution.T
-    return (counts[:, :seeds] if seeds > 1 else np.ones((1, 1))), np.ascontiguousarray(counts[:, -items:])
-
-
-def _counts(draws: np.ndarray, size: int) -> np.ndarray:
-    """How often each of `size` numbers is among those of each row: `[R, n]` to `[R, size]`."""
-    shifted = draws + size * np.arange(len(draws))[:, None]
-    return np.bincount(shifted.ravel(), minlength=size * len(draws)).reshape(len(draws), size).astype(float)
-
-
-def _scores(rows: Sequence[Mapping[str, Any]], items: int, weights: np.ndarray) -> np.ndarray:
-    """Scores `[resamples, seeds]` on the first items, each of which weighs as `weights` `[resamples, items]` say."""
-    found = []
-    for row in rows:
-        groups = None if row["groups"] is None else np.array(row["groups"])
-        rows_kept = items if groups is None else int((groups < items).sum())  # groups are numbered as they come
-        labels, predictions = (np.array(row[name][:rows_kept]) for name in ("labels", "predictions"))
-        of_row = None if groups is None else groups[:rows_kept]
-        found.append(resampled_scores(row["metric"], labels, predictions, of_row, weights))
-    return np.stack(found, axis=1)
-
-
-def _check_comparable(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows must have been tested on the same items, at least on those that are compared."""
-    fewest = min(len(row["labels"]) for row in rows)
-    for row in rows[1:]:
-        if row["labels"][:fewest] != rows[0]["labels"][:fewest] or row["metric"] != rows[0]["metric"]:
-            raise ValueError(
-                f"cells {rows[0]['cell']} and {row['cell']} of {row['data']} were tested on other rows or by another "
-                "metric: they can't be compared"
-            )
-
-
-def _interval(resampled: np.ndarray) -> tuple[float, float]:
-    tail = 100 * (1 - CONFIDENCE) / 2
-    # No interpolation: a relative gain over a baseline of 0 has no bound.
-    low, high = np.percentile(resampled, [tail, 100 - tail], method="closest_observation")
-    return float(low), float(high)
 
 
 def _relative(score: Any, baseline: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -57,15 +58,18 @@ def run(argv: Sequence[str]) -> int:
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit {args.limit} must be 1 or more")
 
+    import datasets
+
     from ...study import read_study, run_study
 
+    datasets.disable_progress_bars()
     study = read_study(args.study)
     folder = _output_dir(args)
     _check_options(study)
     if args.dry_run:
         return _list_cells(study, folder)
-    signal.signal(signal.SIGTERM, _interrupt)
-    outcome = run_study(study, folder, retry_failed=args.retry_failed, limit=args.limit)
+    with _ended_as_by_ctrl_c():
+        outcome = run_study(study, folder, retry_failed=args.retry_failed, limit=args.limit)
     said = f"{outcome.ran} cells run; of {outcome.total} {outcome.done} are done and {outcome.failed} failed"
     said += f", {outcome.elsewhere} are run by other processes" if outcome.elsewhere else ""
     print(f"{said}: {folder / 'results.jsonl'}", file=sys.stderr)
@@ -106,8 +110,18 @@ def _output_dir(args: argparse.Namespace) -> Path:
     return Path(args.output_dir) if args.output_dir else Path("runs") / Path(args.study).stem
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """A polite `kill` ends the running cell's process as well."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_options(study: Study) -> None:

@@ -1,0 +1,127 @@
+"""The rows of a study's cells."""
+
+import json
+
+import pytest
+
+from dhrd_hf.data.tables import load_table
+from dhrd_hf.study import read_study
+from dhrd_hf.study.data import StudyData, eval_rows
+
+ROWS = [
+    {"id": f"r{i}", "text": f"Is {i} odd?", "label": "yes" if i % 2 else "no", "rationale": f"Half of {i} is {i / 2}."}
+    for i in range(40)
+]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def study(tmp_path, grid, data="{train: train.jsonl, eval: dev.jsonl}", more=""):
+    write(tmp_path / "train.jsonl", ROWS)
+    write(tmp_path / "dev.jsonl", [{**row, "id": f"d{row['id']}"} for row in ROWS[:20]])
+    path = tmp_path / "study.yaml"
+    path.write_text(f"name: first\nmodel: tiny\ndata:\n  odd: {data}\n{more}\ngrid:\n  - {grid}\n")
+    found = read_study(path)
+    told = []
+    return found, StudyData(found, tmp_path / "out", told.append), told
+
+
+def ids(path):
+    return load_table(path)["id"][:]
+
+
+def test_smaller_train_sizes_are_inside_larger_ones_and_seeds_draw_others(tmp_path):
+    found, data, _ = study(tmp_path, "{setting: pooled, seed: [0, 1], train_size: [5, 10, 20]}")
+    drawn = {(cell.seed, cell.train_size): ids(data.of(cell).train) for cell in found.cells}
+    for seed in (0, 1):
+        assert drawn[seed, 20][:10] == drawn[seed, 10] and drawn[seed, 10][:5] == drawn[seed, 5]
+        assert len(set(drawn[seed, 20])) == 20
+    assert drawn[0, 20] != drawn[1, 20]
+
+
+def test_settings_share_the_rows_of_a_seed_in_one_order(tmp_path):
+    settings = (
+        "[pooled, dual_head, cot_decoding, rationale_after_label, label_only, permuted_tokens, shuffled_rationale]"
+    )
+    found, data, _ = study(tmp_path, f"{{setting: {settings}, seed: 3, train_size: 12}}", more="eval_size: 8")
+    rows = {cell.setting: data.of(cell) for cell in found.cells}
+    assert len({tuple(ids(it.train)) for it in rows.values()}) == 1
+    assert len({it.eval for it in rows.values()}) == 1
+    assert rows["pooled"].train == rows["dual_head"].train == rows["rationale_after_label"].train
+    bare = load_table(rows["label_only"].train)
+    assert set(bare["rationale"]) == {None}
+    shuffled, own = (load_table(rows[name].train).to_list() for name in ("shuffled_rationale", "pooled"))
+    assert all(row["rationale"] != other["rationale"] for row, other in zip(shuffled, own, strict=True))
+    assert [row["label"] for row in shuffled] == [row["label"] for row in own]
+
+
+def test_the_evaluation_rows_are_one_draw_and_decoding_takes_the_first_of_them(tmp_path):
+    found, data, _ = study(
+        tmp_path, "{setting: [pooled, cot_decoding], seed: [0, 1]}", more="eval_size: 9\ncot_eval_size: 4"
+    )
+    chosen = {(cell.setting, cell.seed): ids(data.of(cell).eval) for cell in found.cells}
+    assert chosen["pooled", 0] == chosen["pooled", 1] and len(chosen["pooled", 0]) == 9
+    assert chosen["cot_decoding", 1] == chosen["pooled", 0][:4]
+
+
+def test_evaluation_rows_are_whole_groups():
+    groups = [place // 3 for place in range(30)]
+    chosen = eval_rows(30, groups, 10)
+    assert len(chosen) == 9 and {groups.count(groups[row]) for row in chosen} == {3}
+    assert all(sum(groups[row] == group for row in chosen) in (0, 3) for group in set(groups))
+    assert eval_rows(30, groups, 16)[:9] == chosen
+    assert len(eval_rows(30, groups, 2)) == 3 and sorted(eval_rows(30, groups, None)) == list(range(30))
+
+
+def test_rows_without_a_joined_rationale_are_left_out_and_told(tmp_path):
+    write(tmp_path / "r.jsonl", [{"key": row["id"], "rationale": "So it is."} for row in ROWS[:30]])
+    found, data, told = study(
+        tmp_path,
+        "{setting: [pooled, dual_head], train_size: 35}",
+        "{train: train.jsonl, eval: dev.jsonl, rationales: r.jsonl}",
+    )
+    rows = [data.of(cell) for cell in found.cells]
+    assert rows[0] == rows[1] and rows[0].train_rows == 30
+    assert set(ids(rows[0].train)) == {row["id"] for row in ROWS[:30]}
+    assert "odd: 10 of 40 training rows have no rationale: left out" in told
+    assert sum("has 30 training rows, not the 35" in line for line in told) == 1
+
+
+def test_labels_are_numbered_as_dhrd_train_numbers_them(tmp_path):
+    found, data, _ = study(tmp_path, "{setting: pooled}")
+    rows = data.of(found.cells[0])
+    assert rows.names == ["no", "yes"]
+    assert rows.labels == load_table(rows.eval)["label"][:]
+
+
+def test_a_table_that_is_not_there_is_told_before_a_cell_runs(tmp_path):
+    _, data, _ = study(tmp_path, "{setting: pooled}", "{train: tarin.jsonl, eval: dev.jsonl}")
+    with pytest.raises(ValueError, match="data 'odd': no such file or folder: .*tarin.jsonl: did you mean"):
+        data.check()
+
+
+@pytest.mark.parametrize("label", [["a", "b"], 0.5])
+def test_several_labels_a_row_and_numbers_are_refused(tmp_path, label):
+    found, data, _ = study(tmp_path, "{setting: pooled}")
+    for name in ("train", "dev"):
+        write(tmp_path / f"{name}.jsonl", [{**row, "label": label} for row in ROWS])
+    with pytest.raises(ValueError, match="one label a row"):
+        data.of(found.cells[0])
+
+
+def test_a_superglue_task_is_read_with_its_questions(tmp_path):
+    folder = tmp_path / "glue" / "copa"
+    folder.mkdir(parents=True)
+    rows = [
+        {"premise": f"Cup {i} fell.", "choice1": "It broke.", "choice2": "It sang.", "question": "effect"}
+        | {"label": i % 2, "idx": i}
+        for i in range(10)
+    ]
+    for split in ("train", "validation"):
+        write(folder / f"{split}.jsonl", rows)
+    found, data, _ = study(tmp_path, "{setting: pooled}", "{superglue: copa, source: glue}", "eval_size: 7")
+    it = data.of(found.cells[0])
+    assert found.data["odd"].metric == "question_accuracy"
+    assert it.groups == [0, 0, 1, 1, 2, 2] and it.train_rows == 20
