@@ -2,93 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from .settings import REASONING_OPTIONS
+from .groups import OF_REASONING, Group, meets, shown
 from .statistics import Gain, Summary, paired_gains, summarise
-
-# What a pooled cell has not: it is paired with cells of any value of these.
-OF_REASONING = ("alpha", "beta", *REASONING_OPTIONS)
-_OF_ROWS = ("study", "model", "data", "seed")
-_NAMED = ("alpha", "beta", "classifier_head", "train_size")
-
-
-@dataclass(frozen=True, eq=False)  # by identity, for the caches below
-class Group:
-    """The cells of one data set and setting that differ by nothing but their seed.
-
-    Args:
-        data (`str`), setting (`str`): As in the table.
-        config (`dict[str, Any]`): `alpha`, `beta`, `classifier_head`, `train_size` and every option that was set.
-        rows (`list[dict[str, Any]]`): Done rows, by seed.
-    """
-
-    data: str
-    setting: str
-    config: dict[str, Any]
-    rows: list[dict[str, Any]]
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds of its cells."""
-        return [row["seed"] for row in self.rows]
-
-    @property
-    def key(self) -> str:
-        """Tells it from all other groups."""
-        return json.dumps([self.data, self.setting, self.config], sort_keys=True, default=str)
-
-    def shared(self, but: str | None = None) -> str:
-        """What a cell and the pooled cell beside it have in common, as a key.
-
-        Args:
-            but (`str`, *optional*): An option that is left out.
-
-        Returns:
-            `str`: equal for cells that can be compared.
-        """
-        return _key(self.config, {*OF_REASONING, but})
-
-    def without(self, option: str) -> str:
-        """Its options but one, as a key.
-
-        Args:
-            option (`str`): The one.
-
-        Returns:
-            `str`: equal for cells that differ by this option alone.
-        """
-        return _key(self.config, {option})
-
-    def only(self, seeds: Iterable[int]) -> Group:
-        """The cells of some seeds.
-
-        Args:
-            seeds (`Iterable[int]`): The seeds.
-
-        Returns:
-            [`Group`]: itself, if that is all of them.
-        """
-        kept = set(seeds)
-        if kept >= set(self.seeds):
-            return self
-        return Group(self.data, self.setting, self.config, [row for row in self.rows if row["seed"] in kept])
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A group beside its pooled baseline; one of the two may be missing.
 
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.comparisons import Comparison
+    >>> from dhrd_hf.study.groups import Group
+    >>> Comparison("cb", {}, None, Group("cb", "pooled", {}, [{"seed": 0}]), None, None, None).n_seeds
+    1
+
+    ```
+
     Args:
         data (`str`): The data set.
         config (`dict[str, Any]`): Of the group, or of the pooled cells where it is missing.
-        group ([`Group`], *optional*), base ([`Group`], *optional*): Where both are there, their common seeds alone.
-        score ([`Summary`], *optional*), pooled ([`Summary`], *optional*): Their scores.
-        gain ([`Gain`], *optional*): Of the group over its baseline.
+        group ([`~dhrd_hf.study.groups.Group`], *optional*), base (*optional*): Where both are there, their common seeds
+            alone.
+        score ([`~dhrd_hf.study.statistics.Summary`], *optional*), pooled (*optional*): Their scores.
+        gain ([`~dhrd_hf.study.statistics.Gain`], *optional*): Of the group over its baseline.
     """
 
     data: str
@@ -105,85 +48,22 @@ class Comparison:
         return len((self.group or self.base).rows)
 
 
-def latest(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """One row of each cell: the last that was done, or that failed where none was done.
+def compared(group: Group | None, groups: Sequence[Group], base: Group | None = None) -> Comparison:
+    """A group beside the pooled cells that share its data set, its seeds and the options that pooled cells have.
 
     Example:
 
     ```python
-    >>> from dhrd_hf.study.comparisons import latest
-    >>> cell = {"cell": "a", "model": "m", "data": "cb", "setting": "pooled", "seed": 0, "options": {}, "status": "done"}
-    >>> kept, twice = latest([cell, {**cell, "score": 0.5}, {**cell, "status": "failed"}])
-    >>> [row["score"] for row in kept], twice
-    ([0.5], 1)
+    >>> from dhrd_hf.study.comparisons import compared
+    >>> compared(groups[1], groups).gain.gain  # doctest: +SKIP
+    1.25
 
     ```
 
     Args:
-        rows (`Iterable[Mapping[str, Any]]`): Of one table or several, in their order.
-
-    Returns:
-        `tuple[list[dict], int]`: the rows, and how many done rows were passed over for a later one of the same cell, by its
-        id or by all that it says of itself.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    twice = 0
-    for row in rows:
-        said = {name: row.get(name) for name in ("model", "data", "setting", "seed")}
-        key = json.dumps([said, _config(row)], sort_keys=True, default=str)
-        before = found.get(key)
-        if before is not None and row["status"] == "done" and before["status"] == "done":
-            twice += 1
-        if before is None or row["status"] == "done" or before["status"] != "done":
-            found[key] = dict(row)
-    return list(found.values()), twice
-
-
-def grouped(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
-    """The done rows in groups that differ by nothing but the seed.
-
-    Args:
-        rows (`Iterable[Mapping[str, Any]]`): From [`latest`].
-
-    Returns:
-        `list[Group]`: in the order in which they first stand in the table.
-    """
-    groups: dict[str, Group] = {}
-    for row in rows:
-        if row["status"] == "done":
-            group = Group(row["data"], row["setting"], _config(row), [])
-            groups.setdefault(group.key, group).rows.append(dict(row))
-    for group in groups.values():
-        group.rows.sort(key=lambda row: row["seed"])
-    return list(groups.values())
-
-
-def unpaired(groups: Sequence[Group]) -> int:
-    """How many cells have no partner: pooled ones beside which nothing was run, others without their pooled one.
-
-    Args:
-        groups (`Sequence[Group]`): From [`grouped`].
-
-    Returns:
-        `int`: the number of cells.
-    """
-    sides: dict[bool, set[tuple[str, str, int]]] = {True: set(), False: set()}
-    for group in groups:
-        sides[group.setting == "pooled"].update((group.data, group.shared(), seed) for seed in group.seeds)
-    return sum(
-        (group.data, group.shared(), seed) not in sides[group.setting != "pooled"]
-        for group in groups
-        for seed in group.seeds
-    )
-
-
-def compared(group: Group | None, groups: Sequence[Group], base: Group | None = None) -> Comparison:
-    """A group beside the pooled cells that share its data set, its seeds and the options that pooled cells have.
-
-    Args:
-        group ([`Group`] or `None`): The group; None for pooled cells alone.
+        group ([`~dhrd_hf.study.groups.Group`] or `None`): The group; None for pooled cells alone.
         groups (`Sequence[Group]`): All of the table.
-        base ([`Group`], *optional*): The pooled cells; by default those that fit.
+        base ([`~dhrd_hf.study.groups.Group`], *optional*): The pooled cells; by default those that fit.
 
     Returns:
         [`Comparison`]: over the seeds that both have; where they have none in common, without the pooled side.
@@ -192,8 +72,8 @@ def compared(group: Group | None, groups: Sequence[Group], base: Group | None = 
         ValueError: as [`~dhrd_hf.study.statistics.summarise`].
     """
     if group is not None and base is None:
-        fits = (it for it in groups if it.setting == "pooled" and it.data == group.data)
-        base = next((it for it in fits if it.shared() == group.shared()), None)
+        alike = (it for it in groups if it.setting == "pooled" and it.data == group.data)
+        base = next((it for it in alike if it.shared() == group.shared()), None)
     gain = None
     if group is not None and base is not None:
         seeds = set(group.seeds) & set(base.seeds)
@@ -209,11 +89,20 @@ def compared(group: Group | None, groups: Sequence[Group], base: Group | None = 
 def against(group: Group, reference: Group) -> Gain | None:
     """The gain of a group over one of another setting with the same options.
 
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.comparisons import against
+    >>> against(shuffled, dual_head).gain  # doctest: +SKIP
+    -4.5
+
+    ```
+
     Args:
-        group ([`Group`]), reference ([`Group`]): The two.
+        group ([`~dhrd_hf.study.groups.Group`]), reference ([`~dhrd_hf.study.groups.Group`]): The two.
 
     Returns:
-        [`Gain`], or None where they have no seed in common or differ in more than the setting.
+        [`~dhrd_hf.study.statistics.Gain`], or None where they have no seed in common or differ in more than the setting.
 
     Raises:
         ValueError: as [`~dhrd_hf.study.statistics.paired_gains`].
@@ -224,9 +113,18 @@ def against(group: Group, reference: Group) -> Gain | None:
 def main_comparisons(groups: Sequence[Group], where: Mapping[str, str]) -> list[Comparison]:
     """Pooled against the dual head, once for each data set: the options with the most seeds that both have.
 
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.comparisons import main_comparisons
+    >>> [it.data for it in main_comparisons(groups, {"alpha": "0.5"})]  # doctest: +SKIP
+    ['esnli', 'cb']
+
+    ```
+
     Args:
-        groups (`Sequence[Group]`): From [`grouped`].
-        where (`Mapping[str, str]`): Values that options must have, as typed.
+        groups (`Sequence[Group]`): From [`~dhrd_hf.study.groups.grouped`].
+        where (`Mapping[str, str]`): Values that options must have, as for [`~dhrd_hf.study.groups.meets`].
 
     Returns:
         `list[Comparison]`: in the order of the table; data sets without a pair are left out.
@@ -237,7 +135,7 @@ def main_comparisons(groups: Sequence[Group], where: Mapping[str, str]) -> list[
     found = []
     for data in _data_sets(groups):
         pooled = [it for it in groups if it.data == data and it.setting == "pooled"]
-        duals = [it for it in groups if it.data == data and it.setting == "dual_head" and fits(it, where)]
+        duals = [it for it in groups if it.data == data and it.setting == "dual_head" and _fits(it, where)]
 
         def pairs(group: Group, pooled: Sequence[Group] = pooled) -> int:
             return max(
@@ -254,6 +152,15 @@ def settings_comparisons(
     groups: Sequence[Group], where: Mapping[str, str], order: Sequence[str]
 ) -> dict[str, list[Comparison]]:
     """For each data set with ablations, controls or CoT decoding: the dual head and these, with the same options.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.comparisons import settings_comparisons
+    >>> list(settings_comparisons(groups, {}, ["label_only", "cot_decoding"]))  # doctest: +SKIP
+    ['esnli']
+
+    ```
 
     Args:
         groups (`Sequence[Group]`), where (`Mapping[str, str]`): As for [`main_comparisons`].
@@ -275,15 +182,15 @@ def settings_comparisons(
                 continue
             if group.setting == "cot_decoding":  # its alpha and beta are its own
                 decoded.append(group)
-            elif fits(group, where):
-                families.setdefault(_key(group.config, set()), []).append(group)
+            elif _fits(group, where):
+                families.setdefault(group.without(), []).append(group)
         families = {key: its for key, its in families.items() if any(it.setting != "dual_head" for it in its)}
         best = _first_most(families.values(), lambda its: (len(its), sum(len(it.rows) for it in its))) or []
         # Beside the ablations, or else beside the dual head, that were trained alike.
         alike = [it for it in decoded if not best or it.shared() == best[0].shared()]
         decoder = _first_most(alike, lambda it: len(it.rows))
         if decoder is not None and not best:
-            duals = [it for it in groups if it.data == data and it.setting == "dual_head" and fits(it, where)]
+            duals = [it for it in groups if it.data == data and it.setting == "dual_head" and _fits(it, where)]
             dual = _first_most((it for it in duals if it.shared() == decoder.shared()), lambda it: len(it.rows))
             best = [dual] if dual is not None else []
         chosen = [*best, *filter(None, [decoder])]
@@ -297,8 +204,17 @@ def settings_comparisons(
 def axes(groups: Sequence[Group]) -> list[str]:
     """The options of which a data set has several values with all else the same, in the order of a report.
 
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.comparisons import axes
+    >>> axes(groups)  # doctest: +SKIP
+    ['alpha', 'train_size']
+
+    ```
+
     Args:
-        groups (`Sequence[Group]`): From [`grouped`].
+        groups (`Sequence[Group]`): From [`~dhrd_hf.study.groups.grouped`].
 
     Returns:
         `list[str]`: alpha, train size and head first.
@@ -309,6 +225,15 @@ def axes(groups: Sequence[Group]) -> list[str]:
 
 def axis_comparisons(groups: Sequence[Group], axis: str, where: Mapping[str, str]) -> dict[str, list[Comparison]]:
     """For each data set the dual head and pooled at each value of an option, all else the same.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.comparisons import axis_comparisons
+    >>> [it.config["alpha"] for it in axis_comparisons(groups, "alpha", {})["esnli"]]  # doctest: +SKIP
+    [0.25, 1.0, 'auto']
+
+    ```
 
     Args:
         groups (`Sequence[Group]`), where (`Mapping[str, str]`): As for [`main_comparisons`]; of the axis itself all values.
@@ -335,68 +260,17 @@ def axis_comparisons(groups: Sequence[Group], axis: str, where: Mapping[str, str
     return found
 
 
-def fits(group: Group, where: Mapping[str, str], but: str | None = None) -> bool:
-    """Whether the options of a group are those that were asked for.
-
-    Args:
-        group ([`Group`]): The group.
-        where (`Mapping[str, str]`): Values as typed.
-        but (`str`, *optional*): An option that may have any.
-
-    Returns:
-        `bool`: whether they are.
-    """
-    return all(name == but or same_value(group.config.get(name), value) for name, value in where.items())
-
-
-def same_value(value: Any, typed: str) -> bool:
-    """Whether a value of the table is what somebody typed.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.comparisons import same_value
-    >>> same_value(2e-4, "0.0002"), same_value(True, "true"), same_value(None, "default"), same_value("auto", "1")
-    (True, True, True, False)
-
-    ```
-
-    Args:
-        value: Of the table; None is an option that was not set, the default.
-        typed (`str`): As typed.
-
-    Returns:
-        `bool`: whether it is.
-    """
-    if shown(value) == typed:
-        return True
-    try:
-        return not isinstance(value, bool) and float(value) == float(typed)
-    except (TypeError, ValueError):
-        return False
-
-
-def shown(value: Any) -> str:
-    """A value as people read and type it.
-
-    Args:
-        value: Of an option; None is one that was not set.
-
-    Returns:
-        `str`: the text.
-    """
-    if value is None:
-        return "default"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, (int, float)) and abs(value) < 1e6 else str(value)
+def _fits(group: Group, where: Mapping[str, str], but: str | None = None) -> bool:
+    """Whether the options of a group are those that were asked for; one of them may have any value."""
+    conditions = ((name, name.rstrip("!"), typed) for name, typed in where.items())
+    return all(option == but or meets(group.config.get(option), name, typed) for name, option, typed in conditions)
 
 
 def _family(groups: Sequence[Group], data: str, axis: str, where: Mapping[str, str]) -> list[Group]:
     """The dual-head and pooled groups that differ by one option, with two values of it or more."""
     duals: dict[str, list[Group]] = {}
     for group in groups:
-        if group.data == data and group.setting == "dual_head" and fits(group, where, but=axis):
+        if group.data == data and group.setting == "dual_head" and _fits(group, where, but=axis):
             duals.setdefault(group.without(axis), []).append(group)
     best = _first_most(duals.values(), lambda its: (len(its), sum(len(it.rows) for it in its))) or []
     beside = [
@@ -430,11 +304,3 @@ def _summary(group: Group | None) -> Summary | None:
 @lru_cache(maxsize=1024)
 def _gain(group: Group, base: Group) -> Gain | None:
     return next(iter(paired_gains([*base.rows, *group.rows], baseline=base.setting)), None)
-
-
-def _config(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row.get(name) for name in _NAMED} | dict(row.get("options") or {})
-
-
-def _key(config: Mapping[str, Any], but: set[str | None]) -> str:
-    return json.dumps({name: it for name, it in config.items() if name not in but}, sort_keys=True, default=str)

@@ -6,20 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .comparisons import (
-    OF_REASONING,
-    Comparison,
-    Group,
-    axes,
-    axis_comparisons,
-    grouped,
-    latest,
-    main_comparisons,
-    same_value,
-    settings_comparisons,
-    shown,
-    unpaired,
-)
+from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
+from .groups import OF_REASONING, Group, grouped, latest, meets, shown, unpaired
 from .report_tables import (
     AXES,
     Table,
@@ -31,8 +19,8 @@ from .report_tables import (
     relative,
     setting_name,
     settings_table,
-    throughput_table,
 )
+from .report_throughput import throughput_table
 from .settings import setting_names
 from .statistics import Gain, mean_relative_gain
 
@@ -90,8 +78,8 @@ def build_report(
     Args:
         rows (`Iterable[Mapping[str, Any]]`): Rows of `results.jsonl`, of one study or several.
         throughput (`Mapping[str, Any]`, *optional*): What `dhrd bench throughput --output` wrote.
-        where (`Mapping[str, str]`, *optional*): Values, as typed, that options must have where a table is not about them;
-            also `study`, `model`, `data` and `seed`.
+        where (`Mapping[str, str]`, *optional*): Values that options must have where a table is not about them; also `study`,
+            `model`, `data` and `seed`. As for [`~dhrd_hf.study.groups.meets`].
         commands (`Sequence[str]`, *optional*): What makes the results and the report again.
 
     Returns:
@@ -116,7 +104,7 @@ def build_report(
         )
     groups = grouped(kept)
     usual = _usual(groups)
-    options = {name: it for name, it in where.items() if name not in _OF_ROWS}
+    options = {name: it for name, it in where.items() if name.rstrip("!") not in _OF_ROWS}
     main = main_comparisons(groups, options)
     mean = mean_relative_gain([row for it in main for side in (it.base, it.group) for row in side.rows])
     by_setting = settings_comparisons(groups, options, _setting_order())
@@ -279,25 +267,22 @@ def _usual(groups: Sequence[Group]) -> dict[str, Any]:
 
 def _asked_for(kept: list[dict[str, Any]], where: Mapping[str, str]) -> list[dict[str, Any]]:
     """The rows of the study, model, data and seed that were asked for; of options only that they are there."""
-    options = [
-        "alpha",
-        "beta",
-        "classifier_head",
-        "train_size",
-        *(it for row in kept for it in row.get("options") or {}),
-    ]
-    known = list(dict.fromkeys([*_OF_ROWS, *options]))
-    for name, value in where.items():
-        if name not in known:
-            raise ValueError(f"--where {name}={value}: there is no {name!r}. There are {', '.join(known)}")
-        of_all = [{**(row.get("options") or {}), **row}.get(name) for row in kept if _has(row, name)]
-        if not any(same_value(it, value) for it in of_all):
-            there = ", ".join(dict.fromkeys(map(shown, of_all)))
-            raise ValueError(f"--where {name}={value}: no cell has it. There are {there}")
-    chosen = {name: it for name, it in where.items() if name in _OF_ROWS}
-    found = [row for row in kept if all(same_value(row.get(name), value) for name, value in chosen.items())]
+    named = dict.fromkeys(["alpha", "beta", "classifier_head", "train_size"])
+    named |= dict.fromkeys(name for row in kept for name in row.get("options") or {})
+    known = [*_OF_ROWS, *named]
+    found = kept
+    for name, typed in where.items():
+        option = name.rstrip("!")
+        if option not in known:
+            raise ValueError(f"--where {name}={typed}: there is no {option!r}. There are {', '.join(known)}")
+        values = [{**(row.get("options") or {}), **row}.get(option) for row in kept if _has(row, option)]
+        if not any(meets(it, name, typed) for it in values):
+            there = ", ".join(dict.fromkeys(map(shown, values)))
+            raise ValueError(f"--where {name}={typed}: no cell has it. There are {there}")
+        if option in _OF_ROWS:
+            found = [row for row in found if meets(row.get(option), name, typed)]
     if not found:
-        raise ValueError(f"no cell has {' and '.join(f'{name}={it}' for name, it in chosen.items())}")
+        raise ValueError(f"no cell has {' and '.join(f'{name}={typed}' for name, typed in where.items())}")
     return found
 
 

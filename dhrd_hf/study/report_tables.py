@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .comparisons import Comparison, Group, against, compared, shown
+from .comparisons import Comparison, against, compared
 from .figures import Plot, Point, Series
-from .statistics import CONFIDENCE, Gain, Summary
+from .groups import Group, shown
+from .statistics import Gain, Summary
 
 DASH = "–"
 _INTERVAL = "[95%]"
@@ -18,13 +19,6 @@ AXES = {
     "alpha": "Weight of the reasoning loss (alpha)",
     "train_size": "Training rows",
     "classifier_head": "Classification head",
-}
-_ENGINES = {
-    "torch": "pooled",
-    "pipeline": "exported, pipeline",
-    "onnx": "exported, ONNX Runtime",
-    "openvino": "exported, OpenVINO",
-    "cot": "CoT decoding",
 }
 
 
@@ -53,6 +47,15 @@ class Table:
 def main_table(main: Sequence[Comparison], mean: Gain, usual: Mapping[str, Any]) -> Table:
     """Pooled against the dual head, a row for each data set and one for their mean.
 
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report_tables import main_table
+    >>> main_table(main_comparisons(groups, {}), mean, usual={}).rows[-1][0]  # doctest: +SKIP
+    'mean of 12'
+
+    ```
+
     Args:
         main (`Sequence[Comparison]`): From [`~dhrd_hf.study.comparisons.main_comparisons`], one at least.
         mean ([`~dhrd_hf.study.statistics.Gain`]): The mean over them.
@@ -62,17 +65,17 @@ def main_table(main: Sequence[Comparison], mean: Gain, usual: Mapping[str, Any])
         [`Table`]: with a forest plot.
     """
     rows = [
-        [it.data, _sizes(it), str(it.n_seeds), score(it.pooled), score(it.score), gain(it.gain), relative(it.gain)]
+        [it.data, _sizes(it), str(it.n_seeds), _score(it.pooled), _score(it.score), _gain(it.gain), relative(it.gain)]
         for it in main
     ]
     points = [Point(it.data, it.gain.relative, it.gain.relative_low, it.gain.relative_high) for it in main]
     notes = _about(main, usual)
     notes.append("Scores are means in % ± the standard deviation over seeds; gains are paired by seed and test item.")
     if len(main) > 1:
-        rows.append([f"mean of {len(main)}", "", "", "", "", gain(mean), relative(mean)])
+        rows.append([f"mean of {len(main)}", "", "", "", "", _gain(mean), relative(mean)])
         points.append(Point(rows[-1][0], mean.relative, mean.relative_low, mean.relative_high, kind="mean"))
-        low, high = signed(mean.relative_of_means_low), signed(mean.relative_of_means_high)
-        notes.append(f"Relative gain of the macro averages: {signed(mean.relative_of_means)}% [{low}, {high}].")
+        low, high = _signed(mean.relative_of_means_low), _signed(mean.relative_of_means_high)
+        notes.append(f"Relative gain of the macro averages: {_signed(mean.relative_of_means)}% [{low}, {high}].")
     columns = ["data", "rows (train / test)", "seeds", "pooled", "dual head", f"gain, points {_INTERVAL}"]
     finite = [it for it in points if math.isfinite(it.high - it.low)]
     title = "Relative gain of the dual head over pooled, by data set"
@@ -84,6 +87,15 @@ def main_table(main: Sequence[Comparison], mean: Gain, usual: Mapping[str, Any])
 
 def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mapping[str, Any]) -> Table:
     """The ablations and controls of each data set, against pooled and against the dual head.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report_tables import settings_table
+    >>> settings_table(settings_comparisons(groups, {}, order), usual={}).columns[:3]  # doctest: +SKIP
+    ['data', 'setting', 'seeds']
+
+    ```
 
     Args:
         by_setting (`Mapping[str, Sequence[Comparison]]`): From [`~dhrd_hf.study.comparisons.settings_comparisons`].
@@ -97,11 +109,11 @@ def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mappin
         dual = next((it for it in found if it.group.setting == "dual_head"), None)
         base = max((it for it in found if it.pooled is not None), key=lambda it: it.n_seeds, default=None)
         if base is not None:
-            rows.append([data, "pooled", str(base.n_seeds), score(base.pooled), DASH, DASH])
+            rows.append([data, "pooled", str(base.n_seeds), _score(base.pooled), DASH, DASH])
         for it in found:
             setting = setting_name(it.group.setting)
             over_dual = against(it.group, dual.group) if dual is not None and it is not dual else None
-            rows.append([data, setting, str(it.n_seeds), score(it.score), gain(it.gain), gain(over_dual)])
+            rows.append([data, setting, str(it.n_seeds), _score(it.score), _gain(it.gain), _gain(over_dual)])
             if it.gain is not None and it.gain.n_items < it.pooled.n_items:
                 few.append(f"{data}, {setting} {it.gain.n_items} of {it.pooled.n_items}")
         points = [
@@ -123,6 +135,15 @@ def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mappin
 def axis_table(axis: str, by_data: Mapping[str, Sequence[Comparison]], usual: Mapping[str, Any]) -> Table:
     """Pooled and the dual head at each value of an option.
 
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report_tables import axis_table
+    >>> axis_table("alpha", axis_comparisons(groups, "alpha", {}), usual={}).rows[0][:3]  # doctest: +SKIP
+    ['esnli', '0.25', '3']
+
+    ```
+
     Args:
         axis (`str`): The option.
         by_data (`Mapping[str, Sequence[Comparison]]`): From [`~dhrd_hf.study.comparisons.axis_comparisons`].
@@ -134,7 +155,8 @@ def axis_table(axis: str, by_data: Mapping[str, Sequence[Comparison]], usual: Ma
     name = axis.replace("_", " ")
     of_all = [it for found in by_data.values() for it in found]
     rows = [
-        [it.data, _value(axis, it), str(it.n_seeds), score(it.pooled), score(it.score), gain(it.gain)] for it in of_all
+        [it.data, _value(axis, it), str(it.n_seeds), _score(it.pooled), _score(it.score), _gain(it.gain)]
+        for it in of_all
     ]
     # A curve through values that are in an order, and no curve through names.
     joined = all(_number(it.config.get(axis)) is not None for it in of_all if it.config.get(axis) != "auto")
@@ -168,6 +190,15 @@ def axis_table(axis: str, by_data: Mapping[str, Sequence[Comparison]], usual: Ma
 def options_table(tables: Sequence[Table]) -> Table:
     """Several tables of [`axis_table`] as one, for the options of which a reader wants no table each.
 
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report_tables import options_table
+    >>> options_table([axis_table(name, found, {}) for name, found in by_axis.items()]).title  # doctest: +SKIP
+    'Other options, one at a time'
+
+    ```
+
     Args:
         tables (`Sequence[Table]`): One at least.
 
@@ -186,6 +217,15 @@ def options_table(tables: Sequence[Table]) -> Table:
 def others_table(others: Sequence[Group], groups: Sequence[Group], usual: Mapping[str, Any]) -> Table:
     """The cells that no other table has.
 
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report_tables import others_table
+    >>> others_table(groups[-2:], groups, usual={}).title  # doctest: +SKIP
+    'All other cells (2 kinds)'
+
+    ```
+
     Args:
         others (`Sequence[Group]`): Their groups, one at least.
         groups (`Sequence[Group]`): All groups of the table.
@@ -199,99 +239,38 @@ def others_table(others: Sequence[Group], groups: Sequence[Group], usual: Mappin
         it = compared(None, groups, base=group) if group.setting == "pooled" else compared(group, groups)
         text = options_text({name: value for name, value in group.config.items() if name not in usual}) or DASH
         one = it.score or it.pooled
-        rows.append([group.data, setting_name(group.setting), text, str(it.n_seeds), score(one), gain(it.gain)])
+        rows.append([group.data, setting_name(group.setting), text, str(it.n_seeds), _score(one), _gain(it.gain)])
         found.append(it)
     columns = ["data", "setting", "options", "seeds", "score", f"against pooled, points {_INTERVAL}"]
     return Table("others", f"All other cells ({len(rows)} kinds)", columns, rows, _seeds_note(found), folded=True)
 
 
-def throughput_table(measured: Mapping[str, Any]) -> Table:
-    """Queries a second of the ways to run a classifier.
-
-    Args:
-        measured (`Mapping[str, Any]`): What `dhrd bench throughput --output` wrote.
-
-    Returns:
-        [`Table`]: with a plot of accuracy against speed, where accuracy was measured.
-
-    Raises:
-        ValueError: if it is not such a file, or nothing was measured.
-    """
-    its = measured.get("rows")
-    if not its or not all(isinstance(it, Mapping) and {"engine", "samples_per_second"} <= it.keys() for it in its):
-        raise ValueError("the throughput has no rows: name the file that dhrd bench throughput --output wrote")
-    order = its[0].get("sorted")
-    its = [it for it in its if it.get("sorted") == order]
-    fastest: dict[str, Mapping[str, Any]] = {}
-    rows = []
-    for it in its:
-        name = _ENGINES.get(it["engine"], it["engine"])
-        if it["samples_per_second"] > fastest.get(name, it)["samples_per_second"] or name not in fastest:
-            fastest[name] = it
-        found = _accuracy(it)
-        accuracy = DASH if found is None else f"{found[0]:.1f} [{found[1]:.1f}, {found[2]:.1f}]"
-        speed = f"{_speed(it['samples_per_second'])} ({_speed(it['low'])} to {_speed(it['high'])})"
-        rows.append([name, str(it["batch_size"]), speed, _ratio(it), accuracy, f"{it['rows']:,}"])
-    points = {
-        name: Point(name, *found, x=it["samples_per_second"])
-        for name, it in fastest.items()
-        if (found := _accuracy(it)) is not None
-    }
-    kinds = {name: engine for engine, name in _ENGINES.items()} | {
-        "pooled": "dual_head",
-        "CoT decoding": "cot_decoding",
-    }
-    series = [Series(name, kinds.get(name, "other"), [point]) for name, point in points.items()]
-    rounds = f"medians of {measured.get('rounds')} rounds (slowest to fastest)"
-    notes = [
-        f"{measured.get('model')} on {measured.get('data')}; {rounds}, rows {'sorted by length' if order else 'as given'}."
-    ]
-    if not measured.get("complete", True):
-        notes.append(f"It was interrupted: {measured.get('repeats')} rounds were asked for.")
-    decoded = fastest.get(_ENGINES["cot"], {})
-    if decoded.get("new_tokens_per_row") is not None:
-        unreadable = f"{decoded['unreadable']} of {decoded['rows']} answers held no label"
-        notes.append(f"CoT decoding wrote {decoded['new_tokens_per_row']:.0f} tokens a row; {unreadable}.")
-    notes += [f"Machine: {measured['machine']}."] if measured.get("machine") else []
-    plots = []
-    if series:
-        title = "Accuracy against speed, each way with its fastest batch size"
-        plots.append(Plot("scatter", title, "accuracy, %", series, "queries a second (log scale)"))
-    columns = ["way", "batch size", "queries a second", "speed / pooled", f"accuracy, % {_INTERVAL}", "rows"]
-    return Table("throughput", "Throughput", columns, rows, notes, plots)
-
-
 # Numbers as text
 
 
-def score(it: Summary | None) -> str:
-    """A mean and its deviation over seeds, in percent.
-
-    Args:
-        it ([`~dhrd_hf.study.statistics.Summary`], *optional*): The score.
-
-    Returns:
-        `str`: such as `70.1 ± 1.2`; with one seed the deviation is a dash, and all of it where there is no score.
-    """
+def _score(it: Summary | None) -> str:
+    """A mean and its deviation over seeds, in percent: 70.1 ± 1.2, or with one seed 70.1 ± –."""
     if it is None:
         return DASH
     return f"{100 * it.mean:.1f} ± {DASH if it.sd is None else f'{100 * it.sd:.1f}'}"
 
 
-def gain(it: Gain | None) -> str:
-    """A gain in points with its interval.
-
-    Args:
-        it ([`~dhrd_hf.study.statistics.Gain`], *optional*): The gain.
-
-    Returns:
-        `str`: such as `+1.2 [-0.3, +2.7]`, or a dash.
-    """
-    return DASH if it is None else f"{signed(it.gain)} [{signed(it.low)}, {signed(it.high)}]"
+def _gain(it: Gain | None) -> str:
+    """A gain in points with its interval: +1.2 [-0.3, +2.7]."""
+    return DASH if it is None else f"{_signed(it.gain)} [{_signed(it.low)}, {_signed(it.high)}]"
 
 
 def relative(it: Gain, digits: int = 1) -> str:
     """A relative gain with its interval.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report_tables import relative
+    >>> relative(mean_relative_gain(rows), 2)  # doctest: +SKIP
+    '+2.10% [+0.40, +3.90]'
+
+    ```
 
     Args:
         it ([`~dhrd_hf.study.statistics.Gain`]): The gain.
@@ -300,31 +279,32 @@ def relative(it: Gain, digits: int = 1) -> str:
     Returns:
         `str`: such as `+1.2% [-0.3, +2.7]`.
     """
-    low, high = signed(it.relative_low, digits), signed(it.relative_high, digits)
-    return f"{signed(it.relative, digits)}% [{low}, {high}]"
+    low, high = _signed(it.relative_low, digits), _signed(it.relative_high, digits)
+    return f"{_signed(it.relative, digits)}% [{low}, {high}]"
 
 
-def signed(value: float, digits: int = 1) -> str:
-    """A number with its sign, and no minus before a zero.
-
-    Args:
-        value (`float`): The number.
-        digits (`int`, *optional*, defaults to 1): Behind the point.
-
-    Returns:
-        `str`: such as `+1.2`; a dash for what is not a number.
-    """
+def _signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, and no minus before a zero; a dash for what is not a number."""
     return DASH if math.isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def setting_name(setting: str) -> str:
     """A setting in words.
 
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report_tables import setting_name
+    >>> setting_name("dual_head"), setting_name("cot_decoding")
+    ('dual head', 'CoT decoding')
+
+    ```
+
     Args:
         setting (`str`): As in the table.
 
     Returns:
-        `str`: such as `dual head`.
+        `str`: for people.
     """
     return {"cot_decoding": "CoT decoding"}.get(setting, setting.replace("_", " "))
 
@@ -332,36 +312,22 @@ def setting_name(setting: str) -> str:
 def options_text(config: Mapping[str, Any]) -> str:
     """Options in words.
 
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report_tables import options_text
+    >>> options_text({"alpha": 0.5, "lora": True, "train_size": None})
+    'alpha 0.5, lora true'
+
+    ```
+
     Args:
         config (`Mapping[str, Any]`): Names and values; None is one that was not set.
 
     Returns:
-        `str`: such as `alpha 0.5, lora true`.
+        `str`: for people.
     """
     return ", ".join(f"{name} {shown(it)}" for name, it in config.items() if it is not None)
-
-
-def _speed(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _ratio(it: Mapping[str, Any]) -> str:
-    if it.get("ratio") is None or it["engine"] == "torch":
-        return DASH
-    middle, low, high = (it[name] for name in ("ratio", "ratio_low", "ratio_high"))
-    if middle < 0.1:  # 1/96 is read more easily than 0.0104
-        return f"1/{1 / middle:.0f} (1/{1 / low:.0f} to 1/{1 / high:.0f})"
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
-
-
-def _accuracy(it: Mapping[str, Any]) -> tuple[float, float, float] | None:
-    """Accuracy in percent with Wilson's interval."""
-    from scipy.stats import binomtest
-
-    if it.get("accuracy") is None:
-        return None
-    found = binomtest(round(it["accuracy"] * it["rows"]), it["rows"]).proportion_ci(CONFIDENCE, method="wilson")
-    return 100 * it["accuracy"], 100 * float(found.low), 100 * float(found.high)
 
 
 def _sizes(it: Comparison) -> str:
@@ -403,22 +369,15 @@ def _about(found: Sequence[Comparison], known: Mapping[str, Any]) -> list[str]:
     for it in found:
         metrics.setdefault((it.score or it.pooled).metric, {})[it.data] = None
     if len(metrics) == 1:
-        notes.append(f"The score is {metric_name(*metrics)}.")
+        notes.append(f"The score is {_metric_name(*metrics)}.")
     else:
-        said = (f"{metric_name(name)} ({', '.join(its)})" for name, its in metrics.items())
+        said = (f"{_metric_name(name)} ({', '.join(its)})" for name, its in metrics.items())
         notes.append(f"The score is {'; '.join(said)}.")
     return notes + _seeds_note(found)
 
 
-def metric_name(metric: str) -> str:
-    """A metric in words.
-
-    Args:
-        metric (`str`): One of [`~dhrd_hf.study.metrics.METRICS`].
-
-    Returns:
-        `str`: such as `the mean of macro F1 and accuracy`.
-    """
+def _metric_name(metric: str) -> str:
+    """A metric in words: the mean of macro F1 and accuracy."""
     words = {"macro_f1": "macro F1", "f1a": "F1a", "em": "exact match"}
     parts = [words.get(part, part.replace("_", " ")) for part in metric.split("+")]
     return f"the mean of {' and '.join(parts)}" if len(parts) > 1 else parts[0]

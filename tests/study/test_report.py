@@ -142,6 +142,9 @@ def test_where_leaves_the_option_that_a_table_is_about_alone():
         assert [row[1] for row in table(rows, "alpha", where=where).rows] == ["0.5", "1"]
     assert table(rows, "main", where={"alpha": "0.5"}).rows[0][:3] == ["a", "100 / 4", "1"]
     assert [row[0] for row in table(rows, "main", where={"data": "b"}).rows] == ["b"]
+    assert [row[0] for row in table(rows, "main", where={"data!": "b"}).rows] == ["a"]
+    assert [row[0] for row in table(rows, "main", where={"data": "b,a"}).rows] == ["a", "b", "mean of 2"]
+    assert table(rows, "main", where={"alpha!": "1"}).rows[0][:3] == ["a", "100 / 4", "1"]
     assert table(rows, "main", where={"seed": "1"}).rows[0][3:5] == ["75.0 ± –", "100.0 ± –"]
 
 
@@ -385,6 +388,7 @@ def test_results_replace_what_stands_between_the_markers():
         ([failed(MAIN[0])], {}, "all 1 cells failed, the first with: ValueError: no such option"),
         ([*MAIN, {**MAIN[0], "model": "n"}], {}, "2 models .m, n.: say which with --where model=m"),
         (MAIN, {"alhpa": "1"}, "there is no 'alhpa'. There are study, model, data, seed, alpha, beta"),
+        (MAIN, {"data!": "a,b"}, "--where data!=a,b: no cell has it. There are a, b$"),
         (MAIN, {"alpha": "3"}, "--where alpha=3: no cell has it. There are 1$"),
         (MAIN, {"data": "b", "seed": "1"}, "no cell has data=b and seed=1"),
         ([MAIN[0], {**MAIN[2], "labels": [1, 1, 1, 1]}], {}, "tested on other rows"),

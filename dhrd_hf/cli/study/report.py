@@ -17,7 +17,8 @@ _EXAMPLES = """examples:
   dhrd study report --results runs/study/results.jsonl --where alpha=1 --where learning_rate=2e-4 --readme README.md
 
 Where cells differ in several options, each table takes for each data set those with the most cells and says which;
---where fixes an option wherever a table is not about it, and study, model, data and seed everywhere. --readme replaces what
+--where fixes an option wherever a table is not about it, and study, model, data and seed everywhere (--where data!=cb leaves
+one data set out). --readme replaces what
 stands between the lines <!-- study:begin --> and <!-- study:end -->. Intervals are 95%, of a paired bootstrap over seeds and
 test items.
 """

@@ -1,0 +1,240 @@
+"""The cells of a table in groups that differ by nothing but the seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .settings import REASONING_OPTIONS
+
+# What a pooled cell has not: it is paired with cells of any value of these.
+OF_REASONING = ("alpha", "beta", *REASONING_OPTIONS)
+_NAMED = ("alpha", "beta", "classifier_head", "train_size")
+
+
+@dataclass(frozen=True, eq=False)  # by identity, so that it can be a cache's key
+class Group:
+    """The cells of one data set and setting that differ by nothing but their seed.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.groups import Group
+    >>> Group("cb", "pooled", {"alpha": 0.0}, [{"seed": 0}, {"seed": 2}]).seeds
+    [0, 2]
+
+    ```
+
+    Args:
+        data (`str`), setting (`str`): As in the table.
+        config (`dict[str, Any]`): `alpha`, `beta`, `classifier_head`, `train_size` and every option that was set.
+        rows (`list[dict[str, Any]]`): Done rows, by seed.
+    """
+
+    data: str
+    setting: str
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of its cells."""
+        return [row["seed"] for row in self.rows]
+
+    @property
+    def key(self) -> str:
+        """Tells it from all other groups."""
+        return json.dumps([self.data, self.setting, self.config], sort_keys=True, default=str)
+
+    def shared(self, but: str | None = None) -> str:
+        """What a cell and the pooled cell beside it have in common, as a key.
+
+        Args:
+            but (`str`, *optional*): An option that is left out.
+
+        Returns:
+            `str`: equal for cells that can be compared.
+        """
+        return _key(self.config, {*OF_REASONING, but})
+
+    def without(self, option: str | None = None) -> str:
+        """Its options but one, as a key.
+
+        Args:
+            option (`str`, *optional*): The one; by default none is left out.
+
+        Returns:
+            `str`: equal for cells that differ by this option alone.
+        """
+        return _key(self.config, {option})
+
+    def only(self, seeds: Iterable[int]) -> Group:
+        """The cells of some seeds.
+
+        Args:
+            seeds (`Iterable[int]`): The seeds.
+
+        Returns:
+            [`Group`]: itself, if that is all of them.
+        """
+        kept = set(seeds)
+        if kept >= set(self.seeds):
+            return self
+        return Group(self.data, self.setting, self.config, [row for row in self.rows if row["seed"] in kept])
+
+
+def latest(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """One row of each cell: the last that was done, or that failed where none was done.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.groups import latest
+    >>> cell = {"cell": "a", "model": "m", "data": "cb", "setting": "pooled", "seed": 0, "options": {}, "status": "done"}
+    >>> kept, twice = latest([cell, {**cell, "score": 0.5}, {**cell, "status": "failed"}])
+    >>> [row["score"] for row in kept], twice
+    ([0.5], 1)
+
+    ```
+
+    Args:
+        rows (`Iterable[Mapping[str, Any]]`): Of one table or several, in their order.
+
+    Returns:
+        `tuple[list[dict], int]`: the rows, and how many done rows were passed over for a later one of the same model, data,
+        setting, seed and options.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    twice = 0
+    for row in rows:
+        said = {name: row.get(name) for name in ("model", "data", "setting", "seed")}
+        key = json.dumps([said, _config(row)], sort_keys=True, default=str)
+        before = found.get(key)
+        if before is not None and row["status"] == "done" and before["status"] == "done":
+            twice += 1
+        if before is None or row["status"] == "done" or before["status"] != "done":
+            found[key] = dict(row)
+    return list(found.values()), twice
+
+
+def grouped(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
+    """The done rows in groups that differ by nothing but the seed.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.groups import grouped
+    >>> [(it.setting, it.seeds) for it in grouped(rows)]  # doctest: +SKIP
+    [('pooled', [0, 1, 2]), ('dual_head', [0, 1])]
+
+    ```
+
+    Args:
+        rows (`Iterable[Mapping[str, Any]]`): From [`latest`].
+
+    Returns:
+        `list[Group]`: in the order in which they first stand in the table.
+    """
+    groups: dict[str, Group] = {}
+    for row in rows:
+        if row["status"] == "done":
+            group = Group(row["data"], row["setting"], _config(row), [])
+            groups.setdefault(group.key, group).rows.append(dict(row))
+    for group in groups.values():
+        group.rows.sort(key=lambda row: row["seed"])
+    return list(groups.values())
+
+
+def unpaired(groups: Sequence[Group]) -> int:
+    """How many cells have no partner: pooled ones beside which nothing was run, others without their pooled one.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.groups import unpaired
+    >>> unpaired(grouped(rows))  # doctest: +SKIP
+    1
+
+    ```
+
+    Args:
+        groups (`Sequence[Group]`): From [`grouped`].
+
+    Returns:
+        `int`: the number of cells.
+    """
+    sides: dict[bool, set[tuple[str, str, int]]] = {True: set(), False: set()}
+    for group in groups:
+        sides[group.setting == "pooled"].update((group.data, group.shared(), seed) for seed in group.seeds)
+    return sum(
+        (group.data, group.shared(), seed) not in sides[group.setting != "pooled"]
+        for group in groups
+        for seed in group.seeds
+    )
+
+
+def meets(value: Any, name: str, typed: str) -> bool:
+    """Whether a value of the table is one that was asked for.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.groups import meets
+    >>> meets("cb", "data", "cb,rte"), meets("cb", "data!", "cb"), meets(0.0002, "learning_rate", "2e-4")
+    (True, False, True)
+
+    ```
+
+    Args:
+        value: Of the table; None is an option that was not set, the default.
+        name (`str`): Its name, with `!` behind it where the value shall be none of these.
+        typed (`str`): A value, or several with commas between them.
+
+    Returns:
+        `bool`: whether it is.
+    """
+    return any(_same(value, one) for one in (typed, *typed.split(","))) != name.endswith("!")
+
+
+def shown(value: Any) -> str:
+    """A value as people read and type it.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.groups import shown
+    >>> shown(0.0002), shown(True), shown(None)
+    ('0.0002', 'true', 'default')
+
+    ```
+
+    Args:
+        value: Of an option; None is one that was not set.
+
+    Returns:
+        `str`: the text.
+    """
+    if value is None:
+        return "default"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, (int, float)) and abs(value) < 1e6 else str(value)
+
+
+def _same(value: Any, typed: str) -> bool:
+    if shown(value) == typed:
+        return True
+    try:
+        return not isinstance(value, bool) and float(value) == float(typed)
+    except (TypeError, ValueError):
+        return False
+
+
+def _config(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row.get(name) for name in _NAMED} | dict(row.get("options") or {})
+
+
+def _key(config: Mapping[str, Any], but: set[str | None]) -> str:
+    return json.dumps({name: it for name, it in config.items() if name not in but}, sort_keys=True, default=str)

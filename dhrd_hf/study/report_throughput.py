@@ -1,0 +1,99 @@
+"""The table and the plot of a report that say what pooling saves against decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .figures import Plot, Point, Series
+from .report_tables import DASH, Table
+from .statistics import CONFIDENCE
+
+# Engines of `dhrd bench throughput`: what a reader calls them, and their kind in a plot.
+_WAYS = {
+    "torch": ("pooled", "dual_head"),
+    "pipeline": ("exported, pipeline", "pipeline"),
+    "onnx": ("exported, ONNX Runtime", "onnx"),
+    "openvino": ("exported, OpenVINO", "openvino"),
+    "cot": ("CoT decoding", "cot_decoding"),
+}
+
+
+def throughput_table(measured: Mapping[str, Any]) -> Table:
+    """Queries a second of the ways to run a classifier.
+
+    Where the rows were measured in two orders, the first of them is shown.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report_throughput import throughput_table
+    >>> row = {"engine": "torch", "batch_size": 8, "samples_per_second": 80.0, "low": 72.0, "high": 88.0, "rows": 10}
+    >>> throughput_table({"rows": [row]}).rows[0][:3]
+    ['pooled', '8', '80 (72 to 88)']
+
+    ```
+
+    Args:
+        measured (`Mapping[str, Any]`): From [`~dhrd_hf.study.report_input.read_throughput`].
+
+    Returns:
+        [`~dhrd_hf.study.report_tables.Table`]: with a plot of accuracy against speed, where accuracy was measured.
+    """
+    order = measured["rows"][0].get("sorted")
+    shown = [it for it in measured["rows"] if it.get("sorted") == order]
+    rows = []
+    fastest: dict[str, Mapping[str, Any]] = {}
+    for it in shown:
+        name, _ = _WAYS.get(it["engine"], (it["engine"], ""))
+        speed = f"{_speed(it['samples_per_second'])} ({_speed(it['low'])} to {_speed(it['high'])})"
+        accuracy = _accuracy(it)
+        said = DASH if accuracy is None else f"{accuracy.value:.1f} [{accuracy.low:.1f}, {accuracy.high:.1f}]"
+        rows.append([name, str(it["batch_size"]), speed, _ratio(it), said, f"{it['rows']:,}"])
+        best = fastest.setdefault(it["engine"], it)
+        fastest[it["engine"]] = max(best, it, key=lambda one: one["samples_per_second"])
+    series = [
+        Series(*_WAYS.get(engine, (engine, "other")), [point])
+        for engine, it in fastest.items()
+        if (point := _accuracy(it)) is not None
+    ]
+    title = "Accuracy against speed, each way with its fastest batch size"
+    plots = [Plot("scatter", title, "accuracy, %", series, "queries a second (log scale)")] if series else []
+    columns = ["way", "batch size", "queries a second", "speed / pooled", "accuracy, % [95%]", "rows"]
+    return Table("throughput", "Throughput", columns, rows, _notes(measured, order, fastest.get("cot")), plots)
+
+
+def _notes(measured: Mapping[str, Any], order: bool | None, decoded: Mapping[str, Any] | None) -> list[str]:
+    rounds = f"medians of {measured.get('rounds')} rounds (slowest to fastest)"
+    how = "sorted by length" if order else "as given"
+    notes = [f"{measured.get('model')} on {measured.get('data')}; {rounds}, rows {how}."]
+    if not measured.get("complete", True):
+        notes.append(f"It was interrupted: {measured.get('repeats')} rounds were asked for.")
+    if decoded and decoded.get("new_tokens_per_row") is not None:
+        unreadable = f"{decoded['unreadable']} of {decoded['rows']} answers held no label"
+        notes.append(f"CoT decoding wrote {decoded['new_tokens_per_row']:.0f} tokens a row; {unreadable}.")
+    return [*notes, *([f"Machine: {measured['machine']}."] if measured.get("machine") else [])]
+
+
+def _speed(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratio(it: Mapping[str, Any]) -> str:
+    if it.get("ratio") is None or it["engine"] == "torch":
+        return DASH
+    middle, low, high = (it[name] for name in ("ratio", "ratio_low", "ratio_high"))
+    if middle < 0.1:  # 1/96 is read more easily than 0.0104
+        return f"1/{1 / middle:.0f} (1/{1 / low:.0f} to 1/{1 / high:.0f})"
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _accuracy(it: Mapping[str, Any]) -> Point | None:
+    """Accuracy in percent with Wilson's interval, at its speed."""
+    from scipy.stats import binomtest
+
+    if it.get("accuracy") is None:
+        return None
+    found = binomtest(round(it["accuracy"] * it["rows"]), it["rows"]).proportion_ci(CONFIDENCE, method="wilson")
+    name = f"batches of {it['batch_size']}"
+    return Point(name, 100 * it["accuracy"], 100 * found.low, 100 * found.high, x=it["samples_per_second"])
