@@ -1,0 +1,329 @@
+"""Running a study: pairing, resuming, sharing a folder. A stand-in for `dhrd train` writes a run's files."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dhrd_hf.study import read_study, run_study
+from dhrd_hf.study.runner import planned_cells
+
+STAND_IN = [sys.executable, str(Path(__file__).with_name("train_stand_in.py"))]
+BLOCK = "{data: odd, setting: [pooled, dual_head], seed: [0, 1], train_size: 6}"
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A study of the given blocks."""
+    rows = [{"id": f"r{i}", "text": f"Is {i} odd?", "label": "yes" if i % 2 else "no"} for i in range(10)]
+    text = "".join(json.dumps(row | {"rationale": "Look at it."}) + "\n" for row in rows)
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.jsonl").write_text(text)
+
+    def study(*blocks, name="first", **keys):
+        path = tmp_path / "study.yaml"
+        head = {"name": name, "model": "tiny", "data": {"odd": {"train": "train.jsonl", "eval": "dev.jsonl"}}, **keys}
+        lines = [f"{key}: {json.dumps(value)}" for key, value in head.items()]
+        path.write_text("\n".join([*lines, "grid:", *(f"  - {block}" for block in blocks)]))
+        return read_study(path)
+
+    return study
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def rows_of(out):
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def started(out):
+    log = out / "started.log"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def run(study, out, **options):
+    said = []
+    outcome = run_study(study, out, launch=STAND_IN, say=said.append, **options)
+    return outcome, said
+
+
+def wait_for(condition, seconds=20):
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline, "it did not come"
+        time.sleep(0.01)
+
+
+def test_a_row_says_what_was_asked_and_what_came(make, out):
+    study = make(
+        "{data: odd, setting: dual_head, alpha: 2, seed: 1, train_size: 6, learning_rate: 1.0e-3}", eval_size=10
+    )
+    outcome, said = run(study, out)
+    assert (outcome.total, outcome.done, outcome.failed, outcome.ran) == (1, 1, 0, 1)
+    (row,) = rows_of(out)
+    expected = {
+        "study": "first",
+        "cell": study.cells[0].id,
+        "status": "done",
+        "error": None,
+        "data": "odd",
+        "setting": "dual_head",
+        "alpha": 2.0,
+        "beta": 1.0,
+        "classifier_head": "linear",
+        "train_size": 6,
+        "seed": 1,
+        "options": {"learning_rate": 0.001},
+        "train_rows": 6,
+        "eval_rows": 10,
+        "metric": "accuracy",
+        "score": 0.7,
+        "metrics": {"accuracy": 0.7, "loss": 0.5},
+        "groups": None,
+        "train_seconds": 2.0,
+        "evaluate_seconds": 0.25,
+        "train_samples_per_second": 3.0,
+        "epoch_metrics": [{"epoch": 1.0, "accuracy": 0.5}],
+        "model": "tiny",
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert len(row["labels"]) == 10 and set(row["labels"]) == {0, 1}
+    assert [one == other for one, other in zip(row["labels"], row["predictions"], strict=True)] == [True] * 7 + [
+        False
+    ] * 3
+    assert row["peak_memory_mb"] > 1 and row["versions"]["torch"] and " cores" in row["machine"]
+    assert row["finished"].endswith("+00:00")
+    assert row["command"].startswith("dhrd train --model tiny --train-data data/odd-")
+    assert str(out) not in row["command"] and "--alpha 2 --beta 1" in row["command"]
+    (given,) = started(out)
+    assert given["save_strategy"] == given["eval_strategy"] == "no" and given["seed"] == "1"
+    assert "accuracy 0.7000" in said[-1] and said[-1].startswith("[1/1] odd dual_head seed=1")
+
+
+def test_settings_are_paired(make, out):
+    run(make("{data: odd, setting: [pooled, dual_head, label_only], seed: [0, 1], train_size: 6}"), out)
+    by_seed = {}
+    for given in started(out):
+        own = {name: given.pop(name) for name in ("alpha", "train_data", "output_dir", "predictions")}
+        by_seed.setdefault(given["seed"], []).append((own, given))
+    for cells in by_seed.values():
+        assert len(cells) == 3 and all(given == cells[0][1] for _, given in cells)
+        assert [own["alpha"] for own, _ in cells] == ["0", "1", "1"]
+        assert cells[0][0]["train_data"] == cells[1][0]["train_data"] != cells[2][0]["train_data"]
+
+
+def test_what_ran_is_not_run_again_and_new_blocks_are(make, out):
+    run(make(BLOCK), out)
+    assert len(started(out)) == 4
+    outcome, said = run(make(BLOCK), out)
+    assert outcome.ran == 0 and outcome.done == 4 and len(started(out)) == 4
+    assert said == ["study first: 4 cells, 4 done, 0 failed, 0 to run"]
+    outcome, _ = run(make("{data: odd, setting: label_only, train_size: 6}", BLOCK), out)
+    assert outcome.ran == 1 and outcome.done == 5 and len(started(out)) == 5
+
+
+def test_models_go_and_logs_stay(make, out):
+    study = make(BLOCK)
+    run(study, out, limit=2)
+    cells = list((out / "cells").iterdir())
+    assert len(cells) == 2 and not list(out.rglob("model.safetensors"))
+    kept = {"log.txt", "predictions.jsonl", "train_results.json", "eval_results.json", "trainer_state.json"}
+    assert all({path.name for path in cell.iterdir()} == kept for cell in cells)
+    (cells[0] / "run" / "checkpoint-3").mkdir(parents=True)  # of a process that was killed before it had cleared
+    run(study, out)
+    assert not list(out.rglob("run"))
+
+
+def test_models_are_kept_if_asked_for(make, out):
+    run(make("{data: odd, setting: pooled, train_size: 6}", keep_models=True), out)
+    run(make("{data: odd, setting: pooled, train_size: 6}", keep_models=True), out)
+    assert len(list(out.rglob("run/model.safetensors"))) == 1
+
+
+def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(make, out):
+    study = make("{data: odd, setting: pooled, seed: [7, 0], train_size: 6}")
+    outcome, said = run(study, out)
+    assert (outcome.done, outcome.failed, outcome.ran) == (1, 1, 2)
+    failed, done = rows_of(out)
+    assert (failed["status"], failed["error"]) == ("failed", "seed 7 brings bad luck (exit code 2)")
+    assert failed.keys() <= done.keys() and failed["score"] is None and done["status"] == "done"
+    told = next(line for line in said if "failed: seed 7" in line)
+    assert str(out / "cells" / failed["cell"] / "log.txt") in told
+    assert "more noise" in (out / "cells" / failed["cell"] / "log.txt").read_text()
+    # Again only when asked to.
+    outcome, said = run(study, out)
+    assert (outcome.failed, outcome.ran) == (1, 0) and "--retry-failed" in said[0]
+    outcome, _ = run(study, out, retry_failed=True)
+    assert (outcome.failed, outcome.ran) == (1, 1) and len(rows_of(out)) == 3
+
+
+def test_a_launcher_that_dies_by_a_signal_is_a_failed_cell(make, out):
+    code = "import os; print('half'); os.kill(os.getpid(), 9)"
+    study = make("{data: odd, setting: pooled, train_size: 6}")
+    outcome = run_study(study, out, launch=[sys.executable, "-c", code], say=lambda _: None)
+    assert outcome.failed == 1
+    assert "(ended by SIGKILL, as where memory is short)" in rows_of(out)[0]["error"]
+
+
+def test_predictions_of_other_rows_make_no_row(make, out):
+    study = make("{data: odd, setting: pooled, train_size: 6}")
+    code = f"import sys; sys.argv[0] = 'x'; exec(open({STAND_IN[1]!r}).read().replace('for row in said))', 'for row in said[1:]))'))"
+    outcome = run_study(study, out, launch=[sys.executable, "-c", code], say=lambda _: None)
+    assert outcome.failed == 1 and "9 predictions are not those of the 10 evaluation rows" in rows_of(out)[0]["error"]
+
+
+def test_predictions_that_are_not_what_the_evaluation_saw_make_no_row(make, out):
+    study = make("{data: odd, setting: pooled, train_size: 6}")
+    code = f"import sys; exec(open({STAND_IN[1]!r}).read().replace('\"eval_accuracy\": accuracy', '\"eval_accuracy\": 0.9'))"
+    run_study(study, out, launch=[sys.executable, "-c", code], say=lambda _: None)
+    assert "have an accuracy of 0.500000, and its evaluation said 0.900000" in rows_of(out)[0]["error"]
+
+
+def test_a_limit_stops_after_as_many(make, out):
+    outcome, _ = run(make(BLOCK), out, limit=3)
+    assert outcome.ran == 3 and len(rows_of(out)) == 3
+
+
+@pytest.mark.parametrize("by", ["name", "cell"])
+def test_the_table_of_another_study_is_refused(make, out, by):
+    run(make(BLOCK), out, limit=1)
+    before = (out / "results.jsonl").read_text()
+    if by == "cell":
+        (out / "results.jsonl").write_text(before.replace('"alpha": 0.0', '"alpha": 0.5'))
+    before = (out / "results.jsonl").read_text()
+    with pytest.raises(ValueError, match="another study" if by == "cell" else "is the table of the study 'first'"):
+        run(make(BLOCK, name="second" if by == "name" else "first"), out)
+    assert (out / "results.jsonl").read_text() == before and len(started(out)) == 1
+
+
+def test_planned_cells_are_those_that_run(make, out):
+    study = make(BLOCK)
+    run(study, out, limit=1)
+    planned = list(planned_cells(study, out))
+    assert [state for _, state, _ in planned] == ["done", "to run", "to run", "to run"]
+    run(study, out)
+    assert [command for _, _, command in planned] == [row["command"] for row in rows_of(out)]
+
+
+# Killed, and side by side
+
+
+def _run_quietly(study, out):
+    run_study(study, out, launch=STAND_IN, say=lambda _: None)
+
+
+def runner_process(study, out):
+    process = multiprocessing.get_context("fork").Process(target=_run_quietly, args=(study, out))
+    process.start()
+    return process
+
+
+@pytest.fixture
+def hold(out):
+    """While it is there, the stand-ins wait."""
+    out.mkdir()
+    (out / "hold").touch()
+    return out / "hold"
+
+
+def test_a_killed_study_goes_on_where_it_was(make, out, hold):
+    study = make(BLOCK)
+    run_process = runner_process(study, out)
+    wait_for(lambda: len(started(out)) == 1)
+    (claim,) = (out / "claims").iterdir()
+    wait_for(lambda: "child" in json.loads(claim.read_text()))
+    child = json.loads(claim.read_text())["child"]
+    os.kill(run_process.pid, signal.SIGKILL)
+    run_process.join()
+    # A killed writer may also have left half a line.
+    (out / "results.jsonl").write_bytes(b'{"study": "fir')
+    hold.unlink()
+    (out / "hold").touch()  # the orphan must be ended, not waited for
+    os.kill(child, signal.SIGSTOP)
+    hold.unlink()
+    outcome, said = run(study, out)
+    assert (outcome.done, outcome.ran) == (4, 4)
+    assert [row["cell"] for row in rows_of(out)] == [cell.id for cell in study.cells]
+    assert any("half-written" in line for line in said)
+    assert any(f"taken over from process {run_process.pid}" in line for line in said)
+    assert not list((out / "claims").iterdir()) and not list(out.rglob("run*"))
+
+
+def test_an_interrupted_cell_is_ended_and_given_back(make, out, hold):
+    study = make(BLOCK)
+    process = multiprocessing.get_context("fork").Process(target=_interrupted, args=(study, out))
+    process.start()
+    wait_for(lambda: len(started(out)) == 1)
+    wait_for(lambda: "child" in next((out / "claims").iterdir()).read_text())
+    child = json.loads(next((out / "claims").iterdir()).read_text())["child"]
+    os.kill(process.pid, signal.SIGINT)
+    process.join(20)
+    assert process.exitcode == 42
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    assert not list((out / "claims").iterdir()) and not (out / "results.jsonl").exists()
+    hold.unlink()
+    assert run(study, out)[0].done == 4
+
+
+def _interrupted(study, out):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _run_quietly(study, out)
+    except KeyboardInterrupt:
+        os._exit(42)
+
+
+def test_a_cell_with_checkpoints_goes_on_from_them(make, out):
+    study = make("{data: odd, setting: pooled, train_size: 6}")
+    run_folder = out / "cells" / study.cells[0].id / "run"
+    (run_folder / "checkpoint-2").mkdir(parents=True)
+    run(study, out)
+    (given,) = started(out)
+    assert given["resume"] is True and rows_of(out)[0]["resumed"] is True
+    assert "--resume" not in rows_of(out)[0]["command"]
+
+
+def test_processes_on_one_folder_share_the_cells(make, out, hold):
+    study = make("{data: odd, setting: [pooled, dual_head], seed: [0, 1, 2, 3, 4, 5], train_size: 6}")
+    processes = [runner_process(study, out) for _ in range(3)]
+    wait_for(lambda: len(started(out)) == 3)  # none waits for another
+    assert len({given["output_dir"] for given in started(out)}) == 3
+    hold.unlink()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert len(started(out)) == len(rows_of(out)) == 12
+    assert {row["cell"] for row in rows_of(out)} == {cell.id for cell in study.cells}
+
+
+def test_a_cell_that_another_process_has_is_told_and_left(make, out, hold):
+    study = make("{data: odd, setting: pooled, seed: [0, 1], train_size: 6}")
+    process = runner_process(study, out)
+    wait_for(lambda: len(started(out)) == 1)
+    try:
+        study.cells.pop()
+        outcome, said = run(study, out)
+        assert (outcome.ran, outcome.elsewhere) == (0, 1)
+        assert said[-1] == "odd pooled seed=0: another process has it"
+    finally:
+        hold.unlink()
+        process.join(60)
+
+
+def test_a_result_is_dropped_if_the_cell_was_taken_over(make, out, hold):
+    study = make("{data: odd, setting: pooled, train_size: 6}")
+    process = runner_process(study, out)
+    wait_for(lambda: len(started(out)) == 1)
+    (out / "claims" / f"{study.cells[0].id}.2").touch()
+    hold.unlink()
+    process.join(60)
+    assert not (out / "results.jsonl").exists()
