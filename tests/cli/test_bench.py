@@ -1,0 +1,226 @@
+"""`dhrd bench throughput` and `dhrd bench train`, from the command line to the table and the file."""
+
+import json
+import shutil
+
+import pytest
+
+import dhrd_hf.evaluation.throughput_engines as engines_module
+from dhrd_hf import AutoModelForDualHeadClassification, export_classifier
+from dhrd_hf.cli import main
+from dhrd_hf.evaluation import compute_metrics, load_classifier, predict_table, step_comparison
+from dhrd_hf.export import engines as export_engines
+
+COLUMNS = ["engine", "batch_size", "sorted", "samples_per_second", "low", "high", "ratio", "accuracy", "rows"]
+COLUMNS += ["new_tokens_per_row"]
+
+
+@pytest.fixture(scope="module")
+def folder(dual_of, lm_dir_of, tokenizer, rows, label2id, tmp_path_factory):
+    """A run directory, its export, a language model, and tables."""
+    folder = tmp_path_factory.mktemp("bench")
+    model = dual_of("llama", label2id=label2id, prompt_template="{text}")
+    model.save_pretrained(folder / "run")
+    tokenizer.save_pretrained(folder / "run")
+    export_classifier(model, tokenizer, folder / "classifier")
+    shutil.copytree(lm_dir_of("llama"), folder / "lm")
+    tables = {"rows": rows[:9], "one_label": rows[:1] * 4, "unnamed": [{"sentence": "It rains."}]}
+    for name, table in tables.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
+    (folder / "empty.jsonl").write_text("")
+    return folder
+
+
+@pytest.fixture
+def throughput(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return lambda *options, model="run": main(
+        ["bench", "throughput", "--model", model, "--data", "rows.jsonl", *options]
+    )
+
+
+def test_throughput_is_a_table_and_json(throughput, folder, dataset, tmp_path, capsys):
+    output = tmp_path / "results" / "throughput.json"
+    options = ["--engines", "torch,pipeline,cot", "--batch-sizes", "4,2", "--repeats", "2", "--cot-rows", "3"]
+    assert throughput(*options, "--max-new-tokens", "5", "--output", str(output)) == 0
+    printed = capsys.readouterr()
+    found = json.loads(output.read_text())
+    kinds = [(row["engine"], row["batch_size"], row["sorted"]) for row in found["rows"]]
+    both = [(engine, size, order) for engine in ("torch", "pipeline") for order in (True, False) for size in (4, 2)]
+    assert kinds == [*both, ("cot", 2, True)]
+    model, tokenizer = load_classifier(folder / "run")
+    expected = predict_table(model, tokenizer, dataset.select(range(9)))
+    accuracy = compute_metrics((expected.logits, expected.labels))["accuracy"]
+    for row in found["rows"]:
+        assert set(COLUMNS) <= row.keys() and len(row["seconds"]) == 2
+        speeds = sorted(row["rows"] / seconds for seconds in row["seconds"])
+        assert (row["low"], row["high"]) == pytest.approx(tuple(speeds))
+        assert row["low"] <= row["samples_per_second"] <= row["high"]
+        if row["engine"] != "cot":
+            assert (row["rows"], row["accuracy"], row["new_tokens_per_row"]) == (9, accuracy, None)
+    cot = found["rows"][-1]
+    assert cot["rows"] == 3 and 1 <= cot["new_tokens_per_row"] <= 5 and 0 < cot["ratio"] < 1
+    assert found["cot"] == {"rows": 3, "max_new_tokens": 5, "temperature": 0.1, "top_p": 0.7, "seed": 0}
+    assert (found["model"], found["data"], found["rounds"], found["complete"]) == ("run", "rows.jsonl", 2, True)
+    # No folder of this machine.
+    assert found["command"].endswith("--max-new-tokens 5 --output throughput.json")
+    assert found["command"].startswith(
+        "dhrd bench throughput --model run --data rows.jsonl --engines torch,pipeline,cot"
+    )
+    assert {"torch", "transformers", "python"} < found["versions"].keys() and "cores" in found["machine"]
+    lines = printed.out.splitlines()
+    assert lines[0].split()[:4] == ["engine", "batch", "sorted", "rows/s"]
+    assert [line.split()[0] for line in lines[1:11]] == [*(["torch"] * 4), *(["pipeline"] * 4), "cot", "tokenisation"]
+    assert "9 rows of " in printed.err
+
+
+def test_engines_that_are_not_possible_are_told_and_the_rest_goes_on(throughput, monkeypatch, capsys):
+    monkeypatch.setattr(export_engines, "_NEEDS", dict.fromkeys(("onnx", "openvino"), ("no_such_package",)))
+    options = ["--batch-sizes", "16", "--repeats", "1", "--sort", "--warmup", "0", "--output", "-"]
+    assert throughput(*options, model="classifier") == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert [(row["engine"], row["batch_size"], row["sorted"]) for row in found["rows"]] == [
+        ("torch", 16, True),
+        ("pipeline", 16, True),
+    ]
+    assert [it["engine"] for it in found["left_out"]] == ["onnx", "openvino", "cot"]
+    assert "onnx: left out, onnx needs no_such_package: pip install" in printed.err
+    assert "cot: left out, " in printed.err and "without a reasoning head" in printed.err
+    assert "rows/s" in printed.err
+
+
+def test_what_was_measured_before_an_interruption_is_in_the_file(throughput, monkeypatch, tmp_path, capsys):
+    output, prepare, calls = tmp_path / "out.json", engines_module.ForwardEngine.prepare, []
+
+    def impatient(self, rows, batch_size):
+        _, run = prepare(self, rows, batch_size)
+
+        def counted():
+            calls.append(batch_size)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return run()
+
+        return counted, counted
+
+    monkeypatch.setattr(engines_module.ForwardEngine, "prepare", impatient)
+    options = ["--engines", "torch", "--batch-sizes", "2", "--no-sort", "--output", str(output)]
+    assert throughput(*options, "--repeats", "5") == 130
+    assert "interrupted. With --output, the rounds that were measured are in the file." in capsys.readouterr().err
+    found = json.loads(output.read_text())
+    assert (found["rounds"], found["complete"], len(found["rows"][0]["seconds"])) == (2, False, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+@pytest.mark.slow
+def test_other_engines_answer_alike(throughput, tmp_path):
+    for package in ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf"):
+        pytest.importorskip(package)
+    options = ["--batch-sizes", "4", "--repeats", "1", "--max-new-tokens", "3", "--output", str(tmp_path / "out.json")]
+    assert throughput(*options) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["left_out"] == []
+    assert list(dict.fromkeys(row["engine"] for row in found["rows"])) == [
+        "torch",
+        "pipeline",
+        "onnx",
+        "openvino",
+        "cot",
+    ]
+    assert len({row["accuracy"] for row in found["rows"] if row["engine"] != "cot"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--engines", "torch,openvno"], "no engine 'openvno': did you mean openvino? There are torch, pipeline"),
+        (["--model", "classifier", "--engines", "torch,cot"], "classifier is a classifier without a reasoning head"),
+        (
+            ["--batch-sizes", "8,0"],
+            "--batch-sizes 8,0 must be whole numbers of 1 or greater, such as --batch-sizes 1,8,32",
+        ),
+        (["--batch-sizes", "8;16"], "--batch-sizes 8;16 must be whole numbers"),
+        (["--data", "unnamed.jsonl"], "no column 'text'"),
+        (["--data", "empty.jsonl"], "empty.jsonl holds no rows"),
+        (["--data", "rows.jsnl"], "did you mean rows.jsonl?"),
+        (["--repeats", "0"], "--repeats 0 must be 1 or greater"),
+        (["--rows", "0"], "--rows 0 must be 1 or greater"),
+        (["--cot-rows", "-1"], "--cot-rows -1 must be 1 or greater"),
+        (["--warmup", "-1"], "--warmup -1 must be 0 or greater"),
+        (["--batch-size", "8"], "unknown option --batch-size: did you mean --batch-sizes?"),
+        (["--exported", "run"], "--exported run is a training checkpoint"),
+        (["--exported", "classifier", "--exported", "classifier"], "are both for torch: name one"),
+        (["--label-column", "rationale"], "label"),
+        (["--model", "nowhere/"], "nowhere"),
+    ],
+)
+def test_wrong_wishes_are_a_line(throughput, options, words, capsys):
+    assert throughput(*options) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dhrd: ")]
+    assert line.startswith("dhrd: error: ") and words in line
+
+
+def test_an_export_of_another_classifier_is_refused(throughput, folder, tokenizer, capsys):
+    other = AutoModelForDualHeadClassification.from_pretrained(folder / "lm", id2label={0: "good", 1: "bad"})
+    export_classifier(other, tokenizer, folder / "other", overwrite=True)
+    assert throughput("--exported", "other", "--engines", "pipeline") == 2
+    assert "--exported other has the labels {0: 'good', 1: 'bad'}, and --model has" in capsys.readouterr().err
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """The memory of a step without a process for it, which test_steps.py measures."""
+    sizes = {"causal_lm": 20.0, "ours": 22.0, "two_pass": 30.0, "classifier": 10.0}
+    monkeypatch.setattr(
+        step_comparison, "step_memory", lambda way, *_: {"weights_memory_mb": 5.0, "peak_memory_mb": sizes[way]}
+    )
+
+
+def test_train_is_a_table_and_json(folder, memory, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    output = tmp_path / "step.json"
+    options = ["--batch-size", "4", "--steps", "2", "--device", "cpu", "--output", str(output)]
+    for data, lora in ((["--lengths", "12,8"], []), (["--data", "rows.jsonl"], ["--lora"])):
+        assert main(["bench", "train", "--model", "lm", *options, *data, *lora]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        found = json.loads(output.read_text())
+        assert [row["way"] for row in found["rows"]] == ["causal_lm", "ours", "two_pass", "classifier"]
+        assert [line.split()[0] for line in lines[:5]] == ["way", "causal_lm", "ours", "two_pass", "classifier"]
+        plain, ours = found["rows"][:2]
+        ratios = sorted(a / b for a, b in zip(ours["seconds"], plain["seconds"], strict=True))
+        assert [ours["ratio_low"], ours["ratio_high"]] == pytest.approx(ratios)
+        assert (ours["memory_ratio"], ours["peak_memory_mb"], plain["ratio"]) == (pytest.approx(1.1), 22.0, 1.0)
+        assert (found["lora"], found["complete"], found["batch_size"], found["model"]) == (bool(lora), True, 4, "lm")
+        assert found["command"].startswith("dhrd bench train --model lm --batch-size 4 --steps 2")
+    assert (found["data"], found["lengths"]) == ("rows.jsonl", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--batch-size", "0"], "--batch-size 0 must be 1 or greater"),
+        (["--lengths", "12"], "--lengths 12 must be two numbers"),
+        (["--lengths", "12,0"], "--lengths 12,0 must be whole numbers of 1 or greater"),
+        (["--lengths", "1,2", "--data", "rows.jsonl"], "leave one of them out"),
+        (["--data", "rows.jsonl", "--batch-size", "10"], "there are 9 rows for batches of 10"),
+        (["--data", "empty.jsonl"], "empty.jsonl holds no rows"),
+        (["--data", "unnamed.jsonl"], "no column 'text'"),
+        (["--data", "one_label.jsonl"], "have the label entailed: a step needs two classes"),
+        (["--model", "run"], "run is a dual-head checkpoint: name the causal LM"),
+        (["--dtype", "float33"], "--dtype float33 is not one of torch's"),
+        (["--steps", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_wrong_wishes_of_train_are_a_line(folder, options, words, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["bench", "train", "--model", "lm", *options]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dhrd: ")]
+    assert line.startswith("dhrd: error: ") and words in line
+
+
+def test_the_commands_are_listed(capsys):
+    assert main(["bench"]) == 0
+    assert "throughput" in capsys.readouterr().out
+    assert main(["bench", "trian"]) == 2
+    assert "did you mean train?" in capsys.readouterr().err
