@@ -14,13 +14,12 @@ from ..parsing import Parser
 _EXAMPLES = """examples:
   dhrd study report --results runs/study/results.jsonl                      (Markdown on standard output)
   dhrd study report --results runs/study/results.jsonl --throughput throughput.json --output study.html
-  dhrd study report --results runs/study/results.jsonl --where alpha=1 --where learning_rate=2e-4 --readme README.md
+  dhrd study report --results runs/study/results.jsonl --where alpha=1 --where data!=cb --readme README.md
 
-Where cells differ in several options, each table takes for each data set those with the most cells and says which;
---where fixes an option wherever a table is not about it, and study, model, data and seed everywhere (--where data!=cb leaves
-one data set out). --readme replaces what
-stands between the lines <!-- study:begin --> and <!-- study:end -->. Intervals are 95%, of a paired bootstrap over seeds and
-test items.
+Where cells differ in several options, each table takes for each data set those with the most cells and says which.
+--where fixes an option wherever a table is not about it, and study, model, data and seed everywhere; KEY=VALUE,VALUE takes
+either, KEY!=VALUE all others. --readme replaces what stands between the lines <!-- study:begin --> and <!-- study:end -->.
+Intervals are 95%, of a paired bootstrap over seeds and test items.
 """
 
 
@@ -56,7 +55,7 @@ def run(argv: Sequence[str]) -> int:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option's value (or data, seed); repeatable",
+        help="an option's value, such as alpha=1; repeatable",
     )
     add("--study", metavar="FILE.yaml", help="the study file, as the report shall name it (default: the study's name)")
     add("--output", metavar="PAGE.html", help="write one self-contained page with plots")
