@@ -37,6 +37,14 @@ def train_arguments(base, folder, where, case, batch):
     ]
 
 
+def bench_arguments(folder):
+    return [
+        *("bench", "throughput", "--model", str(folder / "model"), "--data", str(folder / "named.jsonl")),
+        *("--device", "cpu", "--engines", "torch,cot", "--batch-sizes", "5", "--sort", "--repeats", "2"),
+        *("--cot-rows", "4", "--max-new-tokens", "3", "--output", str(folder / "bench" / "throughput.json")),
+    ]
+
+
 @pytest.fixture(scope="module")
 def folder(base, tokenizer, rows, tmp_path_factory):
     """Tables, a model, what one process writes in one/, and what two ranks write in two/."""
@@ -50,6 +58,8 @@ def folder(base, tokenizer, rows, tmp_path_factory):
     (folder / "one.jsonl").write_text(lines[0])
     (folder / "train.jsonl").write_text("".join(lines[:7] + lines[8:]))
     (folder / "broken.jsonl").write_text("".join(lines[:4]) + "{broken\n" + "".join(lines[4:]))
+    named = [json.dumps({**row, "label": f"LABEL_{index % 3}"}) + "\n" for index, row in enumerate(rows)]
+    (folder / "named.jsonl").write_text("".join(named))
     with (folder / "few.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["text"], *([row["text"]] for row in rows[:5])])
     days = [datetime.date(2025, 1, 1 + index) for index in range(24)]
@@ -66,6 +76,7 @@ def folder(base, tokenizer, rows, tmp_path_factory):
     bad = {"broken line": "broken.jsonl", "standard input": "-", "one fails": "uneven.jsonl"}
     cases |= {case: arguments(source, folder / "bad" / "out.jsonl") for case, source in bad.items()}
     cases["one is killed"] = arguments("few.csv", folder / "bad" / "out.csv")
+    cases["throughput"] = bench_arguments(folder)
     cases |= {case: train_arguments(base, folder, "two", case, batch=4) for case in TRAINING}
     (folder / "cases.json").write_text(json.dumps(cases))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -132,6 +143,21 @@ def test_nothing_half_written_is_left_behind(folder):
     assert list((folder / "bad").iterdir()) == []
     left = sorted(path.name for path in (folder / "two").iterdir() if path.is_file() or path.name.startswith("."))
     assert left == sorted(SOURCES)
+
+
+def test_throughput_is_that_of_all_ranks(folder, capsys):
+    first, second = said(folder, "throughput")
+    assert (first["code"], second) == (0, {"code": 0, "said": [], "printed": ""})
+    two = json.loads((folder / "bench" / "throughput.json").read_text())
+    assert main(bench_arguments(folder)) == 0
+    one = json.loads((folder / "bench" / "throughput.json").read_text())
+    assert (one["ranks"], two["ranks"], two["rounds"], two["complete"]) == (1, 2, 2, True)
+    for row, alone in zip(two["rows"], one["rows"], strict=True):
+        for name in ("engine", "batch_size", "sorted", "rows"):
+            assert row[name] == alone[name]
+        assert row["high"] == row["rows"] / min(row["seconds"])
+    assert [row["rows"] for row in two["rows"]] == [24, 4]
+    assert two["rows"][0]["accuracy"] == one["rows"][0]["accuracy"]
 
 
 @pytest.mark.parametrize("case", TRAINING)
