@@ -222,7 +222,8 @@ def _not_run(main: Any, by_setting: Mapping[str, Any], by_axis: Mapping[str, Any
 
 
 def _counts(kept: Sequence[Any], groups: Sequence[Group], failed: int, twice: int) -> str:
-    said = f"{len(kept) - failed} cells done, {failed} failed, {unpaired(groups)} without one to be paired with"
+    done = len(kept) - failed
+    said = f"{done} cell{'s' * (done != 1)} done, {failed} failed, {unpaired(groups)} without one to be paired with"
     return said + (f"; {twice} stood twice, of which the later counts." if twice else ".")
 
 
@@ -258,7 +259,8 @@ def _usual(groups: Sequence[Group]) -> dict[str, Any]:
     """The options that all cells have; of those that pooled cells lack, all others."""
     found = {}
     for name in dict.fromkeys(name for it in groups for name in it.config):
-        ours = [it for it in groups if name not in OF_REASONING or it.setting not in ("pooled", "cot_decoding")]
+        others = [it for it in groups if name not in OF_REASONING or it.setting not in ("pooled", "cot_decoding")]
+        ours = others or groups
         values = {shown(it.config.get(name)) for it in ours}
         if len(values) == 1:
             found[name] = ours[0].config.get(name)

@@ -32,7 +32,7 @@ def read_results(paths: Sequence[str | Path], say: Callable[[str], None] = lambd
         `list[dict[str, Any]]`: the rows, in the order of the files.
 
     Raises:
-        ValueError: if a table has no rows, or a line in it is no row of a study.
+        ValueError: if a table is not there or has no rows, or a line in it is no row of a study.
         OSError: if a file can't be read.
     """
     rows = []
@@ -75,6 +75,9 @@ def read_throughput(path: str | Path) -> dict[str, Any]:
 
 
 def _rows(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise ValueError(f"{path} {what}: name a results.jsonl, which dhrd study writes into its --output-dir")
     data = path.read_bytes()
     if path.suffix == ".gz":
         try:

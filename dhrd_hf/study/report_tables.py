@@ -222,7 +222,7 @@ def others_table(others: Sequence[Group], groups: Sequence[Group], usual: Mappin
     ```python
     >>> from dhrd_hf.study.report_tables import others_table
     >>> others_table(groups[-2:], groups, usual={}).title  # doctest: +SKIP
-    'All other cells (2 kinds)'
+    'All other cells'
 
     ```
 
@@ -242,7 +242,7 @@ def others_table(others: Sequence[Group], groups: Sequence[Group], usual: Mappin
         rows.append([group.data, setting_name(group.setting), text, str(it.n_seeds), _score(one), _gain(it.gain)])
         found.append(it)
     columns = ["data", "setting", "options", "seeds", "score", f"against pooled, points {_INTERVAL}"]
-    return Table("others", f"All other cells ({len(rows)} kinds)", columns, rows, _seeds_note(found), folded=True)
+    return Table("others", "All other cells", columns, rows, _seeds_note(found), folded=True)
 
 
 # Numbers as text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .figures import Plot, Point, Series
@@ -60,18 +60,23 @@ def throughput_table(measured: Mapping[str, Any]) -> Table:
     title = "Accuracy against speed, each way with its fastest batch size"
     plots = [Plot("scatter", title, "accuracy, %", series, "queries a second (log scale)")] if series else []
     columns = ["way", "batch size", "queries a second", "speed / pooled", "accuracy, % [95%]", "rows"]
-    return Table("throughput", "Throughput", columns, rows, _notes(measured, order, fastest.get("cot")), plots)
+    return Table("throughput", "Throughput", columns, rows, _notes(measured, shown, fastest.get("cot")), plots)
 
 
-def _notes(measured: Mapping[str, Any], order: bool | None, decoded: Mapping[str, Any] | None) -> list[str]:
+def _notes(
+    measured: Mapping[str, Any], shown: Sequence[Mapping[str, Any]], decoded: Mapping[str, Any] | None
+) -> list[str]:
     rounds = f"medians of {measured.get('rounds')} rounds (slowest to fastest)"
-    how = "sorted by length" if order else "as given"
+    how = "sorted by length" if shown[0].get("sorted") else "as given"
     notes = [f"{measured.get('model')} on {measured.get('data')}; {rounds}, rows {how}."]
     if not measured.get("complete", True):
         notes.append(f"It was interrupted: {measured.get('repeats')} rounds were asked for.")
     if decoded and decoded.get("new_tokens_per_row") is not None:
         unreadable = f"{decoded['unreadable']} of {decoded['rows']} answers held no label"
         notes.append(f"CoT decoding wrote {decoded['new_tokens_per_row']:.0f} tokens a row; {unreadable}.")
+    whole = [_WAYS.get(it["engine"], (it["engine"],))[0] for it in shown if it.get("tokenization") == "included"]
+    if whole:
+        notes.append(f"Tokenisation is part of {', '.join(dict.fromkeys(whole))}, and apart from the others.")
     return [*notes, *([f"Machine: {measured['machine']}."] if measured.get("machine") else [])]
 
 

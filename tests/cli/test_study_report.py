@@ -103,7 +103,8 @@ def test_throughput_and_a_torn_line(table, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--results", "none.jsonl"], "No such file"),
+        (["--results", "none.jsonl"], "none.jsonl is not there: name a results.jsonl"),
+        (["--results", "."], "is a folder: name a results.jsonl"),
         (["--results", "results.jsonl", "--where", "alpha"], "expected a name and a value, such as --where alpha=1"),
         (["--results", "results.jsonl", "--where", "alpah=1"], "there is no 'alpah'. There are study, model, data"),
         (["--results", "results.jsonl", "--where", "alpha=1", "--where", "alpha=2"], "--where has alpha twice"),

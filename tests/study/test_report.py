@@ -275,6 +275,7 @@ def measured(engine, batch_size, speed, accuracy=0.5, rows=10, ordered=True):
         "ratio_high": 1.25 * ratio,
     }
     tokens = {"unreadable": 3, "new_tokens_per_row": 120.4} if engine == "cot" else {}
+    tokens["tokenization"] = "included" if engine == "pipeline" else "apart"
     about = {"engine": engine, "batch_size": batch_size, "sorted": ordered, "accuracy": accuracy, "rows": rows}
     return {**about, "samples_per_second": speed, **spread, **tokens}
 
@@ -307,6 +308,12 @@ def test_throughput_by_hand():
     ]
     assert found.rows[0][4:] == [f"50.0 [{low:.1f}, {high:.1f}]", "10"] and found.rows[3][4] == "–"
     assert "CoT decoding wrote 120 tokens a row; 3 of 10 answers held no label." in found.notes
+    assert not any("Tokenisation" in note for note in found.notes)
+    whole = {**THROUGHPUT, "rows": [*THROUGHPUT["rows"], measured("pipeline", 1, 5.0)]}
+    assert (
+        "Tokenisation is part of exported, pipeline, and apart from the others."
+        in table(MAIN, "throughput", throughput=whole).notes
+    )
     # Each way with its fastest batch size; what has no accuracy has no place.
     assert [(it.name, it.points[0].x, it.points[0].value) for it in found.plots[0].series] == [("pooled", 80, 50)]
 
