@@ -193,13 +193,13 @@ def _together(
     started = time.perf_counter()
     try:
         answers = function()
+        seconds = time.perf_counter() - started
         found: Any = _counted(answers, labels) if isinstance(answers, Answers) else {}
     except Exception as error:  # torch, ONNX Runtime and OpenVINO each have their own
         reason = out_of_memory(error)
         if reason is None:
             raise
-        found = reason
-    seconds = time.perf_counter() - started
+        seconds, found = 0.0, reason
     of_all = ranks.gather([seconds, found])
     slowest = max(seconds for seconds, _ in of_all)
     failed = [it for _, it in of_all if isinstance(it, str)]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _PROG = "dhrd bench throughput"
 # In the order in which they are shown.
 ENGINES = ("torch", "pipeline", "onnx", "openvino", "cot")
+# A large table would take hours on a CPU, and say no more.
+_ROWS = 256
 _EXAMPLES = """examples:
   dhrd bench throughput --model runs/first --data dev.jsonl
   dhrd bench throughput --model runs/first --data dev.jsonl --engines torch,cot --cot-rows 16 --output throughput.json
@@ -78,11 +80,12 @@ def run(argv: Sequence[str]) -> int:
         )
     prompt = chosen_prompt(args.prompt, args.text_column, getattr(load_config(args.model), "prompt_template", None))
     check_columns(table.column_names, template_columns(prompt))
-    if args.rows is not None:
-        table = table.select(range(min(args.rows, len(table))))
+    given, table = len(table), table.select(range(min(args.rows, len(table))))
     with Ranks() as ranks:
         if ranks.rank > 0:
             quiet()
+        elif given > len(table):
+            print(f"The first {len(table)} of {given} rows (--rows).", file=sys.stderr)
         if len(table) < ranks.count:
             raise ValueError(
                 f"{args.data}: there are {len(table)} rows for {ranks.count} ranks: each needs one at least."
@@ -114,7 +117,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--batch-sizes", default="1,8,32", metavar="N,N", help="rows of a batch (default: 1,8,32)")
     add("--sort", action="store_true", help="measure rows sorted by length (default: both)")
     add("--no-sort", action="store_true", help="measure rows in the order of the table (default: both)")
-    add("--rows", type=int, metavar="N", help="the first N rows (default: all)")
+    add("--rows", type=int, default=_ROWS, metavar="N", help=f"the first N rows (default: {_ROWS})")
     add("--repeats", type=int, default=3, metavar="N", help="rounds that count (default: 3)")
     add("--warmup", type=int, default=1, metavar="N", help="rounds before them (default: 1)")
     add(
