@@ -8,11 +8,10 @@ import platform
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from .data import CellRows
 from .metrics import METRICS, score
 from .plan import Cell, Study
+from .processes import Ended, run_process
 from .settings import ablation_of
 
 LAUNCH = (sys.executable, "-m", "dhrd_hf.cli", "train")
@@ -27,24 +27,10 @@ _DECODE = (sys.executable, "-m", "dhrd_hf.study.decoding")
 _PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy")
 _KEPT = ("train_results.json", "eval_results.json", "trainer_state.json")
 _NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
-_PATIENCE = 10  # seconds that a process has to end after SIGTERM
 
 
 class CellError(Exception):
     """A cell's process failed: the message says in one line how."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended.
-
-    Args:
-        code (`int`): Its exit code; negative for a signal.
-        peak_memory_mb (`float`, *optional*): Most memory that it had, in MB; None where the system does not say.
-    """
-
-    code: int
-    peak_memory_mb: float | None
 
 
 def train_command(cell: Cell, study: Study, folder: Path, rows: CellRows, run: str = "run") -> list[str]:
@@ -107,57 +93,6 @@ def typed_options(options: Mapping[str, Any]) -> list[str]:
             for each in value if isinstance(value, list) else [value]:
                 words.append(json.dumps(each) if isinstance(each, dict | bool) else str(each))
     return words
-
-
-def run_process(
-    command: Sequence[str], folder: Path, log: Path, started: Callable[[int], None] = lambda _: None
-) -> Ended:
-    """Run a process to its end, its output in a file; it is ended with us.
-
-    Args:
-        command (`Sequence[str]`): What to run.
-        folder (`Path`): Its working directory.
-        log (`Path`): The file, to which is added.
-        started (`Callable[[int], None]`, *optional*): Told its process id.
-
-    Returns:
-        [`Ended`]: how it ended.
-
-    Raises:
-        OSError: if it can't be started.
-    """
-    package = str(Path(__file__).resolve().parents[2])  # for a checkout that is not installed
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # Ctrl-C is for us: we end it
-        )
-        try:
-            started(process.pid)
-            return _wait(process)
-        except BaseException:
-            process.terminate()
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            raise
-
-
-def _wait(process: subprocess.Popen) -> Ended:
-    if not hasattr(os, "wait4"):  # Windows
-        return Ended(process.wait(), None)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kB elsewhere
-    return Ended(process.returncode, round(usage.ru_maxrss / unit, 1))
 
 
 def run_cell(
@@ -246,7 +181,7 @@ def new_row(cell: Cell, study: Study, folder: Path, rows: CellRows | None) -> di
         "epoch_metrics": [],
         "model": cell.model,
         "command": command,
-        "versions": _versions(),
+        "versions": dict(_versions()),
         "machine": _machine(),
         "finished": None,
     }
@@ -345,6 +280,7 @@ def _model(model: str, study: Study, folder: Path) -> str:
     return _relative(path, folder) if path.is_dir() else model
 
 
+@cache
 def _versions() -> dict[str, str]:
     from .. import __version__
 
@@ -357,6 +293,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
+@cache
 def _machine() -> str:
     processor = platform.processor() or platform.machine()
     try:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .processes import end_process, is_alive, started_at
+
 STALE_AFTER = 600.0  # seconds without a heartbeat, after which a claim of another machine is taken over
 _BEAT = 20.0
 
@@ -47,7 +49,7 @@ class Claim:
             pid (`int`): Its process id.
         """
         said = json.loads(self.path.read_text())
-        _write(self.path, said | {"child": pid, "child_started": _started(pid)})
+        _write(self.path, said | {"child": pid, "child_started": started_at(pid)})
 
     def holds(self) -> bool:
         """Whether nobody has taken it over in the meantime."""
@@ -115,13 +117,19 @@ class Claims:
         if not self._gone(holder, age):
             return None
         claim = self._create(cell, int(last.suffix[1:]) + 1, holder)
-        if claim is not None:
-            _end(holder)
+        child = holder.get("child")
+        if (
+            claim is not None
+            and child
+            and holder["machine"] == _machine()
+            and is_alive(child, holder["child_started"])
+        ):
+            end_process(child)  # the training run of a runner that was killed
         return claim
 
     def _gone(self, holder: dict[str, Any], age: float) -> bool:
         if holder.get("machine") == _machine():
-            return not _alive(holder["pid"], holder["started"])
+            return not is_alive(holder["pid"], holder["started"])
         return age > self.stale_after
 
     def _create(self, cell: str, number: int, holder: dict[str, Any] | None) -> Claim | None:
@@ -136,7 +144,7 @@ class Claims:
                 "host": socket.gethostname(),
                 "machine": _machine(),
                 "pid": os.getpid(),
-                "started": _started(os.getpid()),
+                "started": started_at(os.getpid()),
             },
         )
         before = None
@@ -176,37 +184,3 @@ def _machine() -> str:
         return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # not Linux
         return f"{socket.gethostname()} {uuid.getnode()}"
-
-
-def _started(pid: int) -> float | None:
-    import psutil
-
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
-        return None
-
-
-def _alive(pid: int, started: float | None) -> bool:
-    """Whether the process is there, and not another that got its id since."""
-    now = _started(pid)
-    return now is not None and (started is None or abs(now - started) < 5)  # it is off by the clock's corrections
-
-
-def _end(holder: dict[str, Any]) -> None:
-    """End the training run of a runner that was killed, before another of its cell starts."""
-    import psutil
-
-    child = holder.get("child")
-    if holder.get("machine") != _machine() or child is None or not _alive(child, holder.get("child_started")):
-        return
-    try:
-        process = psutil.Process(child)
-        process.terminate()
-        try:
-            process.wait(10)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(10)
-    except psutil.NoSuchProcess:
-        pass

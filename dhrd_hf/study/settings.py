@@ -85,7 +85,8 @@ def in_setting(setting: str, options: dict[str, Any]) -> dict[str, Any]:
         weights, ignored = {"alpha": 0.0, "beta": 1.0}, REASONING_OPTIONS
     elif setting == "cot_decoding":
         weights, ignored = {"alpha": 1.0, "beta": 0.0}, _SCHEDULE
-    weights = {name: value if value == "auto" else float(value) for name, value in weights.items()}
+    # Anything else is a word: auto, or what dhrd train refuses.
+    weights = {name: value if isinstance(value, str) else float(value) for name, value in weights.items()}
     head = {"classifier_head": options.get("classifier_head") or "linear"}
     rest = {name: value for name, value in options.items() if name not in {*weights, *head, *ignored}}
     return weights | head | rest

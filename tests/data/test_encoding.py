@@ -330,3 +330,16 @@ def test_the_callers_tokenizer_is_left_as_it_was(make_tokenizer, rows, label2id,
     tokenizer.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again(rows[13]["text"])["input_ids"] == make_tokenizer()(rows[13]["text"])["input_ids"]
+
+
+def test_rows_encoded_once_are_found_in_a_cache_folder(rows, tokenizer, label2id, tmp_path):
+    found = []
+    for options in ({}, {}, {"max_length": 64}):
+        encoder = DualHeadEncoder(tokenizer, label2id, **options)
+        table = Dataset.from_list(rows)  # in memory, as `dhrd train` reads it
+        encoded = encoder.encode_dataset(table, cache_dir=tmp_path / "encoded").to_list()
+        files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "encoded").iterdir()}
+        found.append((encoded, encoder.counts, files))
+    assert found[0] == found[1]
+    assert found[1][1].without_rationale == 6
+    assert found[2][1].rationales_cut > 0 and len(found[2][2]) == 2

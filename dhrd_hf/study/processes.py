@@ -1,0 +1,123 @@
+"""Processes of a study: one is run to its end, and none is left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended.
+
+    Args:
+        code (`int`): Its exit code; negative for a signal.
+        peak_memory_mb (`float`, *optional*): Most memory that it had, in MB; None where the system does not say.
+    """
+
+    code: int
+    peak_memory_mb: float | None
+
+
+def run_process(
+    command: Sequence[str], folder: Path, log: Path, started: Callable[[int], None] = lambda _: None
+) -> Ended:
+    """Run a process to its end, its output in a file; it is ended with us.
+
+    Args:
+        command (`Sequence[str]`): What to run.
+        folder (`Path`): Its working directory.
+        log (`Path`): The file, to which is added.
+        started (`Callable[[int], None]`, *optional*): Told its process id.
+
+    Returns:
+        [`Ended`]: how it ended.
+
+    Raises:
+        OSError: if it can't be started.
+    """
+    package = str(Path(__file__).resolve().parents[2])  # for a checkout that is not installed
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C is for us: we end it
+        )
+        try:
+            started(process.pid)
+            return _wait(process)
+        except BaseException:
+            end_process(process.pid)
+            process.wait()
+            raise
+
+
+def _wait(process: subprocess.Popen) -> Ended:
+    if not hasattr(os, "wait4"):  # Windows
+        return Ended(process.wait(), None)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kB elsewhere
+    return Ended(process.returncode, round(usage.ru_maxrss / unit, 1))
+
+
+def started_at(pid: int) -> float | None:
+    """When a process was started: with its id, what tells it from one that gets the id later.
+
+    Args:
+        pid (`int`): Its id.
+
+    Returns:
+        `float`, *optional*: seconds since the epoch; None where there is no such process.
+    """
+    import psutil
+
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
+
+
+def is_alive(pid: int, started: float | None) -> bool:
+    """Whether a process is there, and not another that got its id since.
+
+    Args:
+        pid (`int`): Its id.
+        started (`float`, *optional*): As [`started_at`] said.
+
+    Returns:
+        `bool`: whether it is.
+    """
+    now = started_at(pid)
+    # Its time of start moves with corrections of the clock.
+    return now is not None and (started is None or abs(now - started) < 5)
+
+
+def end_process(pid: int) -> None:
+    """End a process and those that it started.
+
+    Args:
+        pid (`int`): Its id; it may be gone.
+    """
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for each in family:
+        try:
+            each.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(family, timeout=10)
