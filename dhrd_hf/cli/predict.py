@@ -87,9 +87,9 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> None:
     prompt = chosen_prompt(args.prompt, args.text_column, getattr(model.config, "prompt_template", None))
     labels = list(model.config.id2label.values())
     thresholds = getattr(model.config, "label_thresholds", None)
-    flat = args.output.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))
+    flat = is_flat(args.output)
     check_columns(first, template_columns(prompt))
-    taken = _columns(Prediction(None, error="none"), labels, thresholds, flat).keys() & first.keys()
+    taken = prediction_columns(Prediction(None, error="none"), labels, thresholds, flat).keys() & first.keys()
     if taken:
         raise ValueError(f"the table has a column {min(taken)!r} already, which would be lost: rename or remove it")
     counts = Counter(empty=0, cut=0)
@@ -102,7 +102,7 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> None:
             counts["empty"] += prediction.error is not None
             counts["cut"] += prediction.cut
             progress.update(ranks.count)  # the others are about as far
-            yield read_ahead.popleft() | _columns(prediction, labels, thresholds, flat)
+            yield read_ahead.popleft() | prediction_columns(prediction, labels, thresholds, flat)
 
     started = time.perf_counter()
     with tqdm(unit=" rows", file=sys.stderr, disable=ranks.rank > 0 or None) as progress:
@@ -126,10 +126,30 @@ def _texts(rows: Iterable[dict[str, Any]], prompt: str, read_ahead: deque) -> It
         yield None if any(row.get(name) is None for name in needed) else render(prompt, row)
 
 
-def _columns(
+def prediction_columns(
     prediction: Prediction, labels: list[str], thresholds: dict[str, float] | None, flat: bool
 ) -> dict[str, Any]:
-    """What is added to a row. A flat file has the same columns in every row."""
+    """The columns that a prediction adds to a row.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.predict import prediction_columns
+    >>> from dhrd_hf.evaluation import Prediction
+    >>> prediction_columns(Prediction("yes", {"no": 0.25, "yes": 0.75}), ["no", "yes"], None, flat=False)
+    {'predicted_label': 'yes', 'probabilities': {'no': 0.25, 'yes': 0.75}}
+
+    ```
+
+    Args:
+        prediction ([`Prediction`]): What was said of the row.
+        labels (`list[str]`): The labels that have a probability.
+        thresholds (`dict[str, float]`, *optional*): The probability from which on a label is accepted.
+        flat (`bool`): For a file that has the same columns in every row, and no objects in them.
+
+    Returns:
+        `dict[str, Any]`: the columns.
+    """
     if flat:
         probabilities = {f"probability_{label}": prediction.probabilities.get(label) for label in labels}
         said = {"predicted_label": prediction.label, **probabilities, "prediction_error": prediction.error or ""}
@@ -140,6 +160,27 @@ def _columns(
         reached = [name for name, it in thresholds.items() if prediction.probabilities.get(name, -1) >= it]
         said["accepted_labels"] = reached
     return said
+
+
+def is_flat(path: str) -> bool:
+    """Whether a file of rows holds no objects.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.predict import is_flat
+    >>> is_flat("said.csv.gz"), is_flat("said.jsonl")
+    (True, False)
+
+    ```
+
+    Args:
+        path (`str`): The file, as for [`~dhrd_hf.data.tables.write_rows`].
+
+    Returns:
+        `bool`: whether it is .csv, .tsv or .parquet.
+    """
+    return path.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))
 
 
 def after_interrupt(argv: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import TrainArguments, parse_train
 from .card import read_card_facts, training_facts
+from .last_evaluation import evaluate_rows
 from .parsing import chosen_prompt, quiet, unescaped
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def run(argv: Sequence[str]) -> int:
     trainer.save_metrics("train", trained.metrics)
     metrics = None
     if dev is not None:
-        metrics = trainer.evaluate() if own.predictions is None else _evaluated(own, trainer, dev)
+        metrics = trainer.evaluate() if own.predictions is None else evaluate_rows(own, trainer, dev)
         trainer.save_metrics("eval", metrics)
         say("\nevaluation: " + ", ".join(f"{k.removeprefix('eval_')} {v:.4g}" for k, v in metrics.items()))
     if training.process_index == 0:
@@ -247,40 +248,6 @@ def _trainer(
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     say(f"parameters  {trainable:,} of {total:,} trained ({trainable / total:.1%})\n")
     return trainer, encode.counts
-
-
-def _evaluated(own: TrainArguments, trainer: DualHeadTrainer, dev: datasets.Dataset) -> dict[str, float]:
-    """The metrics of the evaluation rows, of which each prediction is written, in one pass over them."""
-    import torch
-
-    from ..data.joining import key_column
-    from ..data.tables import write_rows
-    from ..evaluation.prediction import _read as read_logits
-    from ..modeling_dhrd import find_dual_head
-
-    # Under group_by_length transformers shuffles the rows that it predicts, too, and returns them so: they are sorted here.
-    strategy, trainer.args.train_sampling_strategy = trainer.args.train_sampling_strategy, "random"
-    order = range(len(dev))
-    if strategy == "group_by_length":
-        lengths = trainer.eval_dataset["input_length"][:]
-        order = sorted(order, key=lambda row: -lengths[row])
-    output = trainer.predict(trainer.eval_dataset.select(order), metric_key_prefix="eval")
-    trainer.args.train_sampling_strategy = strategy
-    trainer.log(output.metrics)
-    logits = torch.as_tensor(output.predictions).double()
-    logits[torch.tensor(order)] = logits.clone()
-    if trainer.is_world_process_zero():
-        key = key_column(dev.column_names)
-        named = [{"row": row} for row in range(len(dev))] if key is None else [{key: value} for value in dev[key]]
-        said = read_logits(logits, find_dual_head(trainer.model).config)
-        write_rows(
-            own.predictions,
-            (
-                {**name, own.label_column: label, "predicted_label": predicted, "probabilities": probabilities}
-                for name, label, (predicted, probabilities, _) in zip(named, dev[own.label_column], said, strict=True)
-            ),
-        )
-    return output.metrics
 
 
 def _weight(model: DHRDForDualHeadClassification, training: DualHeadTrainingArguments) -> str:

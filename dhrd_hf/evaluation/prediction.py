@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -209,8 +209,8 @@ def _predict_window(
     results: list[Prediction] = [Prediction(None, error=errors.get(index)) for index in range(len(rows))]
     if batches:
         logits = _logits(model, [[rows[longest_first[place]] for place in batch] for batch in batches], pad, tokenizer)
-        for index, said in zip(longest_first, _read(logits, model.config), strict=True):
-            results[index] = Prediction(*said, cut=index in cut)
+        for index, said in zip(longest_first, read_logits(logits, model.config), strict=True):
+            results[index] = replace(said, cut=index in cut)
     return results
 
 
@@ -303,20 +303,39 @@ def _logits(
         model.train(was_training)
 
 
-def _read(logits: Tensor, config: PreTrainedConfig) -> Iterator[tuple]:
-    """Label, probabilities and logits of each row, by transformers' problem types."""
+def read_logits(logits: Tensor, config: PreTrainedConfig) -> Iterator[Prediction]:
+    """What class logits say, by transformers' problem types.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers import LlamaConfig
+    >>> from dhrd_hf.evaluation.prediction import read_logits
+    >>> next(read_logits(torch.tensor([[0.0, 2.0]]), LlamaConfig(id2label={0: "no", 1: "yes"}))).label
+    'yes'
+
+    ```
+
+    Args:
+        logits (`torch.Tensor` of shape `[rows, K]`): Class logits.
+        config (`PreTrainedConfig`): The classifier's, with its `id2label` and `problem_type`.
+
+    Returns:
+        `Iterator[Prediction]`: one [`Prediction`] for each row.
+    """
     names = [config.id2label[index] for index in range(config.num_labels)]
     rows = logits.tolist()
     if config.problem_type == "regression" or (config.problem_type is None and len(names) == 1):
         for row in rows:
-            yield row[0] if len(row) == 1 else row, {}, tuple(row)
+            yield Prediction(row[0] if len(row) == 1 else row, {}, tuple(row))
         return
     several = config.problem_type == "multi_label_classification"
     probabilities = (logits.sigmoid() if several else logits.softmax(-1)).tolist()
     best = logits.argmax(-1).tolist()
     for index, row in enumerate(probabilities):
         said = [name for name, p in zip(names, row, strict=True) if p > 0.5] if several else names[best[index]]
-        yield said, dict(zip(names, row, strict=True)), tuple(rows[index])
+        yield Prediction(said, dict(zip(names, row, strict=True)), tuple(rows[index]))
 
 
 def agree_on_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -90,6 +90,16 @@ def test_predictions_are_of_the_rows_in_their_order_and_of_the_last_evaluation(b
         assert row["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-4)
 
 
+def test_predictions_of_a_flat_file_have_a_column_a_label(base, table, tmp_path):
+    said = tmp_path / "said.csv"
+    train = ["train", "--model", base, "--train-data", table, "--eval-data", table, *TRAIN, "--max-steps", "1"]
+    assert main([*train, "--predictions", str(said), "--output-dir", str(tmp_path / "run")]) == 0
+    (first, *_) = rows = load_table(said).to_list()
+    assert len(rows) == 24
+    assert list(first)[:3] == ["id", "label", "predicted_label"]
+    assert sum(first[f"probability_{name}"] for name in ("entailed", "refuted", "unknown")) == pytest.approx(1)
+
+
 def test_predictions_need_rows_and_a_file_that_can_be_written(base, table, tmp_path, capsys):
     train = ["train", "--model", base, "--train-data", table, "--output-dir", str(tmp_path / "run")]
     assert main([*train, "--predictions", "said.jsonl"]) == 2
