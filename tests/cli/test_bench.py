@@ -147,6 +147,7 @@ def test_other_engines_answer_alike(throughput, tmp_path):
         (["--repeats", "0"], "--repeats 0 must be 1 or greater"),
         (["--rows", "0"], "--rows 0 must be 1 or greater"),
         (["--cot-rows", "-1"], "--cot-rows -1 must be 1 or greater"),
+        (["--output", "classifier"], "--output classifier is a folder: name a file"),
         (["--warmup", "-1"], "--warmup -1 must be 0 or greater"),
         (["--batch-size", "8"], "unknown option --batch-size: did you mean --batch-sizes?"),
         (["--exported", "run"], "--exported run is a training checkpoint"),

@@ -25,6 +25,19 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_output(path: str | None) -> None:
+    """Raise on a file that can't be one, before there is a result to lose.
+
+    Args:
+        path (`str`, *optional*): From `--output`.
+
+    Raises:
+        ValueError: if it is a folder.
+    """
+    if path is not None and Path(path).expanduser().is_dir():
+        raise ValueError(f"--output {path} is a folder: name a file, such as {Path(path) / 'bench.json'}.")
+
+
 def at_least(number: int, name: str, least: int = 1) -> None:
     """Raise on a number that is too small.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..parsing import Parser, add_model_options, chosen_prompt, did_you_mean, quiet
-from .output import add_output_options, at_least, show, times, whole_numbers, with_origin, write_result
+from .output import add_output_options, at_least, check_output, show, times, whole_numbers, with_origin, write_result
 
 if TYPE_CHECKING:
     from ...evaluation.ranks import Ranks
@@ -36,7 +36,8 @@ engines:
   cot       answers decoded with the reasoning head: temperature 0.1, top_p 0.7
 
 The engines take turns in every round, and rows a second are medians over the rounds. What is not installed, not possible or
-too large for the memory is told and left out. On several ranks each runs its share, and the slowest one's time counts.
+too large for the memory is told and left out. On several ranks each runs its share, and the slowest one's time counts. cot
+is slow: it decodes --cot-rows of the rows, sorted where both orders are measured, in batch sizes up to that number.
 """
 
 
@@ -135,6 +136,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         if getattr(args, name) is not None:
             at_least(getattr(args, name), f"--{name.replace('_', '-')}")
     at_least(args.warmup, "--warmup", 0)
+    check_output(args.output)
     args.orders = [True, False] if args.sort == args.no_sort else [args.sort]
     if args.engines is not None:
         args.engines = [word.strip() for word in args.engines.split(",")]

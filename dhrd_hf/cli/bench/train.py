@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..parsing import Parser, chosen_prompt
-from .output import add_output_options, at_least, show, whole_numbers, with_origin, write_result
+from .output import add_output_options, at_least, check_output, show, whole_numbers, with_origin, write_result
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -132,6 +132,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     for name in ("batch_size", "steps", "max_length"):
         at_least(getattr(args, name), f"--{name.replace('_', '-')}")
     at_least(args.warmup, "--warmup", 0)
+    check_output(args.output)
     if args.data is not None and args.lengths is not None:
         raise ValueError("--lengths is for random rows, and --data has its own: leave one of them out.")
     if args.data is None:
