@@ -27,10 +27,12 @@ RUNS = {
     "baseline": {"alpha": 0.0},
     "lora": {},
     "padding-free": {},
+    "auto": {"alpha": "auto"},
     # In one process not sharded.
     "fsdp-tied": {"alpha": 0.7, "beta": 1.3},
     "fsdp-baseline": {"alpha": 0.0},
     "fsdp-lora": {},
+    "fsdp-auto": {"alpha": "auto"},
     "fsdp-bf16": {},
 }
 

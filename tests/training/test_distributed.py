@@ -35,7 +35,10 @@ def results(lm_dir_of, encoded, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "run",
-    ["dual", "targets-on-one-rank", "baseline", "lora", "padding-free", "fsdp-tied", "fsdp-baseline", "fsdp-lora"],
+    [
+        *("dual", "targets-on-one-rank", "baseline", "lora", "padding-free", "auto"),
+        *("fsdp-tied", "fsdp-baseline", "fsdp-lora", "fsdp-auto"),
+    ],
 )
 def test_two_ranks_are_one_process(results, run):
     (one, one_weights), (two, two_weights) = results[1][run], results[2][run]
@@ -49,7 +52,11 @@ def test_two_ranks_are_one_process(results, run):
         assert {name for name in found if "loss" in name} == set(terms)
         for name in terms:
             assert found[name] == pytest.approx(expected[name], rel=1e-5), name
+        assert found.get("alpha") == pytest.approx(expected.get("alpha"), rel=1e-5)
         assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+
+    if run.endswith("auto"):
+        assert steps[1][0]["alpha"] == 1.0 != steps[1][1]["alpha"]
 
     assert two_weights.keys() == one_weights.keys()
     for name in one_weights:
