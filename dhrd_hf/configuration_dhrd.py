@@ -100,6 +100,7 @@ class DHRDConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = [
         "classification_loss",
         "reasoning_loss",
+        "distillation_loss",
         "reasoning_logits",
         "past_key_values",
         "hidden_states",

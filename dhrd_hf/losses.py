@@ -1,8 +1,9 @@
 """The objective of Dual-Head Reasoning Distillation, and nothing else: torch in, scalars out.
 
     L = beta * L_cls + alpha * L_reason                                    (arXiv 2509.21487, eqs. 2-4)
+        [+ distillation_weight * L_soft, where a teacher's token distributions are learned from]
 
-Both terms are sums divided by a count. The count is either the batch's own or one given by the caller, who has counted
+All terms are sums divided by a count. The count is either the batch's own or one given by the caller, who has counted
 over a whole accumulated batch and over all ranks; so the sum over micro-batches of what these functions return *is* the
 loss of the whole batch, however it was split.
 
@@ -257,6 +258,181 @@ def reasoning_loss(
         total = naive_reasoning_loss(hidden, targets, lm_head)
     if count is None:
         count = torch.tensor(float(targets.numel()), device=total.device)
+    return total / count.to(total.device).clamp(min=1)
+
+
+def naive_distillation_loss(
+    logits: Tensor, teacher: Tensor, teacher_ids: Tensor | None = None, temperature: float = 1.0
+) -> Tensor:
+    """Soft targets, summed: `T^2 * KL(teacher_T || student_T)` of each position, with all logits in memory.
+
+    Of a whole distribution, `p_T = softmax(log p / T)` is the usual tempering. Where the teacher is known by its k most
+    likely tokens and the mass of all others, both distributions are first added up to those k + 1 events, and these are
+    tempered: a divergence (never negative, 0 where the two agree on every event), which at k = V is the whole one, and
+    at T = 1 never more than it. What is stored of a teacher does not depend on T.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from dhrd_hf.losses import naive_distillation_loss
+    >>> teacher = torch.tensor([[0.5, 0.25, 0.25]]).log()
+    >>> round(naive_distillation_loss(torch.zeros(1, 3), teacher).item(), 4)  # log 3 - 1.5 log 2
+    0.0589
+    >>> top = torch.tensor([[0.5, 0.5]]).log()  # of token 0, and of all others
+    >>> round(naive_distillation_loss(torch.zeros(1, 3), top, torch.tensor([[0]])).item(), 4)
+    0.0589
+
+    ```
+
+    Args:
+        logits (`Tensor` of shape `[N, V]`): The student's.
+        teacher (`Tensor`): The teacher's logits or log-probabilities `[N, V]`; or with `teacher_ids` log-probabilities
+            `[N, k + 1]` of those tokens and of all others together (`[N, k]` where k = V, and there are none).
+        teacher_ids (`Tensor` of shape `[N, k]`, *optional*): The teacher's most likely tokens.
+        temperature (`float`, *optional*, defaults to 1.0): T, above 0.
+
+    Returns:
+        `Tensor`: the sum over the N positions, a scalar in float32 (float64 where the logits are).
+
+    Source: Hinton et al. 2015, arXiv 1503.02531, section 2, for T^2; soft targets are future work of arXiv 2509.21487.
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    student = torch.log_softmax(logits.to(dtype), -1)
+    if teacher_ids is not None:
+        teacher_ids = teacher_ids.to(student.device).long()
+        events = [student.gather(-1, teacher_ids)]
+        if teacher.shape[-1] > teacher_ids.shape[-1]:
+            events.append(student.scatter(-1, teacher_ids, -torch.inf).logsumexp(-1, keepdim=True))
+        student = torch.cat(events, -1)
+    student = torch.log_softmax(student / temperature, -1)
+    teacher = torch.log_softmax(teacher.to(student.device, dtype) / temperature, -1)
+    # An event that the teacher rules out adds nothing: 0 * log 0.
+    divergence = (teacher.exp() * (teacher - student)).masked_fill(teacher == -torch.inf, 0)
+    return temperature**2 * divergence.sum()
+
+
+class SoftTargets:
+    """What a teacher expects at the N positions of a batch that have a target, and how to learn from it.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from dhrd_hf.losses import SoftTargets
+    >>> logits = torch.zeros(5, 7)
+    >>> soft = SoftTargets(lambda rows: (logits[rows], None), vocab_size=7, weight=0.5, temperature=2.0)
+    >>> soft.at(slice(0, 2))[0].shape
+    torch.Size([2, 7])
+
+    ```
+
+    Args:
+        at (`Callable`): Maps a slice of the positions, counted row by row, to `teacher` and `teacher_ids` of
+            [`naive_distillation_loss`]. In the chunked path it is called again in the backward pass.
+        vocab_size (`int`): Number V of tokens that both models know; the student's logits are cut to it.
+        weight (`float`, *optional*, defaults to 1.0): Weight of the term in the total loss.
+        temperature (`float`, *optional*, defaults to 1.0): T, above 0.
+    """
+
+    def __init__(
+        self,
+        at: Callable[[slice], tuple[Tensor, Tensor | None]],
+        vocab_size: int,
+        weight: float = 1.0,
+        temperature: float = 1.0,
+    ):
+        self.at = at
+        self.vocab_size = vocab_size
+        self.weight = weight
+        self.temperature = temperature
+
+    def loss(self, hidden: Tensor, rows: slice, lm_head: Callable[[Tensor], Tensor]) -> Tensor:
+        """The summed loss of some of the positions.
+
+        Args:
+            hidden (`Tensor` of shape `[n, H]`): The student's hidden states at these positions.
+            rows (`slice`): Which of the N they are.
+            lm_head (`Callable`): Maps `[n, H]` to the student's logits.
+
+        Returns:
+            `Tensor`: a scalar.
+        """
+        with torch.no_grad():
+            teacher, teacher_ids = self.at(rows)
+        return naive_distillation_loss(lm_head(hidden)[..., : self.vocab_size], teacher, teacher_ids, self.temperature)
+
+
+def chunked_distillation_loss(
+    hidden: Tensor, soft_targets: SoftTargets, lm_head: Callable[[Tensor], Tensor], vocab_size: int
+) -> Tensor:
+    """The same sum without ever holding all logits of either model: value and gradients equal the naive one's.
+
+    Each checkpointed chunk's logits, the student's and the teacher's, are made, used, freed, and made again for the
+    backward pass.
+
+    Args:
+        hidden (`Tensor` of shape `[N, H]`): The student's hidden states of the positions that have a target.
+        soft_targets ([`SoftTargets`]): The teacher's distributions at them.
+        lm_head (`Callable`): Maps `[n, H]` to the student's logits.
+        vocab_size (`int`): Sizes the chunks.
+
+    Returns:
+        `Tensor`: the sum over the N positions, a scalar.
+    """
+    size = max(1, CHUNK // vocab_size)
+    total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+    for start in range(0, hidden.shape[0], size):
+        rows = slice(start, min(start + size, hidden.shape[0]))
+        total = total + checkpoint(soft_targets.loss, hidden[rows], rows, lm_head, use_reentrant=False)
+    return total
+
+
+def distillation_loss(
+    hidden: Tensor,
+    reasoning_targets: Tensor,
+    lm_head: Callable[[Tensor], Tensor],
+    soft_targets: SoftTargets,
+    vocab_size: int | None = None,
+    count: Tensor | None = None,
+) -> Tensor:
+    """Soft-target loss: [`naive_distillation_loss`] at the reasoning loss's positions, over their number.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from dhrd_hf.losses import SoftTargets, distillation_loss
+    >>> head = torch.nn.Linear(4, 3, bias=False).requires_grad_(False)
+    >>> _ = head.weight.zero_()
+    >>> teacher = torch.tensor([[0.5, 0.25, 0.25]]).log()  # one position predicts a target
+    >>> soft = SoftTargets(lambda rows: (teacher[rows], None), vocab_size=3)
+    >>> round(distillation_loss(torch.ones(1, 3, 4), torch.tensor([[1, 2, -100]]), head, soft).item(), 4)
+    0.0589
+
+    ```
+
+    Args:
+        hidden (`Tensor` of shape `[B, L, H]`): The student's last hidden states.
+        reasoning_targets (`Tensor` of shape `[B, L]`): As for [`reasoning_loss`]: where there is one, the position
+            before it is compared.
+        lm_head (`Callable`): Maps `[N, H]` to logits `[N, V]`.
+        soft_targets ([`SoftTargets`]): The teacher's distributions at these positions.
+        vocab_size (`int`, *optional*): Number V of logits of a position; below [`CHUNKED_FROM`] / V positions the plain
+            path runs, and always where V is not given.
+        count (`Tensor`, *optional*): Scalar to divide by; the batch's own [`reasoning_count`] by default.
+
+    Returns:
+        `Tensor`: the loss, a float32 scalar; 0 for a batch without any target.
+    """
+    hidden = hidden[shift_targets(reasoning_targets).to(hidden.device) != IGNORE_INDEX]  # [N, H]
+    number = hidden.shape[0]
+    if vocab_size is not None and number * vocab_size > CHUNKED_FROM:
+        total = chunked_distillation_loss(hidden, soft_targets, lm_head, vocab_size)
+    else:
+        total = soft_targets.loss(hidden, slice(0, number), lm_head)
+    if count is None:
+        count = torch.tensor(float(number), device=total.device)
     return total / count.to(total.device).clamp(min=1)
 
 

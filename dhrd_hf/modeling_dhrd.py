@@ -24,7 +24,15 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_dhrd import DHRDConfig
-from .losses import IGNORE_INDEX, classification_count, classification_loss, reasoning_count, reasoning_loss
+from .losses import (
+    IGNORE_INDEX,
+    SoftTargets,
+    classification_count,
+    classification_loss,
+    distillation_loss,
+    reasoning_count,
+    reasoning_loss,
+)
 
 # How transformers finds the code that a checkpoint carries, where this package is not installed.
 _MODEL = "modeling_dhrd.DHRDForDualHeadClassification"
@@ -50,10 +58,12 @@ class DHRDOutput(ModelOutput):
     ```
 
     Args:
-        loss (`Tensor`, *optional*): `beta * classification_loss + alpha * reasoning_loss`, a float32 scalar.
+        loss (`Tensor`, *optional*): `beta * classification_loss + alpha * reasoning_loss`, a float32 scalar; with soft
+            targets, their weight times `distillation_loss` more.
         logits (`Tensor` of shape `[B, K]`): Class logits of x, before the softmax.
         classification_loss (`Tensor`, *optional*): Scalar; there when `labels` were given.
         reasoning_loss (`Tensor`, *optional*): Scalar; there when `reasoning_targets` were given and alpha is not 0.
+        distillation_loss (`Tensor`, *optional*): Scalar; there when `soft_targets` were given.
         reasoning_logits (`Tensor` of shape `[B, L, V]`, *optional*): With `output_reasoning_logits=True`.
         past_key_values (`Cache`, *optional*): With `use_cache=True`.
         hidden_states (`tuple[Tensor]`, *optional*): With `output_hidden_states=True`: `[B, L, H]` a layer.
@@ -64,6 +74,7 @@ class DHRDOutput(ModelOutput):
     logits: Tensor | None = None
     classification_loss: Tensor | None = None
     reasoning_loss: Tensor | None = None
+    distillation_loss: Tensor | None = None
     reasoning_logits: Tensor | None = None
     past_key_values: Any = None
     hidden_states: tuple[Tensor, ...] | None = None
@@ -399,6 +410,7 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         output_reasoning_logits: bool = False,
         cu_seq_lens_q: Tensor | None = None,
         alpha: float | None = None,
+        soft_targets: SoftTargets | None = None,
         **kwargs: Any,
     ) -> DHRDOutput:
         r"""One pass of the backbone over s = [x, suffix]; pool x's last token; the LM head where there are targets.
@@ -424,6 +436,8 @@ class DHRDForDualHeadClassification(PreTrainedModel):
                 the batch is `cu_seq_lens_q[i]` to `cu_seq_lens_q[i + 1]` of it. See [`DualHeadCollator`].
             alpha (`float`, *optional*): Weight of the reasoning loss in this call, for schedules; `config.alpha` by
                 default. Where that is 0 there is no reasoning loss, whatever is given here.
+            soft_targets ([`SoftTargets`], *optional*): A teacher's distributions at the positions that have a target, to
+                learn from as well.
             kwargs (*optional*): Passed to the backbone, such as `output_hidden_states`; `use_cache` is off by default.
 
         Returns:
@@ -460,7 +474,7 @@ class DHRDForDualHeadClassification(PreTrainedModel):
             inputs_embeds=inputs_embeds,
             **{"use_cache": False, **kwargs},
         )
-        hidden = outputs.last_hidden_state  # [B, L, H]
+        shared = hidden = outputs.last_hidden_state  # [B, L, H]
         if cu_seq_lens_q is None:
             positions = self._pooled_positions(hidden, input_ids, attention_mask, input_length)  # [B]
             pooled = hidden[torch.arange(hidden.shape[0], device=hidden.device), positions]  # [B, H]
@@ -490,10 +504,21 @@ class DHRDForDualHeadClassification(PreTrainedModel):
                 own = reasoning_count(reasoning_targets)
                 share = own / (own if counts.targets is None else counts.targets.to(own.device)).clamp(min=1)
                 losses["reasoning_loss"] = losses["reasoning_loss"] + auxiliary * share.to(auxiliary.device)
-            if counts.share_only and labels is not None:
-                share = self.classification_count(labels) / counts.labels.to(labels.device)
-                losses["reasoning_loss"] = losses["reasoning_loss"] * share.to(hidden.device)
         weights = {"classification_loss": self.config.beta, "reasoning_loss": alpha}
+        if soft_targets is not None and reasoning_targets is not None:
+            weights["distillation_loss"] = soft_targets.weight
+            losses["distillation_loss"] = distillation_loss(
+                shared,
+                reasoning_targets,
+                lambda states: self.reasoning_logits(states, outputs),
+                soft_targets,
+                vocab_size=self.config.vocab_size,
+                count=counts.targets,
+            )
+        if counts.share_only and labels is not None:
+            share = self.classification_count(labels) / counts.labels.to(labels.device)
+            for name in losses.keys() - {"classification_loss"}:
+                losses[name] = losses[name] * share.to(hidden.device)
         loss = sum(weights[name] * value.to(logits.device) for name, value in losses.items()) if losses else None
 
         return DHRDOutput(

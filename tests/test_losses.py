@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dhrd_hf import losses
@@ -246,3 +247,115 @@ def test_labels_of_another_shape_are_refused(problem_type):
 def test_class_ids_out_of_range_are_refused():
     with pytest.raises(ValueError, match="label id 3 is out of range.*3 labels, 0 to 2"):
         losses.classification_loss(torch.zeros(2, 3), torch.tensor([0, 3]))
+
+
+# Soft targets
+
+
+def soft_formula(student, teacher, temperature):
+    """T^2 times the sum of KL(teacher_T || student_T), by torch's own divergence in float64."""
+    log_p, log_q = (torch.log_softmax(logits.double() / temperature, -1) for logits in (student, teacher))
+    return temperature**2 * F.kl_div(log_p, log_q, reduction="sum", log_target=True)
+
+
+def make_teacher_logits(number, seed=5):
+    return 2 * torch.randn(number, VOCAB, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_soft_targets_are_the_tempered_divergence(temperature, dtype):
+    teacher = make_teacher_logits(6).to(dtype)
+    student = make_teacher_logits(6, seed=6).to(dtype).requires_grad_()
+    found = losses.naive_distillation_loss(student, teacher, temperature=temperature)
+    (gradient,) = torch.autograd.grad(found, student)
+    expected = soft_formula(student, teacher, temperature)
+    tight = {"rtol": 1e-9, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(found.double(), expected, **tight)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0], **tight)
+    assert losses.naive_distillation_loss(student, student.detach(), temperature=temperature).abs() < 1e-5
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("k", [1, 5, VOCAB])
+def test_top_k_soft_targets_are_the_divergence_of_k_tokens_and_the_rest(k, temperature):
+    teacher, student = make_teacher_logits(6).double(), make_teacher_logits(6, seed=6).double().requires_grad_()
+    log_q = torch.log_softmax(teacher, -1)
+    ids = log_q.topk(k).indices
+    in_top = torch.zeros(6, VOCAB, dtype=torch.bool).scatter(-1, ids, True)
+
+    def events(log_p):  # the probabilities of the k tokens, and the others' sum
+        top, rest = log_p.exp().gather(-1, ids), (log_p.exp() * ~in_top).sum(-1, keepdim=True)
+        return (torch.cat([top, rest], -1) if k < VOCAB else top).log()
+
+    found = losses.naive_distillation_loss(student, events(log_q), ids, temperature)
+    expected = soft_formula(events(torch.log_softmax(student, -1)), events(log_q), temperature)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(loss, student)[0] for loss in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    whole = soft_formula(student, teacher, temperature)
+    assert found > 0
+    if k == VOCAB:
+        torch.testing.assert_close(found, whole)
+    elif temperature == 1:
+        assert found < whole
+
+
+def test_a_token_that_the_teacher_rules_out_adds_nothing():
+    teacher, student = make_teacher_logits(3), make_teacher_logits(3, seed=6).requires_grad_()
+    teacher[:, 4] = -torch.inf
+    found = losses.naive_distillation_loss(student, teacher)
+    found.backward()
+    kept = [index for index in range(VOCAB) if index != 4]
+    q, log_p = torch.softmax(teacher[:, kept], -1), torch.log_softmax(student, -1)[:, kept]
+    torch.testing.assert_close(found, (q * (q.log() - log_p)).sum())
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["plain", "biased", "capped"])
+@pytest.mark.parametrize("k", [None, 5])
+def test_chunked_soft_targets_equal_the_naive_formula(kind, k, monkeypatch):
+    hidden, targets = make_states()
+    number = int(losses.reasoning_count(targets))
+    teacher, ids = make_teacher_logits(number), None
+    if k is not None:
+        ids = teacher.topk(k).indices
+        log_q = torch.log_softmax(teacher, -1)
+        rest = log_q.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True)
+        teacher = torch.cat([log_q.gather(-1, ids), rest], -1)
+    asked = []
+
+    def at(rows):
+        asked.append(rows)
+        return teacher[rows], None if ids is None else ids[rows]
+
+    results = []
+    for limit in (losses.CHUNKED_FROM, 0):
+        monkeypatch.setattr(losses, "CHUNKED_FROM", limit)
+        monkeypatch.setattr(losses, "CHUNK", 4 * VOCAB)
+        head, linear = make_head(kind)
+        states = hidden.clone().requires_grad_()
+        loss = losses.distillation_loss(
+            states, targets, head, losses.SoftTargets(at, VOCAB, temperature=2.0), vocab_size=VOCAB
+        )
+        loss.backward()
+        results.append([loss.detach(), states.grad, *(parameter.grad for parameter in linear.parameters())])
+    assert asked[0] == slice(0, number)
+    assert max(rows.stop - rows.start for rows in asked[1:]) == 4
+    torch.testing.assert_close(results[0], results[1])
+    if k is None:
+        head, _ = make_head(kind)
+        student = head(hidden[:, :-1][targets[:, 1:] != -100])
+        torch.testing.assert_close(results[0][0].double(), soft_formula(student, teacher, 2.0) / number)
+
+
+def test_soft_targets_are_divided_by_the_count_that_is_given():
+    hidden, targets = make_states()
+    head, _ = make_head("plain")
+    soft = losses.SoftTargets(lambda rows: (make_teacher_logits(100)[rows], None), VOCAB)
+    own = losses.reasoning_count(targets)
+    alone = losses.distillation_loss(hidden, targets, head, soft)
+    shared = losses.distillation_loss(hidden, targets, head, soft, count=4 * own)
+    torch.testing.assert_close(alone, 4 * shared)
+    none = losses.distillation_loss(hidden, torch.full_like(targets, -100), head, soft)
+    assert none == 0

@@ -101,6 +101,11 @@ class TrainArguments:
         "Weight of the reasoning loss; 0 is the pooled baseline; auto balances the losses.", 1.0
     )
     beta: float = _option("Weight of the classification loss.", 1.0)
+    teacher: str | None = _option(
+        "Causal LM with the same tokenizer, whose token distributions are learned by --distillation-weight."
+    )
+    teacher_cache: str | None = _option("Folder that keeps what the teacher says, made once, for any temperature.")
+    teacher_top_k: int = _option("Most likely tokens of a position that --teacher-cache keeps.", 64)
     classifier_head: str | None = _option(
         "linear, as stock classifiers have it; mlp, the paper's two layers, whose export carries its code [linear].",
         choices=CLASSIFIER_HEADS,
@@ -195,6 +200,10 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
         raise ValueError(f"--eval-strategy {values.eval_strategy} needs rows: add --eval-data TABLE.")
     if values.predictions is not None and values.eval_data is None:
         raise ValueError("--predictions are of the rows of --eval-data: add --eval-data TABLE.")
+    if values.teacher is None and values.distillation_weight > 0:
+        raise ValueError(f"--distillation-weight {values.distillation_weight:g} needs a teacher: add --teacher MODEL.")
+    if values.teacher is None and values.teacher_cache is not None:
+        raise ValueError("--teacher-cache keeps what a teacher says: add --teacher MODEL.")
     missing = [
         f"--{name.replace('_', '-')}" for name in ("model", "train_data", "output_dir") if not getattr(values, name)
     ]

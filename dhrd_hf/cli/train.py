@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .. import DHRDForDualHeadClassification, DualHeadEncoder, DualHeadTrainer, DualHeadTrainingArguments
     from ..data import EncodingCounts
+    from ..training import Teacher
 
 
 def run(argv: Sequence[str]) -> int:
@@ -236,12 +237,15 @@ def _trainer(
         data_collator=DualHeadCollator(tokenizer, padding_free=own.padding_free),
         processing_class=tokenizer,
         compute_metrics=compute_metrics,
+        teacher=_teacher(own),
     )
     say(f"train       {own.train_data}: {encode.counts}")
     if dev is not None:
         say(f"eval        {own.eval_data}: {encode_dev.counts}")
     say(f"labels      {labels}")
-    say(f"objective   {model.config.beta:g} * classification loss + {_weight(model, training)} * reasoning loss")
+    soft = "" if trainer.teacher is None else f" + {training.distillation_weight:g} * soft targets of {own.teacher}"
+    weights = f"{model.config.beta:g} * classification loss + {_weight(model, training)} * reasoning loss"
+    say(f"objective   {weights}{soft}")
     if model.config.alpha != 0 and encode.counts.without_rationale == encode.counts.rows:
         say(f"            no training row has a rationale in column {own.rationale_column!r}: it learns labels only")
     total = sum(p.numel() for p in trainer.model.parameters())
@@ -335,6 +339,18 @@ def _model(
     return AutoModelForDualHeadClassification.from_pretrained(
         path, alpha=own.alpha, beta=own.beta, dtype=own.dtype, **kwargs
     )
+
+
+def _teacher(own: TrainArguments) -> Teacher | None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from ..training import Teacher
+
+    if own.teacher is None:
+        return None
+    path = _model_path(own.teacher)
+    lm = AutoModelForCausalLM.from_pretrained(path, dtype=own.dtype)
+    return Teacher(lm, AutoTokenizer.from_pretrained(path), own.teacher_cache, own.teacher_top_k)
 
 
 def _class_weights(text: str | None, labels: _Labels) -> list[float] | None:

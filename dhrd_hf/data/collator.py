@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import DataCollatorWithFlattening, PreTrainedTokenizerBase
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
+
+# Columns of rows whose soft targets a teacher's cache holds.
+SOFT_TARGETS = ("teacher_log_probs", "teacher_ids")
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -63,10 +67,12 @@ def input_only(feature: Mapping[str, Any]) -> dict[str, Any]:
         feature (`Mapping[str, Any]`): A row as [`DualHeadEncoder`] makes it; one without `input_length` is x already.
 
     Returns:
-        `dict[str, Any]`: the row, its sequences cut to `input_length`, without `input_length` and `reasoning_targets`.
+        `dict[str, Any]`: the row, its sequences cut to `input_length`, without `input_length`, `reasoning_targets` and
+        a teacher's soft targets.
     """
     length = feature.get("input_length")
-    row = {name: value for name, value in feature.items() if name not in ("input_length", "reasoning_targets")}
+    of_suffix = ("input_length", "reasoning_targets", *SOFT_TARGETS)
+    row = {name: value for name, value in feature.items() if name not in of_suffix}
     if length is not None:
         for name in ("input_ids", "attention_mask"):
             if name in row:
@@ -113,7 +119,8 @@ class DualHeadCollator:
         `dict[str, Tensor]`: `input_ids`, `attention_mask` `[B, L]`; and where the rows have them `input_length` `[B]`,
         `reasoning_targets` `[B, L]` (-100 in the padding) and `labels` (`[B]` ids or floats, `[B, K]` floats). Padding
         free: `input_ids`, `position_ids` and `reasoning_targets` `[1, T]`, no mask, and the boundaries as flash attention
-        takes them: `cu_seq_lens_q`, `cu_seq_lens_k` `[B + 1]` and the integers `max_length_q`, `max_length_k`.
+        takes them: `cu_seq_lens_q`, `cu_seq_lens_k` `[B + 1]` and the integers `max_length_q`, `max_length_k`. Rows of a
+        teacher's cache: `teacher_log_probs` `[N, k + 1]` and `teacher_ids` `[N, k]` of the batch's N targets, row by row.
 
     Raises:
         ValueError: if there are no rows, a row is empty, only some rows have a field, or `pad_to_multiple_of` is given
@@ -142,6 +149,8 @@ class DualHeadCollator:
             batch["input_length"] = torch.tensor([int(feature["input_length"]) for feature in features])
         if "labels" in given:
             batch["labels"] = torch.tensor([_plain(feature["labels"]) for feature in features])
+        if SOFT_TARGETS[0] in given:
+            batch |= _soft_targets(features)
         return batch
 
     def _padded(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
@@ -181,6 +190,13 @@ class DualHeadCollator:
                     index, start
                 ] = -100  # a row's first token has nothing before it; here padding would predict it
         return targets
+
+
+def _soft_targets(features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """A teacher's distributions at the targets of all rows, one after the other: `[N, k + 1]` and `[N, k]`."""
+    number = sum(target != -100 for feature in features for target in _ids(feature["reasoning_targets"])[1:])
+    flat = {name: np.concatenate([feature[name] for feature in features]) for name in SOFT_TARGETS}
+    return {name: torch.from_numpy(values).reshape(number, -1 if number else 0) for name, values in flat.items()}
 
 
 def _check_row(feature: Mapping[str, Any], index: int) -> None:

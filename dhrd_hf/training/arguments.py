@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
@@ -36,11 +37,16 @@ class DualHeadTrainingArguments(TrainingArguments):
         alpha_step_at (`float`, *optional*, defaults to 0.5): Share of the steps before `"step"` changes the weight.
         classifier_learning_rate (`float`, *optional*): Peak learning rate of the classification head; by default it is
             `learning_rate`.
+        distillation_weight (`float`, *optional*, defaults to 0.0): Weight of the soft targets of [`DualHeadTrainer`]'s
+            teacher.
+        temperature (`float`, *optional*, defaults to 1.0): Temperature T of the teacher's and the student's
+            distributions; the divergence counts times T squared, as is usual.
         kwargs (*optional*): Everything else that `transformers.TrainingArguments` takes, with its defaults. The paper
             trained in bf16 with batches of 32 (per device 1, 32 accumulation steps).
 
     Raises:
-        ValueError: on an unknown schedule, a negative `alpha_end`, or a share outside `[0, 1]`.
+        ValueError: on an unknown schedule, a negative `alpha_end`, a share outside `[0, 1]`, a negative `distillation_weight`, or a
+            `temperature` that is not above 0.
 
     Source: Xu et al. 2025, arXiv 2509.21487, appendix E.5; schedules are among its future work.
     """
@@ -64,6 +70,13 @@ class DualHeadTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Peak learning rate of the classification head [learning_rate]."}
     )
 
+    distillation_weight: float = field(default=0.0, metadata={"help": "Weight of a teacher's soft targets."})
+    temperature: float = field(default=1.0, metadata={"help": "Temperature of the soft targets."})
+
     def __post_init__(self) -> None:
         super().__post_init__()
         scheduled_alpha(0, 1, 1.0, self.alpha_end, self.alpha_schedule, self.alpha_step_at)  # raises on a wrong one
+        if not 0 <= self.distillation_weight < math.inf:
+            raise ValueError(f"distillation_weight={self.distillation_weight} must be 0 or greater.")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature} must be above 0.")

@@ -18,10 +18,11 @@ from ..losses import reasoning_count
 from ..modeling_dhrd import find_dual_head
 from .alpha import GradientBalance, scheduled_alpha
 from .padding_free import check_padding_free
+from .soft_targets import SOFT_TARGETS, Teacher, cached_soft_targets
 
 logger = logging.get_logger(__name__)
 
-TERMS = ("classification_loss", "reasoning_loss")
+TERMS = ("classification_loss", "reasoning_loss", "distillation_loss")
 
 
 class _InputOnly:
@@ -46,6 +47,8 @@ class DualHeadTrainer(Trainer):
     - `label_smoothing_factor` smooths the classification term, and only it.
     - The weight of the reasoning loss follows `alpha_schedule`, or with alpha = "auto" [`GradientBalance`]; where it
       changes it is logged as `alpha`. It is one number for all micro-batches and ranks of an optimiser step.
+    - With a `teacher` and `distillation_weight` above 0 the student learns from its token distributions as well, where
+      it has a reasoning target; the term is normalised as the others are and logged as `distillation_loss`.
     - `classifier_learning_rate` is the learning rate of the classification head, where it is to have its own.
 
     Example:
@@ -66,18 +69,22 @@ class DualHeadTrainer(Trainer):
 
     Args:
         model ([`DHRDForDualHeadClassification`], or a `PeftModel` around one): The model.
+        teacher ([`Teacher`], or a causal LM, *optional*): Whose token distributions to learn from.
         args, data_collator, train_dataset, eval_dataset, processing_class, kwargs: What `transformers.Trainer` takes.
             `processing_class` is the tokenizer; `data_collator` defaults to [`DualHeadCollator`] of it.
 
     Raises:
         TypeError: if the model has not two heads.
         ValueError: if the classification head is frozen, labels are out of range, all training rows have one label,
-            the collator is padding-free and the model's attention would mix its rows, or alpha = "auto" is asked to
-            follow a schedule as well.
+            the collator is padding-free and the model's attention would mix its rows, alpha = "auto" is asked to
+            follow a schedule as well, or the teacher is missing or has other tokens.
         FloatingPointError: in training, if the loss is not finite.
 
     Source: Xu et al. 2025, arXiv 2509.21487, eqs. 2-4; transformers `trainer.py`.
     """
+
+    teacher: Teacher | None = None
+    _is_set_up = False
 
     def __init__(
         self,
@@ -87,6 +94,7 @@ class DualHeadTrainer(Trainer):
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
+        teacher: Teacher | PreTrainedModel | None = None,
         **kwargs: Any,
     ):
         if model is not None:
@@ -101,20 +109,8 @@ class DualHeadTrainer(Trainer):
         self._last_alpha: float | None = None
 
         dual_head = find_dual_head(self.model)
-        config = dual_head.config
-        if config.beta > 0 and not any(p.requires_grad for p in dual_head.score.parameters()):
-            raise ValueError(
-                "The classification head `score` is frozen, and would stay random. With PEFT, put it into "
-                "modules_to_save=['score'] with task_type='SEQ_CLS', as add_lora does."
-            )
-        if self.label_smoother is not None:
-            # The stock smoother takes the labels away from the model, and the reasoning term with them.
-            config.label_smoothing = self.args.label_smoothing_factor
-            self.label_smoother = None
-        if self.processing_class is not None and hasattr(self.processing_class, "pad_token_id"):
-            _align_pad_token(config, ensure_pad_token(self.processing_class))
-        if config.alpha == 0 and dual_head.lm_head is not None and not config.tie_word_embeddings:
-            dual_head.lm_head.requires_grad_(False)  # it gets no gradient: DDP would wait for one
+        self.teacher = self._checked_teacher(teacher)
+        self._set_up_model()
         if getattr(self.data_collator, "padding_free", False):
             if self.args.n_gpu > 1:
                 raise ValueError(
@@ -123,7 +119,26 @@ class DualHeadTrainer(Trainer):
                 )
             check_padding_free(dual_head, self.compute_loss_context_manager())
         self._check_labels(self.train_dataset, training=True)
-        self._schedule = getattr(self.args, "alpha_schedule", "constant")
+        self._is_set_up = True
+
+    def _set_up_model(self) -> None:
+        """Fit the model to what the arguments and the tokenizer say; again for the new model of a search's trial."""
+        dual_head = find_dual_head(self.model)
+        config = dual_head.config
+        if config.beta > 0 and not any(p.requires_grad for p in dual_head.score.parameters()):
+            raise ValueError(
+                "The classification head `score` is frozen, and would stay random. With PEFT, put it into "
+                "modules_to_save=['score'] with task_type='SEQ_CLS', as add_lora does."
+            )
+        if self.args.label_smoothing_factor != 0:
+            # The stock smoother takes the labels away from the model, and the reasoning term with them.
+            config.label_smoothing = self.args.label_smoothing_factor
+            self.label_smoother = None
+        if self.processing_class is not None and hasattr(self.processing_class, "pad_token_id"):
+            _align_pad_token(config, ensure_pad_token(self.processing_class))
+        if self._reads_x_alone() and dual_head.lm_head is not None and not config.tie_word_embeddings:
+            dual_head.lm_head.requires_grad_(False)  # it gets no gradient: DDP would wait for one
+        self.remove_callback(GradientBalance)
         if config.alpha == "auto":
             if self._schedule != "constant":
                 raise ValueError(
@@ -131,7 +146,26 @@ class DualHeadTrainer(Trainer):
                 )
             self.add_callback(GradientBalance())
 
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """A new model from `model_init`, set up as the first was: for each trial of `hyperparameter_search`.
+
+        Args:
+            trial (*optional*): As `Trainer.call_model_init`.
+
+        Returns:
+            `nn.Module`: the model.
+        """
+        model = super().call_model_init(trial)
+        if self._is_set_up:  # else `__init__` is at work, and will do it
+            self.model = model
+            self._set_up_model()
+        return model
+
     # The weight of the reasoning loss
+
+    @property
+    def _schedule(self) -> str:
+        return getattr(self.args, "alpha_schedule", "constant")
 
     def _alpha(self) -> float | None:
         """The weight for this optimiser step; `None` where the model's own is right."""
@@ -148,6 +182,55 @@ class DualHeadTrainer(Trainer):
     def _balance(self) -> GradientBalance:
         # Looked up each time: a resumed Trainer may replace its callbacks.
         return next(each for each in self.callback_handler.callbacks if isinstance(each, GradientBalance))
+
+    # Soft targets
+
+    def _checked_teacher(self, teacher: Teacher | PreTrainedModel | None) -> Teacher | None:
+        """The teacher, where it will run, if it is to be learned from; its cache becomes columns of the training set."""
+        weight = getattr(self.args, "distillation_weight", 0.0)
+        if teacher is None or weight == 0:
+            if weight > 0:
+                raise ValueError(
+                    f"distillation_weight={weight} needs a teacher: DualHeadTrainer(..., teacher=causal_lm)."
+                )
+            if teacher is not None:
+                logger.warning("distillation_weight is 0: the teacher is not used.")
+            return None
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                "DataParallel can't share a teacher out. Start one process a GPU: "
+                f"torchrun --nproc-per-node {self.args.n_gpu} ..."
+            )
+        teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
+        flat = getattr(self.data_collator, "padding_free", False)
+        if getattr(teacher.model, "hf_device_map", None) is None and not getattr(teacher.model, "is_quantized", False):
+            teacher.model.to(self.args.device)
+        student = find_dual_head(self.model)
+        teacher.check(student, self.processing_class, self.compute_loss_context_manager(), padding_free=flat)
+        if teacher.cache_dir is not None:
+            with self.args.main_process_first(desc="soft targets"):
+                self.train_dataset = teacher.cached(self.train_dataset, self.processing_class)
+            teacher.model = None  # it has said all it has to say
+        return teacher
+
+    def _soft_targets(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs with the teacher's distributions as the model takes them."""
+        settings = {"weight": self.args.distillation_weight, "temperature": self.args.temperature}
+        inputs = dict(inputs)
+        if self.teacher.cache_dir is not None:
+            soft = cached_soft_targets(inputs, self.teacher.vocab_size, **settings)
+        else:
+            soft = self.teacher.soft_targets(inputs, **settings)
+        return {**inputs, "soft_targets": soft}
+
+    def _reads_x_alone(self) -> bool:
+        """Whether no loss in training is over the tokens of s."""
+        return find_dual_head(self.model).config.alpha == 0 and self.teacher is None
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            self._signature_columns += SOFT_TARGETS if self.teacher is not None else ()
 
     # The optimiser
 
@@ -239,9 +322,12 @@ class DualHeadTrainer(Trainer):
         """
         if not model.training:
             num_items_in_batch = None  # each row counts once; see `evaluation_loop`
-        elif (alpha := self._alpha()) is not None:
-            inputs = {**inputs, "alpha": alpha}
-            self._last_alpha = alpha
+        else:
+            if self.teacher is not None:
+                inputs = self._soft_targets(inputs)
+            if (alpha := self._alpha()) is not None:
+                inputs = {**inputs, "alpha": alpha}
+                self._last_alpha = alpha
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             self._keep_terms(loss, outputs)
@@ -288,12 +374,12 @@ class DualHeadTrainer(Trainer):
     # Evaluation on x alone
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of x and suffix; of x alone where alpha is 0 and the suffix would be computed for nothing.
+        """Batches of x and suffix; of x alone where no loss is over the suffix, which would be computed for nothing.
 
         Returns:
             `DataLoader`: the batches.
         """
-        with self._collating_input_only(find_dual_head(self.model).config.alpha == 0):
+        with self._collating_input_only(self._reads_x_alone()):
             return super().get_train_dataloader()
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
