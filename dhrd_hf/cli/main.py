@@ -11,6 +11,7 @@ from .parsing import Parser, find_command
 
 _COMMANDS = {
     "train": "train a language model on labels and rationales",
+    "search": "search for the settings of a training run with Optuna",
     "evaluate": "measure a trained or exported classifier on a table with labels",
     "predict": "classify the rows of a table, however long",
     "calibrate": "fit the temperature with which a classifier is as sure as it is right",

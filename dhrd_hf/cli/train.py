@@ -44,18 +44,9 @@ def run(argv: Sequence[str]) -> int:
         quiet()
     checkpoint = _start(own, training, say)
 
-    from ..data.labels import with_label_names
-    from ..data.tables import load_table
     from ..export.card_facts import FACTS_FILE
 
-    train = with_label_names(load_table(own.train_data), own.label_column)
-    if own.rationales is not None:
-        train = _joined(train, own, say)
-    dev = None if own.eval_data is None else with_label_names(load_table(own.eval_data), own.label_column)
-    labels = _read_labels(train, own, own.train_data)
-    if dev is not None:
-        labels.check(_read_labels(dev, own, own.eval_data), own.eval_data, f"the training set {own.train_data}")
-
+    train, dev, labels = _tables(own, say)
     trainer, counts = _trainer(own, training, train, dev, labels, say)
     if own.export and trainer.is_deepspeed_enabled:
         raise ValueError("--export does not go with DeepSpeed: leave it out, and use dhrd export afterwards.")
@@ -78,6 +69,23 @@ def run(argv: Sequence[str]) -> int:
     if training.process_index == 0:
         _finish(own, training, trainer)
     return 0
+
+
+def _tables(
+    own: TrainArguments, say: Callable[..., None]
+) -> tuple[datasets.Dataset, datasets.Dataset | None, _Labels]:
+    """The rows to train on and to evaluate on, and the labels that both have."""
+    from ..data.labels import with_label_names
+    from ..data.tables import load_table
+
+    train = with_label_names(load_table(own.train_data), own.label_column)
+    if own.rationales is not None:
+        train = _joined(train, own, say)
+    dev = None if own.eval_data is None else with_label_names(load_table(own.eval_data), own.label_column)
+    labels = _read_labels(train, own, own.train_data)
+    if dev is not None:
+        labels.check(_read_labels(dev, own, own.eval_data), own.eval_data, f"the training set {own.train_data}")
+    return train, dev, labels
 
 
 def after_interrupt(argv: Sequence[str]) -> str:
@@ -203,22 +211,17 @@ def _trainer(
     from transformers import AutoTokenizer, set_seed
 
     from .. import DualHeadCollator, DualHeadEncoder, DualHeadTrainer
-    from ..auto import load_config
     from ..data.encoding import DEFAULT_SUFFIX
     from ..evaluation import compute_metrics
 
     set_seed(training.seed)  # the classification head is drawn at random
-    path = _model_path(own.model)
-    files = {} if own.gguf_file is None else {"gguf_file": own.gguf_file}
-    config = load_config(path, **files)
-    prompt = chosen_prompt(own.prompt, own.text_column, getattr(config, "prompt_template", None))
-    model = _model(own, path, config, labels, {**files, "prompt_template": prompt})
-    tokenizer = AutoTokenizer.from_pretrained(path, **files)
+    model = _model(own, labels)
+    tokenizer = AutoTokenizer.from_pretrained(_model_path(own.model), **_files(own))
     encode = DualHeadEncoder(
         tokenizer,
         model.config.label2id,
-        prompt,
-        _max_length(own.max_length, config, say),
+        model.config.prompt_template,
+        _max_length(own.max_length, model.config, say),
         own.max_input_length,
         suffix=DEFAULT_SUFFIX if own.suffix is None else unescaped(own.suffix),
         label_column=own.label_column,
@@ -302,13 +305,21 @@ def _model_path(model: str) -> str:
     return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
-def _model(
-    own: TrainArguments, path: str, config: PreTrainedConfig, labels: _Labels, kwargs: dict[str, Any]
-) -> DHRDForDualHeadClassification:
+def _files(own: TrainArguments) -> dict[str, str]:
+    return {} if own.gguf_file is None else {"gguf_file": own.gguf_file}
+
+
+def _model(own: TrainArguments, labels: _Labels) -> DHRDForDualHeadClassification:
+    """The model before it is trained; a new classification head is drawn at random."""
     from transformers.utils import find_adapter_config_file
 
     from .. import AutoModelForDualHeadClassification, DHRDConfig
+    from ..auto import load_config
 
+    path = _model_path(own.model)
+    config = load_config(path, **_files(own))
+    prompt = chosen_prompt(own.prompt, own.text_column, getattr(config, "prompt_template", None))
+    kwargs = {**_files(own), "prompt_template": prompt}
     if own.lora and own.gguf_file is not None:
         raise ValueError(
             "--lora saves adapters, which could not find a GGUF base model again: leave --lora out, or convert the "

@@ -1,0 +1,209 @@
+"""`dhrd search`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from .parsing import Parser, did_you_mean
+
+BEST_FILE = "best.yaml"
+_EXAMPLES = """examples:
+  dhrd search --config recipe.yaml --space space.yaml --trials 20 --output-dir runs/search
+  dhrd search --config recipe.yaml --space space.yaml --trials 20 --output-dir runs/search --resume
+      (goes on after a kill; started once more meanwhile, it is a second process on the same search)
+  dhrd train --config runs/search/best.yaml
+
+recipe.yaml is a recipe of dhrd train with eval_data. space.yaml says what may vary:
+  alpha: {low: 0.1, high: 2.0, log: true}
+  learning_rate: [1e-4, 2e-4]
+  alpha_schedule: [constant, linear]
+"""
+# Options of the model, which is made anew for each trial; of the training arguments all but these may vary.
+_OF_MODEL = ("alpha", "beta", "classifier_head", "class_weights", "target_modules", "use_dora", "use_rslora")
+_OF_MODEL += ("lora_r", "lora_alpha", "lora_dropout")
+_FIXED = ("output_dir", "seed", "data_seed", "eval_strategy", "save_strategy", "resume_from_checkpoint")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Search for the settings of a training run.
+
+    Args:
+        argv (`Sequence[str]`): The arguments behind `dhrd search`.
+
+    Returns:
+        `int`: 0, or 1 where no trial was completed.
+
+    Raises:
+        ValueError, OSError, ModuleNotFoundError: with a message for the user.
+    """
+    args = _parser().parse_args(argv)
+    if args.trials < 1:
+        raise ValueError(f"--trials {args.trials} must be 1 or more.")
+
+    from ..training.search import STORAGE_FILE, candidates, check_optuna, read_space
+
+    check_optuna()
+    folder, recipe = Path(args.output_dir), _yaml(args.config)
+    space = read_space(_yaml(args.space), args.space)
+    if folder.is_dir() and any(folder.iterdir()) and not (args.resume and (folder / STORAGE_FILE).exists()):
+        again = "add --resume to go on, or " if (folder / STORAGE_FILE).exists() else ""
+        raise FileExistsError(f"--output-dir {folder} is not empty: {again}name another.")
+    given = ["--config", args.config, "--output-dir", str(folder), "--save-strategy", "no"]
+    _check_space(space, given, args.space)
+    for point in candidates(space):
+        _parsed(given, point)
+    # A teacher is kept only where it is used.
+    start = _parsed(given, {"distillation_weight": 1.0} if "distillation_weight" in space else {})
+    best = _search(args, start, space, given, recipe)
+    if best is None:
+        print(f"No trial was completed; what became of them is in {folder / 'trials.jsonl'}.", file=sys.stderr)
+        return 1
+    _write_best(folder, recipe, best.params)
+    best_recipe = shlex.quote(str(folder / BEST_FILE))
+    print(f"best: trial {best.number}, {_metric(args.metric)} {best.value:.4g}\n  dhrd train --config {best_recipe}")
+    return 0
+
+
+def after_interrupt(argv: Sequence[str]) -> str:
+    """How to go on after Ctrl-C.
+
+    Args:
+        argv (`Sequence[str]`): The arguments.
+
+    Returns:
+        `str`: a sentence with the command.
+    """
+    again = [*argv, *(() if "--resume" in argv else ("--resume",))]
+    return f"To go on with the search: dhrd search {shlex.join(again)}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    from ..training.search import PRUNERS, SAMPLERS
+
+    parser = Parser(
+        prog="dhrd search",
+        description="Search for the settings of a training run with Optuna; every trial is a dhrd train.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", required=True, metavar="YAML", help="recipe of dhrd train, with eval_data")
+    parser.add_argument("--space", required=True, metavar="YAML", help="what may vary: lists, or low and high")
+    parser.add_argument("--output-dir", required=True, metavar="DIR", help="folder of the search")
+    parser.add_argument("--trials", type=int, default=20, metavar="N", help="trials in the folder, in all [20]")
+    parser.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="how values are chosen [tpe]")
+    parser.add_argument("--pruner", choices=PRUNERS, default="median", help="what stops a trial early [median]")
+    parser.add_argument(
+        "--metric", default="eval_accuracy", metavar="NAME", help="what is searched for [eval_accuracy]"
+    )
+    parser.add_argument("--direction", choices=("maximize", "minimize"), default="maximize", help="[maximize]")
+    parser.add_argument("--resume", action="store_true", help="go on with a search, or join it as another process")
+    return parser
+
+
+def _metric(name: str) -> str:
+    return name if name.startswith("eval_") else f"eval_{name}"
+
+
+def _yaml(path: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+
+
+def _check_space(space: dict[str, Any], given: list[str], where: str) -> None:
+    """Raise on a name that is no option, or one that a search can't vary."""
+    from ..training import DualHeadTrainingArguments
+    from .arguments import TrainArguments
+
+    of_training = {field.name for field in fields(DualHeadTrainingArguments) if field.init} - set(_FIXED)
+    own = {field.name for field in fields(TrainArguments)} - set(_OF_MODEL)
+    for name in space:
+        if name in own or name in _FIXED:
+            raise ValueError(
+                f"{where}: {name} is the same for all trials of a search; vary it as an axis of dhrd study."
+            )
+        if name not in of_training and name not in _OF_MODEL:
+            near = did_you_mean(name, [*of_training, *_OF_MODEL], quote="'")
+            raise ValueError(f"{where}: unknown option {name!r}{near or '. All options: dhrd train --help-all'}")
+
+
+def _parsed(given: list[str], values: dict[str, Any]) -> tuple[Any, Any]:
+    """The arguments of a trial, as `dhrd train` would have read them."""
+    from .arguments import parse_train
+
+    return parse_train([*given, *(f"--{name}={value}" for name, value in values.items())])
+
+
+def _search(
+    args: argparse.Namespace, first: tuple[Any, Any], space: dict[str, Any], given: list[str], recipe: dict
+) -> Any:
+    from transformers import set_seed
+
+    from ..modeling_dhrd import find_dual_head
+    from ..training.search import search, suggest
+    from .train import _model, _tables, _trainer, _with_lora
+
+    own, training = first
+    if own.eval_data is None:
+        raise ValueError(f"A search needs rows to judge a trial by: add eval_data to {args.config}.")
+    if training.world_size > 1:
+        raise ValueError("A search is shared by several processes of dhrd search --resume, not by torchrun.")
+    if training.load_best_model_at_end:
+        raise ValueError(f"{args.config}: load_best_model_at_end wants checkpoints, which a search does not keep.")
+    quietly = lambda *_: None  # noqa: E731
+    train, dev, labels = _tables(own, quietly)
+    trainer, _ = _trainer(own, training, train, dev, labels, quietly)
+    max_input_length = find_dual_head(trainer.model).config.max_input_length
+
+    def settings(trial: Any) -> dict[str, Any]:
+        values = _parsed(given, suggest(trial, space))[1]
+        return {name: getattr(values, name) for name in space if name not in _OF_MODEL}
+
+    def model_init(trial: Any) -> Any:
+        own, values = _parsed(given, suggest(trial, space))
+        for name, value in settings(trial).items():
+            setattr(trainer.args, name, value)  # the model is fitted to them
+        set_seed(values.seed)
+        model = _model(own, labels)
+        model.config.max_input_length = max_input_length
+        model = _with_lora(own, model) if own.lora else model
+        set_seed(values.seed)  # as the Trainer of dhrd train does when it is made
+        return model
+
+    trainer.model_init = model_init
+    return search(
+        trainer,
+        space,
+        settings,
+        Path(args.output_dir),
+        args.trials,
+        metric=_metric(args.metric),
+        direction=args.direction,
+        sampler=args.sampler,
+        pruner=args.pruner,
+        seed=training.seed,
+        bound_to={"recipe": recipe},
+        say=lambda line: print(line, file=sys.stderr),
+    )
+
+
+def _write_best(folder: Path, recipe: dict, params: dict[str, Any]) -> None:
+    """The recipe of the best trial; names in the recipe may be written with hyphens."""
+    import yaml
+
+    from ..files import write_whole
+
+    kept = {
+        key: value for key, value in recipe.items() if key.replace("-", "_") not in {*params, "output_dir", "resume"}
+    }
+    best = {**kept, **params, "output_dir": str(folder / "best")}
+    write_whole(folder / BEST_FILE, yaml.safe_dump(best, sort_keys=False, allow_unicode=True))

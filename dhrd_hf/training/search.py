@@ -1,0 +1,379 @@
+"""Search over a Trainer's settings with Optuna: kept in a folder, shared by processes, and gone on with after a kill."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import write_whole
+
+if TYPE_CHECKING:
+    import optuna
+
+    from .trainer import DualHeadTrainer
+
+SAMPLERS = ("tpe", "grid", "random")
+PRUNERS = ("median", "none")
+STORAGE_FILE = "search.db"
+TRIALS_FILE = "trials.jsonl"
+
+# Seconds between two signs of life of a running trial, and after which a silent one counts as killed.
+_HEARTBEAT, _GRACE = 10, 30
+_STUDY = "search"
+
+
+def read_space(space: Any, where: str = "space") -> dict[str, list | dict[str, Any]]:
+    """Check what a search may choose from.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.training.search import read_space
+    >>> read_space({"alpha": {"low": 0.1, "high": "2", "log": True}, "alpha_schedule": ["constant", "linear"]})
+    {'alpha': {'low': 0.1, 'high': 2.0, 'log': True, 'step': None}, 'alpha_schedule': ['constant', 'linear']}
+
+    ```
+
+    Args:
+        space (`dict`): For each setting a list of values, or `low` and `high` of a range, with `log: true` or a `step`.
+            A range is of integers where both bounds are.
+        where (`str`, *optional*): Where it was read, for the errors.
+
+    Returns:
+        `dict`: the same, every range with all of its keys.
+
+    Raises:
+        ValueError: if it is empty, or an entry is not of that form.
+    """
+    if not isinstance(space, Mapping) or not space:
+        raise ValueError(f"{where} holds nothing to search: write lines such as 'alpha: {{low: 0.1, high: 2.0}}'.")
+    return {str(name): _read_entry(entry, f"{where}: {name}") for name, entry in space.items()}
+
+
+def _read_entry(entry: Any, where: str) -> list | dict[str, Any]:
+    if isinstance(entry, list):
+        if not entry or any(isinstance(value, (list, dict)) for value in entry):
+            raise ValueError(f"{where} must be a list of one value or more, each a number or a word, found {entry}.")
+        return entry
+    if not isinstance(entry, Mapping) or not {"low", "high"} <= set(entry) <= {"low", "high", "log", "step"}:
+        raise ValueError(f"{where} must be a list of values, or low and high (and log or step), found {entry!r}.")
+    numbers = {}
+    for key in ("low", "high", "step"):
+        try:
+            value = entry.get(key)
+            # YAML takes 1e-4, which has no point, for a word.
+            numbers[key] = value if value is None or type(value) is int else float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{where}: {key} must be a number, found {entry[key]!r}.") from None
+    low, high, step, log = numbers["low"], numbers["high"], numbers["step"], entry.get("log", False)
+    if not (math.isfinite(low) and math.isfinite(high)) or low > high:
+        raise ValueError(
+            f"{where}: low {low} is above high {high}." if low > high else f"{where}: bounds must be finite."
+        )
+    if log not in (True, False) or (log and (low <= 0 or step is not None)):
+        raise ValueError(f"{where}: log is true or false, and wants a low above 0 and no step.")
+    if step is not None and step <= 0:
+        raise ValueError(f"{where}: step {step} must be above 0.")
+    return {"low": low, "high": high, "log": log, "step": step}
+
+
+def suggest(trial: optuna.Trial, space: Mapping[str, list | dict[str, Any]]) -> dict[str, Any]:
+    """The values of a trial.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.training.search import suggest
+    >>> import optuna  # doctest: +SKIP
+    >>> suggest(optuna.trial.FixedTrial({"alpha": 0.5}), {"alpha": [0.5, 1.0]})  # doctest: +SKIP
+    {'alpha': 0.5}
+
+    ```
+
+    Args:
+        trial (`optuna.Trial`): The trial.
+        space (`dict`): From [`read_space`].
+
+    Returns:
+        `dict[str, Any]`: a value for each setting.
+    """
+    values = {}
+    for name, entry in space.items():
+        if isinstance(entry, list):
+            values[name] = trial.suggest_categorical(name, entry)
+        elif type(entry["low"]) is int and type(entry["high"]) is int and type(entry["step"] or 1) is int:
+            values[name] = trial.suggest_int(
+                name, entry["low"], entry["high"], step=entry["step"] or 1, log=entry["log"]
+            )
+        else:
+            values[name] = trial.suggest_float(name, entry["low"], entry["high"], step=entry["step"], log=entry["log"])
+    return values
+
+
+def candidates(space: Mapping[str, list | dict[str, Any]]) -> list[dict[str, Any]]:
+    """A few points of a space that between them have each listed value and both ends of each range: to check it by.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.training.search import candidates
+    >>> candidates({"alpha": {"low": 0.1, "high": 2.0}, "lora_r": [4, 8, 16]})
+    [{'alpha': 0.1, 'lora_r': 4}, {'alpha': 2.0, 'lora_r': 8}, {'alpha': 2.0, 'lora_r': 16}]
+
+    ```
+
+    Args:
+        space (`dict`): From [`read_space`].
+
+    Returns:
+        `list[dict[str, Any]]`: the points.
+    """
+    values = {
+        name: entry if isinstance(entry, list) else [entry["low"], entry["high"]] for name, entry in space.items()
+    }
+    length = max(map(len, values.values()))
+    return [{name: each[min(index, len(each) - 1)] for name, each in values.items()} for index in range(length)]
+
+
+def search(
+    trainer: DualHeadTrainer,
+    space: Mapping[str, list | dict[str, Any]],
+    hp_space: Callable[[optuna.Trial], dict[str, Any]],
+    folder: Path,
+    trials: int = 20,
+    *,
+    metric: str = "eval_accuracy",
+    direction: str = "maximize",
+    sampler: str = "tpe",
+    pruner: str = "median",
+    seed: int = 42,
+    bound_to: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = print,
+) -> optuna.trial.FrozenTrial | None:
+    """Run `Trainer.hyperparameter_search` until the folder holds so many trials, in this process and in others.
+
+    Each trial is kept in the folder's SQLite file as it goes. A trial whose process was killed is found by its silence,
+    and runs again with the same values; one that diverged, or whose settings do not go together, is a failed trial.
+
+    Example:
+
+    ```python
+    >>> best = search(trainer, space, hp_space, Path("runs/search"), trials=20)  # doctest: +SKIP
+    >>> best.params  # doctest: +SKIP
+    {'alpha': 0.42}
+
+    ```
+
+    Args:
+        trainer ([`DualHeadTrainer`]): With a `model_init` that takes a trial, an evaluation set and an evaluation at least at the end.
+        space (`dict`): From [`read_space`].
+        hp_space (`Callable`): As of `Trainer.hyperparameter_search`: the training arguments of a trial.
+        folder (`Path`): Gets `search.db`, and `trials.jsonl` after each trial.
+        trials (`int`, *optional*, defaults to 20): Number of trials in the folder, those of earlier runs counted.
+        metric (`str`, *optional*, defaults to `"eval_accuracy"`): What the last evaluation of a trial is judged by.
+        direction (`str`, *optional*, defaults to `"maximize"`): Or `"minimize"`.
+        sampler (`str`, *optional*, defaults to `"tpe"`): Or `"grid"`, which wants lists, or `"random"`.
+        pruner (`str`, *optional*, defaults to `"median"`): Stop a trial that is below the median of the others after as
+            many epochs; or `"none"`.
+        seed (`int`, *optional*, defaults to 42): Of the sampler; trial n draws from seed + n, in whichever process.
+        bound_to (`dict`, *optional*): What else must be the same for the folder to go on with this search.
+        say (`Callable`, *optional*, defaults to `print`): Takes a line for each trial.
+
+    Returns:
+        `optuna.trial.FrozenTrial`: the best trial; `None` where none was completed.
+
+    Raises:
+        ValueError: if the evaluation has no such metric, the folder holds another search, or a grid meets a range.
+        ModuleNotFoundError: if Optuna is not installed.
+    """
+    study, storage = _open(Path(folder), direction, {"space": dict(space), "metric": metric, **(bound_to or {})})
+    rows = min(4, len(trainer.eval_dataset))
+    found = trainer.evaluate(trainer.eval_dataset.select(range(rows)))
+    if not isinstance(found.get(metric), (int, float)):
+        known = sorted(name for name in found if name.startswith("eval_") and not name.endswith(("second", "runtime")))
+        raise ValueError(f"The evaluation has no metric {metric!r}; it has {', '.join(known)}.")
+    if sampler == "grid":
+        trials = min(trials, _grid_size(space))
+    import optuna
+
+    current: list[optuna.Trial] = []
+
+    model_init = trainer.model_init
+
+    def started(trial: optuna.Trial) -> Any:
+        current[:] = [trial]
+        return model_init(trial)
+
+    trainer.model_init = started
+
+    def objective(metrics: dict[str, float]) -> float:
+        current[0].set_user_attr("metrics", {name: value for name, value in metrics.items() if name != "epoch"})
+        return metrics[metric]
+
+    while True:
+        optuna.storages.fail_stale_trials(study)
+        all_trials = study.get_trials(deepcopy=False)
+        done, running, waiting = _progress(all_trials)
+        if done >= trials:
+            break
+        if done + running >= trials and not waiting:
+            time.sleep(1)  # other processes are at the last ones, and may not live to end them
+            continue
+        error = None
+        current.clear()
+        try:
+            trainer.hyperparameter_search(
+                hp_space=hp_space,
+                compute_objective=objective,
+                n_trials=1,
+                direction=direction,
+                backend="optuna",
+                study_name=_STUDY,
+                storage=storage,
+                load_if_exists=True,
+                sampler=_sampler(sampler, space, seed),
+                pruner=_pruner(pruner),
+            )
+        except (ValueError, FloatingPointError) as raised:
+            # Optuna says in the same way that there is no best trial yet.
+            error = raised
+        except KeyboardInterrupt:
+            if current:
+                _run_again(study, study.trials[current[0].number])
+            raise
+        if not current:
+            raise error or RuntimeError("Optuna has started no trial.")
+        trial = study.trials[current[0].number]
+        say(_line(trial, study, metric, trials, error if trial.state == optuna.trial.TrialState.FAIL else None))
+        write_whole(Path(folder) / TRIALS_FILE, _table(study))
+    write_whole(Path(folder) / TRIALS_FILE, _table(study))
+    return _best(study)
+
+
+def check_optuna() -> None:
+    """Raise where Optuna is missing.
+
+    Raises:
+        ModuleNotFoundError: with what to type.
+    """
+    try:
+        import optuna  # noqa: F401
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("A search needs Optuna: pip install 'dhrd-hf[search]'") from None
+
+
+def _open(folder: Path, direction: str, bound_to: dict[str, Any]) -> tuple[optuna.Study, optuna.storages.RDBStorage]:
+    check_optuna()
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.RDBStorage(
+        f"sqlite:///{(folder / STORAGE_FILE).resolve()}",
+        engine_kwargs={"connect_args": {"timeout": 60}},  # while another process writes
+        heartbeat_interval=_HEARTBEAT,
+        grace_period=_GRACE,
+        heartbeat_stale_trial_callback=_run_again,
+    )
+    study = optuna.create_study(study_name=_STUDY, storage=storage, direction=direction, load_if_exists=True)
+    text = json.dumps({**bound_to, "direction": direction}, sort_keys=True, default=str)
+    known = study.user_attrs.get("bound_to")
+    if known is None:
+        study.set_user_attr("bound_to", text)
+    elif known != text:
+        theirs, ours = json.loads(known), json.loads(text)
+        names = [name for name in ours if theirs.get(name) != ours[name]]
+        raise ValueError(f"{folder} holds another search, with another {', '.join(names)}: name another --output-dir.")
+    return study, storage
+
+
+def _run_again(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+
+
+def _progress(trials: list[optuna.trial.FrozenTrial]) -> tuple[int, int, int]:
+    """Numbers of trials that are done, running and waiting; one that was stopped and runs again is none of them."""
+    replaced = {trial.user_attrs.get("again") for trial in trials}
+    done = sum(trial.state.is_finished() and trial.number not in replaced for trial in trials)
+    return done, *(sum(trial.state.name == state for trial in trials) for state in ("RUNNING", "WAITING"))
+
+
+def _sampler(name: str, space: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
+    import optuna
+
+    if name == "grid":
+        return optuna.samplers.GridSampler(dict(space), seed=seed)
+    make = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[name]
+
+    class SeededByTrial(optuna.samplers.BaseSampler):
+        """Draws what the trial's number says: the same after a resume, another in each process."""
+
+        def before_trial(self, study: Any, trial: Any) -> None:
+            self.own = make(seed=seed + trial.number)
+            self.own.before_trial(study, trial)
+
+        def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
+            return self.own.infer_relative_search_space(study, trial)
+
+        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
+            return self.own.sample_relative(study, trial, search_space)
+
+        def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+            return self.own.sample_independent(study, trial, param_name, param_distribution)
+
+    return SeededByTrial()
+
+
+def _pruner(name: str) -> optuna.pruners.BasePruner:
+    import optuna
+
+    return optuna.pruners.MedianPruner() if name == "median" else optuna.pruners.NopPruner()
+
+
+def _grid_size(space: Mapping[str, list | dict[str, Any]]) -> int:
+    ranges = [name for name, entry in space.items() if not isinstance(entry, list)]
+    if ranges:
+        raise ValueError(f"--sampler grid wants a list of values for {ranges[0]}, which has a range.")
+    return len(list(itertools.product(*space.values())))
+
+
+def _best(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
+    import optuna
+
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    return study.best_trial if complete else None
+
+
+def _line(trial: Any, study: optuna.Study, metric: str, trials: int, error: Exception | None) -> str:
+    values = " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in trial.params.items())  # fmt: skip
+    seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()
+    best = _best(study)
+    result = {"COMPLETE": f"{metric} {trial.value:.4g}" if trial.value is not None else "", "PRUNED": "pruned"}
+    said = result.get(trial.state.name, f"failed: {' '.join(str(error).split())}")
+    best_said = "" if best is None else f" (best {best.value:.4g}, trial {best.number})"
+    return f"trial {trial.number}, {_progress(study.get_trials(deepcopy=False))[0]}/{trials}  {said}{best_said}  {values}  {seconds:.0f} s"
+
+
+def _table(study: optuna.Study) -> str:
+    lines = []
+    for trial in study.get_trials(deepcopy=False):
+        complete = trial.datetime_complete
+        row = {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "value": trial.value,
+            "params": trial.params,
+            "intermediate_values": trial.intermediate_values,
+            "metrics": trial.user_attrs.get("metrics"),
+            "again": trial.user_attrs.get("again"),
+            "seconds": None if complete is None else (complete - trial.datetime_start).total_seconds(),
+        }
+        lines.append(json.dumps(row) + "\n")
+    return "".join(lines)
