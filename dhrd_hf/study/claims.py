@@ -117,15 +117,15 @@ class Claims:
         if not self._gone(holder, age):
             return None
         claim = self._create(cell, int(last.suffix[1:]) + 1, holder)
-        child = holder.get("child")
-        if (
-            claim is not None
-            and child
-            and holder["machine"] == _machine()
-            and is_alive(child, holder["child_started"])
-        ):
-            end_process(child)  # the training run of a runner that was killed
+        if claim is not None:
+            self._end_child(holder)
         return claim
+
+    def _end_child(self, holder: dict[str, Any]) -> None:
+        """End the training run of a runner that was killed, before another of its cell starts."""
+        child = holder.get("child")
+        if child is not None and holder["machine"] == _machine() and is_alive(child, holder["child_started"]):
+            end_process(child)
 
     def _gone(self, holder: dict[str, Any], age: float) -> bool:
         if holder.get("machine") == _machine():
@@ -138,21 +138,12 @@ class Claims:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         except FileExistsError:
             return None
-        _write(
-            path,
-            {
-                "host": socket.gethostname(),
-                "machine": _machine(),
-                "pid": os.getpid(),
-                "started": started_at(os.getpid()),
-            },
-        )
-        before = None
-        if holder is not None:
-            before = (
-                f"process {holder['pid']} on {holder['host']}" if holder else "a process that did not say who it was"
-            )
-        return Claim(path, number, before)
+        us = {"host": socket.gethostname(), "machine": _machine()}
+        _write(path, us | {"pid": os.getpid(), "started": started_at(os.getpid())})
+        if holder is None:
+            return Claim(path, number)
+        unknown = "a process that did not say who it was"
+        return Claim(path, number, f"process {holder['pid']} on {holder['host']}" if holder else unknown)
 
 
 def _path(folder: Path, cell: str, number: int) -> Path:

@@ -174,7 +174,7 @@ class StudyData:
                 except ValueError as error:
                     raise ValueError(f"{spec[part]}: {error}") from None
             if rationales is not None:
-                joined, counts = join_rationales(train, rationales, **columns)
+                joined, counts = join_rationales(train.to_list(), rationales, **columns)
                 self.say(f"{data.name}: {counts}")
                 if rationale_column in train.column_names:
                     train = train.remove_columns(rationale_column)
