@@ -57,12 +57,14 @@ def train_command(cell: Cell, study: Study, folder: Path, rows: CellRows, run: s
     # Once, at the end; and nothing to go on from, which costs the disk more than a cell that starts again costs time.
     options |= {"eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True}
     options |= {"seed": cell.seed, **cell.options}
+    if "teacher" in options:
+        options["teacher"] = _model(options["teacher"], study, folder)
     if cell.setting != "pooled":
         from ..data.ablations import ABLATIONS
 
         options |= ABLATIONS[ablation_of(cell.setting)].encoder
     if cell.setting == "cot_decoding":
-        options["eval_strategy"] = "no"
+        options["eval_strategy"] = "no"  # its evaluation is the decoding
     return typed_options(options)
 
 

@@ -13,6 +13,9 @@ REASONING_OPTIONS = (
     "rationale_after_label",
     "distillation_weight",
     "temperature",
+    "teacher",
+    "teacher_cache",
+    "teacher_top_k",
 )
 _SCHEDULE = ("alpha_schedule", "alpha_end", "alpha_step_at")
 

@@ -38,7 +38,7 @@ def test_a_block_is_the_product_of_its_lists_in_the_order_of_its_keys(tmp_path):
 def test_what_a_pooled_cell_ignores_makes_no_second_one(tmp_path):
     blocks = [
         "{data: birds, setting: [pooled, dual_head], alpha: [0.5, 1, auto], alpha_schedule: [constant, linear]}",
-        "{data: birds, setting: [dual_head, pooled], alpha: 0.5, alpha_schedule: linear, reasoning_span: rationale}",
+        "{data: birds, setting: [dual_head, pooled], alpha: 0.5, reasoning_span: rationale, teacher: large}",
         "{data: birds, setting: pooled, learning_rate: 1.0e-3}",
     ]
     cells = study(tmp_path, blocks).cells
