@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
@@ -120,7 +120,8 @@ def build_report(
     sides = [side for found in compared for it in found for side in (it.group, it.base) if side is not None]
     seen = {side.key for side in sides}
     others = [it for it in groups if it.key not in seen]
-    tables += [others_table(others, groups, usual)] if others else []
+    if others:
+        tables.append(replace(others_table(others, groups, usual), folded=bool(tables)))
     notes = [*_not_run(main, by_setting, by_axis, throughput), *_facts(kept, usual)]
     counts = _counts(kept, groups, len(failed), twice)
     title = ", ".join(dict.fromkeys(str(row.get("study")) for row in kept))

@@ -260,6 +260,7 @@ def test_every_kind_of_cell_stands_in_some_table():
     assert "alpha 0.3" in found.rows[0][2] and "reasoning_span rationale" in found.rows[0][2]
     assert estimate(found.rows[0][5])[0] == -25
     assert found.folded and table(MAIN, "others") is None
+    assert not table(MAIN[:2], "others").folded  # all that there is
 
 
 # Throughput
