@@ -66,8 +66,7 @@ def compare_steps(
 
         - `rows`, a list of `way`, `seconds_per_step` (median over the rounds), `low`, `high`, `ratio`, `ratio_low`,
           `ratio_high` (its time over the plain causal LM's in the same round; None without it), `samples_per_second`,
-          `peak_memory_mb` and `weights_memory_mb` (MiB above the process without a model, at most and before the first step;
-          None where it could not be measured), `memory_ratio` (to the plain causal LM's), `seconds` (a list);
+          `peak_memory_mb` (MiB above the process without a model), `weights_memory_mb` (MiB of the weights alone), `memory_ratio` (to the plain causal LM's), `seconds` (a list);
         - `left_out`: a list of `way` and `why`;
         - `batches`, the number of different batches, `tokens_per_step` and `input_tokens_per_step` (means, without padding);
         - `rounds`: how many have been measured.
@@ -193,7 +192,8 @@ def step_memory(way: str, setup: StepSetup, batch: Mapping[str, Mapping[str, Ten
         batch (`Mapping`): From [`step_batch`].
 
     Returns:
-        `dict[str, float]`: `weights_memory_mb` and `peak_memory_mb` in MiB, above the process without a model.
+        `dict[str, float]`: `weights_memory_mb`, of the weights alone, and `peak_memory_mb`, above the process without a
+        model, in MiB.
 
     Raises:
         MemoryError: if it does not fit.
@@ -228,7 +228,8 @@ def measure_in_this_process() -> None:
     batch = {part: {name: torch.tensor(it) for name, it in tensors.items()} for part, tensors in job["batch"].items()}
     memory = PeakMemory(setup.torch_device)
     step = Step(job["way"], setup)
-    weights = memory.now()
+    # By their sizes: on a CPU they may lie in a mapped file, and be resident only when they are read.
+    weights = sum(it.numel() * it.element_size() for it in step.model.parameters()) / 2**20
     memory.reset()
     for _ in range(_MEMORY_STEPS):
         step(batch)
