@@ -66,7 +66,8 @@ def compare_steps(
 
         - `rows`, a list of `way`, `seconds_per_step` (median over the rounds), `low`, `high`, `ratio`, `ratio_low`,
           `ratio_high` (its time over the plain causal LM's in the same round; None without it), `samples_per_second`,
-          `peak_memory_mb` (MiB above the process without a model), `weights_memory_mb` (MiB of the weights alone), `memory_ratio` (to the plain causal LM's), `seconds` (a list);
+          `peak_memory_mb` (MiB above the process without a model), `weights_memory_mb` (MiB of the weights alone),
+          `memory_ratio` (of the peaks, to the plain causal LM's), `seconds` (a list);
         - `left_out`: a list of `way` and `why`;
         - `batches`, the number of different batches, `tokens_per_step` and `input_tokens_per_step` (means, without padding);
         - `rounds`: how many have been measured.

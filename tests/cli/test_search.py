@@ -1,9 +1,6 @@
 """`dhrd search`: its trials are trainings of `dhrd train`, kept, shared and gone on with."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 
@@ -11,6 +8,7 @@ import pytest
 import yaml
 
 from dhrd_hf.cli import main
+from dhrd_hf.training import search
 from dhrd_hf.training.search import candidates, read_space
 
 optuna = pytest.importorskip("optuna")
@@ -91,32 +89,21 @@ def test_a_failed_trial_is_told_and_the_others_go_on(files, tmp_path, capsys):
     assert states == {"auto": "fail", 1.0: "complete"}
 
 
-@pytest.mark.slow
 def test_a_killed_trial_runs_again(files, tmp_path, monkeypatch):
-    monkeypatch.setattr("dhrd_hf.training.search._HEARTBEAT", 1)
-    monkeypatch.setattr("dhrd_hf.training.search._GRACE", 3)
-    arguments = [*files({"alpha": [0.5]}, num_train_epochs=200), "--trials", "1"]
-    process = subprocess.Popen([sys.executable, "-m", "dhrd_hf.cli", *arguments], env=os.environ)
-    storage = tmp_path / "out" / "search.db"
-    deadline = time.time() + 120
-    while time.time() < deadline:
-        time.sleep(0.5)
-        if storage.exists():
-            try:
-                study = optuna.load_study(study_name="search", storage=f"sqlite:///{storage}")
-            except Exception:  # not written yet
-                continue
-            if study.trials and study.trials[0].intermediate_values:
-                break
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
-    time.sleep(35)  # the killed process promised a sign of life every ten seconds
-    assert recipe["num_train_epochs"] == 200
-    assert main([*arguments, "--resume"]) == 0
-    first, second = trials_in(tmp_path / "out")
-    assert (first["state"], second["state"], second["again"]) == ("fail", "complete", 0)
-    assert first["params"] == second["params"]
+    monkeypatch.setattr(search, "_GRACE", 2)
+    monkeypatch.setattr(search, "_HEARTBEAT", 1)
+    arguments = files({"alpha": {"low": 0.1, "high": 2.0}})
+    assert main([*arguments, "--trials", "1"]) == 0
+    # What a killed process leaves: a running trial, whose last sign of life is long ago.
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'out' / 'search.db'}")
+    study = optuna.load_study(study_name="search", storage=storage)
+    left = study.ask({"alpha": optuna.distributions.FloatDistribution(0.1, 2.0)})
+    storage.record_heartbeat(left._trial_id)
+    time.sleep(4)
+    assert main([*arguments, "--trials", "2", "--resume"]) == 0
+    _, killed, again = trials_in(tmp_path / "out")
+    assert (killed["state"], again["state"], again["again"]) == ("fail", "complete", 1)
+    assert killed["params"] == again["params"]
 
 
 @pytest.mark.parametrize(
