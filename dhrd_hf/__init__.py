@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from .configuration_dhrd import DHRDConfig
-
-__version__ = "0.1.0"
+from .version import __version__
 
 # Public name -> module. They are imported when first used, so that `import dhrd_hf` costs what transformers' auto
 # classes cost.

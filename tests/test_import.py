@@ -13,7 +13,7 @@ import pytest
 import dhrd_hf
 
 PACKAGE = Path(dhrd_hf.__file__).parent
-ROOMS = ("data", "training", "rationales", "export", "evaluation", "cli")
+ROOMS = ("data", "training", "rationales", "export", "evaluation", "study", "cli")
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages([str(PACKAGE)], "dhrd_hf.") if not module.name.endswith("__main__")
 )
@@ -33,7 +33,11 @@ def test_import_loads_the_configuration_and_nothing_else(run_python):
     loaded = set(run_python(WHAT_IS_LOADED).split())
     heavy = {"transformers.trainer", "transformers.modeling_utils", "datasets", "peft", "evaluate", "sklearn"}
     assert loaded & heavy == set()
-    assert {name for name in loaded if name.startswith("dhrd_hf")} == {"dhrd_hf", "dhrd_hf.configuration_dhrd"}
+    assert {name for name in loaded if name.startswith("dhrd_hf")} == {
+        "dhrd_hf",
+        "dhrd_hf.configuration_dhrd",
+        "dhrd_hf.version",
+    }
 
 
 def test_a_bare_import_loads_neither_models_nor_trainer(run_python):
@@ -117,6 +121,7 @@ def test_a_file_that_ships_with_a_checkpoint_imports_its_neighbours_only(room, a
         ("export", {"training"}),
         ("evaluation", {"training"}),
         ("training", {"export"}),
+        ("study", {"training", "auto", "modeling_dhrd"}),
     ],
 )
 def test_a_room_keeps_to_its_walls(room, forbidden):

@@ -151,7 +151,6 @@ def training_facts(
     Returns:
         [`CardFacts`]: the facts.
     """
-    from .. import __version__
     from ..data.encoding import REASONING_SPANS
     from ..data.tables import table_name
     from ..embedded import HUB_NAME, LICENSE
@@ -159,6 +158,7 @@ def training_facts(
     from ..export.card_facts import hub_name, inherited_license
     from ..modeling_dhrd import find_dual_head
     from ..rationales.audit import summary
+    from ..version import __version__
 
     config, training = find_dual_head(trainer.model).config, trainer.args
     base_model = HUB_NAME if own.model == "smollm2" else hub_name(own.model)

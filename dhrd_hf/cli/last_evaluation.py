@@ -33,14 +33,11 @@ def evaluate_rows(own: TrainArguments, trainer: DualHeadTrainer, dev: datasets.D
 
     from ..data.tables import write_rows
 
-    # Under group_by_length transformers shuffles the rows that it predicts as well, and returns them so: we sort instead.
-    strategy, trainer.args.train_sampling_strategy = trainer.args.train_sampling_strategy, "random"
     order = list(range(len(dev)))
-    if strategy == "group_by_length":
+    if trainer.args.train_sampling_strategy == "group_by_length":
         lengths = trainer.eval_dataset["input_length"][:]
         order.sort(key=lambda row: -lengths[row])
     output = trainer.predict(trainer.eval_dataset.select(order), metric_key_prefix="eval")
-    trainer.args.train_sampling_strategy = strategy
     trainer.log(output.metrics)
     if trainer.is_world_process_zero():
         logits = torch.as_tensor(output.predictions).double()

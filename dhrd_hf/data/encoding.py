@@ -192,7 +192,7 @@ class DualHeadEncoder:
         """Where `Dataset.map` finds the encoded rows; the package's version stands for this code."""
         from datasets.fingerprint import Hasher
 
-        from .. import __version__
+        from ..version import __version__
 
         folder.mkdir(parents=True, exist_ok=True)
         fingerprint = Hasher.hash([dataset._fingerprint, self, __version__])

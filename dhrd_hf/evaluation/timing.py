@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "onnxruntime", "openvino")
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "onnxruntime", "openvino")
 
 
 def turns(names: Iterable[str], index: int) -> list[str]:
@@ -128,7 +128,7 @@ def machine() -> str:
     """
     said = [
         f"{_processor()} ({platform.machine()})",
-        f"{os.cpu_count()} cores",
+        f"{_cores()} cores",
         f"{torch.get_num_threads()} torch threads",
     ]
     if torch.cuda.is_available():
@@ -139,7 +139,7 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide how fast a model is, as far as they are installed.
+    """Versions of Python and of the packages that decide what a model says and how fast, as far as they are installed.
 
     Example:
 
@@ -153,7 +153,7 @@ def versions() -> dict[str, str]:
     Returns:
         `dict[str, str]`: by name.
     """
-    from .. import __version__
+    from ..version import __version__
 
     found = {"python": platform.python_version(), "dhrd_hf": __version__}
     for name in _PACKAGES:
@@ -162,6 +162,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _cores() -> str:
+    """The machine's cores, and how many of them this process may use where that is not all."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{os.cpu_count()}" if usable == os.cpu_count() else f"{usable} of {os.cpu_count()}"
 
 
 def _processor() -> str:

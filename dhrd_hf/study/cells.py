@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shlex
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,6 @@ from .settings import ablation_of
 
 LAUNCH = (sys.executable, "-m", "dhrd_hf.cli", "train")
 _DECODE = (sys.executable, "-m", "dhrd_hf.study.decoding")
-_PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy")
 _KEPT = ("train_results.json", "eval_results.json", "trainer_state.json")
 _NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
 
@@ -158,6 +154,8 @@ def new_row(cell: Cell, study: Study, folder: Path, rows: CellRows | None) -> di
     Returns:
         `dict[str, Any]`: all columns of the table, those of the results empty.
     """
+    from ..evaluation.timing import machine, versions
+
     options = dict(cell.options)
     weights = {name: options.pop(name) for name in ("alpha", "beta", "classifier_head")}
     command = "" if rows is None else shlex.join(["dhrd", "train", *train_command(cell, study, folder, rows)])
@@ -183,8 +181,8 @@ def new_row(cell: Cell, study: Study, folder: Path, rows: CellRows | None) -> di
         "epoch_metrics": [],
         "model": cell.model,
         "command": command,
-        "versions": dict(_versions()),
-        "machine": _machine(),
+        "versions": versions(),
+        "machine": machine(),
         "finished": None,
     }
 
@@ -280,33 +278,3 @@ def _model(model: str, study: Study, folder: Path) -> str:
     """A folder beside the YAML file as seen from the output folder; another name stays."""
     path = study.folder / Path(model).expanduser()
     return _relative(path, folder) if path.is_dir() else model
-
-
-@cache
-def _versions() -> dict[str, str]:
-    from .. import __version__
-
-    found = {"python": platform.python_version(), "dhrd_hf": __version__}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-@cache
-def _machine() -> str:
-    processor = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            processor = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):  # not Linux, or a processor that has no name there
-        pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    said = f"{processor}, {cores} of {os.cpu_count()} cores"
-    threads = os.environ.get("OMP_NUM_THREADS")
-    said += f", {threads} threads" if threads else ""
-    import torch
-
-    return said + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "")

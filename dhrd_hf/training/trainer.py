@@ -395,7 +395,7 @@ class DualHeadTrainer(Trainer):
             return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """Batches of x alone.
+        """Batches of x alone, in the order of the rows: `predict` returns them as the batches come.
 
         Args:
             test_dataset (`Dataset`): As `Trainer.get_test_dataloader`.
@@ -403,8 +403,14 @@ class DualHeadTrainer(Trainer):
         Returns:
             `DataLoader`: the batches.
         """
-        with self._collating_input_only():
-            return super().get_test_dataloader(test_dataset)
+        strategy = self.args.train_sampling_strategy
+        if strategy == "group_by_length":  # transformers would shuffle these rows as well
+            self.args.train_sampling_strategy = "random"
+        try:
+            with self._collating_input_only():
+                return super().get_test_dataloader(test_dataset)
+        finally:
+            self.args.train_sampling_strategy = strategy
 
     @contextmanager
     def _collating_input_only(self, condition: bool = True) -> Iterator[None]:

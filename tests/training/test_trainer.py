@@ -498,3 +498,18 @@ def test_an_exported_classifier_trains_on_as_a_pooled_baseline(dual_of, encoded,
         model=model, args=make_args(max_steps=1), train_dataset=encoded, processing_class=tokenizer
     ).train()
     assert not torch.equal(model.score.out_proj.weight, before)
+
+
+def test_predictions_are_in_the_rows_order_also_where_training_groups_by_length(
+    dual_of, make_args, encoded, tokenizer
+):
+    trainer = DualHeadTrainer(
+        model=dual_of("llama"),
+        args=make_args(train_sampling_strategy="group_by_length", per_device_eval_batch_size=3),
+        data_collator=DualHeadCollator(tokenizer),
+        processing_class=tokenizer,
+    )
+    output = trainer.predict(encoded)
+    assert output.label_ids.tolist() == encoded["labels"][:]
+    trainer.args.train_sampling_strategy = "sequential"
+    torch.testing.assert_close(output.predictions, trainer.predict(encoded).predictions, rtol=1e-5, atol=1e-5)
