@@ -324,7 +324,7 @@ def test_wrong_arguments_are_one_line(capsys, arguments, words):
         ("config: other.yaml", "unknown key 'config'"),
         ("alpha: [", "is not YAML"),
         ("- alpha", "must hold lines such as 'alpha: 0.5', and holds list"),
-        ("alpha: much", "invalid float value: 'much'"),
+        ("alpha: much", "'much' is neither a number nor 'auto'"),
     ],
 )
 def test_wrong_recipes_are_one_line(capsys, tmp_path, text, words):

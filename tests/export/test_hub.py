@@ -551,9 +551,8 @@ def test_strangers_read_what_was_pushed(exports, lm_dir_of, tokenizer, run_pytho
 
         monkeypatch.delenv("HF_TOKEN")
         monkeypatch.setenv("HF_HOME", str(tmp_path / "elsewhere"))
-        run_python(READ, tmp_path)
-        for how in ("installed", "remote code"):
-            run_python(OPEN_TRAINING, tmp_path, how)
+        run_python(READ + OPEN_TRAINING, tmp_path, "remote code")
+        run_python(OPEN_TRAINING, tmp_path, "installed")
     found = torch.load(tmp_path / "found.pt")
     batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():

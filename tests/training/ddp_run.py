@@ -32,7 +32,6 @@ RUNS = {
     "fsdp-tied": {"alpha": 0.7, "beta": 1.3},
     "fsdp-baseline": {"alpha": 0.0},
     "fsdp-lora": {},
-    "fsdp-auto": {"alpha": "auto"},
     "fsdp-bf16": {},
 }
 

@@ -37,7 +37,7 @@ def results(lm_dir_of, encoded, tmp_path_factory):
     "run",
     [
         *("dual", "targets-on-one-rank", "baseline", "lora", "padding-free", "auto"),
-        *("fsdp-tied", "fsdp-baseline", "fsdp-lora", "fsdp-auto"),
+        *("fsdp-tied", "fsdp-baseline", "fsdp-lora"),
     ],
 )
 def test_two_ranks_are_one_process(results, run):
