@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -128,6 +129,91 @@ def find_command(words: Sequence[str], commands: Mapping[str, str], package: str
         near = did_you_mean(words[0], commands)
         raise ValueError(f"unknown command {words[0]!r}{near or '.'} There are {', '.join(commands)}: {prog} --help")
     return importlib.import_module(f".{words[0]}", package)
+
+
+class CommandGroup:
+    """Commands behind a command, such as `dhrd bench train`: it has their help, and finds their modules.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.parsing import CommandGroup
+    >>> group = CommandGroup("dhrd", {"predict": "classify rows"}, "dhrd_hf.cli", "Classifiers.", "")
+    >>> group.after_interrupt(["predict", "--data", "new.csv"])
+    'No half-written predictions were left behind.'
+
+    ```
+
+    Args:
+        prog (`str`), commands (`Mapping[str, str]`), package (`str`): As [`find_command`].
+        description (`str`): What they are for.
+        examples (`str`): The end of the help.
+    """
+
+    def __init__(self, prog: str, commands: Mapping[str, str], package: str, description: str, examples: str):
+        self.prog, self.commands, self.package = prog, commands, package
+        self.description, self.examples = description, examples
+
+    def run(self, argv: Sequence[str]) -> int:
+        """Run the command that is named, or print the help.
+
+        Args:
+            argv (`Sequence[str]`): The arguments behind `prog`.
+
+        Returns:
+            `int`: the command's exit code.
+
+        Raises:
+            ValueError, OSError: as the command.
+        """
+        argv = list(argv) or ["--help"]
+        if argv[0].startswith("-"):
+            width = max(map(len, self.commands))
+            listed = "\n".join(f"  {name:{width}}  {text}" for name, text in self.commands.items())
+            Parser(
+                prog=self.prog,
+                usage=f"{self.prog} COMMAND ...",
+                description=f"{self.description}\n\ncommands:\n{listed}",
+                epilog=self.examples,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            ).parse_args(argv)
+        return self._find(argv).run(argv[1:])
+
+    def after_interrupt(self, argv: Sequence[str]) -> str:
+        """What is left after Ctrl-C.
+
+        Args:
+            argv (`Sequence[str]`): The arguments.
+
+        Returns:
+            `str`: what the command that is named says.
+        """
+        return self._find(argv).after_interrupt(argv[1:])
+
+    def _find(self, argv: Sequence[str]) -> ModuleType:
+        return find_command(argv, self.commands, self.package, self.prog)
+
+
+def resumed(prog: str, argv: Sequence[str]) -> str:
+    """The command that goes on where these arguments were interrupted.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli.parsing import resumed
+    >>> resumed("dhrd train", ["--config", "my recipe.yaml"])
+    "dhrd train --config 'my recipe.yaml' --resume"
+
+    ```
+
+    Args:
+        prog (`str`): The command.
+        argv (`Sequence[str]`): Its arguments.
+
+    Returns:
+        `str`: to be typed.
+    """
+    return f"{prog} {shlex.join([*argv, *(() if '--resume' in argv else ('--resume',))])}"
 
 
 def add_model_options(parser: argparse.ArgumentParser, batch_tokens: bool = True) -> None:

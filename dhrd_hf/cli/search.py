@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from .parsing import Parser, did_you_mean
+from .parsing import Parser, did_you_mean, resumed
 
 BEST_FILE = "best.yaml"
 _EXAMPLES = """examples:
@@ -79,8 +79,7 @@ def after_interrupt(argv: Sequence[str]) -> str:
     Returns:
         `str`: a sentence with the command.
     """
-    again = [*argv, *(() if "--resume" in argv else ("--resume",))]
-    return f"To go on with the search: dhrd search {shlex.join(again)}"
+    return f"To go on with the search: {resumed('dhrd search', argv)}"
 
 
 def _parser() -> argparse.ArgumentParser:

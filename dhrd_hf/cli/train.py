@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .arguments import TrainArguments, parse_train
 from .card import read_card_facts, training_facts
 from .last_evaluation import evaluate_rows
-from .parsing import chosen_prompt, quiet, unescaped
+from .parsing import chosen_prompt, quiet, resumed, unescaped
 
 if TYPE_CHECKING:
     import datasets
@@ -97,8 +97,7 @@ def after_interrupt(argv: Sequence[str]) -> str:
     Returns:
         `str`: a sentence with the command.
     """
-    again = [*argv, *(() if "--resume" in argv else ("--resume",))]
-    return f"To go on from the last checkpoint: dhrd train {shlex.join(again)}"
+    return f"To go on from the last checkpoint: {resumed('dhrd train', argv)}"
 
 
 @dataclass

@@ -1,19 +1,17 @@
 """The page of a study's report: its numbers, its plots, escaped and self-contained, drawn by a real browser if there is one."""
 
 import re
-import shutil
-import subprocess
 from html import unescape
 from html.parser import HTMLParser
 
 import pytest
+from browser import needs_browser, shown
 from test_report import MAIN, THROUGHPUT, cell
 
 from dhrd_hf.study.figures import Plot, Point, Series, draw
 from dhrd_hf.study.report import build_report
 from dhrd_hf.study.report_page import report_page
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 EVIL = "<script>document.title='taken'</script>"
 
 
@@ -155,21 +153,8 @@ def test_names_are_escaped_and_long_ones_broken():
     assert "x" * 15 + "…" in drawn and "x" * 40 in drawn  # all of it in the title, for who hovers
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no browser here")
+@needs_browser
 def test_a_browser_shows_it(page, tmp_path):
-    path = tmp_path / "study.html"
-    path.write_text(page, encoding="utf-8")
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
-    command = [BROWSER, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert re.search(r"<title>(.*?)</title>", shown, re.DOTALL)[1] == "Study first"
-    assert shown.count("<figure>") == page.count("<figure>") and "&lt;script&gt;" in shown
+    document = shown(page, tmp_path)
+    assert re.search(r"<title>(.*?)</title>", document, re.DOTALL)[1] == "Study first"
+    assert document.count("<figure>") == page.count("<figure>") and "&lt;script&gt;" in document

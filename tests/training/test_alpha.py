@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_resume import KillAt, Killed
 
-from dhrd_hf import DualHeadCollator, DualHeadTrainer, DualHeadTrainingArguments
+from dhrd_hf import DualHeadCollator, DualHeadTrainingArguments
 from dhrd_hf.training import scheduled_alpha
 
 SPLITS = [(8, 1), (2, 4), (1, 8)]
@@ -43,27 +43,6 @@ def test_a_run_of_one_step_has_alpha(schedule):
 def test_wrong_schedules_are_told_before_training(wrong, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         DualHeadTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **wrong)
-
-
-@pytest.fixture
-def make_trainer(encoded, tokenizer, make_args):
-    def make(model, batch=4, accumulation=1, rows=8, callbacks=(), **changes):
-        args = make_args(
-            DualHeadTrainingArguments,
-            per_device_train_batch_size=batch,
-            gradient_accumulation_steps=accumulation,
-            **changes,
-        )
-        return DualHeadTrainer(
-            model=model,
-            args=args,
-            train_dataset=encoded.select(range(rows)),
-            data_collator=DualHeadCollator(tokenizer),
-            processing_class=tokenizer,
-            callbacks=list(callbacks),
-        )
-
-    return make
 
 
 def logs_of(trainer):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from datasets import concatenate_datasets
 from test_resume import KillAt, Killed
 
-from dhrd_hf import DualHeadCollator, DualHeadEncoder, DualHeadTrainer, DualHeadTrainingArguments, losses
+from dhrd_hf import DualHeadCollator, DualHeadEncoder, DualHeadTrainingArguments, losses
 from dhrd_hf.training import Teacher, add_lora, soft_targets
 
 SPLITS = [(8, 1), (2, 4), (1, 8)]
@@ -22,25 +22,12 @@ def teacher_lm(make_lm):
 
 
 @pytest.fixture
-def make_trainer(encoded, tokenizer, make_args):
-    def make(
-        model, teacher=None, batch=4, accumulation=1, rows=8, dataset=encoded, padding_free=False, callbacks=(), **changes
-    ):  # fmt: skip
-        args = make_args(
-            DualHeadTrainingArguments,
-            per_device_train_batch_size=batch,
-            gradient_accumulation_steps=accumulation,
-            **{"distillation_weight": WEIGHT, "temperature": TEMPERATURE, **changes},
-        )
-        return DualHeadTrainer(
-            model=model,
-            args=args,
-            train_dataset=dataset.select(range(rows)),
-            data_collator=DualHeadCollator(tokenizer, padding_free=padding_free),
-            processing_class=tokenizer,
-            teacher=teacher,
-            callbacks=list(callbacks),
-        )
+def make_taught(make_trainer):
+    """A trainer with a teacher: `make_taught(model, teacher, batch, accumulation, **arguments)`."""
+
+    def make(model, teacher=None, batch=4, accumulation=1, **changes):
+        settings = {"distillation_weight": WEIGHT, "temperature": TEMPERATURE, **changes}
+        return make_trainer(model, batch, accumulation, teacher=teacher, **settings)
 
     return make
 
@@ -66,7 +53,7 @@ def loss_logs(trainer):
 @pytest.mark.parametrize(("batch", "accumulation"), SPLITS)
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_step_is_the_formula_s_however_it_is_split(
-    dual_of, stock_lm_of, teacher_lm, make_trainer, encoded, tmp_path, batch, accumulation, cached
+    dual_of, stock_lm_of, teacher_lm, make_taught, encoded, tmp_path, batch, accumulation, cached
 ):
     model = dual_of("llama", alpha=0.0, beta=0.0)
     lm = stock_lm_of(model)
@@ -74,7 +61,7 @@ def test_a_step_is_the_formula_s_however_it_is_split(
     expected = soft_formula(lm, teacher_lm, encoded.select(range(8)))
     expected.backward()
     teacher = Teacher(copy.deepcopy(teacher_lm), cache_dir=tmp_path / "cache" if cached else None, top_k=400)
-    trainer = make_trainer(model, teacher, batch, accumulation)
+    trainer = make_taught(model, teacher, batch, accumulation)
     trainer.train()
     (log,) = loss_logs(trainer)
     assert log["distillation_loss"] == pytest.approx(expected.item(), rel=1e-5)
@@ -83,9 +70,9 @@ def test_a_step_is_the_formula_s_however_it_is_split(
     torch.testing.assert_close(moved, WEIGHT * lm.lm_head.weight.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_all_three_terms_add_up_and_alpha_auto_sees_two(dual_of, teacher_lm, make_trainer):
+def test_all_three_terms_add_up_and_alpha_auto_sees_two(dual_of, teacher_lm, make_taught):
     def alphas(**changes):
-        trainer = make_trainer(dual_of("llama", alpha="auto"), rows=16, learning_rate=0.0, **changes)
+        trainer = make_taught(dual_of("llama", alpha="auto"), rows=16, learning_rate=0.0, **changes)
         trainer.train()
         return trainer, [log["alpha"] for log in loss_logs(trainer)]
 
@@ -98,33 +85,33 @@ def test_all_three_terms_add_up_and_alpha_auto_sees_two(dual_of, teacher_lm, mak
 
 
 def test_the_span_of_the_reasoning_loss_is_the_soft_targets_span(
-    dual_of, stock_lm_of, teacher_lm, make_trainer, dataset, tokenizer, label2id
+    dual_of, stock_lm_of, teacher_lm, make_taught, dataset, tokenizer, label2id
 ):
     encode = DualHeadEncoder(tokenizer, label2id, max_length=256, reasoning_span="rationale")
     rows = encode.encode_dataset(dataset)
     model = dual_of("llama", alpha=0.0)
     expected = soft_formula(stock_lm_of(model), teacher_lm, rows.select(range(4)))
-    trainer = make_trainer(model, copy.deepcopy(teacher_lm), rows=4, dataset=rows)
+    trainer = make_taught(model, copy.deepcopy(teacher_lm), rows=4, dataset=rows)
     trainer.train()
     assert loss_logs(trainer)[0]["distillation_loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_teacher_of_itself_has_nothing_to_teach(dual_of, stock_lm_of, make_trainer):
+def test_a_teacher_of_itself_has_nothing_to_teach(dual_of, stock_lm_of, make_taught):
     model = dual_of("gpt2", alpha=0.0, beta=0.0)
-    trainer = make_trainer(model, stock_lm_of(model))
+    trainer = make_taught(model, stock_lm_of(model))
     trainer.train()
     assert abs(loss_logs(trainer)[0]["distillation_loss"]) < 1e-5
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_padding_free_batches_and_lora_and_bf16(dual_of, teacher_lm, make_trainer, make_lm, tmp_path, cached):
+def test_padding_free_batches_and_lora_and_bf16(dual_of, teacher_lm, make_taught, make_lm, tmp_path, cached):
     teacher = make_lm("qwen3", seed=3)
     found = {}
     for kind in ("plain", "flat", "bf16"):
         folder = tmp_path / kind if cached else None
         torch.manual_seed(0)
         model = add_lora(dual_of("llama", alpha=0.5), r=4, lora_dropout=0.0)
-        trainer = make_trainer(
+        trainer = make_taught(
             model, Teacher(copy.deepcopy(teacher), cache_dir=folder, top_k=5), rows=8,
             padding_free=kind == "flat", bf16=kind == "bf16", learning_rate=1e-3,
         )  # fmt: skip
@@ -134,24 +121,24 @@ def test_padding_free_batches_and_lora_and_bf16(dual_of, teacher_lm, make_traine
     assert found["bf16"] == pytest.approx(found["plain"], rel=5e-2)
 
 
-def test_left_padding_takes_the_same_positions(dual_of, make_trainer, make_lm, make_tokenizer, encoded, tmp_path):
+def test_left_padding_takes_the_same_positions(dual_of, make_taught, make_lm, make_tokenizer, encoded, tmp_path):
     found = []
     for side in ("right", "left"):
         collate = DualHeadCollator(make_tokenizer(padding_side=side))
-        trainer = make_trainer(dual_of("llama", alpha=0.0), Teacher(make_lm("qwen3"), cache_dir=tmp_path / side))
+        trainer = make_taught(dual_of("llama", alpha=0.0), Teacher(make_lm("qwen3"), cache_dir=tmp_path / side))
         trainer.data_collator = collate
         trainer.train()
         found.append([log["distillation_loss"] for log in loss_logs(trainer)])
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
-def test_a_killed_and_resumed_run_ends_as_the_uninterrupted_one(dual_of, teacher_lm, make_trainer, tmp_path):
+def test_a_killed_and_resumed_run_ends_as_the_uninterrupted_one(dual_of, teacher_lm, make_taught, tmp_path):
     settings = {"batch": 2, "accumulation": 2, "rows": 13, "learning_rate": 0.05, "max_grad_norm": 1.0}
     settings |= {"save_strategy": "steps", "save_steps": 2, "train_sampling_strategy": "random"}
 
     def make(folder, seed=0, **kwargs):
         teacher = Teacher(copy.deepcopy(teacher_lm), cache_dir=tmp_path / "cache", top_k=7)
-        return make_trainer(
+        return make_taught(
             dual_of("llama", seed=seed), teacher, output_dir=str(tmp_path / folder), **settings, **kwargs
         )
 
@@ -166,9 +153,9 @@ def test_a_killed_and_resumed_run_ends_as_the_uninterrupted_one(dual_of, teacher
     assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.model.state_dict().items())
 
 
-def test_evaluation_is_untouched(dual_of, teacher_lm, make_trainer, encoded):
-    trainer = make_trainer(dual_of("llama"), copy.deepcopy(teacher_lm))
-    plain = make_trainer(dual_of("llama"), distillation_weight=0.0)
+def test_evaluation_is_untouched(dual_of, teacher_lm, make_taught, encoded):
+    trainer = make_taught(dual_of("llama"), copy.deepcopy(teacher_lm))
+    plain = make_taught(dual_of("llama"), distillation_weight=0.0)
     found, expected = (each.evaluate(encoded.select(range(6))) for each in (trainer, plain))
     assert found["eval_loss"] == expected["eval_loss"]
     assert "eval_distillation_loss" not in found
@@ -178,7 +165,7 @@ def test_evaluation_is_untouched(dual_of, teacher_lm, make_trainer, encoded):
 
 
 def test_a_teacher_with_a_padded_head_is_cut_to_the_tokenizer(
-    dual_of, stock_lm_of, make_lm, make_trainer, encoded, caplog
+    dual_of, stock_lm_of, make_lm, make_taught, encoded, caplog
 ):
     teacher = make_lm("llama", seed=4, vocab_size=448)
     cut = copy.deepcopy(teacher)
@@ -186,22 +173,22 @@ def test_a_teacher_with_a_padded_head_is_cut_to_the_tokenizer(
     cut.forward = lambda ids: type("Out", (), {"logits": forward(ids).logits[..., :400]})
     model = dual_of("qwen3", alpha=0.0)
     expected = soft_formula(stock_lm_of(model), cut, encoded.select(range(4)))
-    trainer = make_trainer(model, teacher, rows=4)
+    trainer = make_taught(model, teacher, rows=4)
     assert "over the tokenizer's 400 tokens: the teacher's head has 448, the student's 400" in caplog.text
     trainer.train()
     assert loss_logs(trainer)[0]["distillation_loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_another_tokenizer_is_refused(dual_of, teacher_lm, make_trainer, make_tokenizer):
+def test_another_tokenizer_is_refused(dual_of, teacher_lm, make_taught, make_tokenizer):
     other = make_tokenizer()
     other.add_tokens(["<extra>"])
     with pytest.raises(ValueError, match="1 tokens differ, such as '<extra>'.*Choose a teacher of the same family"):
-        make_trainer(dual_of("llama"), Teacher(copy.deepcopy(teacher_lm), other))
+        make_taught(dual_of("llama"), Teacher(copy.deepcopy(teacher_lm), other))
 
 
-def test_a_small_head_is_refused(dual_of, make_lm, make_trainer):
+def test_a_small_head_is_refused(dual_of, make_lm, make_taught):
     with pytest.raises(ValueError, match="The tokenizer has 400 tokens, the teacher's head 300"):
-        make_trainer(dual_of("llama"), make_lm("llama", vocab_size=300))
+        make_taught(dual_of("llama"), make_lm("llama", vocab_size=300))
 
 
 # Settings
@@ -220,10 +207,10 @@ def test_wrong_settings_are_told(wrong, message, tmp_path):
         DualHeadTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **wrong)
 
 
-def test_a_weight_wants_a_teacher_and_a_teacher_a_weight(dual_of, teacher_lm, make_trainer, caplog):
+def test_a_weight_wants_a_teacher_and_a_teacher_a_weight(dual_of, teacher_lm, make_taught, caplog):
     with pytest.raises(ValueError, match="distillation_weight=0.7 needs a teacher"):
-        make_trainer(dual_of("llama"))
-    trainer = make_trainer(dual_of("llama"), copy.deepcopy(teacher_lm), distillation_weight=0.0)
+        make_taught(dual_of("llama"))
+    trainer = make_taught(dual_of("llama"), copy.deepcopy(teacher_lm), distillation_weight=0.0)
     assert trainer.teacher is None and "the teacher is not used" in caplog.text
     with pytest.raises(ValueError, match="top_k=0 must be 1 or more"):
         Teacher(copy.deepcopy(teacher_lm), top_k=0)
@@ -315,12 +302,12 @@ def test_a_second_process_with_the_same_rows_is_no_error(make_teacher, tokenizer
     assert sorted(path.name for path in (tmp_path / "second").iterdir()) == ["shard-00000", "soft_targets.json"]
 
 
-def test_large_batches_take_the_chunked_path(dual_of, teacher_lm, make_trainer, monkeypatch):
+def test_large_batches_take_the_chunked_path(dual_of, teacher_lm, make_taught, monkeypatch):
     found = []
     for limit in (losses.CHUNKED_FROM, 1):
         monkeypatch.setattr(losses, "CHUNKED_FROM", limit)
         monkeypatch.setattr(losses, "CHUNK", 400 * 7)
-        trainer = make_trainer(dual_of("qwen3"), copy.deepcopy(teacher_lm))
+        trainer = make_taught(dual_of("qwen3"), copy.deepcopy(teacher_lm))
         trainer.train()
         found.append(trainer.model.state_dict())
     for name, tensor in found[0].items():
