@@ -658,7 +658,6 @@ def test_cards_that_cannot_be_are_one_line_and_leave_nothing(trained, table, row
         assert not out.exists() and not list(tmp_path.glob(".out*"))
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # torch's own exporter calls what torch will remove
 def test_an_engine_from_training_to_predictions(trained, table, tmp_path, capsys, monkeypatch):
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)

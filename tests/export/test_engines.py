@@ -12,8 +12,6 @@ from dhrd_hf.export import engines
 from dhrd_hf.export.engines import EngineClassifier, export_engine
 
 # torch's own exporter calls what torch will remove.
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
-
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
 TEXTS = ["Oto owns a boat.", "The kiln is cold. So: the kiln glows.", "Rooks.", "All rooks in the yard sleep. " * 4]
 
