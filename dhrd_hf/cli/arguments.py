@@ -190,7 +190,9 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
     parser = _TrainParser([TrainArguments, DualHeadTrainingArguments])
     parser.set_defaults(report_to="none", save_strategy="epoch", eval_strategy=None, logging_steps=10)
     parser.set_defaults(log_level_replica="error")  # what they would say, rank 0 says
-    parser.set_defaults(dataloader_pin_memory=torch.accelerator.is_available())  # else each loader warns
+    accelerated = torch.accelerator.is_available()
+    parser.set_defaults(dataloader_pin_memory=accelerated)  # else each loader warns
+    parser.set_defaults(use_cpu=not accelerated)  # else --bf16 is refused, which processors can compute in
     values = parser.parse_args(argv)
     if values.config is not None:
         values = parser.parse_args([*_recipe(values.config, parser), *argv])

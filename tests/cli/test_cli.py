@@ -275,6 +275,12 @@ def test_a_recipe_gives_way_to_the_command_line(tmp_path):
     assert training.eval_strategy == training.save_strategy == "epoch" and training.load_best_model_at_end
 
 
+def test_bf16_needs_no_accelerator(monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    _, training = parse_train(["--model", "m", "--train-data", "t", "--output-dir", "o", "--bf16"])
+    assert (training.bf16, training.use_cpu, training.device.type) == (True, True, "cpu")
+
+
 def test_help_teaches_by_example(capsys):
     for arguments in (
         [],
