@@ -117,8 +117,9 @@ class Gain:
 def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
     """Mean, standard deviation over seeds and 95% interval of each setting on each data set.
 
-    The interval is that of the percentiles of a bootstrap over seeds and test items at once: each resample draws seeds
-    and items with replacement, one draw of items for all seeds (Owen 2007, the pigeonhole bootstrap).
+    The interval is that of the percentiles of a bootstrap over seeds and test items at once: each resample draws S - 1
+    of S seeds and all items with replacement, one draw of items for all seeds (Owen 2007, the pigeonhole bootstrap; Rao and
+    Wu 1988 for S - 1, without which the spread of three seeds would count for a third too little).
 
     Example:
 

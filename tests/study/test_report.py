@@ -62,7 +62,7 @@ def table(rows, name, **given):
 
 def estimate(text):
     """The number before the interval, and the two in it."""
-    numbers = [float(it) for it in re.findall(r"[-+]\d+\.\d+", text)]
+    numbers = [float(it) for it in re.findall(r"[-+](?:\d+\.\d+|inf)", text)]
     assert len(numbers) == 3 and "[" in text
     return numbers
 
@@ -89,8 +89,10 @@ def test_main_table_by_hand():
 
 
 def test_intervals_are_those_of_the_statistics():
-    found = table(MAIN, "main")
-    expected = {it.data: it for it in paired_gains(MAIN)}
+    rights = {("pooled", 0): 20, ("pooled", 1): 30, ("dual_head", 0): 30, ("dual_head", 1): 40}
+    rows = [cell("a", *setting_and_seed, right, 40) for setting_and_seed, right in rights.items()] + MAIN[4:]
+    found = table(rows, "main")
+    expected = {it.data: it for it in paired_gains(rows)}
     for row in found.rows[:2]:
         it = expected[row[0]]
         assert row[5] == with_interval(it)
