@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metric", default="eval_accuracy", metavar="NAME", help="what is searched for [eval_accuracy]"
     )
-    parser.add_argument("--direction", choices=("maximize", "minimize"), default="maximize", help="[maximize]")
+    parser.add_argument("--direction", choices=("maximize", "minimize"), help="[minimize for a loss, else maximize]")
     parser.add_argument("--resume", action="store_true", help="go on with a search, or join it as another process")
     return parser
 

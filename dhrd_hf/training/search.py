@@ -149,7 +149,7 @@ def search(
     trials: int = 20,
     *,
     metric: str = "eval_accuracy",
-    direction: str = "maximize",
+    direction: str | None = None,
     sampler: str = "tpe",
     pruner: str = "median",
     seed: int = 42,
@@ -177,7 +177,8 @@ def search(
         folder (`Path`): Gets `search.db`, and `trials.jsonl` after each trial.
         trials (`int`, *optional*, defaults to 20): Number of trials in the folder, those of earlier runs counted.
         metric (`str`, *optional*, defaults to `"eval_accuracy"`): What the last evaluation of a trial is judged by.
-        direction (`str`, *optional*, defaults to `"maximize"`): Or `"minimize"`.
+        direction (`str`, *optional*): `"maximize"` or `"minimize"`; by default a metric whose name ends in `loss` is
+            minimised and any other maximised, as for `metric_for_best_model`.
         sampler (`str`, *optional*, defaults to `"tpe"`): Or `"grid"`, which wants lists, or `"random"`.
         pruner (`str`, *optional*, defaults to `"median"`): Stop a trial that is below the median of the others after as
             many epochs; or `"none"`.
@@ -192,6 +193,7 @@ def search(
         ValueError: if the evaluation has no such metric, the folder holds another search, or a grid meets a range.
         ModuleNotFoundError: if Optuna is not installed.
     """
+    direction = direction or ("minimize" if metric.endswith("loss") else "maximize")
     study, storage = _open(Path(folder), direction, {"space": dict(space), "metric": metric, **(bound_to or {})})
     rows = min(4, len(trainer.eval_dataset))
     found = trainer.evaluate(trainer.eval_dataset.select(range(rows)))

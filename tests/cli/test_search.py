@@ -50,8 +50,7 @@ def test_a_trial_is_the_training_of_its_recipe(files, tmp_path, capsys):
     space = {"alpha": [0.0, "auto"], "beta": [0.7], "learning_rate": ["1e-2"], "alpha_schedule": ["constant"]}
     space |= {"lora_dropout": [0.2]}
     arguments = files(space, lora=True, lora_r=4)
-    assert main([*arguments, "--trials", "9", "--sampler", "grid", "--pruner", "none", "--metric", "loss",
-                 "--direction", "minimize"]) == 0  # fmt: skip
+    assert main([*arguments, "--trials", "9", "--sampler", "grid", "--pruner", "none", "--metric", "loss"]) == 0
     captured = capsys.readouterr()
     trials = trials_in(tmp_path / "out")
     assert len(trials) == 2 and {trial["params"]["alpha"] for trial in trials} == {0.0, "auto"}
