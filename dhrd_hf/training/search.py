@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from ..files import write_whole
 
 if TYPE_CHECKING:
@@ -205,11 +207,12 @@ def search(
     import optuna
 
     current: list[optuna.Trial] = []
-
+    lock = FileLock(Path(folder) / ".search.lock")
     model_init = trainer.model_init
 
     def started(trial: optuna.Trial) -> Any:
         current[:] = [trial]
+        lock.release()
         return model_init(trial)
 
     trainer.model_init = started
@@ -218,16 +221,7 @@ def search(
         current[0].set_user_attr("metrics", {name: value for name, value in metrics.items() if name != "epoch"})
         return metrics[metric]
 
-    while True:
-        optuna.storages.fail_stale_trials(study)
-        all_trials = study.get_trials(deepcopy=False)
-        done, running, waiting = _progress(all_trials)
-        if done >= trials:
-            break
-        if done + running >= trials and not waiting:
-            time.sleep(1)  # other processes are at the last ones, and may not live to end them
-            continue
-        error = None
+    def run_trial() -> Exception | None:
         current.clear()
         try:
             trainer.hyperparameter_search(
@@ -242,15 +236,29 @@ def search(
                 sampler=_sampler(sampler, space, seed),
                 pruner=_pruner(pruner),
             )
-        except (ValueError, FloatingPointError) as raised:
+        except (ValueError, FloatingPointError) as error:
             # Optuna says in the same way that there is no best trial yet.
-            error = raised
+            if not current:
+                raise
+            return error
         except KeyboardInterrupt:
             if current:
                 _run_again(study, study.trials[current[0].number])
             raise
-        if not current:
-            raise error or RuntimeError("Optuna has started no trial.")
+        return None
+
+    while True:
+        # No two processes take the last trial: `started` lets the others look when this one's is there to be seen.
+        with lock:
+            optuna.storages.fail_stale_trials(study)
+            done, running, waiting = _progress(study.get_trials(deepcopy=False))
+            if done >= trials:
+                break
+            free = waiting or done + running < trials
+            error = run_trial() if free else None
+        if not free:
+            time.sleep(1)  # other processes are at the last ones, and may not live to end them
+            continue
         trial = study.trials[current[0].number]
         say(_line(trial, study, metric, trials, error if trial.state == optuna.trial.TrialState.FAIL else None))
         write_whole(Path(folder) / TRIALS_FILE, _table(study))

@@ -1,14 +1,16 @@
 """`dhrd search`: its trials are trainings of `dhrd train`, kept, shared and gone on with."""
 
 import json
+import re
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
+from strangers import run_as_a_stranger
 
 from dhrd_hf.cli import main
-from dhrd_hf.training import search
 from dhrd_hf.training.search import candidates, read_space
 
 optuna = pytest.importorskip("optuna")
@@ -88,21 +90,40 @@ def test_a_failed_trial_is_told_and_the_others_go_on(files, tmp_path, capsys):
     assert states == {"auto": "fail", 1.0: "complete"}
 
 
-def test_a_killed_trial_runs_again(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "_GRACE", 2)
-    monkeypatch.setattr(search, "_HEARTBEAT", 1)
-    arguments = files({"alpha": {"low": 0.1, "high": 2.0}})
-    assert main([*arguments, "--trials", "1"]) == 0
-    # What a killed process leaves: a running trial, whose last sign of life is long ago.
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'out' / 'search.db'}")
-    study = optuna.load_study(study_name="search", storage=storage)
-    left = study.ask({"alpha": optuna.distributions.FloatDistribution(0.1, 2.0)})
-    storage.record_heartbeat(left._trial_id)
-    time.sleep(4)
-    assert main([*arguments, "--trials", "2", "--resume"]) == 0
-    _, killed, again = trials_in(tmp_path / "out")
-    assert (killed["state"], again["state"], again["again"]) == ("fail", "complete", 1)
-    assert killed["params"] == again["params"]
+# A search of its own process, which is killed in its fifth step where the first argument says so.
+PROCESS = """
+import os, signal, sys
+from dhrd_hf.cli import main
+from dhrd_hf.training import DualHeadTrainer, search
+
+search._GRACE, search._HEARTBEAT = 2, 1
+steps, training_step = [], DualHeadTrainer.training_step
+
+def fatal(*arguments):
+    steps.append(1)
+    if len(steps) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return training_step(*arguments)
+
+if sys.argv[1] == "killed":
+    DualHeadTrainer.training_step = fatal
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_processes_share_a_search_in_which_one_was_killed(files, tmp_path):
+    arguments = [*files({"alpha": {"low": 0.1, "high": 2.0}}), "--pruner", "none", "--trials", "6"]
+    with pytest.raises(AssertionError):
+        run_as_a_stranger(PROCESS, "killed", *arguments)  # three steps are a trial
+    assert [trial["state"] for trial in trials_in(tmp_path / "out")] == ["complete"]
+    time.sleep(3)  # till the silence tells
+    with ThreadPoolExecutor(2) as pool:
+        printed = list(pool.map(lambda _: run_as_a_stranger(PROCESS, "", *arguments, "--resume"), range(2)))
+    trials = trials_in(tmp_path / "out")
+    assert [trial["state"] for trial in trials] == ["complete", "fail", *["complete"] * 5]
+    assert [trial["params"] for trial in trials if trial["again"] == 1] == [trials[1]["params"]]
+    told = [int(number) for text in printed for number in re.findall(r"^trial (\d+), ", text, re.MULTILINE)]
+    assert sorted(told) == [2, 3, 4, 5, 6]  # each by the process that ran it
 
 
 @pytest.mark.parametrize(
