@@ -11,7 +11,6 @@ from dhrd_hf.evaluation import load_classifier, predict_texts
 from dhrd_hf.export import engines
 from dhrd_hf.export.engines import EngineClassifier, export_engine
 
-# torch's own exporter calls what torch will remove.
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
 TEXTS = ["Oto owns a boat.", "The kiln is cold. So: the kiln glows.", "Rooks.", "All rooks in the yard sleep. " * 4]
 
