@@ -25,6 +25,7 @@ after. With --output the classifier is exported with its head's weights divided 
 --precision or --recall each label gets the threshold on its calibrated probability that reaches it; the export keeps them,
 and dhrd predict then says which labels a row reaches.
 """
+after_interrupt = "No half-written export was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -149,15 +150,3 @@ def _thresholds(
         for table, it in found.items()
     }
     return {"target": f"{name} {value:g}", **reports}
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "No half-written export was left behind."

@@ -13,6 +13,7 @@ _EXAMPLES = """examples:
   dhrd evaluate --model runs/first --data test.jsonl
   dhrd evaluate --model my-classifier --data user/name@test --label-column gold --output metrics.json
 """
+after_interrupt = "No metrics were written."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -59,15 +60,3 @@ def run(argv: Sequence[str]) -> int:
         write_whole(args.output, text + "\n")
     print(text)
     return 0
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "No metrics were written."

@@ -37,6 +37,7 @@ then, where only transformers is installed:
   from transformers import pipeline
   pipeline("text-classification", "my-classifier", truncation=True)("It rains. So: It is wet.")
 """
+after_interrupt = "No half-written export was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -200,15 +201,3 @@ def _compared(args: argparse.Namespace, dense: str, table: datasets.Dataset) -> 
         f"{metrics[1][name]:.4f} on {what}{equal}; {seconds[0] / seconds[1]:.2f} times as fast "
         f"({len(table) / seconds[1]:.1f} against {len(table) / seconds[0]:.1f} rows/s on this CPU)."
     )
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "No half-written export was left behind."

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .parsing import Parser, find_command
+from .parsing import Parser, after_interrupt, find_command
 
 _COMMANDS = {
     "train": "train a language model on labels and rationales",
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print(f"dhrd: interrupted. {command.after_interrupt(argv[place + 1 :]) if command else ''}", file=sys.stderr)
+        print(f"dhrd: interrupted. {after_interrupt(command, argv[place + 1 :]) if command else ''}", file=sys.stderr)
         return 130
     except _EXPECTED as error:
         if debug:

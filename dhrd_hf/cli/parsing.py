@@ -118,7 +118,7 @@ def find_command(words: Sequence[str], commands: Mapping[str, str], package: str
         prog (`str`): What was typed before, as errors name it.
 
     Returns:
-        `ModuleType`: it has `run` and `after_interrupt`.
+        `ModuleType`: it has `run`, and what [`after_interrupt`] says.
 
     Raises:
         ValueError: if there is no word, or no such command.
@@ -188,10 +188,34 @@ class CommandGroup:
         Returns:
             `str`: what the command that is named says.
         """
-        return self._find(argv).after_interrupt(argv[1:])
+        return after_interrupt(self._find(argv), argv[1:])
 
     def _find(self, argv: Sequence[str]) -> ModuleType:
         return find_command(argv, self.commands, self.package, self.prog)
+
+
+def after_interrupt(command: ModuleType, argv: Sequence[str]) -> str:
+    """What is left of a command after Ctrl-C, and how to go on.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.cli import predict
+    >>> from dhrd_hf.cli.parsing import after_interrupt
+    >>> after_interrupt(predict, ["--data", "new.csv"])
+    'No half-written predictions were left behind.'
+
+    ```
+
+    Args:
+        command (`ModuleType`): Has `after_interrupt`: a sentence, or a function of the arguments that makes one.
+        argv (`Sequence[str]`): Its arguments.
+
+    Returns:
+        `str`: the sentence.
+    """
+    said = command.after_interrupt
+    return said(argv) if callable(said) else said
 
 
 def resumed(prog: str, argv: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ The columns are kept. New ones: predicted_label, probabilities (in .csv, .tsv an
 each label) and, where a row has no prediction, prediction_error. A classifier with thresholds (dhrd calibrate --precision)
 adds accepted_labels, the labels whose probability reaches theirs.
 """
+after_interrupt = "No half-written predictions were left behind."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -181,15 +182,3 @@ def is_flat(path: str) -> bool:
         `bool`: whether it is .csv, .tsv or .parquet.
     """
     return path.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "No half-written predictions were left behind."

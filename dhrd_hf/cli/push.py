@@ -16,6 +16,7 @@ The token is the one of `hf auth login`, or HF_TOKEN. Then, where only transform
   from transformers import pipeline
   pipeline("text-classification", "user/my-classifier", truncation=True)("It rains. So: It is wet.")
 """
+after_interrupt = "The new files are all in the repository or none is; to push again does no harm."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -70,18 +71,6 @@ def run(argv: Sequence[str]) -> int:
     else:
         print(f"Pushed to {place}: {what}, in one commit: {pushed.commit_url}")
     return 0
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "The new files are all in the repository or none is; to push again does no harm."
 
 
 def _readable(size: int) -> str:

@@ -39,6 +39,7 @@ The engines take turns in every round, and rows a second are medians over the ro
 too large for the memory is told and left out. On several ranks each runs its share, and the slowest one's time counts. cot
 is slow: it decodes --cot-rows of the rows, sorted where both orders are measured, in batch sizes up to that number.
 """
+after_interrupt = "With --output, the rounds that were measured are in the file."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -315,15 +316,3 @@ def _show(output: str | None, result: dict[str, Any]) -> None:
         ]
     )
     show(output, result, columns, cells)
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "With --output, the rounds that were measured are in the file."

@@ -29,6 +29,7 @@ ways:
 A step is forward, backward, clipping and AdamW. The ways start from the same weights and take turns on the same batches; times
 are medians over the steps. Memory is measured in a process for each, above what the process has without a model.
 """
+after_interrupt = "With --output, the steps that were measured are in the file."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -185,15 +186,3 @@ def _show(output: str | None, result: dict[str, Any]) -> None:
         rest = [f"{row['samples_per_second']:.4g}", f"{row['peak_memory_mb']:.0f}", of_memory]
         cells.append([row["way"], *numbers, *ratios, *rest])
     show(output, result, columns, cells)
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "With --output, the steps that were measured are in the file."

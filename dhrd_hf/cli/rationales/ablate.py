@@ -18,6 +18,7 @@ training rows only, and evaluate on rows as they are.
 
 kinds:
 """
+after_interrupt = "No half-written table was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -73,15 +74,3 @@ def run(argv: Sequence[str]) -> int:
         said += "\ntrain on it with: dhrd train --rationale-after-label"
     print(said, file=sys.stderr)
     return 0
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "No half-written table was left behind."

@@ -23,6 +23,7 @@ The report goes to standard output, --json - puts the JSON there instead. Withou
 left out and named.
 """
 _SHOWN = 5
+after_interrupt = "Nothing was written."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -128,18 +129,6 @@ def run(argv: Sequence[str]) -> int:
     for target in filter(lambda it: it and it != "-", (args.json, args.html)):
         print(f"Wrote {target}", file=sys.stderr)
     return 0
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "Nothing was written."
 
 
 def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ A row whose rationale is dropped stays and trains on its label alone, unless --d
 that has no end, the echo of the prompt, what is repeated, and sentences beyond --max-words; what then still fails is
 dropped. near_duplicate is checked only where it is named: of rationales that are nearly the same the first is kept.
 """
+after_interrupt = "No half-written table was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -100,15 +101,3 @@ def run(argv: Sequence[str]) -> int:
 
 def _names(typed: str) -> list[str]:
     return [name.strip() for name in typed.split(",") if name.strip()]
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "No half-written table was left behind."

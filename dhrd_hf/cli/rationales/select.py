@@ -19,6 +19,7 @@ The samples of a row are rows with one id, or a list in the rationale column. li
 label is to a student after the rationale than before, in nats. judge: how well a chat model thinks that it leads to the
 label, from 0 to 10. The score is written to a column rationale_score.
 """
+after_interrupt = "No half-written table was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -132,15 +133,3 @@ def _judge(args: argparse.Namespace, labels: Sequence[str]) -> tuple[Any, str]:
     columns = {"label_column": args.label_column, "rationale_column": args.rationale_column}
     prompt = chosen_prompt(args.prompt, args.text_column)
     return JudgeScore(judge, labels, prompt, **columns), prompt
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "No half-written table was left behind."

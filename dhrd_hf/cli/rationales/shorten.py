@@ -15,6 +15,7 @@ _EXAMPLES = """examples:
 Whole sentences are kept, the first ones that fit. A rationale whose first sentence is too long is dropped: its row stays
 and trains on its label alone. Tokens are counted as training counts them, without special tokens.
 """
+after_interrupt = "No half-written table was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -56,15 +57,3 @@ def run(argv: Sequence[str]) -> int:
     write_table(args.output, rows, source.columns)
     print(tally, file=sys.stderr)
     return 0
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "No half-written table was left behind."

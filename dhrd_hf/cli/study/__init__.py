@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
+from .. import parsing
+
 
 def run(argv: Sequence[str]) -> int:
     """Run a study, or report one.
@@ -32,7 +34,7 @@ def after_interrupt(argv: Sequence[str]) -> str:
         `str`: what the command behind it says.
     """
     command, rest = _command(argv)
-    return command.after_interrupt(rest)
+    return parsing.after_interrupt(command, rest)
 
 
 def _command(argv: Sequence[str]) -> tuple[ModuleType, Sequence[str]]:

@@ -21,6 +21,7 @@ Where cells differ in several options, each table takes for each data set those 
 either, KEY!=VALUE all others. --readme replaces what stands between the lines <!-- study:begin --> and <!-- study:end -->.
 Intervals are 95%, of a paired bootstrap over seeds and test items.
 """
+after_interrupt = "No half-written report was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -101,18 +102,6 @@ def run(argv: Sequence[str]) -> int:
         sys.stdout.write(markdown)
     say(report.counts)
     return 0
-
-
-def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence.
-    """
-    return "No half-written report was left behind."
 
 
 def _where(given: Sequence[str]) -> dict[str, str]:
