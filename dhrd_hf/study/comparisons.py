@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +32,7 @@ class Comparison:
             alone.
         score ([`~dhrd_hf.study.statistics.Summary`], *optional*), pooled (*optional*): Their scores.
         gain ([`~dhrd_hf.study.statistics.Gain`], *optional*): Of the group over its baseline.
+        left_out (`int`): Cells of the group that were left out because those beside it in a table lack their seeds.
     """
 
     data: str
@@ -41,6 +42,7 @@ class Comparison:
     score: Summary | None
     pooled: Summary | None
     gain: Gain | None
+    left_out: int = 0
 
     @property
     def n_seeds(self) -> int:
@@ -241,7 +243,8 @@ def axis_comparisons(groups: Sequence[Group], axis: str, where: Mapping[str, str
 
     Returns:
         `dict[str, list[Comparison]]`: by data set, numbers first and in their order; only data sets with several values. Of
-        several sets of other options that with the most values, then the most cells.
+        several sets of other options that with the most values, then the most cells. All values on the seeds that they
+        have in common, if there are any.
 
     Raises:
         ValueError: as [`compared`].
@@ -250,7 +253,7 @@ def axis_comparisons(groups: Sequence[Group], axis: str, where: Mapping[str, str
     for data in _data_sets(groups):
         family = _family(groups, data, axis, where)
         if family:
-            rows = [compared(it, groups) for it in family if it.setting != "pooled"]
+            rows = _side_by_side([it for it in family if it.setting != "pooled"], groups)
             taken = {it.base.key for it in rows if it.base is not None}
             if axis not in OF_REASONING:
                 rows += [
@@ -280,6 +283,16 @@ def _family(groups: Sequence[Group], data: str, axis: str, where: Mapping[str, s
     ]
     values = {shown(it.config.get(axis)) for it in (best if axis in OF_REASONING else [*best, *beside])}
     return [*best, *beside] if len(values) > 1 else []
+
+
+def _side_by_side(family: Sequence[Group], groups: Sequence[Group]) -> list[Comparison]:
+    """On the seeds that all have: one seed may be better than another by more than one value of an option."""
+    common = set.intersection(*(set(it.seeds) for it in family)) if family else set()
+    found = []
+    for group in family:
+        kept = group.only(common or group.seeds)
+        found.append(replace(compared(kept, groups), left_out=len(group.rows) - len(kept.rows)))
+    return found
 
 
 def _in_order(value: Any) -> tuple[int, float, str]:

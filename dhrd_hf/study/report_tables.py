@@ -384,9 +384,13 @@ def _metric_name(metric: str) -> str:
 
 
 def _seeds_note(found: Sequence[Comparison]) -> list[str]:
+    notes = []
+    left_out = sum(it.left_out for it in found)
+    if left_out:
+        notes.append(f"On the seeds that all values have; cells of other seeds left out: {left_out}.")
     single = list(dict.fromkeys(it.data for it in found if it.n_seeds == 1))
-    if not single:
-        return []
-    if all(it.n_seeds == 1 for it in found):
-        return ["One seed: the intervals are over test items alone."]
-    return [f"Where there is one seed (in {', '.join(single)}) the interval is over test items alone."]
+    if single and all(it.n_seeds == 1 for it in found):
+        notes.append("One seed: the intervals are over test items alone.")
+    elif single:
+        notes.append(f"Where there is one seed (in {', '.join(single)}) the interval is over test items alone.")
+    return notes

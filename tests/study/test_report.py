@@ -203,9 +203,12 @@ def test_alphas_share_their_pooled_cells():
     found = table(rows, "alpha")
     assert [row[:5] for row in found.rows] == [
         ["a", "0.25", "1", "50.0 ± –", "25.0 ± –"],
-        ["a", "1", "2", "62.5 ± 17.7", "87.5 ± 17.7"],
+        ["a", "1", "1", "50.0 ± –", "75.0 ± –"],  # its second seed was better by as much as any weight
         ["a", "auto", "1", "50.0 ± –", "100.0 ± –"],
     ]
+    assert "On the seeds that all values have; cells of other seeds left out: 1." in found.notes
+    apart = [it for it in rows if it["alpha"] != 1 or it["seed"]]  # no seed that all have: each on its own
+    assert [row[2:5] for row in table(apart, "alpha").rows][1] == ["1", "75.0 ± –", "100.0 ± –"]
     assert [estimate(row[5])[0] for row in found.rows] == [-25, 25, 50]
     assert [point.x for point in found.plots[0].series[0].points] == [0.25, 1.0, None]
 
@@ -222,12 +225,12 @@ def test_train_sizes_and_heads_each_have_their_own_pooled_cells():
     sizes = table(rows, "train_size")
     assert [row[1:5] for row in sizes.rows] == [
         ["50", "1", "100.0 ± –", "–"],
-        ["100", "2", "62.5 ± 17.7", "87.5 ± 17.7"],
+        ["100", "1", "50.0 ± –", "75.0 ± –"],
         ["1000", "1", "25.0 ± –", "75.0 ± –"],
     ]
     assert sizes.rows[0][5] == "–" and estimate(sizes.rows[2][5])[0] == 50
     curves = {it.kind: [(point.x, point.value) for point in it.points] for it in sizes.plots[0].series}
-    assert curves == {"pooled": [(50, 100), (100, 62.5), (1000, 25)], "dual_head": [(100, 87.5), (1000, 75)]}
+    assert curves == {"pooled": [(50, 100), (100, 50), (1000, 25)], "dual_head": [(100, 75), (1000, 75)]}
     heads = table(rows, "classifier_head")
     assert [row[1:5] for row in heads.rows] == [
         ["linear", "1", "50.0 ± –", "40.0 ± –"],
@@ -247,7 +250,7 @@ def test_options_of_the_reasoning_loss_do_not_unpair_and_others_do():
     assert values["reasoning span", "rationale"][1:3] == ["50.0 ± –", "100.0 ± –"]
     assert estimate(values["reasoning span", "rationale"][3])[0] == 50
     assert values["learning rate", "0.001"] == ["1", "–", "0.0 ± –", "–"]
-    assert values["learning rate", "0.0002"][1:3] == ["62.5 ± 17.7", "87.5 ± 17.7"]
+    assert values["learning rate", "0.0002"][:3] == ["1", "50.0 ± –", "75.0 ± –"]
     assert "1 without one to be paired with" in report.counts
     assert [plot.title for plot in found.plots] == ["a: learning rate", "a: reasoning span"]
 
