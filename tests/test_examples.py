@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hub_stand_in import HubStandIn
+
+from dhrd_hf.cli.arguments import parse_train
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -32,3 +35,12 @@ def test_publish_goes_all_the_way(lm_dir_of, tmp_path, monkeypatch):
     assert set(json.loads(pushed["config.json"])["label_thresholds"]) == {"gate", "desk", "shop"}
     lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert len(lines) == 150 and all(json.loads(line)["predicted_label"] for line in lines)
+
+
+def test_the_recipe_is_what_the_study_was_run_with():
+    recipe = EXAMPLES / "small_model.yaml"
+    own, training = parse_train(["--config", str(recipe), "--model", "m", "--train-data", "t", "--output-dir", "o"])
+    assert (own.lora, own.alpha, training.learning_rate, training.num_train_epochs) == (True, 1.0, 5e-4, 6)
+    said = yaml.safe_load(recipe.read_text())
+    study = yaml.safe_load((EXAMPLES / "benchmarks" / "study.yaml").read_text())
+    assert said == {name: {"alpha": 1, **study["train"]}[name] for name in said}
