@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
@@ -15,6 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from ..families import stock_classifier
 from ..modeling_dhrd import DHRDForDualHeadClassification
+from ..quantised import state_for_adapter
 
 
 def write_adapter(
@@ -49,7 +49,7 @@ def write_adapter(
         f"base_model.model.{_renamed(name.removeprefix('base_model.model.'), names)}": tensor.detach()
         .contiguous()
         .cpu()
-        for name, tensor in get_peft_model_state_dict(model, adapter_name=model.active_adapter).items()
+        for name, tensor in get_peft_model_state_dict(model, state_for_adapter(model), model.active_adapter).items()
         if not name.startswith("base_model.model.lm_head.")
     }
     head = [name for name in tensors if name.startswith(f"base_model.model.{names['score']}.")]
@@ -179,16 +179,3 @@ def _stock_peft_config(model: nn.Module, peft_config: Any, names: Mapping[str, s
 def _renamed(name: str, names: Mapping[str, str]) -> str:
     first, dot, rest = name.partition(".")
     return f"{names.get(first, first)}{dot}{rest}"
-
-
-def is_quantised(model: nn.Module) -> bool:
-    """Whether some weights of a model are not plain floating-point numbers, so that it can't be exported whole.
-
-    Args:
-        model (`nn.Module`): The model.
-
-    Returns:
-        `bool`: as said.
-    """
-    weights = (*model.parameters(), *model.buffers())
-    return bool(getattr(model, "is_quantized", False)) or any(w.dtype in (torch.uint8, torch.int8) for w in weights)

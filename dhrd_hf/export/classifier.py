@@ -24,7 +24,8 @@ from transformers.utils import logging
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from ..families import stock_classifier
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
-from .adapter import check_adapter, is_quantised, write_adapter
+from ..quantised import is_quantised
+from .adapter import check_adapter, write_adapter
 from .card_facts import CardFacts, hub_name
 from .model_card import write_model_card
 from .remote_code import write_with_code

@@ -16,6 +16,7 @@ from transformers.utils import logging
 from ..data import DualHeadCollator, ensure_pad_token, input_only
 from ..losses import reasoning_count
 from ..modeling_dhrd import find_dual_head
+from ..quantised import is_quantised, state_for_adapter
 from .alpha import GradientBalance, scheduled_alpha
 from .padding_free import check_padding_free
 from .soft_targets import SOFT_TARGETS, Teacher, cached_soft_targets
@@ -471,9 +472,11 @@ class DualHeadTrainer(Trainer):
 
     # Checkpoints
 
-    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
-        super()._save(output_dir, *args, **kwargs)
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         model = self.accelerator.unwrap_model(self.model)
+        if state_dict is None and hasattr(model, "peft_config") and is_quantised(model):
+            state_dict = state_for_adapter(model)
+        super()._save(output_dir, state_dict)
         if hasattr(model, "peft_config"):
             # An adapter's folder does not say what the two heads are; with the config it reloads as a dual-head model.
             find_dual_head(model).config.save_pretrained(output_dir or self.args.output_dir)

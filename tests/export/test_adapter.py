@@ -221,13 +221,15 @@ def test_other_tokens_than_the_base_models_are_refused(dual_of, tokenizer, tmp_p
     refused(add_lora(dual), tokenizer, tmp_path / "out", "has 400 tokens, the trained one 408")
 
 
-def test_qlora_trains_a_plain_head_and_exports_its_adapter_alone(lm_dir_of, tokenizer, batch, tmp_path):
+def test_qlora_trains_a_plain_head_and_exports_its_adapter_alone(make_lm, tokenizer, batch, tmp_path):
     pytest.importorskip("bitsandbytes")
     from transformers import BitsAndBytesConfig
 
+    # With AVX512-BF16 bitsandbytes repacks whole blocks of 64 values, which a narrower layer has not.
+    make_lm("llama", hidden_size=128, intermediate_size=128, head_dim=32).save_pretrained(tmp_path / "lm")
     four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
     dual = AutoModelForDualHeadClassification.from_pretrained(
-        lm_dir_of("llama"), num_labels=3, quantization_config=four_bits
+        tmp_path / "lm", num_labels=3, quantization_config=four_bits
     )
     assert type(dual.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
     assert type(dual.score) is torch.nn.Linear and dual.score.weight.dtype == torch.float32
@@ -243,7 +245,7 @@ def test_qlora_trains_a_plain_head_and_exports_its_adapter_alone(lm_dir_of, toke
     export_classifier(model, tokenizer, tmp_path / "adapter", format="adapter")
     assert "quantization" not in (tmp_path / "adapter" / "config" / "config.json").read_text()
     base = AutoModelForSequenceClassification.from_pretrained(
-        lm_dir_of("llama"), num_labels=3, quantization_config=four_bits
+        tmp_path / "lm", num_labels=3, quantization_config=four_bits
     )
     base.config.pad_token_id = 0
     found = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()

@@ -7,9 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from families import tiny_config
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
 
 from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHeadTrainer, export_classifier
 from dhrd_hf.training import add_lora
@@ -513,3 +519,21 @@ def test_predictions_are_in_the_rows_order_also_where_training_groups_by_length(
     assert output.label_ids.tolist() == encoded["labels"][:]
     trainer.args.train_sampling_strategy = "sequential"
     torch.testing.assert_close(output.predictions, trainer.predict(encoded).predictions, rtol=1e-5, atol=1e-5)
+
+
+def test_saving_a_quantised_model_does_not_change_it(make_lm, make_trainer, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    # Wide enough for bitsandbytes to repack its layers for AVX512-BF16, where the processor has that.
+    make_lm("llama", hidden_size=128, intermediate_size=128, head_dim=32).save_pretrained(tmp_path / "lm")
+    four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+    dual = AutoModelForDualHeadClassification.from_pretrained(
+        tmp_path / "lm", num_labels=3, quantization_config=four_bits
+    )
+    trainer = make_trainer(add_lora(prepare_model_for_kbit_training(dual, use_gradient_checkpointing=False), r=4))
+    before = trainer.predict(trainer.train_dataset).predictions
+    trainer.save_model(str(tmp_path / "run"))
+    assert (trainer.predict(trainer.train_dataset).predictions == before).all()
+    saved = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    expected = get_peft_model_state_dict(trainer.model)
+    assert saved.keys() == expected.keys()
+    assert all(torch.equal(saved[name], expected[name]) for name in saved)
