@@ -59,11 +59,15 @@ def _draws(data: str, seeds: int, items: int) -> tuple[np.ndarray, np.ndarray]:
     if items < 2:
         raise ValueError(f"{data} was tested on {items} item: an interval needs two or more")
     sizes = [seeds, items] if seeds > 1 else [items]  # of one seed there is nothing to draw
+
+    def counts(*drawn: np.ndarray, axis: int) -> np.ndarray:
+        *of_seeds, of_items = drawn
+        kept = [*(it[:, 1:] for it in of_seeds), of_items]  # S - 1 of the S seeds drawn
+        return np.concatenate([_counts(it, size) for it, size in zip(kept, sizes, strict=True)], axis=1).T
+
     result = bootstrap(
         tuple(map(np.arange, sizes)),
-        lambda *drawn, axis: (
-            np.concatenate(list(map(_counts, [*(seeds[:, 1:] for seeds in drawn[:-1]), drawn[-1]], sizes)), axis=1).T
-        ),
+        counts,
         vectorized=True,
         paired=False,  # seeds and items are drawn apart
         n_resamples=_RESAMPLES,
@@ -72,9 +76,9 @@ def _draws(data: str, seeds: int, items: int) -> tuple[np.ndarray, np.ndarray]:
         # Of the name: independent from one data set to the next, and always the same.
         rng=np.random.default_rng(zlib.crc32(data.encode())),
     )
-    counts = result.bootstrap_distribution.T
-    of_seeds = counts[:, :seeds] / (seeds - 1) if seeds > 1 else np.ones((1, 1))
-    return of_seeds, np.ascontiguousarray(counts[:, -items:])
+    found = result.bootstrap_distribution.T
+    of_seeds = found[:, :seeds] / (seeds - 1) if seeds > 1 else np.ones((1, 1))
+    return of_seeds, np.ascontiguousarray(found[:, -items:])
 
 
 def _counts(draws: np.ndarray, size: int) -> np.ndarray:
