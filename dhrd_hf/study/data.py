@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from .metrics import GROUPED
@@ -76,6 +78,7 @@ class StudyData:
         self.say = say or (lambda line: print(line, file=sys.stderr))
         self._tables: dict[str, _Tables] = {}
         self._told: set[tuple[str, int]] = set()
+        self._written: set[Path] = set()  # or found to be as this call would have written them
 
     def check(self) -> None:
         """Check that the tables of all data sets are there, before the first cell runs.
@@ -103,7 +106,7 @@ class StudyData:
             [`CellRows`]: its files and labels.
 
         Raises:
-            ValueError, OSError: if a table can't be read, or has no rows to use.
+            ValueError, OSError: if a table can't be read, has no rows to use, or has changed since an earlier call.
         """
         tables = self._of(self.study.data[cell.data])
         size = self.study.eval_size
@@ -112,7 +115,8 @@ class StudyData:
         chosen = eval_rows(len(tables.eval), tables.groups, size)
         dev = tables.eval.select(chosen)
         eval_path = tables.folder / f"eval-{size or 'all'}.jsonl"
-        _write(eval_path, dev)
+        if eval_path not in self._written:
+            self._write(eval_path, dev)
         train_path, train_rows = self._train(cell, tables)
         return CellRows(
             train=train_path,
@@ -133,7 +137,7 @@ class StudyData:
         kind = ablation_of(cell.setting)
         named = "" if kind in ("consistent", "rationale_after_label") else f"-{kind}"
         path = tables.folder / f"train-{cell.train_size or 'all'}-seed{cell.seed}{named}.jsonl"
-        if not path.exists():
+        if path not in self._written:
             from ..data.ablations import ablate
 
             rows = tables.train.select(train_rows(len(tables.train), size, cell.seed))
@@ -144,8 +148,25 @@ class StudyData:
                 raise ValueError(
                     f"{cell.data} has no rationales, which {cell.setting} would change: name them in data"
                 )
-            _write(path, rows)
+            self._write(path, rows)
         return path, size
+
+    def _write(self, path: Path, rows: datasets.Dataset) -> None:
+        """Write rows, or see that those of an earlier call are the same: cells are compared row by row."""
+        from ..data.tables import write_rows
+
+        if path.exists():
+            with TemporaryDirectory() as folder:
+                again = Path(folder) / path.name
+                write_rows(again, rows)
+                if not filecmp.cmp(path, again, shallow=False):
+                    raise ValueError(
+                        f"{path} has other rows than its data gives now, which has changed since cells were run on it: "
+                        "put the data back, or name another --output-dir"
+                    )
+        else:
+            write_rows(path, rows)
+        self._written.add(path)
 
     def _of(self, data: DataSet) -> _Tables:
         if data.name not in self._tables:
@@ -303,10 +324,3 @@ def numbered(groups: Iterable[Any]) -> list[int]:
     """
     number: dict[Any, int] = {}
     return [number.setdefault(group, len(number)) for group in groups]
-
-
-def _write(path: Path, rows: datasets.Dataset) -> None:
-    if not path.exists():
-        from ..data.tables import write_rows
-
-        write_rows(path, rows)

@@ -28,6 +28,7 @@ TRIALS_FILE = "trials.jsonl"
 # Seconds between two signs of life of a running trial, and after which a silent one counts as killed.
 _HEARTBEAT, _GRACE = 10, 30
 _STUDY = "search"
+_ERROR = "error of trial {}"  # an attribute of the search: a trial that has ended takes none
 
 
 def read_space(space: Any, where: str = "space") -> dict[str, list | dict[str, Any]]:
@@ -260,7 +261,9 @@ def search(
             time.sleep(1)  # other processes are at the last ones, and may not live to end them
             continue
         trial = study.trials[current[0].number]
-        say(_line(trial, study, metric, trials, error if trial.state == optuna.trial.TrialState.FAIL else None))
+        if trial.state == optuna.trial.TrialState.FAIL:
+            study.set_user_attr(_ERROR.format(trial.number), " ".join(str(error).split()))
+        say(_line(trial, study, metric, trials))
         write_whole(Path(folder) / TRIALS_FILE, _table(study))
     write_whole(Path(folder) / TRIALS_FILE, _table(study))
     return _best(study)
@@ -361,12 +364,12 @@ def _best(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
     return study.best_trial if complete else None
 
 
-def _line(trial: Any, study: optuna.Study, metric: str, trials: int, error: Exception | None) -> str:
+def _line(trial: Any, study: optuna.Study, metric: str, trials: int) -> str:
     values = " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in trial.params.items())  # fmt: skip
     seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()
     best = _best(study)
     result = {"COMPLETE": f"{metric} {trial.value:.4g}" if trial.value is not None else "", "PRUNED": "pruned"}
-    said = result.get(trial.state.name, f"failed: {' '.join(str(error).split())}")
+    said = result.get(trial.state.name, f"failed: {study.user_attrs.get(_ERROR.format(trial.number))}")
     best_said = "" if best is None else f" (best {best.value:.4g}, trial {best.number})"
     return f"trial {trial.number}, {_progress(study.get_trials(deepcopy=False))[0]}/{trials}  {said}{best_said}  {values}  {seconds:.0f} s"
 
@@ -378,6 +381,7 @@ def _table(study: optuna.Study) -> str:
         row = {
             "trial": trial.number,
             "state": trial.state.name.lower(),
+            "error": study.user_attrs.get(_ERROR.format(trial.number)),
             "value": trial.value,
             "params": trial.params,
             "intermediate_values": trial.intermediate_values,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -86,8 +87,27 @@ def test_a_failed_trial_is_told_and_the_others_go_on(files, tmp_path, capsys):
     space = {"alpha": ["auto", 1.0], "alpha_schedule": ["linear"]}
     assert main([*files(space), "--trials", "2", "--sampler", "grid"]) == 0
     assert "failed: alpha='auto' sets its own course" in capsys.readouterr().err
-    states = {trial["params"]["alpha"]: trial["state"] for trial in trials_in(tmp_path / "out")}
-    assert states == {"auto": "fail", 1.0: "complete"}
+    trials = {trial["params"]["alpha"]: trial for trial in trials_in(tmp_path / "out")}
+    assert {alpha: trial["state"] for alpha, trial in trials.items()} == {"auto": "fail", 1.0: "complete"}
+    assert trials["auto"]["error"].startswith("alpha='auto' sets its own course") and trials[1.0]["error"] is None
+
+
+def test_trials_below_the_median_are_pruned(files, tmp_path, capsys):
+    space = {"learning_rate": ["1e-2", "1e-7"]}
+    arguments = files(space, num_train_epochs=2, eval_strategy="epoch")
+    assert main([*arguments, "--trials", "10", "--sampler", "random", "--metric", "loss"]) == 0
+    trials = trials_in(tmp_path / "out")
+    assert len(trials) == 10
+    pruned = []
+    for place, trial in enumerate(trials):
+        steps = list(trial["intermediate_values"])
+        others = [it["intermediate_values"] for it in trials[:place] if it["state"] == "complete"]
+        if len(others) >= 5:  # so many are to complete before one is judged
+            first = trial["intermediate_values"][steps[0]]
+            pruned += [place] * (first > statistics.median(it[steps[0]] for it in others))
+        assert len(steps) == (1 if place in pruned else 2)
+    assert pruned and [place for place, trial in enumerate(trials) if trial["state"] == "pruned"] == pruned
+    assert capsys.readouterr().err.count("  pruned (best ") == len(pruned)
 
 
 # A search of its own process, which is killed in its fifth step where the first argument says so.

@@ -57,6 +57,17 @@ def test_settings_share_the_rows_of_a_seed_in_one_order(tmp_path):
     assert [row["label"] for row in shuffled] == [row["label"] for row in own]
 
 
+@pytest.mark.parametrize("part", ["train", "dev"])
+def test_a_table_that_changed_under_its_name_is_refused(tmp_path, part):
+    found, data, told = study(tmp_path, "{setting: pooled, seed: 0, train_size: 30}")
+    before = data.of(found.cells[0])
+    assert StudyData(found, tmp_path / "out", told.append).of(found.cells[0]) == before
+    rows = [json.loads(line) for line in (tmp_path / f"{part}.jsonl").read_text().splitlines()]
+    write(tmp_path / f"{part}.jsonl", [{**row, "text": row["text"] + "!"} for row in rows])
+    with pytest.raises(ValueError, match="has changed since .* another --output-dir"):
+        StudyData(found, tmp_path / "out", told.append).of(found.cells[0])
+
+
 def test_the_evaluation_rows_are_one_draw_and_decoding_takes_the_first_of_them(tmp_path):
     found, data, _ = study(
         tmp_path, "{setting: [pooled, cot_decoding], seed: [0, 1]}", more="eval_size: 9\ncot_eval_size: 4"
