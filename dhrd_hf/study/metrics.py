@@ -51,6 +51,30 @@ def score(
     return float(resampled_scores(metric, np.asarray(labels), np.asarray(predictions), of_row, weights)[0])
 
 
+def chance(metric: str, labels: Sequence[int], groups: Sequence[int] | None = None) -> float:
+    """The score of who does not read: the best that one label for all rows gets, or a random candidate of each question.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.metrics import chance
+    >>> chance("accuracy", [0, 1, 1, 2]), chance("question_accuracy", [0, 1, 1, 0], groups=[0, 0, 1, 1])
+    (0.5, 0.5)
+
+    ```
+
+    Args:
+        metric (`str`), labels (`Sequence[int]`), groups (`Sequence[int]`, *optional*): As for [`score`].
+
+    Returns:
+        `float`: in 0 to 1.
+    """
+    if metric == "question_accuracy":
+        sizes = np.bincount(groups)
+        return float((1 / sizes).mean())
+    return max(score(metric, labels, [label] * len(labels), groups) for label in set(labels))
+
+
 def resampled_scores(
     metric: str, labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray | None, weights: np.ndarray
 ) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 from .comparisons import Comparison, against, compared
 from .figures import Plot, Point, Series
 from .groups import Group, shown
+from .metrics import chance
 from .statistics import Gain, Summary
 
 DASH = "–"
@@ -65,18 +66,23 @@ def main_table(main: Sequence[Comparison], mean: Gain, usual: Mapping[str, Any])
         [`Table`]: with a forest plot.
     """
     rows = [
-        [it.data, _sizes(it), str(it.n_seeds), _score(it.pooled), _score(it.score), _gain(it.gain), relative(it.gain)]
+        [it.data, _sizes(it), str(it.n_seeds), f"{100 * _chance(it):.1f}", _score(it.pooled), _score(it.score)]
+        + [_gain(it.gain), relative(it.gain)]
         for it in main
     ]
     points = [Point(it.data, it.gain.relative, it.gain.relative_low, it.gain.relative_high) for it in main]
     notes = _about(main, usual)
     notes.append("Scores are means in % ± the standard deviation over seeds; gains are paired by seed and test item.")
+    notes.append("Chance is one answer for all rows, the best one; for question accuracy a candidate at random.")
+    at_chance = [it.data for it in main if it.pooled.low <= _chance(it)]
+    if at_chance:
+        notes.append(f"The interval of pooled reaches down to chance on {', '.join(at_chance)}.")
     if len(main) > 1:
-        rows.append([f"mean of {len(main)}", "", "", "", "", _gain(mean), relative(mean)])
+        rows.append([f"mean of {len(main)}", "", "", "", "", "", _gain(mean), relative(mean)])
         points.append(Point(rows[-1][0], mean.relative, mean.relative_low, mean.relative_high, kind="mean"))
         low, high = _signed(mean.relative_of_means_low), _signed(mean.relative_of_means_high)
         notes.append(f"Relative gain of the macro averages: {_signed(mean.relative_of_means)}% [{low}, {high}].")
-    columns = ["data", "rows (train / test)", "seeds", "pooled", "dual head", f"gain, points {_INTERVAL}"]
+    columns = ["data", "rows (train / test)", "seeds", "chance", "pooled", "dual head", f"gain, points {_INTERVAL}"]
     finite = [it for it in points if math.isfinite(it.high - it.low)]
     title = "Relative gain of the dual head over pooled, by data set"
     series = [Series("dual head", "dual_head", finite)]
@@ -333,6 +339,11 @@ def options_text(config: Mapping[str, Any]) -> str:
 def _sizes(it: Comparison) -> str:
     train = sorted({row["train_rows"] for side in (it.group, it.base) for row in side.rows})
     return f"{DASH.join(f'{size:,}' for size in dict.fromkeys((train[0], train[-1])))} / {it.gain.n_items:,}"
+
+
+def _chance(it: Comparison) -> float:
+    row = it.base.rows[0]
+    return chance(row["metric"], row["labels"], row["groups"])
 
 
 def _value(axis: str, it: Comparison) -> str:

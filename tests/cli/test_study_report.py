@@ -47,7 +47,7 @@ def report(*words):
 def test_markdown_goes_to_standard_output_and_nothing_else(table, tmp_path, capsys):
     assert report("--results", table) == 0
     out, err = capsys.readouterr()
-    assert "| cb | 9 / 4 | 1 | 50.0 ± – | 75.0 ± – | +25.0 [" in out
+    assert "| cb | 9 / 4 | 1 | 50.0 | 50.0 ± – | 75.0 ± – | +25.0 [" in out
     assert "```bash\ndhrd study first.yaml\ndhrd study report --results results.jsonl\n```" in out
     assert err == "3 cells done, 0 failed, 0 without one to be paired with.\n"
     assert [it.name for it in tmp_path.iterdir()] == [table]

@@ -78,13 +78,14 @@ def test_main_table_by_hand():
     found = table(MAIN, "main")
     a, b, mean = found.rows
     # The deviation of 50 and 75 over two seeds is 25 / sqrt(2).
-    assert a[:5] == ["a", "100 / 4", "2", "62.5 ± 17.7", "87.5 ± 17.7"]
-    assert estimate(a[5])[0] == 25 and estimate(a[6])[0] == 40
-    assert b[:5] == ["b", "100 / 10", "1", "50.0 ± –", "40.0 ± –"]
-    assert estimate(b[5])[0] == -10 and estimate(b[6])[0] == -20
-    assert mean[0] == "mean of 2" and estimate(mean[5])[0] == 7.5 and estimate(mean[6])[0] == 10
+    assert a[:6] == ["a", "100 / 4", "2", "50.0", "62.5 ± 17.7", "87.5 ± 17.7"]
+    assert estimate(a[6])[0] == 25 and estimate(a[7])[0] == 40
+    assert b[:6] == ["b", "100 / 10", "1", "50.0", "50.0 ± –", "40.0 ± –"]
+    assert estimate(b[6])[0] == -10 and estimate(b[7])[0] == -20
+    assert mean[0] == "mean of 2" and estimate(mean[6])[0] == 7.5 and estimate(mean[7])[0] == 10
     # Means over the two sets: 56.25% and 63.75%.
     assert any(note.startswith("Relative gain of the macro averages: +13.3% [") for note in found.notes)
+    assert "The interval of pooled reaches down to chance on a, b." in found.notes
     assert "Where there is one seed (in b) the interval is over test items alone." in found.notes
 
 
@@ -95,8 +96,8 @@ def test_intervals_are_those_of_the_statistics():
     expected = {it.data: it for it in paired_gains(rows)}
     for row in found.rows[:2]:
         it = expected[row[0]]
-        assert row[5] == with_interval(it)
-        assert estimate(row[6])[1:] == pytest.approx([it.relative_low, it.relative_high], abs=0.051)
+        assert row[6] == with_interval(it)
+        assert estimate(row[7])[1:] == pytest.approx([it.relative_low, it.relative_high], abs=0.051)
         point = next(point for point in found.plots[0].series[0].points if point.name == row[0])
         assert (point.value, point.low, point.high) == (it.relative, it.relative_low, it.relative_high)
 
@@ -129,13 +130,13 @@ def test_failed_and_repeated_cells():
 
 def test_most_seeds_are_chosen_then_the_first_in_the_table():
     more = [cell("a", "dual_head", 0, 4, alpha=0.5)]
-    assert table([*more, *MAIN], "main").rows[0][3:5] == ["62.5 ± 17.7", "87.5 ± 17.7"]
+    assert table([*more, *MAIN], "main").rows[0][4:6] == ["62.5 ± 17.7", "87.5 ± 17.7"]
     more.append(cell("a", "dual_head", 1, 4, alpha=0.5))
-    assert table([*MAIN, *more], "main").rows[0][4] == "87.5 ± 17.7"
+    assert table([*MAIN, *more], "main").rows[0][5] == "87.5 ± 17.7"
     first = table([*more, *MAIN], "main")
-    assert first.rows[0][4] == "100.0 ± 0.0"
+    assert first.rows[0][5] == "100.0 ± 0.0"
     assert first.notes[:2] == ["a: alpha 0.5.", "b: alpha 1."]
-    assert table([*more, *MAIN], "main", where={"alpha": "1.0"}).rows[0][4] == "87.5 ± 17.7"
+    assert table([*more, *MAIN], "main", where={"alpha": "1.0"}).rows[0][5] == "87.5 ± 17.7"
 
 
 def test_where_leaves_the_option_that_a_table_is_about_alone():
@@ -147,7 +148,7 @@ def test_where_leaves_the_option_that_a_table_is_about_alone():
     assert [row[0] for row in table(rows, "main", where={"data!": "b"}).rows] == ["a"]
     assert [row[0] for row in table(rows, "main", where={"data": "b,a"}).rows] == ["a", "b", "mean of 2"]
     assert table(rows, "main", where={"alpha!": "1"}).rows[0][:3] == ["a", "100 / 4", "1"]
-    assert table(rows, "main", where={"seed": "1"}).rows[0][3:5] == ["75.0 ± –", "100.0 ± –"]
+    assert table(rows, "main", where={"seed": "1"}).rows[0][4:6] == ["75.0 ± –", "100.0 ± –"]
 
 
 # Ablations
@@ -416,7 +417,7 @@ def test_what_makes_no_report_is_one_clear_line(rows, where, message):
 def test_one_model_of_two_can_be_asked_for():
     rows = [*MAIN, *({**row, "model": "n", "predictions": row["labels"], "score": 1.0} for row in MAIN)]
     assert table(rows, "main", where={"model": "m"}).rows == table(MAIN, "main").rows
-    assert table(rows, "main", where={"model": "n"}).rows[0][3:5] == ["100.0 ± 0.0", "100.0 ± 0.0"]
+    assert table(rows, "main", where={"model": "n"}).rows[0][4:6] == ["100.0 ± 0.0", "100.0 ± 0.0"]
 
 
 def test_tables_are_read_in_their_order_and_a_torn_line_is_told(tmp_path):

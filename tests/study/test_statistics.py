@@ -6,11 +6,12 @@ import statistics
 import numpy as np
 import pytest
 from scipy.stats import binom, bootstrap
+from sklearn.dummy import DummyClassifier
 from sklearn.metrics import accuracy_score, f1_score
 
 from dhrd_hf.evaluation.superglue_metrics import COPA, CommitmentBank, MultiRC
 from dhrd_hf.study import mean_relative_gain, paired_gains, summarise
-from dhrd_hf.study.metrics import METRICS, resampled_scores, score
+from dhrd_hf.study.metrics import METRICS, chance, resampled_scores, score
 from dhrd_hf.study.resampling import resampled_means
 
 
@@ -78,6 +79,16 @@ def test_commitment_bank_is_scored_by_the_mean_of_its_two_metrics():
 def test_an_answer_that_could_not_be_read_is_wrong_and_no_class():
     assert score("accuracy", [0, 1], [-1, 1]) == 0.5
     assert score("macro_f1", [0, 1, 1], [0, 1, -1]) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_chance_is_what_a_classifier_that_does_not_read_gets():
+    gold = [0, 1, 2, 2, 1, 2, 0, 2]
+    blind = [DummyClassifier(strategy="constant", constant=label).fit(gold, gold).predict(gold) for label in range(3)]
+    assert chance("accuracy", gold) == max(accuracy_score(gold, said) for said in blind) == 0.5
+    best = max(f1_score(gold, said, average="macro", zero_division=0) for said in blind)
+    assert chance("macro_f1", gold) == pytest.approx(best)
+    # Questions of two and of three candidates: a half and a third.
+    assert chance("question_accuracy", [0, 1, 0, 0, 1], [0, 0, 1, 1, 1]) == pytest.approx(5 / 12)
 
 
 # The bootstrap
