@@ -4,7 +4,7 @@ The reasoning head is not re-implemented. The family's own causal-LM class maps 
 `forward` runs over a stand-in backbone that returns hidden states which are already there. So scaled, capped or biased
 logits come out as that family makes them, and only at the positions that are asked for.
 
-This file can be shipped with a checkpoint as its remote code, so it imports only its two neighbours of this package.
+This file can be shipped with a checkpoint as its remote code, so it imports nothing of this package but files that are shipped with it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from .losses import (
     reasoning_count,
     reasoning_loss,
 )
+from .pooling import pooled_in_flat, pooled_positions
 
 # How transformers finds the code that a checkpoint carries, where this package is not installed.
 _MODEL = "modeling_dhrd.DHRDForDualHeadClassification"
@@ -392,7 +393,7 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         self.config.auto_map = dict(_AUTO_MAP)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
-            custom_object_save(self, save_directory)  # this file and the two that it imports
+            custom_object_save(self, save_directory)  # this file and those that it imports
 
     # The forward pass
 
@@ -475,11 +476,12 @@ class DHRDForDualHeadClassification(PreTrainedModel):
             **{"use_cache": False, **kwargs},
         )
         shared = hidden = outputs.last_hidden_state  # [B, L, H]
+        pad = self.config.pad_token_id
         if cu_seq_lens_q is None:
-            positions = self._pooled_positions(hidden, input_ids, attention_mask, input_length)  # [B]
+            positions = pooled_positions(hidden, input_ids, attention_mask, input_length, pad)  # [B]
             pooled = hidden[torch.arange(hidden.shape[0], device=hidden.device), positions]  # [B, H]
         else:
-            pooled = hidden[0, self._pooled_in_flat(hidden, input_ids, input_length, cu_seq_lens_q)]  # [B, H]
+            pooled = hidden[0, pooled_in_flat(hidden, cu_seq_lens_q, input_ids, input_length, pad)]  # [B, H]
         if self.on_shared_gradient is not None and hidden.requires_grad:
             pooled.register_hook(partial(self.on_shared_gradient, "classification_loss"))
             hidden = hidden.view_as(hidden)  # a tensor of its own: the gradient of the other head is not in its
@@ -570,67 +572,6 @@ class DHRDForDualHeadClassification(PreTrainedModel):
             else:
                 self.config.problem_type = "multi_label_classification"
         return self.config.problem_type
-
-    def _pooled_positions(
-        self, hidden: Tensor, input_ids: Tensor | None, attention_mask: Tensor | None, input_length: Tensor | None
-    ) -> Tensor:
-        """Index `[B]` of the pooled token: the stock rule, x's rightmost token whose id is not pad, on x alone.
-
-        Source: transformers `modeling_layers.py::GenericForSequenceClassification`.
-        """
-        batch, length = hidden.shape[:2]
-        device = hidden.device
-        pad = self.config.pad_token_id
-        if pad is None and batch != 1:
-            raise ValueError(
-                "The model has no pad token, so a batch of several rows cannot be pooled. "
-                "Set one: model.config.pad_token_id = tokenizer.pad_token_id"
-            )
-        index = torch.arange(length, device=device)
-        if input_length is None:
-            in_x = torch.ones(batch, length, dtype=torch.bool, device=device)
-        else:
-            start = self._row_starts(batch, input_ids, attention_mask, pad).to(device)
-            input_length = input_length.to(device).reshape(-1, 1)
-            if input_length.device.type == "cpu" and bool((input_length < 1).any()):
-                raise ValueError(
-                    f"input_length must be 1 or more in every row, found {input_length.flatten().tolist()}."
-                )
-            in_x = (index >= start) & (index < start + input_length)
-        if pad is not None and input_ids is not None:
-            in_x = in_x & (input_ids.to(device) != pad)
-        return (index * in_x).argmax(-1)
-
-    def _pooled_in_flat(
-        self, hidden: Tensor, input_ids: Tensor | None, input_length: Tensor | None, cu_seq_lens: Tensor
-    ) -> Tensor:
-        """Index `[B]` of the pooled token of each row of a padding-free batch, by the same rule."""
-        bounds = cu_seq_lens.to(hidden.device).long()
-        start, end = bounds[:-1, None], bounds[1:, None]
-        if input_length is not None:
-            end = start + input_length.to(hidden.device).reshape(-1, 1)
-        index = torch.arange(hidden.shape[1], device=hidden.device)
-        in_x = (index >= start) & (index < end)  # [B, T]
-        if self.config.pad_token_id is not None and input_ids is not None:
-            in_x = in_x & (input_ids.to(hidden.device) != self.config.pad_token_id)
-        return torch.where(in_x, index, start).amax(-1)
-
-    @staticmethod
-    def _row_starts(batch: int, input_ids: Tensor | None, attention_mask: Tensor | None, pad: int | None) -> Tensor:
-        """Number `[B, 1]` of left padding tokens in each row."""
-        if attention_mask is not None and attention_mask.dim() == 2:
-            return attention_mask.long().argmax(-1, keepdim=True)
-        if (
-            attention_mask is None
-            and input_ids is not None
-            and pad is not None
-            and bool((input_ids[:, 0] == pad).any())
-        ):
-            raise ValueError(
-                "A row starts with the pad token, and input_length came without attention_mask: padding and text "
-                "cannot be told apart. Pass the attention_mask that the tokenizer or collator made."
-            )
-        return torch.zeros(batch, 1, dtype=torch.long)
 
 
 class _Counts:

@@ -71,7 +71,7 @@ def build_report(
     ...        "metric": "accuracy", "score": 0.5, "labels": [0, 1, 1, 0], "predictions": [0, 1, 0, 1], "groups": None}
     >>> other = {**row, "cell": "b", "setting": "dual_head", "alpha": 1.0, "score": 0.75, "predictions": [0, 1, 0, 0]}
     >>> build_report([row, other]).tables[0].rows[0][:6]
-    ['cb', '100 / 4', '1', '50.0 ± –', '75.0 ± –', '+25.0 [+0.0, +75.0]']
+    ['cb', '100 / 4', '1', '50.0', '50.0 ± –', '75.0 ± –']
 
     ```
 

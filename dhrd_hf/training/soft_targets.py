@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
-from tqdm.auto import tqdm
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging
 
 from ..configuration_dhrd import DHRDConfig
-from ..data.collator import SOFT_TARGETS
-from ..files import write_whole
 from ..losses import IGNORE_INDEX, SoftTargets, shift_targets
 from ..modeling_dhrd import DHRDForDualHeadClassification
 from .padding_free import check_padding_free
+from .soft_target_cache import cached_soft_targets, with_soft_targets
 
 if TYPE_CHECKING:
     import datasets
 
 logger = logging.get_logger(__name__)
-
-# Rows of a shard: what a kill loses at most. 256 rows of 100 tokens and k = 64 are 13 MB.
-_SHARD_ROWS = 256
-_BATCH_ROWS = 8
-_MANIFEST = "soft_targets.json"
-# What a cache is bound to, and what a person calls it.
-_BOUND_TO = {
-    "rows": "data set, or the same one encoded otherwise",
-    "teacher": "teacher",
-    "tokenizer": "tokenizer",
-    "vocab_size": "vocabulary",
-    "top_k": "number of tokens a position (top_k)",
-    "format": "version of dhrd_hf",
-}
 
 
 class Teacher:
@@ -170,7 +150,23 @@ class Teacher:
 
         return SoftTargets(at, self.vocab_size, weight, temperature)
 
-    # On disk
+    def taught(self, inputs: dict[str, Any], weight: float = 1.0, temperature: float = 1.0) -> dict[str, Any]:
+        """A batch with the teacher's distributions in it as the student takes them, whether cached or made here.
+
+        Args:
+            inputs (`dict[str, Any]`): A batch of [`DualHeadCollator`].
+            weight (`float`, *optional*, defaults to 1.0), temperature (`float`, *optional*, defaults to 1.0): As for
+                [`~Teacher.soft_targets`].
+
+        Returns:
+            `dict[str, Any]`: the batch with `soft_targets`.
+        """
+        inputs = dict(inputs)
+        if self.cache_dir is not None:
+            soft = cached_soft_targets(inputs, self.vocab_size, weight, temperature)
+        else:
+            soft = self.soft_targets(inputs, weight, temperature)
+        return {**inputs, "soft_targets": soft}
 
     def cached(self, dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase | None = None) -> datasets.Dataset:
         """Encoded rows with the teacher's top k beside them, from `cache_dir`; what is missing there is computed.
@@ -199,155 +195,47 @@ class Teacher:
         Raises:
             ValueError: if the folder holds something else, or the rows are not an encoded `datasets.Dataset`.
         """
-        from datasets import Dataset, concatenate_datasets, load_from_disk
-
-        if not isinstance(dataset, Dataset) or "reasoning_targets" not in dataset.column_names:
-            raise ValueError(
-                "A teacher's cache is of rows of DualHeadEncoder in a datasets.Dataset, "
-                f"found {type(dataset).__name__}. Leave cache_dir out, or encode the rows first."
-            )
-        self._bind(dataset, tokenizer)
-        shards = []
-        starts = range(0, len(dataset), _SHARD_ROWS)
-        folders = [self.cache_dir / f"shard-{number:05d}" for number in range(len(starts))]
-        there = min(len(dataset), _SHARD_ROWS * sum(folder.exists() for folder in folders))
-        whole = there == len(dataset)
-        progress = tqdm(total=len(dataset), initial=there, desc="Soft targets", unit="rows", disable=whole)
-        for start, folder in zip(starts, folders, strict=True):
-            if not folder.exists():
-                rows = dataset.select(range(start, min(start + _SHARD_ROWS, len(dataset))))
-                _write_shard(folder, self._top_k_of(rows, progress))
-            shards.append(load_from_disk(str(folder)))
-        progress.close()
-        both = concatenate_datasets([dataset, concatenate_datasets(shards)], axis=1)
-        return both.with_format("numpy", columns=list(SOFT_TARGETS), output_all_columns=True)
-
-    def _bind(self, dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        """Make the folder this cache's own, or raise where it is another's."""
-        vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
-        bound = {
-            "rows": _hash(_row_bytes(dataset)),
-            "teacher": _hash(_weight_bytes(self.model)),
-            "tokenizer": _hash(f"{token}\t{index}".encode() for token, index in sorted(vocabulary.items())),
-            "vocab_size": self.vocab_size,
-            "top_k": self.top_k,
-            "format": 1,
-        }
-        manifest = self.cache_dir / _MANIFEST
-        if not manifest.exists():
-            if self.cache_dir.exists() and any(self.cache_dir.iterdir()):
-                raise ValueError(f"{self.cache_dir} holds something, but no soft targets: name another folder.")
-            write_whole(manifest, json.dumps(bound, indent=2) + "\n")
-            return
-        found = json.loads(manifest.read_text(encoding="utf-8"))
-        for name, meaning in _BOUND_TO.items():
-            if found.get(name) != bound[name]:
-                values = "" if isinstance(bound[name], str) else f" ({found.get(name)}, now {bound[name]})"
-                raise ValueError(
-                    f"{self.cache_dir} holds the soft targets of another {meaning}{values}: name another folder, "
-                    "or remove this one."
-                )
-
-    @torch.no_grad()
-    def _top_k_of(self, rows: datasets.Dataset, progress: tqdm) -> datasets.Dataset:
-        from datasets import Dataset, Features, List, Value
-
-        device = self.model.get_input_embeddings().weight.device
-        ids, targets = ([torch.tensor(row) for row in rows[name]] for name in ("input_ids", "reasoning_targets"))
-        found: list[dict[str, Any]] = [{} for _ in ids]
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-        for batch in (order[start : start + _BATCH_ROWS] for start in range(0, len(order), _BATCH_ROWS)):
-            # On the right, where no token of a causal model sees it.
-            padded = pad_sequence([ids[row] for row in batch], batch_first=True).to(device)
-            mask = pad_sequence([torch.ones_like(ids[row]) for row in batch], batch_first=True).to(device)
-            wanted = pad_sequence([targets[row] for row in batch], batch_first=True, padding_value=IGNORE_INDEX)
-            inputs = {"input_ids": padded, "attention_mask": mask, "reasoning_targets": wanted.to(device)}
-            soft = self.soft_targets(inputs)
-            number_of = (shift_targets(wanted) != IGNORE_INDEX).sum(-1).tolist()
-            start = 0
-            for row, number in zip(batch, number_of, strict=True):
-                log_probs, top = top_k_with_rest(soft.at(slice(start, start + number))[0], self.top_k)
-                found[row] = {
-                    "teacher_log_probs": log_probs.flatten().cpu().numpy(),
-                    "teacher_ids": top.flatten().int().cpu().numpy(),
-                }
-                start += number
-            progress.update(len(batch))
-        columns = {name: [row[name] for row in found] for name in SOFT_TARGETS}
-        features = Features({"teacher_log_probs": List(Value("float32")), "teacher_ids": List(Value("int32"))})
-        return Dataset.from_dict(columns, features=features)
+        return with_soft_targets(self, dataset, tokenizer)
 
 
-def cached_soft_targets(
-    inputs: dict[str, Any], vocab_size: int, weight: float = 1.0, temperature: float = 1.0
-) -> SoftTargets:
-    """Take a batch's cached distributions out of it, as the model takes them.
+def checked_teacher(
+    teacher: Teacher | PreTrainedModel | None,
+    args: TrainingArguments,
+    student: DHRDForDualHeadClassification,
+    tokenizer: PreTrainedTokenizerBase | None,
+    autocast: AbstractContextManager | None = None,
+    padding_free: bool = False,
+) -> Teacher | None:
+    """A Trainer's teacher, checked and on its device, if it is to be learned from.
 
     Args:
-        inputs (`dict[str, Any]`): A batch of [`DualHeadCollator`]; its soft targets are removed.
-        vocab_size (`int`): As for [`SoftTargets`].
-        weight (`float`, *optional*, defaults to 1.0), temperature (`float`, *optional*, defaults to 1.0): As there.
+        teacher ([`Teacher`], or a causal LM, *optional*): What the Trainer was given.
+        args (`TrainingArguments`): Its arguments; without `distillation_weight` nothing is learned from a teacher.
+        student ([`DHRDForDualHeadClassification`]), tokenizer, autocast, padding_free: As for [`~Teacher.check`].
 
     Returns:
-        [`SoftTargets`]: the distributions.
+        [`Teacher`], or None where nothing is to be learned from it.
+
+    Raises:
+        ValueError: if it is to be learned from and is not there, can't be shared out, or [`~Teacher.check`] refuses it.
     """
-    log_probs, ids = (inputs.pop(name) for name in SOFT_TARGETS)
-    return SoftTargets(lambda rows: (log_probs[rows], ids[rows]), vocab_size, weight, temperature)
-
-
-def top_k_with_rest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """A distribution as its k most likely tokens and the mass of all others.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from dhrd_hf.training.soft_targets import top_k_with_rest
-    >>> log_probs, ids = top_k_with_rest(torch.tensor([[0.2, 0.5, 0.3]]).log(), k=1)
-    >>> ids.tolist(), [round(p, 2) for p in log_probs.exp()[0].tolist()]
-    ([[1]], [0.5, 0.5])
-
-    ```
-
-    Args:
-        logits (`Tensor` of shape `[N, V]`): The distribution.
-        k (`int`): How many; all of them where V is less.
-
-    Returns:
-        `tuple[Tensor, Tensor]`: float32 log-probabilities `[N, k + 1]` (`[N, V]` where k >= V) and the ids `[N, k]`.
-    """
-    log_probs = torch.log_softmax(logits.float(), -1)
-    top, ids = log_probs.topk(min(k, logits.shape[-1]), -1)
-    if ids.shape[-1] < logits.shape[-1]:
-        rest = log_probs.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True)
-        top = torch.cat([top, rest], -1)
-    return top, ids
-
-
-def _write_shard(folder: Path, rows: datasets.Dataset) -> None:
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    with _no_progress_bar():
-        rows.save_to_disk(str(unfinished))
-    try:
-        os.rename(unfinished, folder)
-    except OSError:  # another process was first, with the same rows
-        shutil.rmtree(unfinished)
-        if not folder.exists():
-            raise
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Without a bar of `datasets` for each shard."""
-    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    shown = not are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bars()
+    weight = getattr(args, "distillation_weight", 0.0)
+    if teacher is None or weight == 0:
+        if weight > 0:
+            raise ValueError(f"distillation_weight={weight} needs a teacher: DualHeadTrainer(..., teacher=causal_lm).")
+        if teacher is not None:
+            logger.warning("distillation_weight is 0: the teacher is not used.")
+        return None
+    if args.n_gpu > 1:
+        raise ValueError(
+            "DataParallel can't share a teacher out. Start one process a GPU: "
+            f"torchrun --nproc-per-node {args.n_gpu} ..."
+        )
+    teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
+    if getattr(teacher.model, "hf_device_map", None) is None and not getattr(teacher.model, "is_quantized", False):
+        teacher.model.to(args.device)
+    teacher.check(student, tokenizer, autocast, padding_free)
+    return teacher
 
 
 def _check_same_vocabulary(theirs: Mapping[str, int], ours: Mapping[str, int]) -> None:
@@ -368,24 +256,3 @@ def _saved_tokenizer(model: DHRDForDualHeadClassification) -> PreTrainedTokenize
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError):
         return None
-
-
-def _hash(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()
-
-
-def _row_bytes(dataset: datasets.Dataset) -> Iterator[bytes]:
-    for row in dataset.select_columns(["input_ids", "reasoning_targets"]).with_format(None):
-        for values in row.values():
-            yield torch.tensor(values, dtype=torch.int32).numpy().tobytes()
-
-
-def _weight_bytes(model: DHRDForDualHeadClassification) -> Iterator[bytes]:
-    """Names, shapes and a sample of each tensor's values: enough to tell one training of a model from another."""
-    for name, weight in model.state_dict().items():
-        if not name.startswith("score."):
-            sample = weight.detach().flatten()[:: max(1, weight.numel() // 64)][:64]
-            yield f"{name} {list(weight.shape)} {weight.dtype}".encode() + sample.double().cpu().numpy().tobytes()

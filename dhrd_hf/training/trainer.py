@@ -14,12 +14,13 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from ..data import DualHeadCollator, ensure_pad_token, input_only
+from ..data.collator import SOFT_TARGETS
 from ..losses import reasoning_count
 from ..modeling_dhrd import find_dual_head
 from ..quantised import is_quantised, state_for_adapter
 from .alpha import GradientBalance, scheduled_alpha
 from .padding_free import check_padding_free
-from .soft_targets import SOFT_TARGETS, Teacher, cached_soft_targets
+from .soft_targets import Teacher, checked_teacher
 
 logger = logging.get_logger(__name__)
 
@@ -110,9 +111,15 @@ class DualHeadTrainer(Trainer):
         self._last_alpha: float | None = None
 
         dual_head = find_dual_head(self.model)
-        self.teacher = self._checked_teacher(teacher)
+        flat = getattr(self.data_collator, "padding_free", False)
+        autocast = self.compute_loss_context_manager()
+        self.teacher = checked_teacher(teacher, self.args, dual_head, self.processing_class, autocast, flat)
+        if self.teacher is not None and self.teacher.cache_dir is not None:
+            with self.args.main_process_first(desc="soft targets"):
+                self.train_dataset = self.teacher.cached(self.train_dataset, self.processing_class)
+            self.teacher.model = None  # it has said all it has to say
         self._set_up_model()
-        if getattr(self.data_collator, "padding_free", False):
+        if flat:
             if self.args.n_gpu > 1:
                 raise ValueError(
                     "A padding-free batch is one row, which DataParallel can't share out. Start one process a GPU: "
@@ -183,46 +190,6 @@ class DualHeadTrainer(Trainer):
     def _balance(self) -> GradientBalance:
         # Looked up each time: a resumed Trainer may replace its callbacks.
         return next(each for each in self.callback_handler.callbacks if isinstance(each, GradientBalance))
-
-    # Soft targets
-
-    def _checked_teacher(self, teacher: Teacher | PreTrainedModel | None) -> Teacher | None:
-        """The teacher, where it will run, if it is to be learned from; its cache becomes columns of the training set."""
-        weight = getattr(self.args, "distillation_weight", 0.0)
-        if teacher is None or weight == 0:
-            if weight > 0:
-                raise ValueError(
-                    f"distillation_weight={weight} needs a teacher: DualHeadTrainer(..., teacher=causal_lm)."
-                )
-            if teacher is not None:
-                logger.warning("distillation_weight is 0: the teacher is not used.")
-            return None
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                "DataParallel can't share a teacher out. Start one process a GPU: "
-                f"torchrun --nproc-per-node {self.args.n_gpu} ..."
-            )
-        teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
-        flat = getattr(self.data_collator, "padding_free", False)
-        if getattr(teacher.model, "hf_device_map", None) is None and not getattr(teacher.model, "is_quantized", False):
-            teacher.model.to(self.args.device)
-        student = find_dual_head(self.model)
-        teacher.check(student, self.processing_class, self.compute_loss_context_manager(), padding_free=flat)
-        if teacher.cache_dir is not None:
-            with self.args.main_process_first(desc="soft targets"):
-                self.train_dataset = teacher.cached(self.train_dataset, self.processing_class)
-            teacher.model = None  # it has said all it has to say
-        return teacher
-
-    def _soft_targets(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The inputs with the teacher's distributions as the model takes them."""
-        settings = {"weight": self.args.distillation_weight, "temperature": self.args.temperature}
-        inputs = dict(inputs)
-        if self.teacher.cache_dir is not None:
-            soft = cached_soft_targets(inputs, self.teacher.vocab_size, **settings)
-        else:
-            soft = self.teacher.soft_targets(inputs, **settings)
-        return {**inputs, "soft_targets": soft}
 
     def _reads_x_alone(self) -> bool:
         """Whether no loss in training is over the tokens of s."""
@@ -325,7 +292,7 @@ class DualHeadTrainer(Trainer):
             num_items_in_batch = None  # each row counts once; see `evaluation_loop`
         else:
             if self.teacher is not None:
-                inputs = self._soft_targets(inputs)
+                inputs = self.teacher.taught(inputs, self.args.distillation_weight, self.args.temperature)
             if (alpha := self._alpha()) is not None:
                 inputs = {**inputs, "alpha": alpha}
                 self._last_alpha = alpha

@@ -10,7 +10,7 @@ from datasets import concatenate_datasets
 from test_resume import KillAt, Killed
 
 from dhrd_hf import DualHeadCollator, DualHeadEncoder, DualHeadTrainingArguments, losses
-from dhrd_hf.training import Teacher, add_lora, soft_targets
+from dhrd_hf.training import Teacher, add_lora, soft_target_cache
 
 SPLITS = [(8, 1), (2, 4), (1, 8)]
 WEIGHT, TEMPERATURE = 0.7, 2.0
@@ -245,7 +245,7 @@ def test_the_cache_holds_the_top_tokens_and_the_rest_of_each_target(
 
 
 def test_a_stopped_cache_goes_on_after_its_last_shard(make_teacher, tokenizer, encoded, tmp_path, monkeypatch):
-    monkeypatch.setattr(soft_targets, "_SHARD_ROWS", 10)
+    monkeypatch.setattr(soft_target_cache, "_SHARD_ROWS", 10)
     whole = make_teacher(tmp_path / "whole").cached(encoded, tokenizer)
     asked = []
     compute = Teacher.soft_targets
@@ -290,13 +290,13 @@ def test_a_cache_of_something_else_is_refused(make_teacher, make_lm, tokenizer, 
 
 def test_a_second_process_with_the_same_rows_is_no_error(make_teacher, tokenizer, encoded, tmp_path, monkeypatch):
     first = make_teacher(tmp_path / "first").cached(encoded, tokenizer)
-    compute = Teacher._top_k_of
+    compute = soft_target_cache._top_k_of
 
     def raced(self, rows, progress):
         shutil.copytree(tmp_path / "first" / "shard-00000", tmp_path / "second" / "shard-00000")
         return compute(self, rows, progress)
 
-    monkeypatch.setattr(Teacher, "_top_k_of", raced)
+    monkeypatch.setattr(soft_target_cache, "_top_k_of", raced)
     second = make_teacher(tmp_path / "second").cached(encoded, tokenizer)
     assert second.with_format(None).to_dict() == first.with_format(None).to_dict()
     assert sorted(path.name for path in (tmp_path / "second").iterdir()) == ["shard-00000", "soft_targets.json"]

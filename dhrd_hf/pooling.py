@@ -1,0 +1,124 @@
+"""Which token of a row is pooled: the stock sequence classifiers' rule, on x alone.
+
+This file can be shipped with a checkpoint as its remote code, so it imports nothing of this package.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def pooled_positions(
+    hidden: Tensor,
+    input_ids: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    input_length: Tensor | None = None,
+    pad_token_id: int | None = None,
+) -> Tensor:
+    """The place of each row's pooled token: x's rightmost one whose id is not the pad token's.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from dhrd_hf.pooling import pooled_positions
+    >>> ids = torch.tensor([[5, 6, 7, 8], [5, 6, 0, 0]])
+    >>> pooled_positions(torch.zeros(2, 4, 16), ids, (ids != 0).long(), torch.tensor([3, 2]), pad_token_id=0)
+    tensor([2, 1])
+
+    ```
+
+    Args:
+        hidden (`Tensor` of shape `[B, L, H]`): Hidden states of s = [x, suffix].
+        input_ids (`Tensor` of shape `[B, L]`, *optional*): Token ids; without them there is no pad detection.
+        attention_mask (`Tensor` of shape `[B, L]`, *optional*): 1 = token, 0 = padding: where a row starts.
+        input_length (`Tensor` of shape `[B]`, *optional*): Number of tokens of x, left padding not counted. Absent:
+            the whole row is x.
+        pad_token_id (`int`, *optional*): Id of the pad token.
+
+    Returns:
+        `Tensor` of shape `[B]`: the places.
+
+    Raises:
+        ValueError: if several rows come without a pad token, x is empty, or a row starts with the pad token and nothing
+            says whether that is padding.
+
+    Source: transformers `modeling_layers.py::GenericForSequenceClassification`.
+    """
+    batch, length = hidden.shape[:2]
+    device = hidden.device
+    if pad_token_id is None and batch != 1:
+        raise ValueError(
+            "The model has no pad token, so a batch of several rows cannot be pooled. "
+            "Set one: model.config.pad_token_id = tokenizer.pad_token_id"
+        )
+    index = torch.arange(length, device=device)
+    if input_length is None:
+        in_x = torch.ones(batch, length, dtype=torch.bool, device=device)
+    else:
+        start = _row_starts(batch, input_ids, attention_mask, pad_token_id).to(device)
+        input_length = input_length.to(device).reshape(-1, 1)
+        if input_length.device.type == "cpu" and bool((input_length < 1).any()):
+            raise ValueError(f"input_length must be 1 or more in every row, found {input_length.flatten().tolist()}.")
+        in_x = (index >= start) & (index < start + input_length)
+    if pad_token_id is not None and input_ids is not None:
+        in_x = in_x & (input_ids.to(device) != pad_token_id)
+    return (index * in_x).argmax(-1)
+
+
+def pooled_in_flat(
+    hidden: Tensor,
+    cu_seq_lens: Tensor,
+    input_ids: Tensor | None = None,
+    input_length: Tensor | None = None,
+    pad_token_id: int | None = None,
+) -> Tensor:
+    """The place of each row's pooled token in a padding-free batch, by the same rule.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from dhrd_hf.pooling import pooled_in_flat
+    >>> pooled_in_flat(torch.zeros(1, 7, 16), torch.tensor([0, 4, 7]), input_length=torch.tensor([3, 2]))
+    tensor([2, 5])
+
+    ```
+
+    Args:
+        hidden (`Tensor` of shape `[1, T, H]`): Hidden states of all rows, one behind the other.
+        cu_seq_lens (`Tensor` of shape `[B + 1]`): Row i is `cu_seq_lens[i]` to `cu_seq_lens[i + 1]`.
+        input_ids (`Tensor` of shape `[1, T]`, *optional*), input_length, pad_token_id: As for [`pooled_positions`].
+
+    Returns:
+        `Tensor` of shape `[B]`: the places among T.
+    """
+    bounds = cu_seq_lens.to(hidden.device).long()
+    start, end = bounds[:-1, None], bounds[1:, None]
+    if input_length is not None:
+        end = start + input_length.to(hidden.device).reshape(-1, 1)
+    index = torch.arange(hidden.shape[1], device=hidden.device)
+    in_x = (index >= start) & (index < end)  # [B, T]
+    if pad_token_id is not None and input_ids is not None:
+        in_x = in_x & (input_ids.to(hidden.device) != pad_token_id)
+    return torch.where(in_x, index, start).amax(-1)
+
+
+def _row_starts(
+    batch: int, input_ids: Tensor | None, attention_mask: Tensor | None, pad_token_id: int | None
+) -> Tensor:
+    """Number `[B, 1]` of left padding tokens in each row."""
+    if attention_mask is not None and attention_mask.dim() == 2:
+        return attention_mask.long().argmax(-1, keepdim=True)
+    if (
+        attention_mask is None
+        and input_ids is not None
+        and pad_token_id is not None
+        and bool((input_ids[:, 0] == pad_token_id).any())
+    ):
+        raise ValueError(
+            "A row starts with the pad token, and input_length came without attention_mask: padding and text "
+            "cannot be told apart. Pass the attention_mask that the tokenizer or collator made."
+        )
+    return torch.zeros(batch, 1, dtype=torch.long)
