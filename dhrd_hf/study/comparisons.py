@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from .groups import OF_REASONING, Group, meets, shown
-from .statistics import Gain, Summary, paired_gains, summarise
+from .groups import OF_REASONING, Group, baseline_of, comparable, meets, shown
+from .statistics import Gain, Summary, gain_over, summary_of
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def compared(group: Group | None, groups: Sequence[Group], base: Group | None = 
         ValueError: as [`~dhrd_hf.study.statistics.summarise`].
     """
     if group is not None and base is None:
-        alike = (it for it in groups if it.setting == "pooled" and it.data == group.data)
-        base = next((it for it in alike if it.shared() == group.shared()), None)
+        base = baseline_of(group, groups)
     gain = None
     if group is not None and base is not None:
         seeds = set(group.seeds) & set(base.seeds)
@@ -104,12 +103,13 @@ def against(group: Group, reference: Group) -> Gain | None:
         group ([`~dhrd_hf.study.groups.Group`]), reference ([`~dhrd_hf.study.groups.Group`]): The two.
 
     Returns:
-        [`~dhrd_hf.study.statistics.Gain`], or None where they have no seed in common or differ in more than the setting.
+        [`~dhrd_hf.study.statistics.Gain`], or None where they have no seed in common or differ in more than the setting;
+            CoT decoding is compared whatever the weights of the other's losses.
 
     Raises:
-        ValueError: as [`~dhrd_hf.study.statistics.paired_gains`].
+        ValueError: as [`~dhrd_hf.study.statistics.summarise`].
     """
-    return _gain(group, reference)
+    return _gain(group, reference) if comparable(group, reference) else None
 
 
 def main_comparisons(groups: Sequence[Group], where: Mapping[str, str]) -> list[Comparison]:
@@ -136,16 +136,10 @@ def main_comparisons(groups: Sequence[Group], where: Mapping[str, str]) -> list[
     """
     found = []
     for data in _data_sets(groups):
-        pooled = [it for it in groups if it.data == data and it.setting == "pooled"]
         duals = [it for it in groups if it.data == data and it.setting == "dual_head" and _fits(it, where)]
-
-        def pairs(group: Group, pooled: Sequence[Group] = pooled) -> int:
-            return max(
-                (len(set(it.seeds) & set(group.seeds)) for it in pooled if it.shared() == group.shared()), default=0
-            )
-
-        best = _first_most(duals, pairs)
-        if best is not None and pairs(best):
+        pairs = {it: base for it in duals if (base := baseline_of(it, groups)) is not None}
+        best = _first_most(pairs, lambda it, pairs=pairs: len(set(it.seeds) & set(pairs[it].seeds)))
+        if best is not None:
             found.append(compared(best, groups))
     return found
 
@@ -286,12 +280,16 @@ def _family(groups: Sequence[Group], data: str, axis: str, where: Mapping[str, s
 
 
 def _side_by_side(family: Sequence[Group], groups: Sequence[Group]) -> list[Comparison]:
-    """On the seeds that all have: one seed may be better than another by more than one value of an option."""
-    common = set.intersection(*(set(it.seeds) for it in family)) if family else set()
-    found = []
+    """On the seeds that all have beside pooled: one seed may be better than another by more than one value of an option."""
+    paired = []
     for group in family:
-        kept = group.only(common or group.seeds)
-        found.append(replace(compared(kept, groups), left_out=len(group.rows) - len(kept.rows)))
+        base = baseline_of(group, groups)
+        paired.append(set(group.seeds) & set(base.seeds) if base is not None else set(group.seeds))
+    common = set.intersection(*paired) if paired else set()
+    found = []
+    for group, seeds in zip(family, paired, strict=True):
+        it = compared(group.only(common or seeds), groups)
+        found.append(replace(it, left_out=len(group.rows) - len(it.group.rows)))
     return found
 
 
@@ -311,9 +309,9 @@ def _first_most(candidates: Iterable[Any], size: Callable[[Any], Any]) -> Any:
 
 @lru_cache(maxsize=1024)  # the usual cells stand in many tables
 def _summary(group: Group | None) -> Summary | None:
-    return summarise(group.rows)[0] if group is not None else None
+    return summary_of(group) if group is not None else None
 
 
 @lru_cache(maxsize=1024)
 def _gain(group: Group, base: Group) -> Gain | None:
-    return next(iter(paired_gains([*base.rows, *group.rows], baseline=base.setting)), None)
+    return gain_over(group, base)

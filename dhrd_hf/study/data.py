@@ -29,7 +29,8 @@ class CellRows:
         train_rows (`int`): Number of training rows.
         labels (`list[str]`): The label of each evaluation row.
         names (`list[str]`): The labels' names, in the order of their ids.
-        groups (`list[int]`, *optional*): The question of each evaluation row, where the metric counts questions.
+        groups (`list[int]`, *optional*): Which evaluation rows belong together, such as those of a question or a premise:
+            a bootstrap draws them together.
     """
 
     train: Path
@@ -112,7 +113,8 @@ class StudyData:
         size = self.study.eval_size
         if cell.setting == "cot_decoding" and self.study.cot_eval_size is not None:
             size = min(self.study.cot_eval_size, size or self.study.cot_eval_size)
-        chosen = eval_rows(len(tables.eval), tables.groups, size)
+        questions = tables.groups if self.study.data[cell.data].metric in GROUPED else None
+        chosen = eval_rows(len(tables.eval), questions, size)
         dev = tables.eval.select(chosen)
         eval_path = tables.folder / f"eval-{size or 'all'}.jsonl"
         if eval_path not in self._written:
@@ -210,7 +212,7 @@ class StudyData:
         if len(train) == 0:
             raise ValueError(f"{data.name} has no training rows with a rationale")
         names = _names(data.name, [*train[label_column], *dev[label_column]])
-        groups = list(dev["group"]) if data.metric in GROUPED else None
+        groups = _groups(dev) if "group" in dev.column_names else None
         folder = self.folder / f"{data.name}-{digest(spec)}"
         return _Tables(train, dev, groups, names, label_column, rationale_column, folder)
 
@@ -234,6 +236,12 @@ class StudyData:
             beside.exists() or (split_of and (self.study.folder / split_of).is_dir()) or "." in Path(source).name
         )
         return str(beside) if is_local else source
+
+
+def _groups(rows: datasets.Dataset) -> list[Any] | None:
+    """The group of each row, of which a row without one is one; None where there is but one."""
+    found = [place if group is None else f"group {group}" for place, group in enumerate(rows["group"])]
+    return found if len(set(found)) > 1 else None
 
 
 def _names(data: str, labels: Sequence[Any]) -> list[str]:

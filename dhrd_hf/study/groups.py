@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .settings import REASONING_OPTIONS
@@ -31,12 +31,14 @@ class Group:
         data (`str`), setting (`str`): As in the table.
         config (`dict[str, Any]`): `alpha`, `beta`, `classifier_head`, `train_size` and every option that was set.
         rows (`list[dict[str, Any]]`): Done rows, by seed.
+        model (`str`, *optional*): As in the table.
     """
 
     data: str
     setting: str
     config: dict[str, Any]
     rows: list[dict[str, Any]]
+    model: str | None = None
 
     @property
     def seeds(self) -> list[int]:
@@ -46,7 +48,7 @@ class Group:
     @property
     def key(self) -> str:
         """Tells it from all other groups."""
-        return json.dumps([self.data, self.setting, self.config], sort_keys=True, default=str)
+        return json.dumps([self.model, self.data, self.setting, self.config], sort_keys=True, default=str)
 
     def shared(self, but: str | None = None) -> str:
         """What a cell and the pooled cell beside it have in common, as a key.
@@ -82,7 +84,7 @@ class Group:
         kept = set(seeds)
         if kept >= set(self.seeds):
             return self
-        return Group(self.data, self.setting, self.config, [row for row in self.rows if row["seed"] in kept])
+        return replace(self, rows=[row for row in self.rows if row["seed"] in kept])
 
 
 def latest(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
@@ -140,11 +142,62 @@ def grouped(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
     groups: dict[str, Group] = {}
     for row in rows:
         if row["status"] == "done":
-            group = Group(row["data"], row["setting"], _config(row), [])
+            group = Group(row["data"], row["setting"], _config(row), [], row.get("model"))
             groups.setdefault(group.key, group).rows.append(dict(row))
     for group in groups.values():
         group.rows.sort(key=lambda row: row["seed"])
     return list(groups.values())
+
+
+def comparable(group: Group, baseline: Group) -> bool:
+    """Whether two groups differ by the setting alone; pooled cells and CoT decoding have a reasoning loss of their own or none.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.groups import Group, comparable
+    >>> pooled, dual_head = (Group("cb", it, {"alpha": it != "pooled"}, []) for it in ("pooled", "dual_head"))
+    >>> comparable(dual_head, pooled)
+    True
+
+    ```
+
+    Args:
+        group ([`Group`]), baseline ([`Group`]): The two.
+
+    Returns:
+        `bool`: whether they can be compared.
+    """
+    if (group.model, group.data) != (baseline.model, baseline.data):
+        return False
+    if {group.setting, baseline.setting} & {"pooled", "cot_decoding"}:
+        return group.shared() == baseline.shared()
+    return group.without() == baseline.without()
+
+
+def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") -> Group | None:
+    """The group that another is compared with: of those that fit the one with the most seeds in common.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.groups import baseline_of
+    >>> baseline_of(groups[1], groups).setting  # doctest: +SKIP
+    'pooled'
+
+    ```
+
+    Args:
+        group ([`Group`]): The group.
+        groups (`Iterable[Group]`): Where to look.
+        setting (`str`, *optional*, defaults to `"pooled"`): The baseline's.
+
+    Returns:
+        [`Group`], or None where none fits that has a seed in common.
+    """
+    fit = [it for it in groups if it.setting == setting and comparable(group, it)]
+    best = max(fit, key=lambda it: len(set(it.seeds) & set(group.seeds)), default=None)
+    return best if best is not None and set(best.seeds) & set(group.seeds) else None
 
 
 def unpaired(groups: Sequence[Group]) -> int:

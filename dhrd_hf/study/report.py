@@ -8,6 +8,7 @@ from typing import Any
 
 from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
 from .groups import OF_REASONING, Group, grouped, latest, meets, shown, unpaired
+from .report_costs import throughput_table, training_table
 from .report_tables import (
     AXES,
     Table,
@@ -15,12 +16,11 @@ from .report_tables import (
     main_table,
     options_table,
     options_text,
-    others_table,
+    others_tables,
     relative,
     setting_name,
     settings_table,
 )
-from .report_throughput import throughput_table
 from .settings import setting_names
 from .statistics import Gain, mean_relative_gain
 
@@ -90,10 +90,10 @@ def build_report(
             no row has, or cells of other test rows side by side.
     """
     where = dict(where or {})
-    kept, twice = latest(rows)
-    if not kept:
+    rows = list(rows)
+    if not rows:
         raise ValueError("the table has no rows: there is nothing to report yet")
-    kept = _asked_for(kept, where)
+    kept, twice = latest(_asked_for(rows, where))
     failed = [row for row in kept if row["status"] != "done"]
     if len(failed) == len(kept):
         raise ValueError(f"all {len(failed)} cells failed, the first with: {failed[0].get('error') or 'no message'}")
@@ -115,13 +115,15 @@ def build_report(
     tables += [it for it in of_axes if it.name in AXES]
     minor = [it for it in of_axes if it.name not in AXES]
     tables += [options_table(minor)] if minor else []
+    of_training = training_table(main)
+    tables += [of_training] if of_training is not None else []
     tables += [throughput_table(throughput)] if throughput is not None else []
     compared = [main, *by_setting.values(), *(found for by_data in by_axis.values() for found in by_data.values())]
     sides = [side for found in compared for it in found for side in (it.group, it.base) if side is not None]
     seen = {side.key for side in sides}
     others = [it for it in groups if it.key not in seen]
-    if others:
-        tables.append(replace(others_table(others, groups, usual), folded=bool(tables)))
+    of_others = others_tables(others, groups, usual)
+    tables += of_others if tables else [replace(it, folded=False) for it in of_others]
     notes = [*_not_run(main, by_setting, by_axis, throughput), *_facts(kept, usual)]
     counts = _counts(kept, groups, len(failed), twice)
     title = ", ".join(dict.fromkeys(str(row.get("study")) for row in kept))
@@ -201,11 +203,24 @@ def _headline(main: Sequence[Comparison], mean: Gain | None) -> list[str]:
         what = f"Relative gain of the dual head over pooled on {main[0].data}"
     else:
         what = f"Mean relative gain of the dual head over pooled on {len(main)} data sets"
-    lines = [f"{what}: {relative(mean, 2)}, paired 95% interval over {mean.over}."]
-    if len(main) > 1:
-        above, below = (sum(it.gain.low > 0 for it in main), sum(it.gain.high < 0 for it in main))
-        lines.append(f"The interval of the gain lies above zero on {above} of them, below zero on {below}.")
+    seeds = sorted({it.n_seeds for it in main}, reverse=True)
+    over = "test items" if seeds == [1] else "seeds and test items"
+    if len(main) == 1:
+        return [f"{what} ({_of_seeds(seeds[0])}): {relative(mean, 2)}, paired 95% interval over {over}."]
+    of_each = ", ".join(f"{_of_seeds(n)} on {sum(it.n_seeds == n for it in main)}" for n in seeds)
+    if len(seeds) > 1 and seeds[-1] == 1:
+        over = "test items, and over seeds where there are several"
+    lines = [f"{what} ({of_each}): {relative(mean, 2)}, paired 95% interval over {over}."]
+    sure = [it for it in main if it.n_seeds > 1]
+    if sure:
+        above, below = (sum(it.gain.low > 0 for it in sure), sum(it.gain.high < 0 for it in sure))
+        of = "of them" if len(sure) == len(main) else f"of the {len(sure)} with several seeds"
+        lines.append(f"The interval of the gain lies above zero on {above} {of}, below zero on {below}.")
     return lines
+
+
+def _of_seeds(number: int) -> str:
+    return f"{number} seed{'s' * (number != 1)}"
 
 
 def _not_run(main: Any, by_setting: Mapping[str, Any], by_axis: Mapping[str, Any], throughput: Any) -> list[str]:

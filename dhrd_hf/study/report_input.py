@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .metrics import GROUPED, METRICS, score
+
 _OF_EVERY_ROW = ("study", "cell", "status", "model", "data", "setting", "seed")
-_OF_DONE_ROWS = ("metric", "score", "labels", "predictions", "train_rows")
+_OF_DONE_ROWS = ("metric", "score", "labels", "predictions", "groups", "train_rows")
 
 
 def read_results(paths: Sequence[str | Path], say: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
@@ -101,5 +103,33 @@ def _rows(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
         ]
         if missing:
             raise ValueError(f"{path}, line {number} is not a row of a study: it lacks {', '.join(missing)}")
+        wrong = _wrong(row)
+        if wrong is not None:
+            raise ValueError(f"{path}, line {number} (cell {row['cell']}) {wrong}: it is not what dhrd study wrote")
         rows.append(row)
     return rows
+
+
+def _wrong(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with a row that has all columns, in words: whoever reports it would report a wrong number."""
+    if row["status"] not in ("done", "failed"):
+        return f"has the status {row['status']!r}, and not done or failed"
+    if row["status"] == "failed":
+        return None
+    if row["metric"] not in METRICS:
+        return f"has the metric {row['metric']!r}, and not one of {', '.join(METRICS)}"
+    labels, predictions, groups = (row[name] for name in ("labels", "predictions", "groups"))
+    for name, ids in (("labels", labels), ("predictions", predictions), ("groups", groups)):
+        whole = isinstance(ids, list) and all(isinstance(it, int) for it in ids)
+        if not whole and not (name == "groups" and ids is None):
+            return f"has {name} that are not a list of whole numbers"
+        if whole and len(ids) != len(labels):
+            return f"has {len(ids)} {name} of {len(labels)} rows"
+    if not labels:
+        return "has no labels"
+    if row["metric"] in GROUPED and groups is None:
+        return f"has no groups, which {row['metric']} is of"
+    own = score(row["metric"], labels, predictions, groups)
+    if not isinstance(row["score"], (int, float)) or abs(own - row["score"]) > 1e-9:
+        return f"has the score {row['score']}, and its predictions have {own:.6f}"
+    return None

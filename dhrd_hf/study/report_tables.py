@@ -11,6 +11,7 @@ from .comparisons import Comparison, against, compared
 from .figures import Plot, Point, Series
 from .groups import Group, shown
 from .metrics import chance
+from .resampling import rows_in_common
 from .statistics import Gain, Summary
 
 DASH = "–"
@@ -70,15 +71,20 @@ def main_table(main: Sequence[Comparison], mean: Gain, usual: Mapping[str, Any])
         + [_gain(it.gain), relative(it.gain)]
         for it in main
     ]
-    points = [Point(it.data, it.gain.relative, it.gain.relative_low, it.gain.relative_high) for it in main]
+    points = [
+        Point(it.data + " (1 seed)" * (it.n_seeds == 1), it.gain.relative, it.gain.relative_low, it.gain.relative_high)
+        for it in main
+    ]
     notes = _about(main, usual)
     notes.append("Scores are means in % ± the standard deviation over seeds; gains are paired by seed and test item.")
     notes.append("Chance is one answer for all rows, the best one; for question accuracy a candidate at random.")
-    at_chance = [it.data for it in main if it.pooled.low <= _chance(it)]
-    if at_chance:
-        notes.append(f"The interval of pooled reaches down to chance on {', '.join(at_chance)}.")
+    for name, side in (("pooled", "pooled"), ("the dual head", "score")):
+        at_chance = [it.data for it in main if getattr(it, side).low <= _chance(it)]
+        if at_chance:
+            notes.append(f"The interval of {name} reaches down to chance on {', '.join(at_chance)}.")
     if len(main) > 1:
-        rows.append([f"mean of {len(main)}", "", "", "", "", "", _gain(mean), relative(mean)])
+        averages = [f"{100 * it:.1f}" for it in (mean.baseline_score, mean.score)]
+        rows.append([f"mean of {len(main)}", "", "", "", *averages, _gain(mean), relative(mean)])
         points.append(Point(rows[-1][0], mean.relative, mean.relative_low, mean.relative_high, kind="mean"))
         low, high = _signed(mean.relative_of_means_low), _signed(mean.relative_of_means_high)
         notes.append(f"Relative gain of the macro averages: {_signed(mean.relative_of_means)}% [{low}, {high}].")
@@ -220,35 +226,53 @@ def options_table(tables: Sequence[Table]) -> Table:
     return Table("options", "Other options, one at a time", columns, rows, notes, plots)
 
 
-def others_table(others: Sequence[Group], groups: Sequence[Group], usual: Mapping[str, Any]) -> Table:
-    """The cells that no other table has.
+def others_tables(others: Sequence[Group], groups: Sequence[Group], usual: Mapping[str, Any]) -> list[Table]:
+    """The cells that no other table has: first those that differ in several options and have their pooled cells.
 
     Example:
 
     ```python
-    >>> from dhrd_hf.study.report_tables import others_table
-    >>> others_table(groups[-2:], groups, usual={}).title  # doctest: +SKIP
-    'All other cells'
+    >>> from dhrd_hf.study.report_tables import others_tables
+    >>> [it.title for it in others_tables(groups[-2:], groups, usual={})]  # doctest: +SKIP
+    ['Several options at once', 'All other cells']
 
     ```
 
     Args:
-        others (`Sequence[Group]`): Their groups, one at least.
+        others (`Sequence[Group]`): Their groups.
         groups (`Sequence[Group]`): All groups of the table.
         usual (`Mapping[str, Any]`): As for [`main_table`].
 
     Returns:
-        [`Table`]: folded.
+        `list[Table]`: those with rows; the last one folded.
     """
-    rows, found = [], []
-    for group in others:
-        it = compared(None, groups, base=group) if group.setting == "pooled" else compared(group, groups)
-        text = options_text({name: value for name, value in group.config.items() if name not in usual}) or DASH
-        one = it.score or it.pooled
-        rows.append([group.data, setting_name(group.setting), text, str(it.n_seeds), _score(one), _gain(it.gain)])
-        found.append(it)
-    columns = ["data", "setting", "options", "seeds", "score", f"against pooled, points {_INTERVAL}"]
-    return Table("others", "All other cells", columns, rows, _seeds_note(found), folded=True)
+    duals = [group for group in others if group.setting != "pooled"]
+    paired = [(group, it) for group in duals if (it := compared(group, groups)).gain is not None]
+    bases = {it.base.key for _, it in paired}
+    lone = [group for group in others if group.key not in bases | {group.key for group, _ in paired}]
+    columns = ["data", "setting", "options", "seeds"]
+
+    def options(group: Group) -> str:
+        return options_text({name: value for name, value in group.config.items() if name not in usual}) or DASH
+
+    tables = []
+    if paired:
+        rows = [
+            [group.data, setting_name(group.setting), options(group), str(it.n_seeds)]
+            + [_score(it.pooled), _score(it.score), _gain(it.gain)]
+            for group, it in paired
+        ]
+        its = [*columns, "pooled", "score", f"against pooled, points {_INTERVAL}"]
+        notes = _seeds_note([it for _, it in paired])
+        tables.append(Table("recipes", "Several options at once", its, rows, notes))
+    if lone:
+        found = [compared(None, groups, base=it) if it.setting == "pooled" else compared(it, groups) for it in lone]
+        rows = [
+            [group.data, setting_name(group.setting), options(group), str(it.n_seeds), _score(it.score or it.pooled)]
+            for group, it in zip(lone, found, strict=True)
+        ]
+        tables.append(Table("others", "All other cells", [*columns, "score"], rows, _seeds_note(found), folded=True))
+    return tables
 
 
 # Numbers as text
@@ -337,8 +361,9 @@ def options_text(config: Mapping[str, Any]) -> str:
 
 
 def _sizes(it: Comparison) -> str:
-    train = sorted({row["train_rows"] for side in (it.group, it.base) for row in side.rows})
-    return f"{DASH.join(f'{size:,}' for size in dict.fromkeys((train[0], train[-1])))} / {it.gain.n_items:,}"
+    cells = [row for side in (it.group, it.base) for row in side.rows]
+    train = sorted({row["train_rows"] for row in cells})
+    return f"{DASH.join(f'{size:,}' for size in dict.fromkeys((train[0], train[-1])))} / {rows_in_common(cells):,}"
 
 
 def _chance(it: Comparison) -> float:

@@ -1,4 +1,4 @@
-"""The bootstrap of a study: seeds and test items drawn at once, the same draws for every setting."""
+"""The bootstrap of a study: test items drawn with replacement, and intervals that say what seeds add to them."""
 
 from __future__ import annotations
 
@@ -15,70 +15,89 @@ CONFIDENCE = 0.95
 _RESAMPLES, _RESAMPLES_AT_ONCE = 2000, 250
 
 
-def n_items(row: Mapping[str, Any]) -> int:
-    """Number of test items of a row of the table.
+def rows_in_common(cells: Sequence[Mapping[str, Any]]) -> int:
+    """Number of test rows that cells have in common, the first of each: decoding is slow, and takes fewer.
 
     Args:
-        row (`Mapping[str, Any]`): The row.
+        cells (`Sequence[Mapping[str, Any]]`): Rows of the table.
 
     Returns:
-        `int`: questions where the metric counts those, else rows.
-    """
-    return len(row["labels"]) if row["groups"] is None else len(set(row["groups"]))
-
-
-def resampled_means(data: str, sides: Sequence[Sequence[Mapping[str, Any]]], items: int) -> np.ndarray:
-    """Mean scores over seeds in each resample, which is one draw of seeds and items for all sides.
-
-    Args:
-        data (`str`): The data set: the draws are always the same for one, and independent from one to the next.
-        sides (`Sequence[Sequence[Mapping[str, Any]]]`): For each side the rows of its seeds, in one order of the seeds.
-        items (`int`): Number of test items, the first of each row.
-
-    Returns:
-        `np.ndarray` `[sides, resamples]`: the means.
+        `int`: the number.
 
     Raises:
-        ValueError: if the rows were tested on other items or by another metric, or there are fewer than two items.
+        ValueError: if they were tested on other rows or by another metric.
     """
-    _check_comparable([row for side in sides for row in side])
-    of_seeds, of_items = _draws(data, len(sides[0]), items)
-    return np.stack([(seed_scores(side, items, of_items) * of_seeds).sum(1) for side in sides])
+    fewest = min(len(cell["labels"]) for cell in cells)
+
+    def tested(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+        return cell["metric"], cell["labels"][:fewest], None if cell["groups"] is None else cell["groups"][:fewest]
+
+    for cell in cells[1:]:
+        if tested(cell) != tested(cells[0]):
+            raise ValueError(
+                f"cells {cells[0]['cell']} and {cell['cell']} of {cell['data']} were tested on other rows or by another "
+                "metric: they can't be compared"
+            )
+    return fewest
+
+
+def n_items(cell: Mapping[str, Any], rows: int) -> int:
+    """Number of test items among the first rows of a cell: of groups of rows that belong together, else of rows.
+
+    Args:
+        cell (`Mapping[str, Any]`): A row of the table.
+        rows (`int`): Number of test rows.
+
+    Returns:
+        `int`: the number.
+    """
+    return rows if cell["groups"] is None else len(set(cell["groups"][:rows]))
+
+
+def seed_scores(cells: Sequence[Mapping[str, Any]], rows: int, resampled: bool = True) -> np.ndarray:
+    """The scores of the cells of several seeds, under each draw of test items or as they were measured.
+
+    A draw is the same for all cells of a data set, and independent from one data set to the next.
+
+    Args:
+        cells (`Sequence[Mapping[str, Any]]`): Rows of the table, of one data set.
+        rows (`int`): Number of test rows to score, the first of each.
+        resampled (`bool`, *optional*, defaults to `True`): Whether test items are drawn.
+
+    Returns:
+        `np.ndarray` `[resamples, seeds]`, or `[1, seeds]` as measured.
+
+    Raises:
+        ValueError: if there are fewer than two items to draw from.
+    """
+    items = n_items(cells[0], rows)
+    weights = _draws(cells[0]["data"], items) if resampled else np.ones((1, items))
+    found = []
+    for cell in cells:
+        labels, predictions = (np.array(cell[name][:rows]) for name in ("labels", "predictions"))
+        groups = None if cell["groups"] is None else np.array(cell["groups"][:rows])
+        found.append(resampled_scores(cell["metric"], labels, predictions, groups, weights))
+    return np.stack(found, axis=1)
 
 
 @lru_cache(maxsize=4)  # a report asks for the same ones again and again, and they take most of its time
-def _draws(data: str, seeds: int, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """The share of each seed `[resamples, seeds]` and how often each item `[resamples, items]` is drawn: all one has to know.
-
-    The statistic given to scipy are these counts, so that one draw serves every setting of the data set. Of S seeds
-    S - 1 are drawn: their mean then varies by s^2 / S, where S of S would vary by (S - 1) / S of it, a third too little
-    at S = 3 (Rao and Wu 1988). Of the items, of which there are many, all are.
-    """
+def _draws(data: str, items: int) -> np.ndarray:
+    """How often each item is in each resample `[resamples, items]`: all that one has to know of a draw."""
     from scipy.stats import bootstrap
 
     if items < 2:
         raise ValueError(f"{data} was tested on {items} item: an interval needs two or more")
-    sizes = [seeds, items] if seeds > 1 else [items]  # of one seed there is nothing to draw
-
-    def counts(*drawn: np.ndarray, axis: int) -> np.ndarray:
-        *of_seeds, of_items = drawn
-        kept = [*(it[:, 1:] for it in of_seeds), of_items]  # S - 1 of the S seeds drawn
-        return np.concatenate([_counts(it, size) for it, size in zip(kept, sizes, strict=True)], axis=1).T
-
     result = bootstrap(
-        tuple(map(np.arange, sizes)),
-        counts,
+        (np.arange(items),),
+        lambda drawn, axis: _counts(drawn, items).T,  # the statistic: one draw then serves every setting
         vectorized=True,
-        paired=False,  # seeds and items are drawn apart
         n_resamples=_RESAMPLES,
         batch=_RESAMPLES_AT_ONCE,
         method="percentile",
         # Of the name: independent from one data set to the next, and always the same.
         rng=np.random.default_rng(zlib.crc32(data.encode())),
     )
-    found = result.bootstrap_distribution.T
-    of_seeds = found[:, :seeds] / (seeds - 1) if seeds > 1 else np.ones((1, 1))
-    return of_seeds, np.ascontiguousarray(found[:, -items:])
+    return np.ascontiguousarray(result.bootstrap_distribution.T)
 
 
 def _counts(draws: np.ndarray, size: int) -> np.ndarray:
@@ -87,58 +106,64 @@ def _counts(draws: np.ndarray, size: int) -> np.ndarray:
     return np.bincount(shifted.ravel(), minlength=size * len(draws)).reshape(len(draws), size).astype(float)
 
 
-def seed_scores(rows: Sequence[Mapping[str, Any]], items: int, weights: np.ndarray) -> np.ndarray:
-    """Scores on the first items under weights of them.
+def interval(
+    estimate: float, resampled: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[float, float]:
+    r"""The 95% interval of a mean over seeds, or of the mean over data sets of such means, over seeds and items.
 
-    Args:
-        rows (`Sequence[Mapping[str, Any]]`): The rows of the seeds.
-        items (`int`): Number of items.
-        weights (`np.ndarray` `[resamples, items]`): How often each item was drawn.
+    The percentiles of the bootstrap over items give its form. Where there are several seeds, it is widened by what they
+    add: seeds and items are crossed, so with \(s^2\) the variance of the S seeds' values, \(v\) the bootstrap's variance of
+    their mean and \(w\) its mean variance of one of them, the variance of the mean is
 
-    Returns:
-        `np.ndarray` `[resamples, seeds]`: the scores.
-    """
-    found = []
-    for row in rows:
-        groups = None if row["groups"] is None else np.array(row["groups"])
-        rows_kept = items if groups is None else int((groups < items).sum())  # groups are numbered as they come
-        labels, predictions = (np.array(row[name][:rows_kept]) for name in ("labels", "predictions"))
-        of_row = None if groups is None else groups[:rows_kept]
-        found.append(resampled_scores(row["metric"], labels, predictions, of_row, weights))
-    return np.stack(found, axis=1)
+    $$v + \max(0, s^2 / S - (w - v) / (S - 1)),$$
 
-
-def _check_comparable(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows must have been tested on the same items, at least on those that are compared."""
-    fewest = min(len(row["labels"]) for row in rows)
-    for row in rows[1:]:
-        if row["labels"][:fewest] != rows[0]["labels"][:fewest] or row["metric"] != rows[0]["metric"]:
-            raise ValueError(
-                f"cells {rows[0]['cell']} and {row['cell']} of {row['data']} were tested on other rows or by another "
-                "metric: they can't be compared"
-            )
-
-
-def interval(resampled: np.ndarray) -> tuple[float, float]:
-    """The percentile interval of what was resampled.
+    in which the noise that each seed has on each item counts once. Drawing seeds as well would count it three times.
+    The quantile is Student's with Satterthwaite's degrees of freedom: a few seeds tell their own spread badly.
 
     Example:
 
     ```python
     >>> import numpy as np
     >>> from dhrd_hf.study.resampling import interval
-    >>> interval(np.arange(1000.0))
+    >>> drawn = np.arange(1000.0)[:, None]  # of one seed
+    >>> interval(499.5, drawn.mean(1), [(np.array([499.5]), drawn)])
     (24.0, 974.0)
 
     ```
 
     Args:
-        resampled (`np.ndarray` `[resamples]`): The values.
+        estimate (`float`): The number.
+        resampled (`np.ndarray` `[resamples]`): It under each draw of items.
+        parts (`Sequence[tuple[np.ndarray, np.ndarray]]`): For each data set the values of its seeds `[seeds]`, and these
+            under each draw `[resamples, seeds]`; a number that is not linear in the scores is linearised.
 
     Returns:
-        `tuple[float, float]`: its lower and upper end.
+        `tuple[float, float]`: its lower and upper end; where a relative gain has no bound, the percentiles alone.
+
+    Source: Searle, Casella and McCulloch 1992, Variance Components (two-way crossed, random); Owen 2007, The pigeonhole
+    bootstrap; Satterthwaite 1946.
     """
-    tail = 100 * (1 - CONFIDENCE) / 2
+    from scipy.stats import norm, t
+
+    tail = (1 - CONFIDENCE) / 2
     # No interpolation: a relative gain over a baseline of 0 has no bound.
-    low, high = np.percentile(resampled, [tail, 100 - tail], method="closest_observation")
+    low, high = np.percentile(resampled, [100 * tail, 100 * (1 - tail)], method="closest_observation")
+    several = [(its, drawn) for its, drawn in parts if len(its) > 1]
+    if several and np.isfinite(estimate) and np.isfinite(resampled).all():
+        of_items, of_seeds, squares = resampled.var(), 0.0, 0.0
+        for its, drawn in several:
+            seeds = len(its)
+            spread = its.var(ddof=1) / seeds  # with each seed's own noise on the items
+            noise = (drawn.var(0).mean() - drawn.mean(1).var()) / (seeds - 1)
+            of_seeds += max(0.0, spread - noise) / len(parts) ** 2
+            squares += (spread / len(parts) ** 2) ** 2 / (seeds - 1)
+        if squares == 0:  # seeds alike
+            return float(low), float(high)
+        variance = of_items + of_seeds
+        wider = t.ppf(1 - tail, variance**2 / squares) * np.sqrt(variance)
+        if of_items > 0:
+            wider /= norm.ppf(1 - tail) * np.sqrt(of_items)
+            low, high = estimate - wider * (estimate - low), estimate + wider * (high - estimate)
+        else:  # all items alike
+            low, high = estimate - wider, estimate + wider
     return float(low), float(high)

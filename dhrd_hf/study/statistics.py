@@ -10,10 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from .resampling import CONFIDENCE, interval, n_items, resampled_means, seed_scores
-from .settings import REASONING_OPTIONS
+from .groups import Group, baseline_of, grouped, latest
+from .resampling import CONFIDENCE, interval, n_items, rows_in_common, seed_scores
 
-__all__ = ["CONFIDENCE", "Gain", "Summary", "mean_relative_gain", "paired_gains", "summarise"]
+__all__ = [
+    "CONFIDENCE",
+    "Gain",
+    "Summary",
+    "gain_over",
+    "mean_relative_gain",
+    "paired_gains",
+    "summarise",
+    "summary_of",
+]
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Summary:
         options (`dict[str, Any]`): Of `config` what varies among the table's rows of this data set and setting.
         config (`dict[str, Any]`): `alpha`, `beta`, `classifier_head`, `train_size` and every other option.
         metric (`str`): Name of the score.
-        n_seeds (`int`), n_items (`int`): Number of seeds, and of test items (questions, where the metric counts those).
+        n_seeds (`int`), n_items (`int`): Number of seeds, and of test items (groups of rows, where the table has them).
         mean (`float`): Of the scores, in 0 to 1.
         sd (`float`, *optional*): Standard deviation over the seeds (n - 1), None where there is one seed.
         low (`float`), high (`float`): 95% interval of the mean.
@@ -117,9 +126,8 @@ class Gain:
 def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
     """Mean, standard deviation over seeds and 95% interval of each setting on each data set.
 
-    The interval is that of the percentiles of a bootstrap over seeds and test items at once: each resample draws S - 1
-    of S seeds and all items with replacement, one draw of items for all seeds (Owen 2007, the pigeonhole bootstrap; Rao and
-    Wu 1988 for S - 1, without which the spread of three seeds would count for a third too little).
+    The interval is that of a bootstrap over test items, widened by what seeds add where there are several: see
+    [`~dhrd_hf.study.resampling.interval`].
 
     Example:
 
@@ -145,31 +153,50 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
     Raises:
         ValueError: if the rows of a setting differ in their test items or their metric.
     """
-    groups = _groups(rows)
+    groups = grouped(latest(rows)[0])
     varying = _varying(groups)
-    found = []
-    for (data, setting, _), cells in groups.items():
-        items = min(n_items(row) for row in cells)
-        (resampled,) = resampled_means(data, [cells], items)
-        scores = np.array([row["score"] for row in cells])
-        low, high = interval(resampled)
-        config = _config(cells[0])
-        found.append(
-            Summary(
-                data=data,
-                setting=setting,
-                options={name: config.get(name) for name in varying[data, setting]},
-                metric=cells[0]["metric"],
-                n_seeds=len(cells),
-                n_items=items,
-                mean=float(scores.mean()),
-                sd=float(scores.std(ddof=1)) if len(scores) > 1 else None,
-                low=low,
-                high=high,
-                config=config,
-            )
-        )
-    return found
+    return [summary_of(group, varying[group.data, group.setting]) for group in groups]
+
+
+def summary_of(group: Group, varying: Sequence[str] = ()) -> Summary:
+    """The scores of one group, as [`summarise`] has them.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.statistics import summary_of
+    >>> summary_of(groups[0]).mean  # doctest: +SKIP
+    0.7
+
+    ```
+
+    Args:
+        group ([`~dhrd_hf.study.groups.Group`]): The group.
+        varying (`Sequence[str]`, *optional*): Names for `options`.
+
+    Returns:
+        [`Summary`]: its mean, deviation and interval.
+
+    Raises:
+        ValueError: as [`summarise`].
+    """
+    rows = rows_in_common(group.rows)
+    scores, drawn = seed_scores(group.rows, rows, resampled=False)[0], seed_scores(group.rows, rows)
+    low, high = interval(scores.mean(), drawn.mean(1), [(scores, drawn)])
+    config = _named(group)
+    return Summary(
+        data=group.data,
+        setting=group.setting,
+        options={name: config.get(name) for name in varying},
+        metric=group.rows[0]["metric"],
+        n_seeds=len(scores),
+        n_items=n_items(group.rows[0], rows),
+        mean=float(scores.mean()),
+        sd=float(scores.std(ddof=1)) if len(scores) > 1 else None,
+        low=low,
+        high=high,
+        config=config,
+    )
 
 
 def paired_gains(rows: Iterable[Mapping[str, Any]], baseline: str = "pooled") -> list[Gain]:
@@ -177,8 +204,8 @@ def paired_gains(rows: Iterable[Mapping[str, Any]], baseline: str = "pooled") ->
 
     Cells are paired that share data set, train size, seed and options; with the baseline `pooled` options of the
     reasoning loss (alpha and its schedule, the span, ...) do not count, as it has none. Each bootstrap resample draws the
-    same seeds and the same test items for both settings. Where the setting was tested on fewer items than the baseline
-    (CoT decoding is slow), both are scored on those, the first of the others.
+    same test items for both settings and all seeds, and what seeds add is of their differences. Where the setting was
+    tested on fewer items than the baseline (CoT decoding is slow), both are scored on those, the first of the others.
 
     Example:
 
@@ -206,6 +233,31 @@ def paired_gains(rows: Iterable[Mapping[str, Any]], baseline: str = "pooled") ->
         ValueError: as [`summarise`].
     """
     return [pair.gain() for pair in _pairs(rows, baseline)]
+
+
+def gain_over(group: Group, baseline: Group) -> Gain | None:
+    """The gain of one group over another on the seeds that both have.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.statistics import gain_over
+    >>> gain_over(dual_head, pooled).gain  # doctest: +SKIP
+    1.25
+
+    ```
+
+    Args:
+        group ([`~dhrd_hf.study.groups.Group`]), baseline ([`~dhrd_hf.study.groups.Group`]): The two.
+
+    Returns:
+        [`Gain`], or None where they have no seed in common.
+
+    Raises:
+        ValueError: as [`summarise`].
+    """
+    pair = _pair(group, baseline)
+    return None if pair is None else pair.gain()
 
 
 def mean_relative_gain(
@@ -262,34 +314,20 @@ def mean_relative_gain(
 # Groups of rows
 
 
-def _config(row: Mapping[str, Any]) -> dict[str, Any]:
-    named = {name: row.get(name) for name in ("model", "alpha", "beta", "classifier_head", "train_size")}
-    return named | dict(row.get("options") or {})
+def _named(group: Group) -> dict[str, Any]:
+    return {"model": group.model, **group.config}
 
 
-def _key(config: Mapping[str, Any]) -> str:
-    return json.dumps(config, sort_keys=True, default=str)
-
-
-def _groups(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str], list[Mapping[str, Any]]]:
-    """The done rows that differ by nothing but their seed, by data set, setting and the rest."""
-    groups: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = defaultdict(dict)
-    for row in rows:
-        if row["status"] == "done":
-            groups[row["data"], row["setting"], _key(_config(row))][row["seed"]] = row
-    return {place: [cells[seed] for seed in sorted(cells)] for place, cells in groups.items()}
-
-
-def _varying(groups: Mapping[tuple[str, str, str], Sequence[Mapping[str, Any]]]) -> dict[tuple[str, str], list[str]]:
+def _varying(groups: Sequence[Group]) -> dict[tuple[str, str], list[str]]:
     """For each data set and setting the names of the options of which there are several values."""
     configs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for (data, setting, _), cells in groups.items():
-        configs[data, setting].append(_config(cells[0]))
+    for group in groups:
+        configs[group.data, group.setting].append(_named(group))
     return {
         place: [
             name
             for name in dict.fromkeys(name for config in its for name in config)
-            if len({_key({name: config.get(name)}) for config in its}) > 1
+            if len({json.dumps(config.get(name), default=str) for config in its}) > 1
         ]
         for place, its in configs.items()
     }
@@ -299,23 +337,51 @@ def _varying(groups: Mapping[tuple[str, str, str], Sequence[Mapping[str, Any]]])
 
 
 @dataclass(frozen=True)
+class _Side:
+    """Scores of a setting's seeds."""
+
+    measured: np.ndarray  # [seeds]
+    drawn: np.ndarray  # [resamples, seeds]
+
+    @property
+    def mean(self) -> float:
+        return float(self.measured.mean())
+
+
+@dataclass(frozen=True)
 class _Pair:
     data: str
     setting: str
     baseline: str
     options: dict[str, Any]
     config: dict[str, Any]
-    n_seeds: int
     n_items: int
     unpaired: int
-    score: float
-    baseline_score: float
-    scores: np.ndarray  # [resamples]
-    baseline_scores: np.ndarray  # [resamples]
+    ours: _Side
+    theirs: _Side
+
+    @property
+    def n_seeds(self) -> int:
+        return len(self.ours.measured)
+
+    def part(self, weight: float = 1.0, scale: float = 100.0) -> tuple[np.ndarray, np.ndarray]:
+        """`scale * (ours - weight * theirs)` of each seed, as measured and under each draw."""
+        measured = scale * (self.ours.measured - weight * self.theirs.measured)
+        return measured, scale * (self.ours.drawn - weight * self.theirs.drawn)
+
+    def relative(self) -> tuple[float, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """The relative gain, it under each draw, and its seeds' part, to the first order."""
+        found = float(_relative(self.ours.mean, self.theirs.mean))
+        drawn = _relative(self.ours.drawn.mean(1), self.theirs.drawn.mean(1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return found, drawn, self.part(1 + found / 100, np.divide(100, self.theirs.mean))
 
     def gain(self) -> Gain:
-        difference = interval(100 * (self.scores - self.baseline_scores))
-        relative = interval(_relative(self.scores, self.baseline_scores))
+        difference = self.part()
+        points = float(difference[0].mean())
+        low, high = interval(points, difference[1].mean(1), [difference])
+        relative, drawn, part = self.relative()
+        relative_low, relative_high = interval(relative, drawn, [part])
         return Gain(
             data=self.data,
             setting=self.setting,
@@ -323,70 +389,65 @@ class _Pair:
             baseline=self.baseline,
             n_seeds=self.n_seeds,
             n_items=self.n_items,
-            score=self.score,
-            baseline_score=self.baseline_score,
-            gain=100 * (self.score - self.baseline_score),
-            low=difference[0],
-            high=difference[1],
-            relative=float(_relative(self.score, self.baseline_score)),
-            relative_low=relative[0],
-            relative_high=relative[1],
+            score=self.ours.mean,
+            baseline_score=self.theirs.mean,
+            gain=points,
+            low=low,
+            high=high,
+            relative=relative,
+            relative_low=relative_low,
+            relative_high=relative_high,
             unpaired=self.unpaired,
             config=self.config,
         )
 
 
+def _pair(group: Group, baseline: Group, varying: Sequence[str] = ()) -> _Pair | None:
+    seeds = set(group.seeds) & set(baseline.seeds)
+    if not seeds:
+        return None
+    sides = [group.only(seeds).rows, baseline.only(seeds).rows]
+    rows = rows_in_common([cell for side in sides for cell in side])
+    config = _named(group)
+    ours, theirs = (_Side(seed_scores(it, rows, resampled=False)[0], seed_scores(it, rows)) for it in sides)
+    return _Pair(
+        data=group.data,
+        setting=group.setting,
+        baseline=baseline.setting,
+        options={name: config.get(name) for name in varying},
+        config=config,
+        n_items=n_items(sides[0][0], rows),
+        unpaired=len(set(group.seeds) ^ set(baseline.seeds)),
+        ours=ours,
+        theirs=theirs,
+    )
+
+
 def _pairs(rows: Iterable[Mapping[str, Any]], baseline: str) -> list[_Pair]:
-    groups = _groups(rows)
+    groups = grouped(latest(rows)[0])
     varying = _varying(groups)
-    base: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
-    for (data, setting, _), cells in groups.items():
-        if setting == baseline:
-            base[data, _pair_key(_config(cells[0]), baseline)] = {row["seed"]: row for row in cells}
     found = []
-    for (data, setting, _), cells in groups.items():
-        if setting == baseline:
-            continue
-        config = _config(cells[0])
-        others = base.get((data, _pair_key(config, baseline)), {})
-        ours = {row["seed"]: row for row in cells}
-        seeds = sorted(set(ours) & set(others))
-        if not seeds:
-            continue
-        sides = [[ours[seed] for seed in seeds], [others[seed] for seed in seeds]]
-        items = min(n_items(row) for side in sides for row in side)
-        scores, baseline_scores = resampled_means(data, sides, items)
-        exact = [float(seed_scores(side, items, np.ones((1, items))).mean()) for side in sides]
-        found.append(
-            _Pair(
-                data=data,
-                setting=setting,
-                baseline=baseline,
-                options={name: config.get(name) for name in varying[data, setting]},
-                config=config,
-                n_seeds=len(seeds),
-                n_items=items,
-                unpaired=len(set(ours) ^ set(others)),
-                score=exact[0],
-                baseline_score=exact[1],
-                scores=scores,
-                baseline_scores=baseline_scores,
-            )
-        )
+    for group in groups:
+        base = None if group.setting == baseline else baseline_of(group, groups, baseline)
+        if base is not None:
+            found.append(_pair(group, base, varying[group.data, group.setting]))
     return found
 
 
-def _pair_key(config: Mapping[str, Any], baseline: str) -> str:
-    left_out = {"alpha", "beta", *REASONING_OPTIONS} if baseline == "pooled" else set()
-    return _key({name: value for name, value in config.items() if name not in left_out})
-
-
 def _mean_of(pairs: Sequence[_Pair], options: dict[str, Any]) -> Gain:
-    scores, baselines = (np.array([getattr(pair, name) for pair in pairs]) for name in ("scores", "baseline_scores"))
-    score, baseline = (float(np.mean([getattr(pair, name) for pair in pairs])) for name in ("score", "baseline_score"))
-    difference = interval(100 * (scores - baselines).mean(0))
-    relative = interval(_relative(scores, baselines).mean(0))
-    of_means = interval(_relative(scores.mean(0), baselines.mean(0)))
+    score, baseline = (float(np.mean([getattr(pair, side).mean for pair in pairs])) for side in ("ours", "theirs"))
+    gains = [pair.part() for pair in pairs]
+    low, high = interval(100 * (score - baseline), np.mean([drawn.mean(1) for _, drawn in gains], axis=0), gains)
+    relatives, drawn, parts = zip(*(pair.relative() for pair in pairs), strict=True)
+    relative = float(np.mean(relatives))
+    relative_low, relative_high = interval(relative, np.mean(drawn, axis=0), parts)
+    of_means = float(_relative(score, baseline))
+    ours, theirs = (
+        np.mean([getattr(pair, side).drawn.mean(1) for pair in pairs], axis=0) for side in ("ours", "theirs")
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [pair.part(1 + of_means / 100, np.divide(100, baseline)) for pair in pairs]
+    of_means_low, of_means_high = interval(of_means, _relative(ours, theirs), parts)
     return Gain(
         data=[pair.data for pair in pairs],
         setting=pairs[0].setting,
@@ -397,15 +458,15 @@ def _mean_of(pairs: Sequence[_Pair], options: dict[str, Any]) -> Gain:
         score=score,
         baseline_score=baseline,
         gain=100 * (score - baseline),
-        low=difference[0],
-        high=difference[1],
-        relative=float(np.mean([_relative(pair.score, pair.baseline_score) for pair in pairs])),
-        relative_low=relative[0],
-        relative_high=relative[1],
+        low=low,
+        high=high,
+        relative=relative,
+        relative_low=relative_low,
+        relative_high=relative_high,
         unpaired=sum(pair.unpaired for pair in pairs),
-        relative_of_means=float(_relative(score, baseline)),
-        relative_of_means_low=of_means[0],
-        relative_of_means_high=of_means[1],
+        relative_of_means=of_means,
+        relative_of_means_low=of_means_low,
+        relative_of_means_high=of_means_high,
     )
 
 

@@ -96,8 +96,18 @@ def test_throughput_and_a_torn_line(table, tmp_path, capsys):
         file.write('{"study": "first", "ce')
     assert report("--results", table, "--throughput", "throughput.json") == 0
     out, err = capsys.readouterr()
-    assert "| pooled | 1 | 8 (7 to 9) |" in out and "\ndhrd bench throughput --model m\n" in out
+    assert "| classification head | 1 | 8 (7 to 9) |" in out and "\ndhrd bench throughput --model m\n" in out
     assert err.startswith("results.jsonl: its last line is only half there and is left out.\n")
+
+
+def test_only_the_study_that_was_asked_for_is_to_be_run_again(table, tmp_path, capsys):
+    rows = [json.loads(line) for line in (tmp_path / table).read_text().splitlines()]
+    (tmp_path / table).write_text(
+        "".join(json.dumps({**row, "study": it}) + "\n" for it in ("a", "b") for row in rows)
+    )
+    assert report("--results", table, "--where", "study=a") == 0
+    out = capsys.readouterr().out
+    assert "dhrd study a.yaml" in out and "dhrd study b.yaml" not in out
 
 
 @pytest.mark.parametrize(

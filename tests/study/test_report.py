@@ -82,6 +82,7 @@ def test_main_table_by_hand():
     assert estimate(a[6])[0] == 25 and estimate(a[7])[0] == 40
     assert b[:6] == ["b", "100 / 10", "1", "50.0", "50.0 ± –", "40.0 ± –"]
     assert estimate(b[6])[0] == -10 and estimate(b[7])[0] == -20
+    assert [float(it) for it in mean[4:6]] == pytest.approx([56.25, 63.75], abs=0.051)
     assert mean[0] == "mean of 2" and estimate(mean[6])[0] == 7.5 and estimate(mean[7])[0] == 10
     # Means over the two sets: 56.25% and 63.75%.
     assert any(note.startswith("Relative gain of the macro averages: +13.3% [") for note in found.notes)
@@ -98,17 +99,26 @@ def test_intervals_are_those_of_the_statistics():
         it = expected[row[0]]
         assert row[6] == with_interval(it)
         assert estimate(row[7])[1:] == pytest.approx([it.relative_low, it.relative_high], abs=0.051)
-        point = next(point for point in found.plots[0].series[0].points if point.name == row[0])
+        point = next(point for point in found.plots[0].series[0].points if point.name.split()[0] == row[0])
         assert (point.value, point.low, point.high) == (it.relative, it.relative_low, it.relative_high)
 
 
 def test_headline_says_the_mean_and_how_many_are_clear_of_zero():
     all_right = [cell("c", "pooled", 0, 0, 5), cell("c", "dual_head", 0, 5, 5)]
     one, other = build_report([*MAIN, *all_right[:1], cell("c", "dual_head", 0, 0, 5)]).headline
-    assert one.startswith("Mean relative gain of the dual head over pooled on 3 data sets: ")
-    assert other.endswith("above zero on 0 of them, below zero on 0.")
-    assert "above zero on 1 of them" in build_report([*MAIN, *all_right]).headline[1]
-    assert build_report(MAIN[:4]).headline[0].startswith("Relative gain of the dual head over pooled on a: +40.00% [")
+    assert one.startswith(
+        "Mean relative gain of the dual head over pooled on 3 data sets (2 seeds on 1, 1 seed on 2): "
+    )
+    # An interval over items alone says nothing of runs.
+    assert other.endswith("above zero on 0 of the 1 with several seeds, below zero on 0.")
+    again = [cell("c", "pooled", 1, 0, 5), cell("c", "dual_head", 1, 5, 5)]
+    report = build_report([*MAIN, *all_right, *again])
+    assert report.headline[1].endswith("above zero on 1 of the 2 with several seeds, below zero on 0.")
+    assert "on 3 data sets (2 seeds on 2, 1 seed on 1): " in report.headline[0]
+    assert report.headline[0].endswith("interval over test items, and over seeds where there are several.")
+    (only,) = build_report(MAIN[:4]).headline
+    assert only.startswith("Relative gain of the dual head over pooled on a (2 seeds): +40.00% [")
+    assert only.endswith("interval over seeds and test items.")
     assert "no gain to report" in build_report(MAIN[:2]).headline[0]
 
 
@@ -126,6 +136,38 @@ def test_failed_and_repeated_cells():
     assert report.tables[0].rows == table(MAIN, "main").rows
     expected = "6 cells done, 1 failed, 0 without one to be paired with; 1 stood twice, of which the later counts."
     assert report.counts == expected
+
+
+def test_a_study_that_was_asked_for_keeps_its_cells_beside_a_later_one():
+    later = [{**it, "study": "second", "score": 1.0, "predictions": it["labels"]} for it in MAIN[:1]]
+    first = table([*MAIN, *later], "main", where={"study": "first"})
+    assert first.rows == table(MAIN, "main").rows
+    assert "stood twice" not in build_report([*MAIN, *later], where={"study": "first"}).counts
+
+
+def test_pooled_cells_of_several_kinds_pair_with_the_one_that_has_most_seeds():
+    odd = cell("c", "pooled", 0, 1, beta=0.5)
+    rows = [odd] + [
+        cell("c", setting, seed, right) for seed in (1, 2) for setting, right in (("pooled", 2), ("dual_head", 3))
+    ]
+    (found,) = [row for row in table(rows, "main").rows if row[0] == "c"]
+    assert found[2] == "2" and estimate(found[6])[0] == 25
+
+
+def test_sizes_are_compared_on_the_seeds_that_both_sides_have():
+    rows = [cell("a", "dual_head", seed, 3, train_size=size) for seed in (0, 1) for size in (100, 1000)]
+    rows += [cell("a", "pooled", 0, 1), cell("a", "pooled", 1, 2), cell("a", "pooled", 1, 2, train_size=1000)]
+    found = table(rows, "train_size")
+    assert [row[1:3] for row in found.rows] == [["100", "1"], ["1000", "1"]]
+    assert "On the seeds that all values have; cells of other seeds left out: 2." in found.notes
+
+
+def test_groups_are_counted_beside_rows():
+    groups = {"groups": [0, 0, 1, 1]}
+    rows = [{**cell("a", setting, 0, right), **groups} for setting, right in (("pooled", 2), ("dual_head", 3))]
+    assert table(rows, "main").rows[0][1] == "100 / 4"
+    # Two groups: 4 draws, in which the dual head has 0, 1 or 2 of 4 rows more.
+    assert estimate(table(rows, "main").rows[0][6]) == [25, 0, 50]
 
 
 def test_most_seeds_are_chosen_then_the_first_in_the_table():
@@ -172,11 +214,11 @@ def test_ablations_against_pooled_and_against_the_dual_head():
     ]
     against_pooled = [row[4] for row in found.rows]
     against_dual = [row[5] for row in found.rows]
-    # Label only has seed 1 alone, where pooled has 75% and the dual head all; of the two items that were decoded pooled
-    # has both.
+    # Label only has seed 1 alone, where pooled has 75% and the dual head all; of the two items that were decoded both
+    # have both.
     assert [estimate(it)[0] for it in against_pooled[1:]] == [25, 25, -25, -50]
-    assert [estimate(it)[0] for it in against_dual[2:4]] == [0, -50]
-    assert against_pooled[0] == against_dual[0] == against_dual[1] == against_dual[4] == "–"
+    assert [estimate(it)[0] for it in against_dual[2:]] == [0, -50, -50]
+    assert against_pooled[0] == against_dual[0] == against_dual[1] == "–"
     assert "Tested on the first items alone, and compared on those: a, CoT decoding 2 of 4." in found.notes
     points = {point.name: point for point in found.plots[0].series[0].points}
     assert {name: point.value for name, point in points.items()} == {
@@ -258,18 +300,42 @@ def test_options_of_the_reasoning_loss_do_not_unpair_and_others_do():
 
 def test_every_kind_of_cell_stands_in_some_table():
     odd = cell("a", "dual_head", 0, 1, reasoning_span="rationale", alpha_schedule="linear", alpha=0.3)
-    found = table([*MAIN, odd, cell("z", "pooled", 0, 3)], "others")
-    assert [row[:2] + row[3:5] for row in found.rows] == [
-        ["a", "dual head", "1", "25.0 ± –"],
-        ["z", "pooled", "1", "75.0 ± –"],
-    ]
-    assert "alpha 0.3" in found.rows[0][2] and "reasoning_span rationale" in found.rows[0][2]
-    assert estimate(found.rows[0][5])[0] == -25
-    assert found.folded and table(MAIN, "others") is None
+    rows = [*MAIN, odd, cell("z", "pooled", 0, 3)]
+    (paired,) = table(rows, "recipes").rows
+    assert paired[:2] + paired[3:6] == ["a", "dual head", "1", "50.0 ± –", "25.0 ± –"]
+    assert "alpha 0.3" in paired[2] and "reasoning_span rationale" in paired[2]
+    assert estimate(paired[6])[0] == -25
+    found = table(rows, "others")
+    assert [row[:2] + row[3:5] for row in found.rows] == [["z", "pooled", "1", "75.0 ± –"]]
+    assert found.folded and table(MAIN, "others") is None and table(MAIN, "recipes") is None
     assert not table(MAIN[:2], "others").folded  # all that there is
 
 
-# Throughput
+# Costs
+
+
+def test_training_costs_by_hand():
+    took = {
+        ("pooled", 0): (100, 1000),
+        ("dual_head", 0): (200, 3000),
+        ("pooled", 1): (200, 1000),
+        ("dual_head", 1): (300, 2000),
+    }
+    rows = [
+        {
+            **it,
+            "train_seconds": took[it["setting"], it["seed"]][0],
+            "peak_memory_mb": took[it["setting"], it["seed"]][1],
+        }
+        for it in MAIN[:4]
+    ]
+    found = table([*rows, *MAIN[4:]], "training")
+    # Twice and 1.5 times as long; three times and twice the memory. Of b no memory was measured.
+    assert found.rows == [
+        ["a", "2", "150", "250", "1.75 (1.50 to 2.00)", "1,000", "2,500", "2.50 (2.00 to 3.00)"],
+        ["b", "1", "1,800", "1,800", "1.00", "–", "–", "–"],
+    ]
+    assert table([{**it, "train_seconds": None} for it in MAIN], "training") is None
 
 
 def measured(engine, batch_size, speed, accuracy=0.5, rows=10, ordered=True):
@@ -308,8 +374,8 @@ def test_throughput_by_hand():
     found = table(MAIN, "throughput", throughput=THROUGHPUT)
     low, high = (100 * it for it in binomtest(5, 10).proportion_ci(method="wilson"))
     assert [row[:4] for row in found.rows] == [
-        ["pooled", "1", "10 (9 to 11)", "–"],
-        ["pooled", "8", "80 (72 to 88)", "–"],
+        ["classification head", "1", "10 (9 to 11)", "–"],
+        ["classification head", "8", "80 (72 to 88)", "–"],
         ["CoT decoding", "1", "0.1 (0.09 to 0.11)", "1/100 (1/125 to 1/80)"],
         ["CoT decoding", "8", "0.5 (0.45 to 0.55)", "1/160 (1/200 to 1/128)"],
     ]
@@ -322,7 +388,9 @@ def test_throughput_by_hand():
         in table(MAIN, "throughput", throughput=whole).notes
     )
     # Each way with its fastest batch size; what has no accuracy has no place.
-    assert [(it.name, it.points[0].x, it.points[0].value) for it in found.plots[0].series] == [("pooled", 80, 50)]
+    assert [(it.name, it.points[0].x, it.points[0].value) for it in found.plots[0].series] == [
+        ("classification head", 80, 50)
+    ]
 
 
 def test_an_interrupted_measurement_is_told():
@@ -439,6 +507,23 @@ def test_tables_are_read_in_their_order_and_a_torn_line_is_told(tmp_path):
         (json.dumps(MAIN[0]) + "\n{\n", "line 2 is not a row of a study"),
         ("[1]\n", "line 1 is not a row of a study: it lacks study, cell"),
         (json.dumps({**MAIN[0], "labels": None}).replace('"labels"', '"x"') + "\n", "line 1 .* it lacks labels"),
+        *(
+            (
+                json.dumps({**MAIN[0], **wrong}) + "\n",
+                rf"line 1 \(cell a pooled 0 .* {message}: it is not what dhrd study",
+            )
+            for wrong, message in (
+                ({"labels": None}, "has labels that are not a list of whole numbers"),
+                ({"predictions": [1]}, "has 1 predictions of 4 rows"),
+                ({"groups": [0, 1]}, "has 2 groups of 4 rows"),
+                ({"labels": [], "predictions": []}, "has no labels"),
+                ({"metric": "f3"}, "has the metric 'f3', and not one of accuracy, .*"),
+                ({"metric": "question_accuracy"}, "has no groups, which question_accuracy is of"),
+                ({"status": "DONE"}, "has the status 'DONE', and not done or failed"),
+                ({"score": None}, "has the score None, and its predictions have 0.500000"),
+                ({"score": 0.9}, "has the score 0.9, and its predictions have 0.500000"),
+            )
+        ),
     ],
 )
 def test_a_file_that_is_no_table_is_named_with_its_line(tmp_path, text, message):

@@ -5,14 +5,14 @@ import statistics
 
 import numpy as np
 import pytest
-from scipy.stats import binom, bootstrap
+from scipy.stats import binom, bootstrap, norm, t
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import accuracy_score, f1_score
 
 from dhrd_hf.evaluation.superglue_metrics import COPA, CommitmentBank, MultiRC
-from dhrd_hf.study import mean_relative_gain, paired_gains, summarise
+from dhrd_hf.study import mean_relative_gain, paired_gains, resampling, summarise
 from dhrd_hf.study.metrics import METRICS, chance, resampled_scores, score
-from dhrd_hf.study.resampling import resampled_means
+from dhrd_hf.study.resampling import interval, seed_scores
 
 
 def row(setting, right, seed=0, data="odd", alpha=1.0, metric="accuracy", **more):
@@ -95,18 +95,18 @@ def test_chance_is_what_a_classifier_that_does_not_read_gets():
 
 
 def test_the_draws_are_those_of_an_exhaustive_list():
-    """1 of 2 seeds and 2 of 2 items: 8 draws, each as likely."""
+    """2 of 2 items, the same for both seeds: 4 draws, each as likely."""
     right = np.array([[1, 1], [0, 1]])
     rows = [row("pooled", list(right[seed]), seed) for seed in (0, 1)]
-    found = resampled_means("odd", [rows], 2)[0]
-    exact = [right[seed, list(items)].mean() for seed in (0, 1) for items in itertools.product((0, 1), repeat=2)]
-    for value in set(exact):
-        assert (found == value).mean() == pytest.approx(exact.count(value) / 8, abs=0.035)
+    found = [tuple(values) for values in seed_scores(rows, 2)]
+    exact = [tuple(right[:, list(items)].mean(1)) for items in itertools.product((0, 1), repeat=2)]
+    for values in set(exact):
+        assert found.count(values) / len(found) == pytest.approx(exact.count(values) / 4, abs=0.035)
     assert set(found) == set(exact)
 
 
 def test_with_seeds_and_items_that_add_up_the_variances_add_up():
-    """Seed effect a_s and item effect b_i: the resampled mean varies as the mean itself is estimated to, s^2(a) / S + var(b) / N."""
+    """Seed effect a_s and item effect b_i: the mean varies by s^2(a) / S + var(b) / N, the former from S - 1 degrees."""
     draw = np.random.default_rng(0)
     items, seeds = 200, 4
     # Each item is 20 rows, of which a_s + b_i are right.
@@ -116,9 +116,31 @@ def test_with_seeds_and_items_that_add_up_the_variances_add_up():
     for seed in range(seeds):
         right = (np.arange(20)[None] < of_seed[seed] + of_item[:, None]).ravel()
         rows.append(row("pooled", list(right), seed, groups=groups.tolist()))
-    found = resampled_means("odd", [rows], items)[0]
-    expected = (of_seed.var(ddof=1) / seeds + of_item.var() / items) / 20**2
-    assert found.var() == pytest.approx(expected, rel=0.1)
+    (found,) = summarise(rows)
+    parts = of_seed.var(ddof=1) / seeds / 20**2, of_item.var() / items / 20**2
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (seeds - 1))
+    expected = 2 * t.ppf(0.975, freedom) * np.sqrt(sum(parts))
+    assert found.high - found.low == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize(("seeds", "of_seeds"), [(3, 0.0), (3, 0.02), (2, 0.02), (5, 0.04)])
+def test_intervals_cover_the_truth(seeds, of_seeds):
+    """Gains that are an item's (sd 0.2), a seed's, and by far the most each seed's own on each item."""
+    draw = np.random.default_rng(0)
+    items, truth, trials = 300, 0.03, 300
+    drawn = draw.multinomial(items, np.full(items, 1 / items), size=1000) / items  # [R, N]
+    held, widths, means = 0, [], []
+    for _ in range(trials):
+        gains = truth + draw.normal(0, 0.2, items) + draw.normal(0, of_seeds, (seeds, 1))
+        gains = gains + draw.normal(0, 0.4, (seeds, items))
+        its, resampled = gains.mean(1), drawn @ gains.T
+        low, high = interval(its.mean(), resampled.mean(1), [(its, resampled)])
+        held += low <= truth <= high
+        widths.append(high - low)
+        means.append(its.mean())
+    assert 0.93 <= held / trials <= 1.0
+    if of_seeds == 0:  # not far wider than need be: of known variances it would be 2 x 1.96 of them
+        assert np.median(widths) < 1.4 * 2 * norm.ppf(0.975) * np.std(means)
 
 
 def test_one_seed_has_the_interval_of_scipy_and_of_the_binomial():
@@ -152,7 +174,9 @@ def test_the_same_table_gives_the_same_numbers():
         for seed in (0, 1)
         for setting, count in (("pooled", 20), ("dual_head", 25))
     ]
-    assert paired_gains(rows) == paired_gains(rows) and summarise(rows) == summarise(rows)
+    first = paired_gains(rows), summarise(rows)
+    resampling._draws.cache_clear()
+    assert (paired_gains(rows), summarise(rows)) == first
 
 
 # Summaries
@@ -277,6 +301,10 @@ def test_the_interval_of_a_mean_is_narrower_than_its_parts():
     parts = [it.high - it.low for it in paired_gains(rows)]
     # Of independent parts: half the root of the sum of squares.
     assert mean.high - mean.low == pytest.approx(np.hypot(*parts) / 2, rel=0.15)
+    # Also of parts that are right and wrong on the same items.
+    twins = [{**it, "data": name} for it in rows if it["data"] == "small" for name in ("a", "b")]
+    (one, _), mean = paired_gains(twins), mean_relative_gain(twins)
+    assert mean.high - mean.low == pytest.approx((one.high - one.low) / np.sqrt(2), rel=0.15)
 
 
 def test_a_mean_over_cells_of_several_kinds_asks_which():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ _EXAMPLES = """examples:
 Where cells differ in several options, each table takes for each data set those with the most cells and says which.
 --where fixes an option wherever a table is not about it, and study, model, data and seed everywhere; KEY=VALUE,VALUE takes
 either, KEY!=VALUE all others. --readme replaces what stands between the lines <!-- study:begin --> and <!-- study:end -->.
-Intervals are 95%, of a paired bootstrap over seeds and test items.
+Intervals are 95%, of a paired bootstrap over test items, widened by what seeds add.
 """
 after_interrupt = "No half-written report was left behind."
 
@@ -81,7 +81,7 @@ def run(argv: Sequence[str]) -> int:
     rows = read_results(args.results, say)
     throughput = read_throughput(args.throughput) if args.throughput else None
     before = targets["readme"].read_text(encoding="utf-8") if "readme" in targets else ""
-    report = build_report(rows, throughput=throughput, where=where, commands=_commands(args, rows, throughput))
+    report = build_report(rows, throughput=throughput, where=where, commands=_commands(args, rows, throughput, where))
     markdown = report_markdown(report)
     texts = {}
     if "output" in targets:
@@ -118,10 +118,17 @@ def _where(given: Sequence[str]) -> dict[str, str]:
 
 
 def _commands(
-    args: argparse.Namespace, rows: Sequence[dict[str, Any]], throughput: dict[str, Any] | None
+    args: argparse.Namespace,
+    rows: Sequence[dict[str, Any]],
+    throughput: dict[str, Any] | None,
+    where: Mapping[str, str],
 ) -> list[str]:
     """What makes the results and the report again; of folders elsewhere on this machine the last part alone."""
-    studies = [args.study] if args.study else [f"{it}.yaml" for it in dict.fromkeys(row["study"] for row in rows)]
+    from ...study.groups import meets
+
+    asked = [(name, typed) for name, typed in where.items() if name.rstrip("!") == "study"]
+    named = [row["study"] for row in rows if all(meets(row["study"], *it) for it in asked)]
+    studies = [args.study] if args.study else [f"{it}.yaml" for it in dict.fromkeys(named)]
     found = [f"dhrd study {shlex.quote(_here(it))}" for it in studies]
     if throughput is not None and throughput.get("command"):
         found.append(throughput["command"])

@@ -1,22 +1,70 @@
-"""The table and the plot of a report that say what pooling saves against decoding."""
+"""The tables of a report that say what the dual head costs in training, and what it saves against decoding."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean, median
 from typing import Any
 
+from .comparisons import Comparison
 from .figures import Plot, Point, Series
 from .report_tables import DASH, Table
 from .statistics import CONFIDENCE
 
 # Engines of `dhrd bench throughput`: what a reader calls them, and their kind in a plot.
 _WAYS = {
-    "torch": ("pooled", "dual_head"),
+    "torch": ("classification head", "dual_head"),
     "pipeline": ("exported, pipeline", "pipeline"),
     "onnx": ("exported, ONNX Runtime", "onnx"),
     "openvino": ("exported, OpenVINO", "openvino"),
     "cot": ("CoT decoding", "cot_decoding"),
 }
+
+
+def training_table(main: Sequence[Comparison]) -> Table | None:
+    """What a training with the reasoning head takes beside the pooled one, on the same rows and machine.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.report_costs import training_table
+    >>> training_table(main_comparisons(groups, {})).rows[0][0]  # doctest: +SKIP
+    'esnli'
+
+    ```
+
+    Args:
+        main (`Sequence[Comparison]`): From [`~dhrd_hf.study.comparisons.main_comparisons`].
+
+    Returns:
+        [`~dhrd_hf.study.report_tables.Table`], or None where no cells have their times.
+    """
+    rows = []
+    for it in main:
+        pairs = list(zip(it.base.rows, it.group.rows, strict=True))
+        timed = [pair for pair in pairs if all(cell.get("train_seconds") for cell in pair)]
+        if timed:
+            measured = [pair for pair in timed if all(cell.get("peak_memory_mb") for cell in pair)]
+            rows.append(
+                [it.data, str(len(timed)), *_sides(timed, "train_seconds"), *_sides(measured, "peak_memory_mb")]
+            )
+    if not rows:
+        return None
+    columns = ["data", "seeds", "pooled, s", "dual head, s", "ratio", "pooled, MB", "dual head, MB", "ratio"]
+    notes = [
+        "Training time, and peak memory of the whole process with its evaluation: means over seeds, of the ratios the "
+        "median (lowest to highest). Inference is the same: the reasoning head is not part of it."
+    ]
+    return Table("training", "What training costs", columns, rows, notes)
+
+
+def _sides(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], name: str) -> list[str]:
+    if not pairs:
+        return [DASH] * 3
+    pooled, dual = ([pair[place][name] for pair in pairs] for place in (0, 1))
+    ratios = [ours / theirs for ours, theirs in zip(dual, pooled, strict=True)]
+    spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
+    return [f"{fmean(pooled):,.0f}", f"{fmean(dual):,.0f}", f"{median(ratios):.2f}{spread}"]
 
 
 def throughput_table(measured: Mapping[str, Any]) -> Table:
@@ -27,10 +75,10 @@ def throughput_table(measured: Mapping[str, Any]) -> Table:
     Example:
 
     ```python
-    >>> from dhrd_hf.study.report_throughput import throughput_table
+    >>> from dhrd_hf.study.report_costs import throughput_table
     >>> row = {"engine": "torch", "batch_size": 8, "samples_per_second": 80.0, "low": 72.0, "high": 88.0, "rows": 10}
     >>> throughput_table({"rows": [row]}).rows[0][:3]
-    ['pooled', '8', '80 (72 to 88)']
+    ['classification head', '8', '80 (72 to 88)']
 
     ```
 
@@ -59,7 +107,7 @@ def throughput_table(measured: Mapping[str, Any]) -> Table:
     ]
     title = "Accuracy against speed, each way with its fastest batch size"
     plots = [Plot("scatter", title, "accuracy, %", series, "queries a second (log scale)")] if series else []
-    columns = ["way", "batch size", "queries a second", "speed / pooled", "accuracy, % [95%]", "rows"]
+    columns = ["way", "batch size", "queries a second", "speed / head", "accuracy, % [95%]", "rows"]
     return Table("throughput", "Throughput", columns, rows, _notes(measured, shown, fastest.get("cot")), plots)
 
 
@@ -74,6 +122,11 @@ def _notes(
     if decoded and decoded.get("new_tokens_per_row") is not None:
         unreadable = f"{decoded['unreadable']} of {decoded['rows']} answers held no label"
         notes.append(f"CoT decoding wrote {decoded['new_tokens_per_row']:.0f} tokens a row; {unreadable}.")
+    sizes = list(dict.fromkeys(it["rows"] for it in shown))
+    if len(sizes) > 1:
+        notes.append(
+            f"Accuracies on {' and '.join(map(str, sizes))} rows are of different rows: their intervals say how little that is."
+        )
     whole = [_WAYS.get(it["engine"], (it["engine"],))[0] for it in shown if it.get("tokenization") == "included"]
     if whole:
         notes.append(f"Tokenisation is part of {', '.join(dict.fromkeys(whole))}, and apart from the others.")
