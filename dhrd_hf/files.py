@@ -1,10 +1,66 @@
-"""Text files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the last whole checkpoint among others."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
+
+
+def unfinished_beside(path: Path) -> Path:
+    """A name for what becomes a file or folder by a rename, on its disk; no other process has it, on whatever machine.
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from dhrd_hf.files import unfinished_beside
+    >>> str(unfinished_beside(Path("runs/metrics.json")))  # doctest: +SKIP
+    'runs/.metrics.json.5f0c2f1c6d0e4c0ab0d7a3f1c9e7b2d4.tmp'
+
+    ```
+
+    Args:
+        path (`Path`): Its name at the end.
+
+    Returns:
+        `Path`: beside it.
+    """
+    # Not the process id, which processes of several machines may share; not tempfile, whose files their owner alone may read.
+    return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+
+
+def last_checkpoint(folder: str | os.PathLike) -> str | None:
+    """The last checkpoint of a run that is whole: a run that was killed while it saved leaves one that is not.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.files import last_checkpoint
+    >>> last_checkpoint("runs/first")  # doctest: +SKIP
+    'runs/first/checkpoint-12'
+
+    ```
+
+    Args:
+        folder (`str` or `os.PathLike`): The run's output folder.
+
+    Returns:
+        `str`, *optional*: the checkpoint's folder; None where there is none.
+
+    Source: transformers `trainer.py::_save_checkpoint`, which writes `trainer_state.json` last.
+    """
+    found = {
+        int(it.name.partition("-")[2]): it for it in Path(folder).glob("checkpoint-*") if re.search(r"-\d+$", it.name)
+    }
+    for _, checkpoint in sorted(found.items(), reverse=True):
+        with suppress(OSError, ValueError):
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            return str(checkpoint)
+    return None
 
 
 def write_whole(path: str | os.PathLike, text: str) -> None:
@@ -26,8 +82,7 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
         OSError: if it can't be written.
     """
     path = Path(path).expanduser()
-    # Beside the target, so that the rename stays on one disk.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = unfinished_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(text, encoding="utf-8")

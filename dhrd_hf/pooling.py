@@ -41,8 +41,8 @@ def pooled_positions(
         `Tensor` of shape `[B]`: the places.
 
     Raises:
-        ValueError: if several rows come without a pad token, x is empty, or a row starts with the pad token and nothing
-            says whether that is padding.
+        ValueError: if several rows come without a pad token, a row starts with the pad token and nothing says whether that
+            is padding, or x is empty (looked at on a CPU alone: elsewhere the look would wait for the device).
 
     Source: transformers `modeling_layers.py::GenericForSequenceClassification`.
     """

@@ -1,8 +1,10 @@
 """Files that appear whole or not at all."""
 
 import pytest
+from transformers.trainer_utils import get_last_checkpoint
 
-from dhrd_hf.files import write_whole
+from dhrd_hf.data.tables import iter_rows, write_rows
+from dhrd_hf.files import last_checkpoint, unfinished_beside, write_whole
 
 
 def test_a_file_is_replaced_at_once_and_nothing_is_left_beside_it(tmp_path):
@@ -24,3 +26,28 @@ def test_who_is_interrupted_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_whole(target, "new")
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_two_that_write_one_file_at_once_do_not_meet(tmp_path):
+    """As containers on a shared disk do, which may have one process id."""
+    assert unfinished_beside(tmp_path / "a.json") != unfinished_beside(tmp_path / "a.json")
+
+    def rows():
+        yield {"text": "first"}
+        write_rows(tmp_path / "rows.jsonl", [{"text": "second"}])
+        yield {"text": "last"}
+
+    assert write_rows(tmp_path / "rows.jsonl", rows()) == 2
+    assert [row["text"] for row in iter_rows(tmp_path / "rows.jsonl")] == ["first", "last"]
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_the_last_whole_checkpoint(tmp_path):
+    assert last_checkpoint(tmp_path / "none") is None
+    for step in (2, 9, 10, 11):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == get_last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-11")
+    (tmp_path / "checkpoint-11" / "trainer_state.json").write_text('{"epoch": 1')
+    (tmp_path / "checkpoint-10" / "trainer_state.json").unlink()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")

@@ -22,6 +22,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..files import unfinished_beside
+
 if TYPE_CHECKING:
     import datasets
 
@@ -177,8 +179,7 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[s
     if str(path) == "-":
         return _write_json(sys.stdout, rows, columns)
     path, kind, compressed = _target(path)
-    # Beside the target, so that the rename stays on one disk; not tempfile, whose files only their owner may read.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = unfinished_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if kind == "parquet":

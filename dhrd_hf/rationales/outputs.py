@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.tables import write_rows
-from ..files import write_whole
+from ..files import unfinished_beside, write_whole
 from .labelled import LabelledRow, LabelledTable
 
 MANIFEST_FORMAT = 1
@@ -189,7 +189,7 @@ class OutputFiles:
             [`GenerationCounts`]: all rows, counted.
         """
         counts = GenerationCounts()
-        unfinished = self.rejected.with_name(f".{self.rejected.name}.{os.getpid()}.tmp")
+        unfinished = unfinished_beside(self.rejected)
         try:
             with open(unfinished, "w", encoding="utf-8") as aside:
 

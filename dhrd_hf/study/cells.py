@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .data import CellRows
+from .data import CellRows, label_name
 from .metrics import METRICS, score
 from .plan import Cell, Study
 from .processes import Ended, run_process
@@ -222,11 +222,11 @@ def _read_files(cell: Cell, here: Path, run: Path, rows: CellRows, metric: str) 
     evaluated = json.loads((run / "eval_results.json").read_text())
     with (here / "predictions.jsonl").open(encoding="utf-8") as file:
         said = [json.loads(line) for line in file]
-    if [str(row["label"]) for row in said] != rows.labels:
+    if [label_name(row["label"]) for row in said] != rows.labels:
         raise ValueError(f"its {len(said)} predictions are not those of the {len(rows.labels)} evaluation rows")
     ids = {name: place for place, name in enumerate(rows.names)}
     labels = [ids[label] for label in rows.labels]
-    predictions = [-1 if row["predicted_label"] is None else ids[str(row["predicted_label"])] for row in said]
+    predictions = [-1 if row["predicted_label"] is None else ids[label_name(row["predicted_label"])] for row in said]
     if metric == "question_accuracy" and cell.setting != "cot_decoding":
         predictions = _chosen(said, rows, ids)
     own = score("accuracy", labels, predictions)
@@ -271,7 +271,10 @@ def _chosen(said: Sequence[Mapping[str, Any]], rows: CellRows, ids: Mapping[str,
 
 
 def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # Windows: on another drive
+        return path.as_posix()
 
 
 def _model(model: str, study: Study, folder: Path) -> str:

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,13 @@ class Claim:
     Args:
         path (`Path`): The claim file.
         number (`int`): 1, or more where it was taken over.
+        token (`str`): What tells it from a later claim that has its number.
         taken_from (`str`, *optional*): In words, who had it before.
     """
 
     path: Path
     number: int
+    token: str
     taken_from: str | None = None
 
     def __post_init__(self) -> None:
@@ -53,15 +56,23 @@ class Claim:
 
     def holds(self) -> bool:
         """Whether nobody has taken it over in the meantime."""
-        return self.path.exists() and not _path(self.path.parent, _cell(self.path), self.number + 1).exists()
+        return self._is_ours() and not _path(self.path.parent, _cell(self.path), self.number + 1).exists()
 
     def release(self) -> None:
         """Give the cell back."""
         self._stop.set()
         self._thread.join()
+        if not self._is_ours():  # whoever took it over has ended since, and a third may have it by now
+            return
         for old in _files(self.path.parent, _cell(self.path)):
             if int(old.suffix[1:]) <= self.number:
                 old.unlink(missing_ok=True)
+
+    def _is_ours(self) -> bool:
+        try:
+            return json.loads(self.path.read_text()).get("token") == self.token
+        except (OSError, ValueError):
+            return False
 
 
 class Claims:
@@ -138,12 +149,12 @@ class Claims:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         except FileExistsError:
             return None
-        us = {"host": socket.gethostname(), "machine": _machine()}
+        us = {"host": socket.gethostname(), "machine": _machine(), "token": uuid.uuid4().hex}
         _write(path, us | {"pid": os.getpid(), "started": started_at(os.getpid())})
         if holder is None:
-            return Claim(path, number)
+            return Claim(path, number, us["token"])
         unknown = "a process that did not say who it was"
-        return Claim(path, number, f"process {holder['pid']} on {holder['host']}" if holder else unknown)
+        return Claim(path, number, us["token"], f"process {holder['pid']} on {holder['host']}" if holder else unknown)
 
 
 def _path(folder: Path, cell: str, number: int) -> Path:
@@ -168,8 +179,6 @@ def _write(path: Path, said: dict[str, Any]) -> None:
 
 def _machine() -> str:
     """What tells this machine, since its start, from others that may have its name."""
-    import uuid
-
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"

@@ -124,7 +124,7 @@ class StudyData:
             train=train_path,
             eval=eval_path,
             train_rows=train_rows,
-            labels=[str(label) for label in dev[tables.label_column]],
+            labels=[label_name(label) for label in dev[tables.label_column]],
             names=tables.names,
             groups=None if tables.groups is None else numbered(tables.groups[row] for row in chosen),
         )
@@ -250,7 +250,30 @@ def _names(data: str, labels: Sequence[Any]) -> list[str]:
         if label is None or isinstance(label, list) or (isinstance(label, float) and not label.is_integer()):
             kinds = "one label a row: not several, not a number to predict"
             raise ValueError(f"{data} has a label {label!r}, and a study is of {kinds}")
-    return [str(int(label) if isinstance(label, float) else label) for label in sorted(set(labels))]
+    if len({isinstance(label, str) for label in labels}) > 1:
+        raise ValueError(f"{data} has labels that are text and labels that are numbers")
+    return [label_name(label) for label in sorted(set(labels))]
+
+
+def label_name(label: Any) -> str:
+    """A label's name, under which a table, its predictions and the report know it: 1.0 is 1.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.data import label_name
+    >>> label_name("yes"), label_name(1.0), label_name(True)
+    ('yes', '1', 'True')
+
+    ```
+
+    Args:
+        label: Of a row.
+
+    Returns:
+        `str`: its name.
+    """
+    return str(int(label) if isinstance(label, float) else label)
 
 
 def train_rows(rows: int, size: int, seed: int) -> list[int]:

@@ -43,6 +43,7 @@ _NOT_OPTIONS = {
     "overwrite_output_dir": "nothing: each cell has a folder of its own",
     "export": "keep_models",
     "push_to_hub": "keep_models",
+    "teacher_cache": "nothing: it is of one set of rows, and cells have several; their teacher runs beside them",
 }
 _AXES = ("data", "setting", "seed", "train_size")
 
@@ -216,7 +217,7 @@ def read_study(path: str | Path) -> Study:
         if given.get(key) is not None and (type(given[key]) is not int or given[key] < 1):
             raise ValueError(f"{path}: {key} must be a whole number above 0, and is {given[key]!r}")
     data = _data_sets(path, given["data"], given.get("metric"))
-    fixed = _options(path, "train", given.get("train") or {})
+    fixed = _options(path, "train", {} if given.get("train") is None else given["train"])
     study = Study(
         name=str(given["name"]),
         folder=path.parent,
@@ -265,6 +266,9 @@ def _data_sets(path: Path, given: Any, metric: str | None) -> dict[str, DataSet]
                 f"{path}: data {name!r} lacks {' and '.join(missing)}: the tables to train and evaluate on"
             )
         spec = {key: value for key, value in spec.items() if value is not None}
+        odd = [key for key, value in spec.items() if not isinstance(value, str)]
+        if odd:
+            raise ValueError(f"{path}: data {name!r}: {odd[0]} must be a text, and is {_kind(spec[odd[0]])}")
         if metric is not None:
             spec.setdefault("metric", metric)
         found[str(name)] = DataSet(str(name), spec)
@@ -307,10 +311,10 @@ def _cells(
     for number, block in enumerate(blocks, 1):
         where = f"block {number} of grid"
         block = _options(path, where, block)
-        axes = {"data": list(data), "setting": ["pooled", "dual_head"], "seed": [fixed.get("seed", 0)]}
-        axes = {name: values for name, values in axes.items() if name not in block} | {
-            name: values if isinstance(values, list) else [values] for name, values in block.items()
-        }
+        axes = {"data": list(data), "setting": ["pooled", "dual_head"], "seed": [0]}
+        axes |= {name: fixed[name] for name in _AXES if name in fixed}
+        axes = {name: values for name, values in axes.items() if name not in block} | block
+        axes = {name: values if isinstance(values, list) else [values] for name, values in axes.items()}
         empty = [name for name, values in axes.items() if not values]
         if empty:
             raise ValueError(f"{path}: the grid has no cells in block {number}: {empty[0]} is an empty list")
@@ -323,7 +327,10 @@ def _cells(
             if wrong or (name == "train_size" and 0 in axes.get(name, [])):
                 raise ValueError(f"{path}: {where}: {name} must be whole numbers, and is {(wrong or [0])[0]!r}")
         for values in product(*axes.values()):
-            cell = _cell(dict(zip(axes, values, strict=True)), given, data, fixed, study)
+            try:
+                cell = _cell(dict(zip(axes, values, strict=True)), given, data, fixed, study)
+            except ValueError as error:
+                raise ValueError(f"{path}: {where}: {error}") from None
             found.setdefault(cell.id, cell)
     return list(found.values())
 
@@ -333,16 +340,30 @@ def _cell(
 ) -> Cell:
     of_data = data[values["data"]]
     options = {name: of_data.spec[name] for name in ("prompt",) if name in of_data.spec}
-    options |= fixed | {name: value for name, value in values.items() if name not in _AXES}
+    options |= {name: value for name, value in fixed.items() if name not in _AXES}
+    options |= {name: value for name, value in values.items() if name not in _AXES}
     model = options.pop("model", given["model"])
-    seed, size = values["seed"], values.get("train_size", options.pop("train_size", None))
-    options.pop("seed", None)
     options = {name: _number(value) for name, value in options.items() if value is not None}
+    options = json.loads(json.dumps(options, default=str))  # as the table will have them: YAML knows dates
+    if (
+        options.get("train_sampling_strategy") == "group_by_length"
+        and options.get("length_column_name") != "input_length"
+    ):
+        raise ValueError(
+            "train_sampling_strategy: group_by_length orders rows by the length of x and rationale, and cells of one seed "
+            "would see theirs in different orders: add length_column_name: input_length"
+        )
     decides = {"data": of_data.spec, "metric": of_data.metric, "eval_size": study.eval_size}
     if values["setting"] == "cot_decoding":
         decides |= {"cot_eval_size": study.cot_eval_size, "cot_max_new_tokens": study.cot_max_new_tokens}
     return Cell(
-        values["data"], values["setting"], seed, size, str(model), in_setting(values["setting"], options), decides
+        data=values["data"],
+        setting=values["setting"],
+        seed=values["seed"],
+        train_size=values.get("train_size"),
+        model=str(model),
+        options=in_setting(values["setting"], options),
+        decides=decides,
     )
 
 

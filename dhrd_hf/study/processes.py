@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def started_at(pid: int) -> float | None:
 
 
 def is_alive(pid: int, started: float | None) -> bool:
-    """Whether a process is there, and not another that got its id since.
+    """Whether a process is there and runs, and is not another that got its id since.
 
     Args:
         pid (`int`): Its id.
@@ -97,7 +98,12 @@ def is_alive(pid: int, started: float | None) -> bool:
     Returns:
         `bool`: whether it is.
     """
+    import psutil
+
     now = started_at(pid)
+    with suppress(psutil.Error):
+        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:  # killed, and its parent has not looked
+            return False
     # Its time of start moves with corrections of the clock.
     return now is not None and (started is None or abs(now - started) < 5)
 

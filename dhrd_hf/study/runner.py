@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..files import last_checkpoint
 from .cells import LAUNCH, CellError, clear, new_row, run_cell, train_command
 from .claims import Claim, Claims
 from .data import StudyData
@@ -159,10 +160,21 @@ class _Runner:
         said = f"study {self.study.name}: {len(self.study.cells)} cells, {done} done, {failed} failed, {left} to run"
         said += ". Run the failed ones again with --retry-failed" if failed and not retry_failed else ""
         self.say(said)
-        for cell in self.study.cells:  # of a process that was killed between its row and this
-            if rows.get(cell.id, {}).get("status") == "done" and not self.study.keep_models:
-                for run in (self.folder / "cells" / cell.id).glob("run*"):
-                    shutil.rmtree(run, ignore_errors=True)
+        for cell in self.study.cells:
+            row = rows.get(cell.id, {})
+            if row.get("status") == "done" and not row.get("model_kept"):
+                self._clear_what_a_kill_left(cell)
+
+    def _clear_what_a_kill_left(self, cell: Cell) -> None:
+        """Of a process that was killed between its row and its clearing, or is there just now and has the cell."""
+        runs = list((self.folder / "cells" / cell.id).glob("run*"))
+        claim = self.claims.take(cell.id) if runs else None
+        if claim is not None:
+            try:
+                for run in runs:
+                    clear(cell, self.folder, run.name, keep_model=False)
+            finally:
+                claim.release()
 
     def free_cells(self, retry_failed: bool) -> Iterator[tuple[Cell, Claim]]:
         """The cells that nobody has run or is running, each claimed."""
@@ -211,8 +223,9 @@ class _Runner:
                 **self.decode,
             )
             row |= {"status": "done"} | ({"resumed": True} if resume else {})  # its times are those of the last part
-        except (CellError, ValueError) as error:
-            row = row or new_row(cell, self.study, self.folder, rows)
+            row |= {"model_kept": True} if self.study.keep_models else {}
+        except (CellError, ValueError, OSError) as error:
+            row = row or new_row(cell, self.study, self.folder, None)
             row["error"] = " ".join(str(error).split())
         row["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         if not claim.holds():
@@ -228,7 +241,7 @@ class _Runner:
         here = self.folder / "cells" / cell.id
         here.mkdir(parents=True, exist_ok=True)
         old = [it for it in here.glob("run*") if it.is_dir()]
-        with_checkpoints = [it for it in old if any(it.glob("checkpoint-*"))]
+        with_checkpoints = [it for it in old if last_checkpoint(it) is not None]
         latest = max(with_checkpoints, key=lambda it: it.stat().st_mtime, default=None)
         for it in old:
             if it != latest:

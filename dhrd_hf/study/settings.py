@@ -89,6 +89,9 @@ def in_setting(setting: str, options: dict[str, Any]) -> dict[str, Any]:
     elif setting == "cot_decoding":
         weights, ignored = {"alpha": 1.0, "beta": 0.0}, _SCHEDULE
     # Anything else is a word: auto, or what dhrd train refuses.
+    for name, value in weights.items():
+        if not isinstance(value, (int, float, str)):
+            raise ValueError(f"{name} must be a number, and is {value!r}: several are a list in a block of the grid")
     weights = {name: value if isinstance(value, str) else float(value) for name, value in weights.items()}
     head = {"classifier_head": options.get("classifier_head") or "linear"}
     rest = {name: value for name, value in options.items() if name not in {*weights, *head, *ignored}}

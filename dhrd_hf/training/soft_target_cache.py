@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..data.collator import SOFT_TARGETS
-from ..files import write_whole
+from ..files import unfinished_beside, write_whole
 from ..losses import IGNORE_INDEX, SoftTargets, shift_targets
 from ..modeling_dhrd import DHRDForDualHeadClassification
 
@@ -140,7 +140,10 @@ def _bind(teacher: Teacher, dataset: datasets.Dataset, tokenizer: PreTrainedToke
     }
     manifest = teacher.cache_dir / _MANIFEST
     if not manifest.exists():
-        if teacher.cache_dir.exists() and any(teacher.cache_dir.iterdir()):
+        there = [
+            it for it in teacher.cache_dir.glob("*") if not it.name.startswith(".")
+        ]  # hidden: another process', unfinished
+        if there and not manifest.exists():
             raise ValueError(f"{teacher.cache_dir} holds something, but no soft targets: name another folder.")
         write_whole(manifest, json.dumps(bound, indent=2) + "\n")
         return
@@ -185,7 +188,7 @@ def _top_k_of(teacher: Teacher, rows: datasets.Dataset, progress: tqdm) -> datas
 
 
 def _write_shard(folder: Path, rows: datasets.Dataset) -> None:
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    unfinished = unfinished_beside(folder)
     with _no_progress_bar():
         rows.save_to_disk(str(unfinished))
     try:

@@ -109,6 +109,28 @@ def test_the_training_run_of_a_killed_runner_is_ended_before_another_starts(fold
         child.kill()
 
 
+def test_a_killed_process_whose_parent_has_not_looked_is_gone(folder):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    try:
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        started = psutil.Process(process.pid).create_time()
+        claimed_by(folder, machine=claims_module._machine(), pid=process.pid, started=started)
+        assert Claims(folder).take("cell").number == 2
+    finally:
+        process.wait()
+
+
+def test_who_wakes_up_after_the_one_that_took_over_has_ended_leaves_a_third_alone(folder):
+    first = Claims(folder).take("cell")
+    for path in folder.glob("cell.*"):  # taken over and released while it slept
+        path.unlink()
+    third = Claims(folder).take("cell")
+    assert third.number == first.number and third.holds() and not first.holds()
+    first.release()
+    assert third.holds() and Claims(folder).take("cell") is None
+
+
 def test_who_was_taken_for_dead_knows(folder):
     first = Claims(folder).take("cell")
     claimed_by(folder, number=2)

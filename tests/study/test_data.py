@@ -57,6 +57,13 @@ def test_settings_share_the_rows_of_a_seed_in_one_order(tmp_path):
     assert [row["label"] for row in shuffled] == [row["label"] for row in own]
 
 
+def test_labels_of_two_kinds_are_refused(tmp_path):
+    found, data, _ = study(tmp_path, "{setting: pooled}")
+    write(tmp_path / "dev.jsonl", [{**row, "label": 1} for row in ROWS])
+    with pytest.raises(ValueError, match="labels that are text and labels that are numbers"):
+        data.of(found.cells[0])
+
+
 @pytest.mark.parametrize("part", ["train", "dev"])
 def test_a_table_that_changed_under_its_name_is_refused(tmp_path, part):
     found, data, told = study(tmp_path, "{setting: pooled, seed: 0, train_size: 30}")

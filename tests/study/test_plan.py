@@ -99,6 +99,8 @@ def test_a_label_says_what_tells_cells_apart(tmp_path):
         ("{train_size: 0}", "train_size must be whole numbers, and is 0"),
         ("{output_dir: x}", "'output_dir', which is said by the command's --output-dir"),
         ("[pooled]", "grid must be a list of blocks"),
+        ("{teacher_cache: soft}", "'teacher_cache', which is said by nothing: it is of one set of rows"),
+        ("{train_sampling_strategy: group_by_length}", "block 1 of grid: .* add length_column_name: input_length"),
     ],
 )
 def test_a_wrong_block_is_told_in_a_line(tmp_path, block, message):
@@ -106,9 +108,27 @@ def test_a_wrong_block_is_told_in_a_line(tmp_path, block, message):
         study(tmp_path, [block])
 
 
+def test_train_gives_the_axes_what_a_block_leaves_out(tmp_path):
+    head = STUDY.replace("train: {", "train: {seed: [0, 1], train_size: 3, run_name: 2026-01-01, ")
+    found = study(tmp_path, ["{data: birds, setting: pooled}", "{data: birds, setting: pooled, train_size: 4}"], head)
+    assert [(cell.seed, cell.train_size) for cell in found.cells] == [(0, 3), (1, 3), (0, 4), (1, 4)]
+    # As JSON has it, in which the table is.
+    assert {cell.options["run_name"] for cell in found.cells} == {"2026-01-01"}
+    for wrong in ("-3", "0", "many"):
+        with pytest.raises(ValueError, match="train_size must be whole numbers"):
+            study(tmp_path, ["{data: birds}"], STUDY.replace("train: {", f"train: {{train_size: {wrong}, "))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("name: a\nmodel: b\ntrain: 5\ndata: {x: {train: t, eval: e}}", "train must hold options .* and holds a int"),
+        ("name: a\nmodel: b\ndata: {x: {train: 5, eval: e}}", "data 'x': train must be a text, and is a int"),
+        ("name: a\nmodel: b\ndata: {x: {superglue: [cb]}}", "data 'x': superglue must be a text, and is a list"),
+        (
+            "name: a\nmodel: b\ntrain: {alpha: [1]}\ndata: {x: {train: t, eval: e}}\ngrid: [{}]",
+            "alpha must be a number",
+        ),
         ("[1", "is not YAML"),
         ("- a", "must hold keys such as name"),
         ("name: a\nmodle: b", "unknown key 'modle': did you mean 'model'"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dhrd_hf.study import read_study, run_study
+from dhrd_hf.study.claims import Claims
 from dhrd_hf.study.runner import planned_cells
 
 STAND_IN = [sys.executable, "-I", "-S", str(Path(__file__).with_name("train_stand_in.py"))]
@@ -142,10 +143,33 @@ def test_models_go_and_logs_stay(make, out):
     assert not list(out.rglob("run"))
 
 
+def test_what_a_kill_left_is_cleared_by_its_claim_s_rules(make, out):
+    study = make("{data: odd, setting: pooled, train_size: 6}")
+    run(study, out)
+    (cell,) = (out / "cells").iterdir()
+    (cell / "run").mkdir()
+    (cell / "trainer_state.json").rename(cell / "run" / "trainer_state.json")
+    claim = Claims(out / "claims").take(cell.name)  # the process that ran it is still clearing
+    run(study, out)
+    assert (cell / "run" / "trainer_state.json").exists()
+    claim.release()
+    run(study, out)
+    assert not (cell / "run").exists() and (cell / "trainer_state.json").exists()
+
+
 def test_models_are_kept_if_asked_for(make, out):
     run(make("{data: odd, setting: pooled, train_size: 6}", keep_models=True), out)
-    run(make("{data: odd, setting: pooled, train_size: 6}", keep_models=True), out)
-    assert len(list(out.rglob("run/model.safetensors"))) == 1
+    for keep in (True, False):  # those of an earlier call as well
+        run(make("{data: odd, setting: pooled, train_size: 6}", keep_models=keep), out)
+        assert len(list(out.rglob("run/model.safetensors"))) == 1
+
+
+def test_a_file_that_can_not_be_written_is_a_failed_cell(make, out):
+    study = make("{data: odd, setting: pooled, seed: [0, 1], train_size: 6}")
+    (out / "cells").mkdir(parents=True)
+    (out / "cells" / study.cells[0].id).write_text("in the way")
+    outcome, _ = run(study, out)
+    assert (outcome.done, outcome.failed) == (1, 1) and "File exists" in rows_of(out)[0]["error"]
 
 
 def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(make, out):
@@ -286,10 +310,21 @@ def test_a_cell_with_checkpoints_goes_on_from_them(make, out):
     study = make("{data: odd, setting: pooled, train_size: 6}")
     run_folder = out / "cells" / study.cells[0].id / "run"
     (run_folder / "checkpoint-2").mkdir(parents=True)
+    (run_folder / "checkpoint-2" / "trainer_state.json").write_text("{}")
     run(study, out)
     (given,) = started(out)
     assert given["resume"] is True and rows_of(out)[0]["resumed"] is True
     assert "--resume" not in rows_of(out)[0]["command"]
+
+
+def test_labels_that_are_floats_are_those_of_the_predictions(make, out, tmp_path):
+    study = make("{data: odd, setting: pooled, train_size: 6}")
+    for name in ("train", "dev"):
+        text = (tmp_path / f"{name}.jsonl").read_text()
+        (tmp_path / f"{name}.jsonl").write_text(text.replace('"yes"', "1.0").replace('"no"', "0.0"))
+    run(study, out)
+    (row,) = rows_of(out)
+    assert row["error"] is None and row["label_names"] == ["0", "1"] and row["score"] == 0.5
 
 
 def test_processes_on_one_folder_share_the_cells(make, out, hold):

@@ -112,16 +112,19 @@ def _output_dir(args: argparse.Namespace) -> Path:
 
 @contextmanager
 def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """A polite `kill` ends the running cell's process as well."""
+    """A polite `kill`, or a terminal that is closed, ends the running cell's process as well."""
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    polite = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # nohup has a terminal's end ignored, and so do we.
+    before = {it: signal.signal(it, interrupt) for it in polite if signal.getsignal(it) != signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for it, handler in before.items():
+            signal.signal(it, handler)
 
 
 def _check_options(study: Study) -> None:
