@@ -46,12 +46,14 @@ def run(argv: Sequence[str]) -> int:
     if args.trials < 1:
         raise ValueError(f"--trials {args.trials} must be 1 or more.")
 
-    from ..training.search import STORAGE_FILE, candidates, check_optuna, read_space
+    from ..training.search import LOCK_FILE, STORAGE_FILE, candidates, check_optuna, read_space
 
     check_optuna()
     folder, recipe = Path(args.output_dir), _yaml(args.config)
     space = read_space(_yaml(args.space), args.space)
-    if folder.is_dir() and any(folder.iterdir()) and not (args.resume and (folder / STORAGE_FILE).exists()):
+    # A process that starts beside this one has the lock before it has the storage.
+    filled = folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir())
+    if filled and not (args.resume and (folder / STORAGE_FILE).exists()):
         again = "add --resume to go on, or " if (folder / STORAGE_FILE).exists() else ""
         raise FileExistsError(f"--output-dir {folder} is not empty: {again}name another.")
     given = ["--config", args.config, "--output-dir", str(folder), "--save-strategy", "no"]

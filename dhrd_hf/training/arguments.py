@@ -32,7 +32,8 @@ class DualHeadTrainingArguments(TrainingArguments):
         num_train_epochs (`float`, *optional*, defaults to 3.0): The paper's.
         alpha_schedule (`str`, *optional*, defaults to `"constant"`): How the weight of the reasoning loss goes from the
             model's `config.alpha`, at the first optimiser step, to `alpha_end`, at the last: `"constant"` (stays),
-            `"linear"`, `"cosine"`, `"step"`. See [`scheduled_alpha`].
+            `"linear"`, `"cosine"`, `"step"`. It starts above 0: alpha = 0 is the pooled baseline. See
+            [`scheduled_alpha`].
         alpha_end (`float`, *optional*, defaults to 0.0): Weight at the end of a schedule.
         alpha_step_at (`float`, *optional*, defaults to 0.5): Share of the steps before `"step"` changes the weight.
         classifier_learning_rate (`float`, *optional*): Peak learning rate of the classification head; by default it is

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SAMPLERS = ("tpe", "grid", "random")
 PRUNERS = ("median", "none")
 STORAGE_FILE = "search.db"
+LOCK_FILE = ".search.lock"
 TRIALS_FILE = "trials.jsonl"
 
 # Seconds between two signs of life of a running trial, and after which a silent one counts as killed.
@@ -162,7 +163,8 @@ def search(
     """Run `Trainer.hyperparameter_search` until the folder holds so many trials, in this process and in others.
 
     Each trial is kept in the folder's SQLite file as it goes. A trial whose process was killed is found by its silence,
-    and runs again with the same values; one that diverged, or whose settings do not go together, is a failed trial.
+    and runs again with the same values. One that diverged, ran out of memory, or failed for whatever other reason is a
+    failed trial with its error in `trials.jsonl`, and the next one begins.
 
     Example:
 
@@ -184,7 +186,7 @@ def search(
             minimised and any other maximised, as for `metric_for_best_model`.
         sampler (`str`, *optional*, defaults to `"tpe"`): Or `"grid"`, which wants lists, or `"random"`.
         pruner (`str`, *optional*, defaults to `"median"`): Stop a trial that is below the median of the others after as
-            many epochs; or `"none"`.
+            many evaluations; or `"none"`.
         seed (`int`, *optional*, defaults to 42): Of the sampler; trial n draws from seed + n, in whichever process.
         bound_to (`dict`, *optional*): What else must be the same for the folder to go on with this search.
         say (`Callable`, *optional*, defaults to `print`): Takes a line for each trial.
@@ -193,7 +195,8 @@ def search(
         `optuna.trial.FrozenTrial`: the best trial; `None` where none was completed.
 
     Raises:
-        ValueError: if the evaluation has no such metric, the folder holds another search, or a grid meets a range.
+        ValueError: if the evaluation has no such metric, the folder holds another search or a file that is none, or a
+            grid meets a range.
         ModuleNotFoundError: if Optuna is not installed.
     """
     direction = direction or ("minimize" if metric.endswith("loss") else "maximize")
@@ -208,7 +211,7 @@ def search(
     import optuna
 
     current: list[optuna.Trial] = []
-    lock = FileLock(Path(folder) / ".search.lock")
+    lock = FileLock(Path(folder) / LOCK_FILE)
     model_init = trainer.model_init
 
     def started(trial: optuna.Trial) -> Any:
@@ -219,10 +222,12 @@ def search(
     trainer.model_init = started
 
     def objective(metrics: dict[str, float]) -> float:
+        if math.isnan(metrics[metric]):
+            raise ValueError(f"{metric} is not a number")  # Optuna would fail the trial without an error
         current[0].set_user_attr("metrics", {name: value for name, value in metrics.items() if name != "epoch"})
         return metrics[metric]
 
-    def run_trial() -> Exception | None:
+    def run_trial() -> str | None:
         current.clear()
         try:
             trainer.hyperparameter_search(
@@ -237,11 +242,12 @@ def search(
                 sampler=_sampler(sampler, space, seed),
                 pruner=_pruner(pruner),
             )
-        except (ValueError, FloatingPointError) as error:
-            # Optuna says in the same way that there is no best trial yet.
-            if not current:
+        except Exception as error:
+            # No trial's failure: what comes before one has begun, or keeps its end from being written.
+            if not current or not study.trials[current[0].number].state.is_finished():
                 raise
-            return error
+            # Optuna says in the same way that there is no best trial yet.
+            return _reason(error)
         except KeyboardInterrupt:
             if current:
                 _run_again(study, study.trials[current[0].number])
@@ -260,9 +266,10 @@ def search(
         if not free:
             time.sleep(1)  # other processes are at the last ones, and may not live to end them
             continue
+        _release(trainer)  # here, where the error's traceback no longer holds the trial's tensors
         trial = study.trials[current[0].number]
         if trial.state == optuna.trial.TrialState.FAIL:
-            study.set_user_attr(_ERROR.format(trial.number), " ".join(str(error).split()))
+            study.set_user_attr(_ERROR.format(trial.number), error)
         say(_line(trial, study, metric, trials))
         write_whole(Path(folder) / TRIALS_FILE, _table(study))
     write_whole(Path(folder) / TRIALS_FILE, _table(study))
@@ -284,27 +291,50 @@ def check_optuna() -> None:
 def _open(folder: Path, direction: str, bound_to: dict[str, Any]) -> tuple[optuna.Study, optuna.storages.RDBStorage]:
     check_optuna()
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     folder.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{(folder / STORAGE_FILE).resolve()}",
-        engine_kwargs={"connect_args": {"timeout": 60}},  # while another process writes
-        heartbeat_interval=_HEARTBEAT,
-        grace_period=_GRACE,
-        heartbeat_stale_trial_callback=_run_again,
-    )
-    study = optuna.create_study(study_name=_STUDY, storage=storage, direction=direction, load_if_exists=True)
     text = json.dumps({**bound_to, "direction": direction}, sort_keys=True, default=str)
-    known = study.user_attrs.get("bound_to")
-    if known is None:
-        study.set_user_attr("bound_to", text)
-    elif known != text:
+    try:
+        # Processes that start together would each make the tables, and each bind the folder to its own search.
+        with FileLock(folder / LOCK_FILE):
+            storage = optuna.storages.RDBStorage(
+                f"sqlite:///{(folder / STORAGE_FILE).resolve()}",
+                engine_kwargs={"connect_args": {"timeout": 60}},  # while another process writes
+                heartbeat_interval=_HEARTBEAT,
+                grace_period=_GRACE,
+                heartbeat_stale_trial_callback=_run_again,
+            )
+            study = optuna.create_study(study_name=_STUDY, storage=storage, direction=direction, load_if_exists=True)
+            if "bound_to" not in study.user_attrs:
+                study.set_user_attr("bound_to", text)
+            known = study.user_attrs["bound_to"]
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        said = str(error.__cause__ or error).splitlines()[0]
+        raise ValueError(
+            f"{folder / STORAGE_FILE} can't be opened as a search: {said}. Remove it if it is broken, or name another "
+            "--output-dir."
+        ) from None
+    if known != text:
         theirs, ours = json.loads(known), json.loads(text)
         names = [name for name in ours if theirs.get(name) != ours[name]]
         raise ValueError(f"{folder} holds another search, with another {', '.join(names)}: name another --output-dir.")
     return study, storage
+
+
+def _reason(error: Exception) -> str:
+    said = " ".join(str(error).split())
+    return said if isinstance(error, (ValueError, FloatingPointError)) else f"{type(error).__name__}: {said}"
+
+
+def _release(trainer: DualHeadTrainer) -> None:
+    """Free what the last trial has allocated, before the next one loads its model beside it."""
+    for owner in (trainer, trainer.callback_handler):
+        owner.model = owner.optimizer = owner.lr_scheduler = None
+    trainer.model_wrapped = None
+    trainer.accelerator.free_memory()
 
 
 def _run_again(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:

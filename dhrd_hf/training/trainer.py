@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
@@ -37,6 +37,19 @@ class _InputOnly:
         return self.collate([input_only(feature) for feature in features])
 
 
+class _Progress(TrainerCallback):
+    """What is remembered of a training: nothing of an earlier one, or of a start that `auto_find_batch_size` gave up."""
+
+    def __init__(self) -> None:
+        self.on_train_begin()
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.term_sums: dict[str, Tensor] = {}
+        self.terms_from_step = 0
+        self.alpha: float | None = None
+        self.evaluations = 0
+
+
 class DualHeadTrainer(Trainer):
     r"""Train a dual-head model; everything but the loss and its log is the stock `Trainer`.
 
@@ -52,6 +65,7 @@ class DualHeadTrainer(Trainer):
     - With a `teacher` and `distillation_weight` above 0 the student learns from its token distributions as well, where
       it has a reasoning target; the term is normalised as the others are and logged as `distillation_loss`.
     - `classifier_learning_rate` is the learning rate of the classification head, where it is to have its own.
+    - The trials of `hyperparameter_search` are pruned by comparing them after as many evaluations, whatever their batch.
 
     Example:
 
@@ -79,7 +93,7 @@ class DualHeadTrainer(Trainer):
         TypeError: if the model has not two heads.
         ValueError: if the classification head is frozen, labels are out of range, all training rows have one label,
             the collator is padding-free and the model's attention would mix its rows, alpha = "auto" is asked to
-            follow a schedule as well, or the teacher is missing or has other tokens.
+            follow a schedule as well or alpha = 0 one that goes up, or the teacher is missing or has other tokens.
         FloatingPointError: in training, if the loss is not finite.
 
     Source: Xu et al. 2025, arXiv 2509.21487, eqs. 2-4; transformers `trainer.py`.
@@ -106,9 +120,8 @@ class DualHeadTrainer(Trainer):
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class=processing_class, **kwargs
         )
-        self._term_sums: dict[str, Tensor] = {}
-        self._terms_from_step = 0
-        self._last_alpha: float | None = None
+        self._progress = _Progress()
+        self.add_callback(self._progress)
 
         dual_head = find_dual_head(self.model)
         flat = getattr(self.data_collator, "padding_free", False)
@@ -144,6 +157,11 @@ class DualHeadTrainer(Trainer):
             self.label_smoother = None
         if self.processing_class is not None and hasattr(self.processing_class, "pad_token_id"):
             _align_pad_token(config, ensure_pad_token(self.processing_class))
+        if config.alpha == 0 and self._schedule != "constant" and self.args.alpha_end > 0:
+            raise ValueError(
+                f"alpha=0 is the pooled baseline, which would never follow alpha_schedule={self._schedule!r} to "
+                f"alpha_end={self.args.alpha_end}: start at a small number, such as alpha=0.01, or leave alpha_end out."
+            )
         if self._reads_x_alone() and dual_head.lm_head is not None and not config.tie_word_embeddings:
             dual_head.lm_head.requires_grad_(False)  # it gets no gradient: DDP would wait for one
         self.remove_callback(GradientBalance)
@@ -295,7 +313,7 @@ class DualHeadTrainer(Trainer):
                 inputs = self.teacher.taught(inputs, self.args.distillation_weight, self.args.temperature)
             if (alpha := self._alpha()) is not None:
                 inputs = {**inputs, "alpha": alpha}
-                self._last_alpha = alpha
+                self._progress.alpha = alpha
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             self._keep_terms(loss, outputs)
@@ -310,10 +328,11 @@ class DualHeadTrainer(Trainer):
                 f"The loss is not finite after step {self.state.global_step}: {values}. Lower learning_rate, "
                 "train in float32 or bf16 instead of fp16, or look for a broken row or class weight."
             )
-        if not self._term_sums:
-            self._terms_from_step = self.state.global_step
+        progress = self._progress
+        if not progress.term_sums:
+            progress.terms_from_step = self.state.global_step
         for name, value in terms.items():
-            self._term_sums[name] = self._term_sums.get(name, 0) + value
+            progress.term_sums[name] = progress.term_sums.get(name, 0) + value
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log, with the two terms of the training loss beside `loss`, and the last step's alpha where it changes.
@@ -322,14 +341,15 @@ class DualHeadTrainer(Trainer):
             logs (`dict[str, float]`): What the Trainer logs.
             args, kwargs: What `Trainer.log` takes.
         """
-        steps = self.state.global_step - self._terms_from_step
-        if "loss" in logs and self._term_sums and steps > 0:
+        progress = self._progress
+        steps = self.state.global_step - progress.terms_from_step
+        if "loss" in logs and progress.term_sums and steps > 0:
             for name in TERMS:
-                if name in self._term_sums:
-                    logs[name] = self._over_ranks(self._term_sums[name]) / steps
-            self._term_sums = {}
-            if self._last_alpha is not None:
-                logs["alpha"] = self._last_alpha
+                if name in progress.term_sums:
+                    logs[name] = self._over_ranks(progress.term_sums[name]) / steps
+            progress.term_sums = {}
+            if progress.alpha is not None:
+                logs["alpha"] = progress.alpha
         super().log(logs, *args, **kwargs)
 
     def _over_ranks(self, total: Tensor) -> float:
@@ -436,6 +456,11 @@ class DualHeadTrainer(Trainer):
         for part in dataset.values() if isinstance(dataset, dict) else (dataset,):
             self._check_labels(part, training=False)
         return super().evaluate(eval_dataset, *args, **kwargs)
+
+    def _report_to_hp_search(self, trial: Any, step: int, metrics: dict[str, float]) -> None:
+        # By the step, trials with another batch would be compared at another epoch, or not at all.
+        self._progress.evaluations += 1
+        super()._report_to_hp_search(trial, self._progress.evaluations, metrics)
 
     # Checkpoints
 

@@ -5,13 +5,16 @@ import re
 import statistics
 import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 import yaml
 from strangers import run_as_a_stranger
 
 from dhrd_hf.cli import main
+from dhrd_hf.training import DualHeadTrainer
 from dhrd_hf.training.search import candidates, read_space
 
 optuna = pytest.importorskip("optuna")
@@ -92,8 +95,72 @@ def test_a_failed_trial_is_told_and_the_others_go_on(files, tmp_path, capsys):
     assert trials["auto"]["error"].startswith("alpha='auto' sets its own course") and trials[1.0]["error"] is None
 
 
+def test_trials_that_run_out_of_memory_fail_and_leave_none_of_it(files, tmp_path, monkeypatch, capsys):
+    errors = [(torch.OutOfMemoryError, "out of\nmemory"), (RuntimeError, "CUDA error"), (KeyError, "name")]
+    models, call_model_init, training_step = [], DualHeadTrainer.call_model_init, DualHeadTrainer.training_step
+
+    def watched(trainer, trial=None):
+        assert [model() for model in models] == [None] * len(models)
+        made = call_model_init(trainer, trial)
+        models.append(weakref.ref(made))
+        return made
+
+    def fatal(trainer, *arguments):
+        loss = training_step(trainer, *arguments)
+        if trainer.state.global_step == 1 and len(models) <= len(errors):
+            kind, text = errors[len(models) - 1]
+            raise kind(text)
+        return loss
+
+    monkeypatch.setattr(DualHeadTrainer, "call_model_init", watched)
+    monkeypatch.setattr(DualHeadTrainer, "training_step", fatal)
+    assert main([*files({"alpha": [0.1, 0.2, 0.3, 0.4]}), "--trials", "4", "--sampler", "grid"]) == 0
+    trials = trials_in(tmp_path / "out")
+    assert [trial["state"] for trial in trials] == ["fail", "fail", "fail", "complete"] and len(models) == 4
+    told = ["OutOfMemoryError: out of memory", "RuntimeError: CUDA error", "KeyError: 'name'"]
+    assert [trial["error"] for trial in trials] == [*told, None]
+    printed = capsys.readouterr().err
+    assert all(f"failed: {text}" in printed for text in told) and "Traceback" not in printed
+
+
+def test_a_metric_that_is_no_number_is_told(files, tmp_path, monkeypatch, capsys):
+    evaluate = DualHeadTrainer.evaluate
+    monkeypatch.setattr(
+        DualHeadTrainer,
+        "evaluate",
+        lambda *args, **kwargs: {**evaluate(*args, **kwargs), "eval_accuracy": float("nan")},
+    )
+    assert main([*files(), "--trials", "2"]) == 1
+    assert [trial["error"] for trial in trials_in(tmp_path / "out")] == ["eval_accuracy is not a number"] * 2
+    printed = capsys.readouterr().err
+    assert printed.count("failed: eval_accuracy is not a number") == 2 and "No trial was completed" in printed
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "message"),
+    [
+        (optuna.samplers.RandomSampler, "before_trial", "out of order"),
+        (optuna.storages.RDBStorage, "set_trial_state_values", "Should not reach"),  # Optuna's words for it
+    ],
+)
+def test_an_error_before_or_after_a_trial_is_no_trials_failure(files, tmp_path, monkeypatch, owner, name, message):
+    whole, calls = getattr(owner, name), []
+
+    def broken(*arguments, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("out of order")
+        return whole(*arguments, **kwargs)
+
+    monkeypatch.setattr(owner, name, broken)
+    with pytest.raises((RuntimeError, AssertionError), match=message):
+        main([*files(), "--trials", "3", "--sampler", "random"])
+    assert [trial["state"] for trial in trials_in(tmp_path / "out")] == ["complete"]
+
+
 def test_trials_below_the_median_are_pruned(files, tmp_path, capsys):
-    space = {"learning_rate": ["1e-2", "1e-7"]}
+    # 24 rows are two steps an epoch, or three: trials are compared by epochs, and not by steps.
+    space = {"learning_rate": ["1e-2", "1e-7"], "per_device_train_batch_size": [8, 12]}
     arguments = files(space, num_train_epochs=2, eval_strategy="epoch")
     assert main([*arguments, "--trials", "10", "--sampler", "random", "--metric", "loss"]) == 0
     trials = trials_in(tmp_path / "out")
@@ -105,7 +172,7 @@ def test_trials_below_the_median_are_pruned(files, tmp_path, capsys):
         if len(others) >= 5:  # so many are to complete before one is judged
             first = trial["intermediate_values"][steps[0]]
             pruned += [place] * (first > statistics.median(it[steps[0]] for it in others))
-        assert len(steps) == (1 if place in pruned else 2)
+        assert steps == (["1"] if place in pruned else ["1", "2"])
     assert pruned and [place for place, trial in enumerate(trials) if trial["state"] == "pruned"] == pruned
     assert capsys.readouterr().err.count("  pruned (best ") == len(pruned)
 
@@ -145,6 +212,58 @@ def test_processes_share_a_search_in_which_one_was_killed(files, tmp_path):
     assert [trial["params"] for trial in trials if trial["again"] == 1] == [trials[1]["params"]]
     told = [int(number) for text in printed for number in re.findall(r"^trial (\d+), ", text, re.MULTILINE)]
     assert sorted(told) == [2, 3, 4, 5, 6]  # each by the process that ran it
+
+
+# Opens a new folder's search at the moment when the others do, for one of two searches; says what became of it.
+STARTER = """
+import sys, time
+from pathlib import Path
+import optuna
+from dhrd_hf.training import search
+
+set_user_attr = optuna.Study.set_user_attr
+
+def late(*arguments):
+    time.sleep(0.2)  # in which another process may look
+    set_user_attr(*arguments)
+
+optuna.Study.set_user_attr = late
+root, own, number = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+for turn in range(3):
+    (root / f"ready-{turn}-{own}").touch()
+    end = time.monotonic() + 60
+    while len(list(root.glob(f"ready-{turn}-*"))) < number and time.monotonic() < end:
+        time.sleep(0.001)
+    try:
+        search._open(root / f"search-{turn}", "maximize", {"space": own % 2})
+        print("opened")
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_of_searches_that_start_together_one_gets_the_folder(tmp_path):
+    number = 4
+    with ThreadPoolExecutor(number) as pool:
+        printed = pool.map(lambda own: run_as_a_stranger(STARTER, tmp_path, own, number), range(number))
+        printed = [text.splitlines() for text in printed]
+    for turn, found in enumerate(zip(*printed, strict=True)):
+        refused = f"{tmp_path / f'search-{turn}'} holds another search, with another space: name another --output-dir."
+        assert found in {("opened", refused) * 2, (refused, "opened") * 2}
+
+
+def test_what_is_no_search_is_told_and_a_lock_alone_is_nothing(files, tmp_path, capsys):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "search.db").write_text("no tables " * 100)
+    assert main([*files(), "--resume"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(
+        f"dhrd: error: {folder / 'search.db'} can't be opened as a search: file is not a database."
+    )
+    (folder / "search.db").unlink()
+    assert [path.name for path in folder.iterdir()] == [".search.lock"]
+    assert main([*files(), "--resume", "--trials", "1"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,33 @@ def test_each_step_has_its_weight_however_it_is_split(dual_of, make_trainer, sch
         assert log["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_weight_of_an_earlier_training_is_not_logged(dual_of, make_trainer):
+    trainer = make_trainer(dual_of("llama", alpha=0.5), alpha_schedule="linear")
+    trainer.train()
+    assert [log["alpha"] for log in logs_of(trainer)] == [0.5, 0.0]
+    trainer.args.alpha_schedule = "constant"
+    trainer.train()
+    assert ["alpha" in log for log in logs_of(trainer)] == [False, False]
+
+
+def test_a_schedule_that_starts_at_0_is_refused(dual_of, make_trainer):
+    with pytest.raises(ValueError, match="alpha=0 is the pooled baseline.*'linear' to alpha_end=1.0.*alpha=0.01"):
+        make_trainer(dual_of("llama", alpha=0.0), alpha_schedule="linear", alpha_end=1.0)
+    trainer = make_trainer(dual_of("llama", alpha=0.01), alpha_schedule="linear", alpha_end=1.0)
+    trainer.train()
+    assert [log["alpha"] for log in logs_of(trainer)] == [0.01, 1.0]
+
+
+def test_a_pooled_baseline_may_carry_a_schedule(dual_of, make_trainer):
+    logs = []
+    for changes in ({"alpha_schedule": "linear"}, {"alpha_end": 1.0}, {}):
+        trainer = make_trainer(dual_of("llama", alpha=0.0), **changes)
+        trainer.train()
+        logs.append([(log["loss"], log["classification_loss"]) for log in logs_of(trainer)])
+        assert all("alpha" not in log and "reasoning_loss" not in log for log in logs_of(trainer))
+    assert logs[0] == logs[1] == logs[2]
+
+
 def test_a_weight_that_stays_is_not_logged(dual_of, make_trainer):
     trainer = make_trainer(dual_of("llama", alpha=0.5))
     trainer.train()

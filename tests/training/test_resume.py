@@ -100,3 +100,16 @@ def test_a_killed_and_resumed_run_ends_as_the_uninterrupted_one(make_trainer, ki
         differing = [name for name in used if not torch.equal(found[name], expected[name])]
         assert differing == [], f"killed at step {step}"
         assert logs == expected_logs, f"killed at step {step}"
+
+
+def test_an_interrupted_trainer_goes_on_as_a_new_one_would(make_trainer):
+    straight = make_trainer("full", "straight", seed=1)
+    straight.train()
+    trainer = make_trainer("full", "interrupted", seed=1, callbacks=[KillAt(9, True)])
+    with pytest.raises(Killed):
+        trainer.train()
+    trainer.remove_callback(KillAt)
+    trainer.train(resume_from_checkpoint=True)
+    (found, logs), (expected, expected_logs) = end_of(trainer), end_of(straight)
+    assert logs == expected_logs
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -303,12 +303,19 @@ def test_a_second_process_with_the_same_rows_is_no_error(make_teacher, tokenizer
 
 
 def test_large_batches_take_the_chunked_path(dual_of, teacher_lm, make_taught, monkeypatch):
-    found = []
-    for limit in (losses.CHUNKED_FROM, 1):
+    found, calls, chunked = [], [], losses.chunked_distillation_loss
+
+    def counted(*arguments):
+        calls.append(1)
+        return chunked(*arguments)
+
+    monkeypatch.setattr(losses, "chunked_distillation_loss", counted)
+    monkeypatch.setattr(losses, "CHUNK", 400 * 7)
+    for limit, steps in ((losses.CHUNKED_FROM, 0), (1, 2)):
         monkeypatch.setattr(losses, "CHUNKED_FROM", limit)
-        monkeypatch.setattr(losses, "CHUNK", 400 * 7)
         trainer = make_taught(dual_of("qwen3"), copy.deepcopy(teacher_lm))
         trainer.train()
         found.append(trainer.model.state_dict())
+        assert len(calls) == steps
     for name, tensor in found[0].items():
         torch.testing.assert_close(found[1][name], tensor, rtol=1e-4, atol=1e-5)

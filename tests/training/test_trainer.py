@@ -146,6 +146,42 @@ def test_logged_terms_are_means_over_the_logged_steps(dual_of, train, encoded):
             assert log[name] == pytest.approx(mean, rel=1e-5), name
 
 
+def test_a_second_training_logs_its_own_terms(dual_of, make_trainer):
+    settings = {"batch": 2, "accumulation": 2, "rows": 22, "logging_steps": 4, "learning_rate": 0.05}
+    trainer = make_trainer(dual_of("llama"), **settings)
+    trainer.train()
+    assert trainer.state.global_step == 6  # the last two are in no log
+    model = dual_of("llama")
+    model.load_state_dict(trainer.model.state_dict())
+    fresh = make_trainer(model, **settings)
+    fresh.train()
+    trainer.train()
+    (found,), (expected,) = training_logs(trainer), training_logs(fresh)
+    assert {name: found.get(name) for name in TERMS} == {name: expected[name] for name in TERMS}
+    assert expected["loss"] == pytest.approx(expected["classification_loss"] + expected["reasoning_loss"], rel=1e-5)
+
+
+def test_a_batch_that_was_too_large_is_in_no_log(dual_of, make_trainer, monkeypatch):
+    training_step, failed = DualHeadTrainer.training_step, []
+
+    def fatal(trainer, *arguments):
+        loss = training_step(trainer, *arguments)
+        if not failed:
+            failed.append(trainer.state.train_batch_size)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return loss
+
+    monkeypatch.setattr(DualHeadTrainer, "training_step", fatal)
+    trainer = make_trainer(dual_of("llama"), batch=8, auto_find_batch_size=True)
+    trainer.train()
+    smaller = trainer.state.train_batch_size
+    assert failed == [8] and smaller < 8
+    fresh = make_trainer(dual_of("llama"), batch=smaller)
+    fresh.train()
+    found, expected = ([[log.get(name) for name in TERMS] for log in training_logs(t)] for t in (trainer, fresh))
+    assert found == expected
+
+
 def test_a_micro_batch_without_any_target_counts_its_rows_only(dual_of, train, objective_of, encoded):
     rows = encoded.select(range(4)).to_list()
     for row in rows[:2]:
