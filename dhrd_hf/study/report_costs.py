@@ -124,9 +124,7 @@ def _notes(
         notes.append(f"CoT decoding wrote {decoded['new_tokens_per_row']:.0f} tokens a row; {unreadable}.")
     sizes = list(dict.fromkeys(it["rows"] for it in shown))
     if len(sizes) > 1:
-        notes.append(
-            f"Accuracies on {' and '.join(map(str, sizes))} rows are of different rows: their intervals say how little that is."
-        )
+        notes.append(f"Accuracy was measured on {' or '.join(map(str, sizes))} rows: compare intervals, not numbers.")
     whole = [_WAYS.get(it["engine"], (it["engine"],))[0] for it in shown if it.get("tokenization") == "included"]
     if whole:
         notes.append(f"Tokenisation is part of {', '.join(dict.fromkeys(whole))}, and apart from the others.")

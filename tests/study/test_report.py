@@ -382,6 +382,10 @@ def test_throughput_by_hand():
     assert found.rows[0][4:] == [f"50.0 [{low:.1f}, {high:.1f}]", "10"] and found.rows[3][4] == "–"
     assert "CoT decoding wrote 120 tokens a row; 3 of 10 answers held no label." in found.notes
     assert not any("Tokenisation" in note for note in found.notes)
+    assert not any("compare intervals" in note for note in found.notes)
+    fewer = {**THROUGHPUT, "rows": [*THROUGHPUT["rows"], measured("cot", 4, 5.0, rows=4)]}
+    notes = table(MAIN, "throughput", throughput=fewer).notes
+    assert "Accuracy was measured on 10 or 4 rows: compare intervals, not numbers." in notes
     whole = {**THROUGHPUT, "rows": [*THROUGHPUT["rows"], measured("pipeline", 1, 5.0)]}
     assert (
         "Tokenisation is part of exported, pipeline, and apart from the others."
