@@ -36,6 +36,8 @@ _CONFIG_NAMES = (
     "class_weights",
     "label_smoothing",
     "prompt_template",
+    "suffix_template",
+    "rationale_after_label",
     "max_input_length",
 )
 # What `AutoConfig.from_pretrained` and `find_adapter_config_file` understand of it.

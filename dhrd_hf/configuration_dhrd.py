@@ -79,6 +79,11 @@ class DHRDConfig(PreTrainedConfig):
             Label smoothing of the single-label classification loss, in `[0, 1)`. The reasoning loss is never smoothed.
         prompt_template (`str`, *optional*):
             The template over a row's columns that made the classifier's input, for whoever serves the model.
+        suffix_template (`str`, *optional*):
+            The template of what followed the input in training, for whoever lets the model write its reasons; by default the
+            paper's.
+        rationale_after_label (`bool`, *optional*, defaults to `False`):
+            Whether the label stood before the rationale in it.
         max_input_length (`int`, *optional*):
             Number of tokens to which the classifier's input was cut in training.
         backbone_revision (`str`, *optional*):
@@ -117,6 +122,8 @@ class DHRDConfig(PreTrainedConfig):
     class_weights: list[float] | None = None
     label_smoothing: float = 0.0
     prompt_template: str | None = None
+    suffix_template: str | None = None
+    rationale_after_label: bool = False
     max_input_length: int | None = None
     backbone_revision: str | None = None
     format_version: int = FORMAT_VERSION

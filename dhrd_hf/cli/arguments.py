@@ -81,7 +81,9 @@ class TrainArguments:
     rationale_column: str = _option(
         "Column of the rationales; rows without one train on the label alone.", "rationale"
     )
-    suffix: str | None = _option("Template with {rationale} and {label} of what follows the input [the paper's].")
+    suffix: str | None = _option(
+        "Template with {rationale} and {label} of what follows the input [the checkpoint's, or the paper's]."
+    )
     reasoning_span: str = _option(
         "Tokens that the reasoning loss is over: the whole row, or what follows the input.",
         REASONING_SPANS[0],

@@ -46,7 +46,7 @@ def on_engine(model: str, engine: str | None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def dense_folder(model: str) -> Iterator[str]:
-    """A stock classifier: the model itself, or the dense export of a training checkpoint while the context lasts.
+    """A stock classifier: the model itself, or for as long as the context lasts a run's dense export, or a merged adapter.
 
     Args:
         model (`str`): Run directory, export or Hub id of a classifier.
@@ -55,18 +55,27 @@ def dense_folder(model: str) -> Iterator[str]:
         `Iterator[str]`: the folder, or the Hub id.
 
     Raises:
-        ValueError, OSError: as [`export_classifier`].
+        ValueError, OSError: as [`export_classifier`] and [`~dhrd_hf.evaluation.load_classifier`].
     """
     from transformers import AutoTokenizer
+    from transformers.utils import find_adapter_config_file
 
     from .. import AutoModelForDualHeadClassification, export_classifier
+    from ..evaluation import load_classifier
 
-    if not is_training_checkpoint(model):
+    trains = is_training_checkpoint(model)
+    if not trains and find_adapter_config_file(model) is None:
         yield model
         return
     with tempfile.TemporaryDirectory() as scratch:
-        trained = AutoModelForDualHeadClassification.from_pretrained(model)
-        yield str(export_classifier(trained, AutoTokenizer.from_pretrained(model), Path(scratch) / "classifier"))
+        folder = Path(scratch) / "classifier"
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        if trains:
+            export_classifier(AutoModelForDualHeadClassification.from_pretrained(model), tokenizer, folder)
+        else:  # an exported adapter, whose base alone would be exported
+            load_classifier(model, device="cpu")[0].save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        yield str(folder)
 
 
 def is_training_checkpoint(model: str) -> bool:

@@ -164,9 +164,8 @@ def _joined(train: datasets.Dataset, own: TrainArguments, say: Callable[..., Non
 
 def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callable[..., None]) -> str | None:
     """Check the folders before anything is loaded; the checkpoint to go on from, if any."""
-    from transformers.trainer_utils import get_last_checkpoint
-
     from ..export.card_facts import FACTS_FILE
+    from ..files import last_checkpoint
 
     if own.predictions is not None:
         from ..data.tables import check_target
@@ -181,7 +180,7 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
         raise ValueError("--resume and --overwrite-output-dir exclude each other.")
     if training.resume_from_checkpoint:
         return training.resume_from_checkpoint
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    last = last_checkpoint(folder)
     if own.resume:
         say(f"Going on from {last}." if last else f"No checkpoint in {folder} yet: starting from the beginning.")
         return last
@@ -210,7 +209,6 @@ def _trainer(
     from transformers import AutoTokenizer, set_seed
 
     from .. import DualHeadCollator, DualHeadEncoder, DualHeadTrainer
-    from ..data.encoding import DEFAULT_SUFFIX
     from ..evaluation import compute_metrics
 
     set_seed(training.seed)  # the classification head is drawn at random
@@ -222,11 +220,11 @@ def _trainer(
         model.config.prompt_template,
         _max_length(own.max_length, model.config, say),
         own.max_input_length,
-        suffix=DEFAULT_SUFFIX if own.suffix is None else unescaped(own.suffix),
+        suffix=model.config.suffix_template,
         label_column=own.label_column,
         rationale_column=own.rationale_column,
         problem_type=labels.problem_type,
-        rationale_after_label=own.rationale_after_label,
+        rationale_after_label=model.config.rationale_after_label,
         reasoning_span=own.reasoning_span,
     )
     model.config.max_input_length = encode.max_input_length
@@ -314,6 +312,7 @@ def _model(own: TrainArguments, labels: _Labels) -> DHRDForDualHeadClassificatio
 
     from .. import AutoModelForDualHeadClassification, DHRDConfig
     from ..auto import load_config
+    from ..data.prompts import DEFAULT_SUFFIX
 
     path = _model_path(own.model)
     config = load_config(path, **_files(own))
@@ -346,9 +345,14 @@ def _model(own: TrainArguments, labels: _Labels) -> DHRDForDualHeadClassificatio
     for name in ("classifier_head", "attn_implementation"):
         if getattr(own, name) is not None:
             kwargs[name] = getattr(own, name)
-    return AutoModelForDualHeadClassification.from_pretrained(
+    model = AutoModelForDualHeadClassification.from_pretrained(
         path, alpha=own.alpha, beta=own.beta, dtype=own.dtype, **kwargs
     )
+    # Kept for whoever decodes, as the prompt is for whoever classifies.
+    known = getattr(config, "suffix_template", None) or DEFAULT_SUFFIX
+    model.config.suffix_template = known if own.suffix is None else unescaped(own.suffix)
+    model.config.rationale_after_label = own.rationale_after_label
+    return model
 
 
 def _teacher(own: TrainArguments) -> Teacher | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..data.prompts import DEFAULT_SUFFIX, Suffix
@@ -58,14 +58,16 @@ def decode_answers(
     temperature: float = TEMPERATURE,
     top_p: float = TOP_P,
     seed: int = 0,
-    suffix: str = DEFAULT_SUFFIX,
+    suffix: str | None = None,
+    rationale_after_label: bool | None = None,
 ) -> list[CoTAnswer]:
     r"""Classify texts the slow way: sample a rationale and a label with the reasoning head, and read the label.
 
     A text has the token ids that it has for the classification head, and those of the suffix's first delimiter
-    (`"\nReasoning:\n"`) are put behind it: the paper does not say whether the model has to write that one itself. Rows of
-    nearly one length share a batch, padded on the left; a row ends with the end-of-sequence token. How many answers name
-    no label, had no room or were not ended is logged.
+    (`"\nReasoning:\n"`) are put behind it: the paper does not say whether the model has to write that one itself. A model
+    that was trained on the label before the rationale writes both delimiters itself. Rows of nearly one length share a
+    batch, padded on the left; a row ends with the end-of-sequence token. What the model's generation config says, such as a
+    repetition penalty, does not count. How many answers name no label, had no room or were not ended is logged.
 
     The same seed gives the same answers in whatever order the texts come. They are drawn a batch at a time, so another
     `batch_size`, or other texts beside them, draws others.
@@ -93,7 +95,8 @@ def decode_answers(
         temperature (`float`, *optional*, defaults to 0.1): What the logits are divided by.
         top_p (`float`, *optional*, defaults to 0.7): Draw from the fewest tokens that have this probability together.
         seed (`int`, *optional*, defaults to 0): Of the draws; torch's own generator is left as it was.
-        suffix (`str`, *optional*, defaults to the paper's): As for [`DualHeadEncoder`].
+        suffix (`str`, *optional*), rationale_after_label (`bool`, *optional*): As for [`DualHeadEncoder`]; by default what
+            the model's config says that it was trained with, else the paper's.
 
     Returns:
         `list[CoTAnswer]`: one for each text, in their order.
@@ -106,7 +109,7 @@ def decode_answers(
     """
     if batch_size < 1 or not labels:
         raise ValueError(f"batch_size={batch_size} with {len(labels)} labels: both must be 1 or greater.")
-    decoder = CoTDecoder(model, tokenizer, max_new_tokens, temperature, top_p, seed, suffix)
+    decoder = CoTDecoder(model, tokenizer, max_new_tokens, temperature, top_p, seed, suffix, rationale_after_label)
     prompts, cut = decoder.prompts(texts)
     order = sorted(
         (index for index, ids in enumerate(prompts) if ids), key=lambda index: (len(prompts[index]), texts[index])
@@ -132,7 +135,9 @@ def decode_answers(
     return answers
 
 
-def read_answer(text: str, labels: Sequence[str], suffix: str = DEFAULT_SUFFIX) -> str | None:
+def read_answer(
+    text: str, labels: Sequence[str], suffix: str = DEFAULT_SUFFIX, rationale_after_label: bool = False
+) -> str | None:
     r"""The label that a decoded text names behind the second delimiter; never one that it names elsewhere.
 
     The delimiter (`"\nFinal Answer:\n"`) and the label are looked for as they were trained on, and only then in another
@@ -152,9 +157,10 @@ def read_answer(text: str, labels: Sequence[str], suffix: str = DEFAULT_SUFFIX) 
     ```
 
     Args:
-        text (`str`): What was decoded behind the first delimiter.
+        text (`str`): What was decoded: behind the first delimiter, or with `rationale_after_label` behind the input.
         labels (`Sequence[str]`): The labels' names.
         suffix (`str`, *optional*, defaults to the paper's): As for [`DualHeadEncoder`].
+        rationale_after_label (`bool`, *optional*, defaults to `False`): As for [`DualHeadEncoder`].
 
     Returns:
         `str`, *optional*: one of the labels, or None.
@@ -164,7 +170,7 @@ def read_answer(text: str, labels: Sequence[str], suffix: str = DEFAULT_SUFFIX) 
     """
     parts = Suffix.parse(suffix)
     # An empty rationale leaves the two delimiters side by side.
-    _, found, rest = (parts.before + text).partition(parts.between)
+    _, found, rest = (text if rationale_after_label else parts.before + text).partition(parts.between)
     if not found:
         words = r"\s*".join(map(re.escape, parts.between.split()))
         start = r"^\s*" if parts.between.startswith("\n") else ""
@@ -172,13 +178,16 @@ def read_answer(text: str, labels: Sequence[str], suffix: str = DEFAULT_SUFFIX) 
         if match is None:
             return None
         rest = text[match.end() :]
+    if rationale_after_label and parts.before:
+        rest = rest.partition(parts.after + parts.before)[0]
     whole = rest.strip()
     candidates = [it.removesuffix(parts.after.strip()).strip() for it in (whole, whole.partition("\n")[0])]
     for candidate in candidates:
         if candidate in labels:
             return candidate
     for candidate in candidates:
-        near = [label for label in labels if _folded(label) == _folded(candidate)]
+        # Of a label that is nothing but punctuation no more is left than of an empty answer.
+        near = [label for label in labels if _folded(candidate) and _folded(label) == _folded(candidate)]
         if len(near) == 1:
             return near[0]
     return None
@@ -203,7 +212,8 @@ class CoTDecoder:
     ```
 
     Args:
-        model, tokenizer, max_new_tokens, temperature, top_p, seed, suffix: As for [`decode_answers`].
+        model, tokenizer, max_new_tokens, temperature, top_p, seed, suffix, rationale_after_label: As for
+            [`decode_answers`].
 
     Raises:
         ValueError: as [`decode_answers`].
@@ -217,7 +227,8 @@ class CoTDecoder:
         temperature: float = TEMPERATURE,
         top_p: float = TOP_P,
         seed: int = 0,
-        suffix: str = DEFAULT_SUFFIX,
+        suffix: str | None = None,
+        rationale_after_label: bool | None = None,
     ):
         if max_new_tokens < 1 or not temperature > 0 or not 0 < top_p <= 1:
             raise ValueError(
@@ -227,15 +238,18 @@ class CoTDecoder:
         self.model = _who_reasons(model)
         agree_on_pad_token(self.model.config, tokenizer)
         self.tokenizer = tokenizer
-        self.suffix = suffix
-        before = Suffix.parse(suffix).before
-        # Token ids of the first delimiter, as they follow x in training.
+        config = self.model.config  # a plain causal LM's says nothing of it
+        self.suffix = (getattr(config, "suffix_template", None) or DEFAULT_SUFFIX) if suffix is None else suffix
+        self.label_first = rationale_after_label
+        if rationale_after_label is None:
+            self.label_first = getattr(config, "rationale_after_label", False)
+        # Token ids of the first delimiter, as they follow x in training; <ANS> is tokenised with its label there.
+        before = "" if self.label_first else Suffix.parse(self.suffix).before
         self.delimiter = tokenizer(before, add_special_tokens=False, verbose=False)["input_ids"] if before else []
         self.max_new_tokens = max_new_tokens
         self.seed = seed
-        # Also what a model's generation config may set otherwise.
-        self.options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0, "num_beams": 1}
-        self.options |= {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+        self.options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0, "use_cache": True}
+        self.options |= {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id", "bos_token_id")}
 
     def prompts(self, texts: Sequence[str | None]) -> tuple[list[list[int]], int]:
         """Token ids of each text with the first delimiter behind it.
@@ -272,18 +286,19 @@ class CoTDecoder:
         if room < 1:
             return [[] for _ in prompts]
         inputs = padded_inputs(prompts, self.tokenizer.pad_token_id, "left")
-        was_training = self.model.training
+        was_training, own = self.model.training, self.model.generation_config
         self.model.eval()
+        # `generate` takes from the model's what a call leaves open: a repetition penalty would be one.
+        self.model.generation_config = GenerationConfig(max_new_tokens=room, **self.options)
         try:
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
                 found = self.model.generate(
                     **{name: it.to(self.model.device) for name, it in inputs.items()},
-                    max_new_tokens=room,
-                    use_cache=True,
-                    **self.options,
+                    generation_config=self.model.generation_config,
                 )
         finally:
+            self.model.generation_config = own
             self.model.train(was_training)
         return [_to_the_end(row, self.tokenizer.eos_token_id) for row in found[:, longest:].cpu()]
 
@@ -298,7 +313,7 @@ class CoTDecoder:
             [`CoTAnswer`]: the answer.
         """
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return CoTAnswer(text, read_answer(text, labels, self.suffix), len(ids))
+        return CoTAnswer(text, read_answer(text, labels, self.suffix, self.label_first), len(ids))
 
 
 def _to_the_end(row: Tensor, end: int | None) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +11,12 @@ import torch
 
 _MIB = 2**20
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+# Of torch on any device (CUDA, HIP, MPS, XPU, CPU, cuBLAS), ONNX Runtime, OpenVINO, numpy and Linux.
+_SHORT = re.compile(
+    r"out of memory|not enough memory|(?:can't|cannot|could not|failed to|unable to) allocate|bad[ _]alloc"
+    r"|_ALLOC_FAILED|exceeded max size of memory|\bMemoryError\b",
+    re.IGNORECASE,
+)
 
 
 class PeakMemory:
@@ -110,7 +118,22 @@ def out_of_memory(error: Exception) -> str | None:
     """
     said = str(error).strip()
     first = said.splitlines()[0][:200] if said else type(error).__name__
-    short = "memory" in said.lower() and any(word in said.lower() for word in ("alloc", "out of"))
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or short:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _SHORT.search(said):
         return f"it does not fit into memory ({first})"
     return None
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more; to be called when the error that left it is gone, with its frames.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation.memory import free_memory
+    >>> free_memory()
+
+    ```
+    """
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()

@@ -16,12 +16,20 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from .memory import PeakMemory, out_of_memory
+from .memory import PeakMemory, free_memory, out_of_memory
 from .steps import WAYS, Step, StepSetup, step_batch
 from .timing import ratio, spread, turns
 
 # The first step makes the optimiser's states, which the second one finds there.
 _MEMORY_STEPS = 2
+# What is divided by what: all by the plain causal LM's, then what ours saves and what it costs.
+_RATIOS = (
+    ("ours", "causal_lm"),
+    ("two_pass", "causal_lm"),
+    ("classifier", "causal_lm"),
+    ("two_pass", "ours"),
+    ("ours", "classifier"),
+)
 _CHILD = "from dhrd_hf.evaluation.step_comparison import measure_in_this_process as measure; measure()"
 
 
@@ -36,10 +44,12 @@ def compare_steps(
 ) -> Iterator[dict[str, Any]]:
     r"""Measure a step of each of [`WAYS`] on the same batches, and say after each round what is known so far.
 
-    They start from the same weights, have the same optimiser and take turns on one batch a round. The memory of each is
-    measured before, in a process of its own, over two steps on the batch with the most tokens: on CUDA what torch has
-    allocated at most, else the resident memory at most, less that of the process before the model was there. A way that
-    does not fit into memory is left out, and the rest goes on.
+    They start from the same weights, have the same optimiser and take turns on one batch a round. Warm-up rounds take the
+    first batches, so a measured round may be the first of its shape, for all ways alike. The memory of each is measured
+    before, in a process of its own, over two steps on the batch with the most tokens: on CUDA what torch has allocated at
+    most, else the resident memory at most, less that of the process before the model was there. A way that does not fit
+    into memory is left out, and the rest goes on; one that only does not fit beside the others, which are all there while
+    they are timed, keeps its memory and has no times.
 
     Example:
 
@@ -48,7 +58,7 @@ def compare_steps(
     >>> from dhrd_hf.evaluation.steps import StepSetup
     >>> setup = StepSetup("Qwen/Qwen3-0.6B", 3, tokenizer.pad_token_id)  # doctest: +SKIP
     >>> for found in compare_steps(setup, rows, tokenizer):  # doctest: +SKIP
-    ...     print([(row["way"], row["ratio"]) for row in found["rows"]])
+    ...     print([(row["way"], row["seconds_per_step"]) for row in found["rows"]])
 
     ```
 
@@ -64,10 +74,11 @@ def compare_steps(
     Returns:
         `Iterator[dict]`: after each round that counts
 
-        - `rows`, a list of `way`, `seconds_per_step` (median over the rounds), `low`, `high`, `ratio`, `ratio_low`,
-          `ratio_high` (its time over the plain causal LM's in the same round; None without it), `samples_per_second`,
-          `peak_memory_mb` (MiB above the process without a model), `weights_memory_mb` (MiB of the weights alone),
-          `memory_ratio` (of the peaks, to the plain causal LM's), `seconds` (a list);
+        - `rows`, a list of `way`, `seconds_per_step` (median over the rounds), `low`, `high`, `samples_per_second` (all four
+          None where it has no times), `peak_memory_mb` (MiB above the process without a model), `weights_memory_mb` (MiB of
+          the weights alone), `seconds` (a list);
+        - `ratios`, a list of `above` and `below` (two ways), `time`, `time_low`, `time_high` (of the one's time over the
+          other's in the same round; None where one has no times) and `peak_memory` (of the peaks; None where one is 0);
         - `left_out`: a list of `way` and `why`;
         - `batches`, the number of different batches, `tokens_per_step` and `input_tokens_per_step` (means, without padding);
         - `rounds`: how many have been measured.
@@ -110,13 +121,19 @@ def _rounds(
             why = out_of_memory(error)
             if why is None:
                 raise
-            left_out.append({"way": way, "why": why})
-            progress.write(f"{way}: left out, {why}", file=sys.stderr)
-            for held in (by_way, times):
-                held.pop(way, None)
-            return None
         finally:
             progress.update()
+        # Behind the error, whose frames hold tensors.
+        why = f"not beside the others: {why}" if way in memory else why
+        left_out.append({"way": way, "why": why})
+        progress.write(f"{way}: {why}", file=sys.stderr)
+        times.pop(way, None)
+        failed = by_way.pop(way, None)
+        if failed is not None:
+            failed.optimizer.zero_grad()  # its model may be another's too
+        del failed
+        free_memory()
+        return None
 
     total = (2 + warmup + steps) * len(WAYS)
     with tqdm(total=total, unit=" steps", file=sys.stderr, disable=None) as progress:
@@ -124,9 +141,8 @@ def _rounds(
             found = attempt(way, lambda way=way: step_memory(way, setup, step_batch(largest, tokenizer)), progress)
             memory |= {} if found is None else {way: found}
         for way in memory:
-            shared = by_way.get("ours") if way == "two_pass" else None
-            step = attempt(way, lambda way=way, it=shared: Step(way, setup, it), progress)
-            by_way |= {} if step is None else {way: step}
+            # No name but this holds a step: it has to go where it does not fit.
+            by_way.update(attempt(way, lambda way=way: {way: Step(way, setup, _shared(way, by_way))}, progress) or {})
         times |= {way: [] for way in by_way}
         for index in range(-warmup, steps):
             batch = batches[(index + warmup) % len(batches)]
@@ -139,37 +155,55 @@ def _rounds(
                 yield _summary(times, memory, left_out, chunks) | {"rounds": index + 1}
 
 
+def _shared(way: str, by_way: Mapping[str, Step]) -> Step | None:
+    """The step whose model a way takes: two passes are made with ours."""
+    return by_way.get("ours") if way == "two_pass" else None
+
+
 def _summary(
     times: Mapping[str, list[float]],
     memory: Mapping[str, Mapping[str, float]],
     left_out: list[dict[str, str]],
     chunks: Sequence[Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:
-    plain = memory.get("causal_lm", {}).get("peak_memory_mb")
     rows = []
-    for way, seconds in times.items():
-        middle, low, high = spread(seconds)
-        of_time = ratio(times, way, "causal_lm") if "causal_lm" in times else (None, None, None)
-        peak = memory[way]["peak_memory_mb"]
+    for way, of_memory in memory.items():
+        seconds = times.get(way, [])
+        middle, low, high = spread(seconds) if seconds else (None, None, None)
         rows.append(
             {
                 "way": way,
                 "seconds_per_step": middle,
                 "low": low,
                 "high": high,
-                **dict(zip(("ratio", "ratio_low", "ratio_high"), of_time, strict=True)),
-                "samples_per_second": len(chunks[0]) / middle,
-                **memory[way],
-                "memory_ratio": peak / plain if peak and plain else None,
+                "samples_per_second": middle and len(chunks[0]) / middle,
+                **of_memory,
                 "seconds": list(seconds),
             }
         )
     return {
         "rows": rows,
+        "ratios": [_ratio(times, memory, *pair) for pair in _RATIOS if memory.keys() >= set(pair)],
         "left_out": list(left_out),
         "batches": len(chunks),
         "tokens_per_step": sum(len(row["input_ids"]) for chunk in chunks for row in chunk) / len(chunks),
         "input_tokens_per_step": sum(row["input_length"] for chunk in chunks for row in chunk) / len(chunks),
+    }
+
+
+def _ratio(
+    times: Mapping[str, list[float]], memory: Mapping[str, Mapping[str, float]], above: str, below: str
+) -> dict[str, Any]:
+    timed = times.keys() >= {above, below}
+    middle, low, high = ratio(times, above, below) if timed else (None, None, None)
+    peaks = [memory[way]["peak_memory_mb"] for way in (above, below)]
+    return {
+        "above": above,
+        "below": below,
+        "time": middle,
+        "time_low": low,
+        "time_high": high,
+        "peak_memory": peaks[0] / peaks[1] if all(peaks) else None,
     }
 
 

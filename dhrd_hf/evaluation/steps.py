@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,14 +56,19 @@ class StepSetup:
 
     @property
     def torch_device(self) -> torch.device:
-        """Where the models are."""
+        """Where the models are; a `ValueError` where torch has no such kind of device."""
         if self.device is not None:
-            return torch.device(self.device)
+            try:
+                return torch.device(self.device)
+            except RuntimeError as error:
+                raise ValueError(f"device {self.device!r} is not one of torch's: say cpu, cuda or cuda:1.") from error
         return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
 class Step:
     """Steps of training on batches: forward, backward, clipping and AdamW.
+
+    Each pass has its backward before the next one begins: two passes never hold two graphs.
 
     Example:
 
@@ -94,35 +99,45 @@ class Step:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=_LEARNING_RATE, weight_decay=0.01)
 
-    def loss(self, batch: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
-        """The loss of a batch.
+    def losses(self, batch: Mapping[str, Mapping[str, Tensor]]) -> Iterator[Tensor]:
+        """The loss of each pass over a batch, which runs when it is asked for.
 
         Args:
             batch (`Mapping`): From [`step_batch`].
 
         Returns:
-            `Tensor`: a scalar.
+            `Iterator[Tensor]`: scalars, whose sum is minimised.
         """
         x, s, labels = (
             {name: it.to(self.device) for name, it in batch[part].items()} for part in ("x", "s", "labels")
         )
         inputs = {name: s[name] for name in ("input_ids", "attention_mask")}
         if self.way == "ours":
-            return self.model(**s, **labels).loss
-        if self.way == "causal_lm":
-            return self.model(**inputs, labels=s["reasoning_targets"], use_cache=False).loss
-        if self.way == "classifier":
-            return self.model(**x, **labels, use_cache=False).loss
-        reasoning = self.model(**inputs, reasoning_targets=s["reasoning_targets"]).loss
-        return self.model(**x, **labels).loss + reasoning
+            yield self.model(**s, **labels).loss
+        elif self.way == "causal_lm":
+            yield self.model(**inputs, labels=s["reasoning_targets"], use_cache=False).loss
+        elif self.way == "classifier":
+            yield self.model(**x, **labels, use_cache=False).loss
+        else:
+            yield self.model(**x, **labels).loss
+            yield self.model(**inputs, reasoning_targets=s["reasoning_targets"]).loss
+
+    def backward(self, batch: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Add a batch's gradients, of one pass after the other.
+
+        Args:
+            batch (`Mapping`): From [`step_batch`].
+        """
+        for loss in self.losses(batch):
+            loss.backward()
 
     def __call__(self, batch: Mapping[str, Mapping[str, Tensor]]) -> None:
-        self.loss(batch).backward()
+        self.backward(batch)
         torch.nn.utils.clip_grad_norm_([it for group in self.optimizer.param_groups for it in group["params"]], 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.device.type != "cpu":
-            torch.accelerator.synchronize()
+            torch.accelerator.synchronize(self.device)
 
 
 def _opened(way: str, setup: StepSetup) -> nn.Module:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from .memory import out_of_memory
+from .memory import free_memory, out_of_memory
 from .ranks import Ranks
 from .throughput_engines import Answers, BenchRows, Engine
 from .timing import spread, turns
@@ -63,8 +61,9 @@ def measure_throughput(
 
     Every engine, batch size and order of the rows takes its turn in every round, so that a drift of the machine meets all
     of them and ratios within a round are fair. On several ranks each runs its share of the rows, and the slowest one's
-    wall-clock counts. What does not fit into memory is left out, and the rest goes on. `"cot"` is decoded over `cot_rows`
-    rows, drawn evenly, in the first of the orders and in batch sizes up to that number.
+    wall-clock counts. What does not fit into memory is left out, and the rest goes on. A batch is no larger than the rows
+    that there are. `"cot"` is decoded over `cot_rows` rows, drawn evenly, in the first of the orders and in the batch sizes
+    up to that number, or else all of them together.
 
     Example:
 
@@ -85,11 +84,13 @@ def measure_throughput(
             decodes.
         rows ([`~dhrd_hf.evaluation.throughput_engines.BenchRows`]): This rank's rows.
         tokenizer (`PreTrainedTokenizerBase`): The classifier's: tokenisation is timed apart.
-        batch_sizes (`Sequence[int]`, *optional*, defaults to 1, 8 and 32): Rows of a batch.
+        batch_sizes (`Sequence[int]`, *optional*, defaults to 1, 8 and 32): Rows of a batch; more than a rank has become as
+            many as it has.
         orders (`Sequence[bool]`, *optional*, defaults to both): `True`: rows sorted by length, the longest first. `False`: as
             given.
         repeats (`int`, *optional*, defaults to 3): Number of rounds that count.
-        warmup (`int`, *optional*, defaults to 1): Number of rounds before them; decoding warms up on a few tokens.
+        warmup (`int`, *optional*, defaults to 1): Number of rounds before them, over all batches; decoding warms up on a few
+            tokens of the first two.
         cot_rows (`int`, *optional*, defaults to 32): Rows that are decoded, over all ranks.
         ranks ([`~dhrd_hf.evaluation.ranks.Ranks`], *optional*): The processes that share the work.
 
@@ -100,10 +101,11 @@ def measure_throughput(
           `high` (the slowest and the fastest round), `ratio`, `ratio_low` and `ratio_high` (its speed over that of `"torch"`
           with the same batch size and order in the same round; None without it), `ms_per_row`, `accuracy` (None without
           labels), `unreadable` and `new_tokens_per_row` (answers without a label, and tokens decoded; None where nothing is
-          decoded), `rows` (of all ranks), `tokenization` (`"apart"` or `"included"`), `device`, `seconds` (a list: the
-          slowest rank's in each round);
+          decoded), `rows` (of all ranks), `tokenization` (`"apart"` or `"included"`), `device`, `dtype` (of the weights),
+          `threads` (of a computation on the CPU; 0: ONNX Runtime's default), `seconds` (a list: the slowest rank's in each
+          round);
         - `tokenization`: `samples_per_second`, `low`, `high`, `seconds` of the tokenizer alone;
-        - `left_out`: a list of `engine`, `batch_size`, `sorted` and `why`;
+        - `left_out`: a list of `engine` (None: all but `"cot"`), `batch_size`, `sorted` (None: both) and `why`;
         - `rounds`: how many have been measured.
 
     Raises:
@@ -119,8 +121,8 @@ def measure_throughput(
     if not engines or not batch_sizes or not orders:
         raise ValueError("There is nothing to measure: name at least one engine, batch size and order of the rows.")
     ranks = ranks or Ranks()
-    variants = list(_variants(engines, rows, batch_sizes, orders, cot_rows, ranks))
-    return _rounds(variants, rows, tokenizer, repeats, warmup, ranks)
+    variants, left_out = _variants(engines, rows, batch_sizes, orders, cot_rows, ranks)
+    return _rounds(variants, left_out, rows, tokenizer, repeats, warmup, ranks)
 
 
 def _variants(
@@ -130,24 +132,37 @@ def _variants(
     orders: Sequence[bool],
     cot_rows: int,
     ranks: Ranks,
-) -> Iterator[_Variant]:
+) -> tuple[list[_Variant], list[dict[str, Any]]]:
+    """What is measured, and the batch sizes that there are too few rows for."""
     counts = ranks.gather(len(rows.ids))
     if min(counts) == 0:
         raise ValueError(f"there are {sum(counts)} rows for {ranks.count} ranks: each needs one at least")
+    many = max(counts)
     few = max(min(cot_rows // ranks.count, min(counts)), 1)
     decoded = rows.select([place * len(rows.ids) // few for place in range(few)])
-    few_sizes = [size for size in batch_sizes if size <= few] or [min(batch_sizes)]
+    sizes = list(dict.fromkeys(min(size, many) for size in batch_sizes))
+    few_sizes = [size for size in sizes if size <= few] or [few]
+    a_rank = " a rank" if ranks.count > 1 else ""
+    one_batch = f"there are {many} rows{a_rank}, which are one batch"
+    too_large = [(None, size, one_batch) for size in dict.fromkeys(batch_sizes) if size > many]
+    variants = []
     for name, engine in engines.items():
-        these, sizes, sides = (decoded, few_sizes, orders[:1]) if name == "cot" else (rows, batch_sizes, orders)
-        total = few * ranks.count if name == "cot" else sum(counts)
+        these, these_sizes, sides, total = rows, sizes, orders, sum(counts)
+        if name == "cot":
+            these, these_sizes, sides, total = decoded, few_sizes, orders[:1], few * ranks.count
+            too_large += [(name, size, f"{few} rows{a_rank} are decoded") for size in sizes if size > few]
         for by_length in sides:
             ordered = these.longest_first() if by_length else these
-            for size in dict.fromkeys(sizes):
-                yield _Variant(name, engine, size, by_length, ordered, total, *engine.prepare(ordered, size))
+            for size in these_sizes:
+                ready = engine.prepare(ordered, size)
+                variants.append(_Variant(name, engine, size, by_length, ordered, total, *ready))
+    names = ("engine", "batch_size", "sorted", "why")
+    return variants, [dict(zip(names, (name, size, None, why), strict=True)) for name, size, why in too_large]
 
 
 def _rounds(
     variants: list[_Variant],
+    left_out: list[dict[str, Any]],
     rows: BenchRows,
     tokenizer: PreTrainedTokenizerBase,
     repeats: int,
@@ -155,11 +170,14 @@ def _rounds(
     ranks: Ranks,
 ) -> Iterator[dict[str, Any]]:
     left = {variant.name: variant for variant in variants}
-    left_out: list[dict[str, Any]] = []
+    left_out = list(left_out)
     tokenization: list[float] = []
     total = sum(ranks.gather(len(rows.ids)))
     runs = (warmup + repeats) * (1 + len(variants))
     with tqdm(total=runs, unit=" runs", file=sys.stderr, disable=ranks.rank > 0 or None) as progress:
+        for it in left_out if ranks.rank == 0 else ():
+            which = f"{it['engine']}, batches" if it["engine"] else "batches"
+            progress.write(f"{which} of {it['batch_size']}: left out, {it['why']}", file=sys.stderr)
         for index in range(-warmup, repeats):
             seconds, _ = _together(lambda: tokenizer(rows.texts, verbose=False), ranks)
             tokenization += [seconds] if index >= 0 else []
@@ -204,9 +222,7 @@ def _together(
     slowest = max(seconds for seconds, _ in of_all)
     failed = [it for _, it in of_all if isinstance(it, str)]
     if failed:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         return slowest, failed[0]
     return slowest, {name: sum(it[name] for _, it in of_all) for name in of_all[0][1]}
 
@@ -248,5 +264,7 @@ def _measured(variant: _Variant, measured: Mapping[str, _Variant]) -> dict[str, 
         "rows": total,
         "tokenization": "included" if variant.kind.includes_tokenization else "apart",
         "device": variant.kind.device,
+        "dtype": variant.kind.dtype,
+        "threads": variant.kind.threads,
         "seconds": list(variant.seconds),
     }

@@ -164,6 +164,8 @@ class Engine(Protocol):
 
     includes_tokenization: bool
     device: str
+    dtype: str  # of the weights: "float32", "bfloat16", ..., or "int8"
+    threads: int  # of a computation on the CPU
 
     def prepare(self, rows: BenchRows, batch_size: int) -> tuple[Callable[[], Any], Callable[[], Answers]]:
         """What is timed, over rows that are ready to run.
@@ -203,7 +205,7 @@ class ForwardEngine:
         self.model = model.eval()
         agree_on_pad_token(model.config, tokenizer)
         self.pad, self.side = tokenizer.pad_token_id, padding_side_of(model, tokenizer)
-        self.device = model.device.type
+        self.device, self.dtype, self.threads = _runs_on(model)
         takes_cache = "use_cache" in inspect.signature(model.forward).parameters
         self.options = {"use_cache": False} if takes_cache else {}
 
@@ -248,7 +250,7 @@ class PipelineEngine:
         agree_on_pad_token(model.config, tokenizer)
         self.classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device=model.device)
         self.label2id = model.config.label2id
-        self.device = model.device.type
+        self.device, self.dtype, self.threads = _runs_on(model)
 
     def prepare(self, rows: BenchRows, batch_size: int) -> tuple[Callable[[], Any], Callable[[], Answers]]:
         """As [`Engine`]."""
@@ -278,7 +280,7 @@ class CoTEngine:
     Args:
         model ([`DHRDForDualHeadClassification`] or a `PeftModel` around one): The model.
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-        options (*optional*): `max_new_tokens` and what else [`~dhrd_hf.evaluation.cot.CoTDecoder`] takes.
+        options (*optional*): `max_new_tokens`, `suffix` and what else [`~dhrd_hf.evaluation.cot.CoTDecoder`] takes.
 
     Raises:
         ValueError: if the model has no reasoning head.
@@ -289,10 +291,10 @@ class CoTEngine:
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, **options: Any):
         self.decoder = CoTDecoder(model, tokenizer, **{"max_new_tokens": MAX_NEW_TOKENS, **options})
         self.names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-        self.device = model.device.type
+        self.device, self.dtype, self.threads = _runs_on(model)
 
     def prepare(self, rows: BenchRows, batch_size: int) -> tuple[Callable[[], Any], Callable[[], Answers]]:
-        """As [`Engine`]; the warm-up decodes a few tokens of each batch."""
+        """As [`Engine`]; the warm-up decodes a few tokens of the first two batches."""
         reason = self.decoder.delimiter
         batches = _batches([ids + reason for ids in rows.ids], batch_size)
 
@@ -307,6 +309,12 @@ class CoTEngine:
             return Answers(labels, sum(map(len, found)))
 
         return warm_up, run
+
+
+def _runs_on(model: Any) -> tuple[str, str, int]:
+    """Where a model runs, what its weights are, and how many threads it has; an engine has threads of its own."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    return model.device.type, dtype, getattr(model, "threads", torch.get_num_threads())
 
 
 def _batches(ids: Sequence[list[int]], batch_size: int) -> list[list[list[int]]]:

@@ -16,29 +16,33 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "datasets", "numpy",
 
 
 def turns(names: Iterable[str], index: int) -> list[str]:
-    """The order of one round: every second one goes backwards, so none is always the one that follows a given other.
+    """The order of one round: over as many rounds as there are names, each comes once at each place.
+
+    The next as many go backwards, so that none always follows the same other.
 
     Example:
 
     ```python
     >>> from dhrd_hf.evaluation.timing import turns
-    >>> turns(["a", "b"], 0), turns(["a", "b"], 1)
-    (['a', 'b'], ['b', 'a'])
+    >>> [turns("abc", index) for index in range(4)]
+    [['a', 'b', 'c'], ['b', 'c', 'a'], ['c', 'a', 'b'], ['c', 'b', 'a']]
 
     ```
 
     Args:
         names (`Iterable[str]`): What takes turns.
-        index (`int`): The number of the round.
+        index (`int`): The number of the round; those before the first that counts are below 0.
 
     Returns:
         `list[str]`: the names in their order.
     """
-    return list(names)[:: -1 if index % 2 else 1]
+    order = list(names)
+    cycle, first = divmod(index, len(order) or 1)
+    return (order[first:] + order[:first])[:: -1 if cycle % 2 else 1]
 
 
 def paired(variants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds that each of some functions takes in each round.
+    """Seconds that each of some functions takes in each round; all of them run in every round, the warm-up's too.
 
     Example:
 

@@ -51,14 +51,16 @@ class EngineClassifier(nn.Module):
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike) -> EngineClassifier:
+    def from_pretrained(cls, folder: str | os.PathLike, threads: int | None = None) -> EngineClassifier:
         """Open what [`export_engine`] wrote.
 
         Args:
             folder (`str` or `os.PathLike`): The folder.
+            threads (`int`, *optional*): Number of threads of a computation; by default it is up to the engine. OpenVINO
+                takes no more than there are cores.
 
         Returns:
-            [`EngineClassifier`]: on the CPU, computing in float32.
+            [`EngineClassifier`]: on the CPU, computing in float32 but for what int8 rounds.
 
         Raises:
             ModuleNotFoundError: if the engine is not installed.
@@ -70,14 +72,31 @@ class EngineClassifier(nn.Module):
         if engine not in ENGINES:
             raise FileNotFoundError(f"{folder} holds no export for another engine: it has no {MANIFEST}.")
         _require(engine)
-        # OpenVINO would compute in bfloat16 on processors that have it.
-        options = {"config": {"INFERENCE_PRECISION_HINT": "f32"}} if engine == "openvino" else {}
-        return cls(ExportedModel.from_pretrained(folder, device="cpu", **options))
+        return cls(ExportedModel.from_pretrained(folder, device="cpu", **_runner_options(engine, threads)))
 
     @property
     def device(self) -> torch.device:
         """Where inputs are wanted: the CPU."""
         return torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights: `torch.float32`, or `torch.int8`."""
+        program = self.exported.program
+        if self.exported.export_format == "onnx":
+            constants = (it.const_value for it in program.graph.initializers.values())
+            held = {it.dtype.name.lower() for it in constants if it is not None}
+        else:
+            held = {it.get_element_type().get_type_name() for it in program.get_ordered_ops() if _is_constant(it)}
+        return torch.int8 if held & {"int8", "uint8", "i8", "u8"} else torch.float32
+
+    @property
+    def threads(self) -> int:
+        """Number of threads of a computation, as the engine says; 0: ONNX Runtime takes one for each core."""
+        (runner,) = self.exported.runners.values()
+        if self.exported.export_format == "onnx":
+            return runner.session.get_session_options().intra_op_num_threads
+        return runner.compiled_model.get_property("INFERENCE_NUM_THREADS")
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
         """Class logits.
@@ -228,6 +247,25 @@ def _narrows(node: Any) -> bool:
     rows, columns = node.inputs[1].const_value.shape
     transposed = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
     return rows < columns if transposed else rows > columns
+
+
+def _runner_options(engine: str, threads: int | None) -> dict[str, Any]:
+    """What transformers' runner of an engine is opened with."""
+    if engine == "openvino":
+        # It would compute in bfloat16 on processors that have it.
+        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+        return {"config": config if threads is None else config | {"INFERENCE_NUM_THREADS": threads}}
+    if threads is None:
+        return {}
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return {"session_options": options}
+
+
+def _is_constant(node: Any) -> bool:
+    return node.get_type_name() == "Constant"
 
 
 def _require(engine: str) -> None:

@@ -129,10 +129,7 @@ def run_cell(
     peak = ended.peak_memory_mb
     if cell.setting == "cot_decoding":
         options = {"model": here / run, "data": rows.eval, "output": here / "predictions.jsonl"}
-        options |= {
-            "label_column": study.data[cell.data].spec.get("label_column"),
-            "suffix": cell.options.get("suffix"),
-        }
+        options["label_column"] = study.data[cell.data].spec.get("label_column")
         options |= {"seed": cell.seed, "max_new_tokens": study.cot_max_new_tokens}
         options["metrics"] = here / run / "eval_results.json"
         ended = run_process([*decode, *typed_options(options)], folder, log, started)

@@ -25,20 +25,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dhrd_hf.study.decoding", allow_abbrev=False)
     for name in ("--model", "--data", "--output", "--metrics"):
         parser.add_argument(name, required=True)
-    parser.add_argument("--suffix")
     parser.add_argument("--label-column", default="label")
     for name in ("--seed", "--max-new-tokens"):
         parser.add_argument(name, type=int, required=True)
     args = parser.parse_args(argv)
 
-    from ..data.prompts import DEFAULT_SUFFIX, render
+    from ..data.prompts import render
     from ..data.tables import iter_rows, write_rows
     from ..evaluation import load_classifier
     from ..evaluation.cot import decode_answers
     from ..files import write_whole
-
-    def unescaped(template: str) -> str:
-        return template.replace("\\n", "\n").replace("\\t", "\t")
 
     model, tokenizer = load_classifier(args.model)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
@@ -52,7 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         names,
         max_new_tokens=args.max_new_tokens,
         seed=args.seed,
-        suffix=DEFAULT_SUFFIX if args.suffix is None else unescaped(args.suffix),
     )
     seconds = time.perf_counter() - began
     said = (

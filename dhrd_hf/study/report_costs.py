@@ -117,6 +117,15 @@ def _notes(
     rounds = f"medians of {measured.get('rounds')} rounds (slowest to fastest)"
     how = "sorted by length" if shown[0].get("sorted") else "as given"
     notes = [f"{measured.get('model')} on {measured.get('data')}; {rounds}, rows {how}."]
+    runs: dict[str, dict[str, None]] = {}
+    for it in shown:
+        if it.get("dtype"):
+            where = f"{it['dtype']} on {it.get('device')}, {it.get('threads')} threads"
+            runs.setdefault(where, {})[_WAYS.get(it["engine"], (it["engine"],))[0]] = None
+    if len(runs) == 1:
+        notes.append(f"All in {next(iter(runs))}.")
+    elif runs:
+        notes.append("; ".join(f"{', '.join(names)}: {where}" for where, names in runs.items()) + ".")
     if not measured.get("complete", True):
         notes.append(f"It was interrupted: {measured.get('repeats')} rounds were asked for.")
     if decoded and decoded.get("new_tokens_per_row") is not None:

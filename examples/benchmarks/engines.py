@@ -2,21 +2,24 @@ r"""Throughput of one classifier on torch, ONNX Runtime and OpenVINO, in float32
 
     python examples/benchmarks/engines.py runs/esnli/classifier-alpha-1 ../shared/data/esnli/validation.jsonl.gz
 
-The exports are written into `--work` (kept, so a second run is quick) and need the extras `onnx` and `openvino`. A text
-goes through `dhrd_hf.evaluation.predict_texts`, tokenisation included. Accuracy is on the timed rows.
+The exports are written into `--work`, in a folder of the classifier's name and contents (kept, so a second run is quick), and
+need the extras `onnx` and `openvino`. All engines have torch's number of threads. A text goes through
+`dhrd_hf.evaluation.predict_texts`, tokenisation included. Accuracy is on the timed rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 
 import numpy as np
+import torch
 from paired import paired, ratio, report
 
 from dhrd_hf.data.tables import load_table
 from dhrd_hf.evaluation import load_classifier, predict_table
-from dhrd_hf.export import export_engine
+from dhrd_hf.export import EngineClassifier, export_engine
 
 VARIANTS = [(engine, int8) for engine in ("onnx", "openvino") for int8 in (False, True)]
 
@@ -32,15 +35,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON Lines file to add the results to")
     args = parser.parse_args()
 
-    opened = {"torch": load_classifier(args.classifier)}
+    opened = {"torch": load_classifier(args.classifier, device="cpu")}
     sizes = {"torch": _megabytes(Path(args.classifier))}
     for engine, int8 in VARIANTS:
         name = f"{engine} {'int8' if int8 else 'float32'}"
-        folder = args.work / name.replace(" ", "-")
+        folder = exports_of(args.classifier, args.work) / name.replace(" ", "-")
         if not folder.exists():
             off = export_engine(args.classifier, folder, engine, int8=int8)
             print(f"{name}: logits within {off:.2g} of torch's on random inputs")
-        opened[name] = load_classifier(folder)
+        opened[name] = EngineClassifier.from_pretrained(folder, torch.get_num_threads()), opened["torch"][1]
         sizes[name] = _megabytes(folder)
 
     data = load_table(args.table)
@@ -56,7 +59,8 @@ def main() -> None:
 
     times = paired({name: classify(name) for name in opened}, rounds=args.rounds)
     figures = []
-    for name, it in found.items():
+    for name in opened:
+        it = found[name]
         labels = it.logits.argmax(-1)
         accuracy, same = np.mean(labels == it.labels), np.mean(labels == found["torch"].logits.argmax(-1))
         median, low, high = ratio(times, "torch", name)
@@ -73,6 +77,21 @@ def main() -> None:
         figures,
         args.output,
     )
+
+
+def exports_of(classifier: str, work: Path) -> Path:
+    """The folder for a classifier's exports: another one's, or an older one of the same name, have another folder.
+
+    Args:
+        classifier: folder of a dense export.
+        work: folder for all exports.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(classifier).iterdir()):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return work / f"{Path(classifier).resolve().name}-{digest.hexdigest()[:8]}"
 
 
 def _megabytes(folder: Path) -> float:

@@ -3,16 +3,23 @@
 import json
 import shutil
 
+import peft
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+import dhrd_hf.data.prompts as prompts_module
 import dhrd_hf.evaluation.throughput_engines as engines_module
 from dhrd_hf import AutoModelForDualHeadClassification, export_classifier
 from dhrd_hf.cli import main
+from dhrd_hf.cli.engines import dense_folder
 from dhrd_hf.evaluation import compute_metrics, load_classifier, predict_table, step_comparison
+from dhrd_hf.evaluation.cot import CoTDecoder
 from dhrd_hf.export import engines as export_engines
+from dhrd_hf.training import add_lora
 
 COLUMNS = ["engine", "batch_size", "sorted", "samples_per_second", "low", "high", "ratio", "accuracy", "rows"]
-COLUMNS += ["new_tokens_per_row"]
+COLUMNS += ["new_tokens_per_row", "device", "dtype", "threads"]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +65,8 @@ def test_throughput_is_a_table_and_json(throughput, folder, dataset, tmp_path, c
         assert row["low"] <= row["samples_per_second"] <= row["high"]
         if row["engine"] != "cot":
             assert (row["rows"], row["accuracy"], row["new_tokens_per_row"]) == (9, accuracy, None)
+        assert (row["device"], row["dtype"]) == (model.device.type, "float32")
+        assert row["threads"] == torch.get_num_threads()
     cot = found["rows"][-1]
     assert cot["rows"] == 3 and 1 <= cot["new_tokens_per_row"] <= 5 and 0 < cot["ratio"] < 1
     assert found["cot"] == {"rows": 3, "max_new_tokens": 5, "temperature": 0.1, "top_p": 0.7, "seed": 0}
@@ -69,25 +78,101 @@ def test_throughput_is_a_table_and_json(throughput, folder, dataset, tmp_path, c
     )
     assert {"torch", "transformers", "python"} < found["versions"].keys() and "cores" in found["machine"]
     lines = printed.out.splitlines()
-    assert lines[0].split()[:4] == ["engine", "batch", "sorted", "rows/s"]
+    assert lines[0].split()[:7] == ["engine", "device", "dtype", "threads", "batch", "sorted", "rows/s"]
+    assert lines[1].split()[:4] == ["torch", model.device.type, "float32", str(torch.get_num_threads())]
     assert [line.split()[0] for line in lines[1:11]] == [*(["torch"] * 4), *(["pipeline"] * 4), "cot", "tokenisation"]
     assert "9 rows of " in printed.err
 
 
 def test_engines_that_are_not_possible_are_told_and_the_rest_goes_on(throughput, monkeypatch, capsys):
     monkeypatch.setattr(export_engines, "_NEEDS", dict.fromkeys(("onnx", "openvino"), ("no_such_package",)))
-    options = ["--batch-sizes", "16", "--repeats", "1", "--sort", "--warmup", "0", "--output", "-"]
+    options = ["--batch-sizes", "9,16", "--repeats", "1", "--sort", "--warmup", "0", "--output", "-"]
     assert throughput(*options, model="classifier") == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
     assert [(row["engine"], row["batch_size"], row["sorted"]) for row in found["rows"]] == [
-        ("torch", 16, True),
-        ("pipeline", 16, True),
+        ("torch", 9, True),
+        ("pipeline", 9, True),
     ]
-    assert [it["engine"] for it in found["left_out"]] == ["onnx", "openvino", "cot"]
+    assert [it["engine"] for it in found["left_out"]] == ["onnx", "openvino", "cot", None]
+    assert "batches of 16: left out, there are 9 rows" in printed.err
+    assert found["cot"]["rows"] == 0
     assert "onnx: left out, onnx needs no_such_package: pip install" in printed.err
     assert "cot: left out, " in printed.err and "without a reasoning head" in printed.err
     assert "rows/s" in printed.err
+
+
+def test_rows_that_were_decoded_are_those_that_are_said(throughput, tmp_path):
+    output = tmp_path / "out.json"
+    options = ["--engines", "cot", "--batch-sizes", "64", "--repeats", "1", "--warmup", "0", "--max-new-tokens", "2"]
+    assert throughput(*options, "--sort", "--output", str(output)) == 0
+    found = json.loads(output.read_text())
+    (row,) = found["rows"]
+    assert (found["cot"]["rows"], row["rows"], row["batch_size"]) == (9, 9, 9)  # of 32 that were asked for
+
+
+def test_cot_decodes_as_was_trained(throughput, folder, monkeypatch, tmp_path):
+    """From `dhrd train` through the run directory, of an adapter too, to the decoder."""
+    suffix = r"\nWhy:\n{rationale}\nVerdict: {label}"
+    train = ["train", "--train-data", str(folder / "rows.jsonl"), "--max-steps", "1", "--use-cpu"]
+    runs = {
+        "given": ["--model", str(folder / "lm"), "--lora", "--suffix", suffix, "--rationale-after-label"],
+        "kept": ["--model", str(tmp_path / "given")],
+        "default": ["--model", str(folder / "lm")],
+    }
+    decoders, encoders, decode = [], [], CoTDecoder.decode
+
+    def noted(self, prompts, max_new_tokens=None):
+        decoders.append((self.suffix, self.label_first))
+        return decode(self, prompts, max_new_tokens)
+
+    def parsed(template):
+        encoders.append(template)
+        return parse(template)
+
+    parse = prompts_module.Suffix.parse
+    monkeypatch.setattr(prompts_module.Suffix, "parse", parsed)
+    monkeypatch.setattr(CoTDecoder, "decode", noted)
+    unescaped = suffix.replace("\\n", "\n")
+    for name, options in runs.items():
+        run, expected = tmp_path / name, prompts_module.DEFAULT_SUFFIX if name == "default" else unescaped
+        assert main([*train, *options, "--output-dir", str(run)]) == 0
+        assert encoders[0] == expected  # the encoder's
+        sparse = ["--batch-sizes", "1", "--repeats", "1", "--warmup", "0", "--cot-rows", "1", "--max-new-tokens", "2"]
+        assert throughput("--engines", "cot", *sparse, model=str(run)) == 0
+        assert set(decoders) == {(expected, name == "given")}
+        decoders.clear()
+        encoders.clear()
+
+
+def test_an_exported_adapter_runs_on_every_engine(throughput, folder, dual_of, tokenizer, rows, tmp_path):
+    """Its base alone would have random classes: PEFT's own model is the oracle."""
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    torch.manual_seed(0)
+    model = add_lora(dual_of("llama", id2label={0: "entailed", 1: "refuted", 2: "unknown"}), r=4)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "score" in name:
+            torch.nn.init.normal_(parameter)
+    adapter = export_classifier(model, tokenizer, tmp_path / "adapter", format="adapter")
+    base = AutoModelForSequenceClassification.from_pretrained(folder / "lm", num_labels=3, pad_token_id=0)
+    peft_model = peft.PeftModel.from_pretrained(base, adapter).eval()
+    batch = tokenizer([row["text"] for row in rows[:9]], padding=True, padding_side="right", return_tensors="pt")
+    with torch.no_grad(), dense_folder(str(adapter)) as dense:
+        expected = peft_model(**batch).logits
+        found = AutoModelForSequenceClassification.from_pretrained(dense).eval()(**batch).logits
+        assert AutoTokenizer.from_pretrained(dense).model_max_length == tokenizer.model_max_length
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    names = [row["label"] for row in rows[:9]]
+    output = tmp_path / "out.json"
+    options = ["--engines", "torch,pipeline,onnx", "--batch-sizes", "4", "--repeats", "1", "--output", str(output)]
+    assert throughput(*options, model=str(adapter)) == 0
+    result = json.loads(output.read_text())
+    assert [row["engine"] for row in result["rows"]] == ["torch", "torch", "pipeline", "pipeline", "onnx", "onnx"]
+    said = [("entailed", "refuted", "unknown")[index] for index in expected.argmax(-1).tolist()]
+    right = sum(one == other for one, other in zip(said, names, strict=True))
+    assert {row["accuracy"] for row in result["rows"]} == {right / 9}
+    assert {row["threads"] for row in result["rows"]} == {torch.get_num_threads()}
 
 
 def test_what_was_measured_before_an_interruption_is_in_the_file(throughput, monkeypatch, tmp_path, capsys):
@@ -188,10 +273,17 @@ def test_train_is_a_table_and_json(folder, memory, tmp_path, monkeypatch, capsys
         found = json.loads(output.read_text())
         assert [row["way"] for row in found["rows"]] == ["causal_lm", "ours", "two_pass", "classifier"]
         assert [line.split()[0] for line in lines[:5]] == ["way", "causal_lm", "ours", "two_pass", "classifier"]
-        plain, ours = found["rows"][:2]
-        ratios = sorted(a / b for a, b in zip(ours["seconds"], plain["seconds"], strict=True))
-        assert [ours["ratio_low"], ours["ratio_high"]] == pytest.approx(ratios)
-        assert (ours["memory_ratio"], ours["peak_memory_mb"], plain["ratio"]) == (pytest.approx(1.1), 22.0, 1.0)
+        seconds = {row["way"]: row["seconds"] for row in found["rows"]}
+        pairs = [("ours", "causal_lm"), ("two_pass", "causal_lm"), ("classifier", "causal_lm")]
+        pairs += [("two_pass", "ours"), ("ours", "classifier")]
+        assert [(it["above"], it["below"]) for it in found["ratios"]] == pairs
+        for it in found["ratios"]:
+            by_round = sorted(a / b for a, b in zip(seconds[it["above"]], seconds[it["below"]], strict=True))
+            assert [it["time_low"], it["time_high"]] == pytest.approx(by_round)
+        assert [it["peak_memory"] for it in found["ratios"]] == pytest.approx([1.1, 1.5, 0.5, 30 / 22, 2.2])
+        assert found["rows"][1]["peak_memory_mb"] == 22.0
+        assert [" ".join(line.split()[:3]) for line in lines[6:11]] == [" / ".join(pair) for pair in pairs]
+        assert lines[5].split() == ["ratio", "time", "min", "max", "peak", "memory"] and lines[9].endswith("1.364")
         assert (found["lora"], found["complete"], found["batch_size"], found["model"]) == (bool(lora), True, 4, "lm")
         assert found["command"].startswith("dhrd bench train --model lm --batch-size 4 --steps 2")
     assert (found["data"], found["lengths"]) == ("rows.jsonl", None)
@@ -209,6 +301,7 @@ def test_train_is_a_table_and_json(folder, memory, tmp_path, monkeypatch, capsys
         (["--data", "unnamed.jsonl"], "no column 'text'"),
         (["--data", "one_label.jsonl"], "have the label entailed: a step needs two classes"),
         (["--model", "run"], "run is a dual-head checkpoint: name the causal LM"),
+        (["--device", "foo"], "device 'foo' is not one of torch's: say cpu, cuda or cuda:1"),
         (["--dtype", "float33"], "--dtype float33 is not one of torch's"),
         (["--steps", "many"], "invalid int value: 'many'"),
     ],

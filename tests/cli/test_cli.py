@@ -146,12 +146,19 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(base, table, tmp_path, capsy
     assert "--resume" in capsys.readouterr().err
     assert main([*train, str(tmp_path / "killed"), "--resume"]) == 0
     assert "checkpoint-2." in capsys.readouterr().out
+    # What a kill in the midst of saving leaves: the last file is not there.
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "saving" / "checkpoint-2")
+    shutil.copytree(tmp_path / "whole" / "checkpoint-4", tmp_path / "saving" / "checkpoint-4")
+    (tmp_path / "saving" / "checkpoint-4" / "trainer_state.json").unlink()
+    (tmp_path / "saving" / "checkpoint-4" / "optimizer.pt").unlink()
+    assert main([*train, str(tmp_path / "saving"), "--resume"]) == 0
+    assert "checkpoint-2." in capsys.readouterr().out
     # Not trained from the start again, which would end alike.
     first = [(tmp_path / name / "checkpoint-2" / "model.safetensors").stat().st_mtime for name in ("whole", "killed")]
     assert first[0] == first[1]
-    whole, killed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    whole, killed, saving = (load_file(tmp_path / it / "model.safetensors") for it in ("whole", "killed", "saving"))
     before = load_file(tmp_path / "whole" / "checkpoint-2" / "model.safetensors")
-    assert all((whole[name] == killed[name]).all() for name in whole)
+    assert all((whole[name] == other[name]).all() for name in whole for other in (killed, saving))
     assert any((whole[name] != before[name]).any() for name in whole)
 
 

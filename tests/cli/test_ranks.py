@@ -40,7 +40,7 @@ def train_arguments(base, folder, where, case, batch):
 def bench_arguments(folder):
     return [
         *("bench", "throughput", "--model", str(folder / "model"), "--data", str(folder / "named.jsonl")),
-        *("--device", "cpu", "--engines", "torch,cot", "--batch-sizes", "5", "--sort", "--repeats", "2"),
+        *("--device", "cpu", "--engines", "torch,cot", "--batch-sizes", "2,5", "--sort", "--repeats", "2"),
         *("--cot-rows", "4", "--max-new-tokens", "3", "--output", str(folder / "bench" / "throughput.json")),
     ]
 
@@ -156,7 +156,8 @@ def test_throughput_is_that_of_all_ranks(folder, capsys):
         for name in ("engine", "batch_size", "sorted", "rows"):
             assert row[name] == alone[name]
         assert row["high"] == row["rows"] / min(row["seconds"])
-    assert [row["rows"] for row in two["rows"]] == [24, 4]
+    assert [(row["rows"], row["batch_size"]) for row in two["rows"]] == [(24, 2), (24, 5), (4, 2)]
+    assert two["cot"]["rows"] == 4
     assert two["rows"][0]["accuracy"] == one["rows"][0]["accuracy"]
 
 

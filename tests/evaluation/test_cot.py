@@ -1,13 +1,17 @@
 """Answers decoded with the reasoning head, against the family's own `generate` on one row at a time."""
 
+import json
 import logging
 
 import pytest
 import torch
+from datasets import Dataset
 
-from dhrd_hf import DualHeadCollator, DualHeadEncoder, export_classifier
+from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHeadEncoder, export_classifier
+from dhrd_hf.data.prompts import DEFAULT_SUFFIX
 from dhrd_hf.evaluation import CoTAnswer, decode_answers, load_classifier
 from dhrd_hf.evaluation.cot import CoTDecoder, read_answer
+from dhrd_hf.evaluation.throughput_engines import BenchRows, CoTEngine
 from dhrd_hf.training import add_lora
 
 LABELS = ["entailed", "refuted", "unknown"]
@@ -59,12 +63,15 @@ def test_an_adapter_answers_with_what_it_has_learned(dual_of, tokenizer):
     assert wrapped != before
 
 
-def test_a_trained_model_is_read(dual_of, tokenizer, rows, label2id, caplog):
-    """Three rows learned by heart, encoded as for training: rationale and label come back in full, in any order."""
-    model = dual_of("llama", label2id=label2id, alpha=1.0, beta=0.0)
-    rows = [rows[0], rows[8], {**rows[4], "label": "unknown"}]
+@pytest.fixture
+def three_rows(rows):
+    return [rows[0], rows[8], {**rows[4], "label": "unknown"}]
+
+
+def learned_by_heart(model, tokenizer, rows, **options):
+    """The model, when it has learned the suffixes of some rows, encoded as for training."""
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    encoded = DualHeadEncoder(tokenizer, label2id, reasoning_span="rationale")(columns)
+    encoded = DualHeadEncoder(tokenizer, model.config.label2id, reasoning_span="rationale", **options)(columns)
     batch = DualHeadCollator(tokenizer)(
         [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
     )
@@ -73,7 +80,13 @@ def test_a_trained_model_is_read(dual_of, tokenizer, rows, label2id, caplog):
         optimizer.zero_grad()
         model(**batch).loss.backward()
         optimizer.step()
-    model.train()
+    return model
+
+
+def test_a_trained_model_is_read(dual_of, tokenizer, three_rows, label2id, caplog):
+    """Three rows learned by heart, encoded as for training: rationale and label come back in full, in any order."""
+    rows = three_rows
+    model = learned_by_heart(dual_of("llama", label2id=label2id, alpha=1.0, beta=0.0), tokenizer, rows).train()
     texts = [row["text"] for row in rows]
     with caplog.at_level(logging.WARNING):
         answers = decode_answers(model, tokenizer, texts, list(label2id), batch_size=2, max_new_tokens=60)
@@ -85,6 +98,70 @@ def test_a_trained_model_is_read(dual_of, tokenizer, rows, label2id, caplog):
     assert (
         decode_answers(model, tokenizer, texts[::-1], list(label2id), batch_size=2, max_new_tokens=60) == answers[::-1]
     )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "label_first"),
+    [
+        ("\nWhy:\n{rationale}\nVerdict: {label}!", False),
+        ("\nReasoning:\n{rationale}\nFinal Answer:\n{label}", True),
+        ("<think>{rationale}</think>{label}<end>", True),
+    ],
+)
+def test_a_model_is_asked_as_it_was_trained(dual_of, tokenizer, three_rows, label2id, tmp_path, suffix, label_first):
+    """What its config says, as a checkpoint keeps it; an argument wins over it."""
+    as_trained = {"suffix": suffix, "rationale_after_label": label_first}
+    model = dual_of("llama", label2id=label2id, alpha=1.0, beta=0.0)
+    learned_by_heart(model, tokenizer, three_rows, **as_trained)
+    texts, names = [row["text"] for row in three_rows], list(label2id)
+
+    def labels(model, **options):
+        return [it.label for it in decode_answers(model, tokenizer, texts, names, max_new_tokens=60, **options)]
+
+    expected = [row["label"] for row in three_rows]
+    assert labels(model) != expected == labels(model, **as_trained)
+    model.config.suffix_template, model.config.rationale_after_label = suffix, label_first
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, _ = load_classifier(tmp_path, device="cpu")
+    assert labels(again) == expected
+    own = {"suffix": "{rationale} So {label}", "rationale_after_label": not label_first}
+    assert labels(again, **own) != expected
+
+
+def test_a_checkpoint_that_does_not_say_has_the_papers_suffix(dual_of, tokenizer, tmp_path):
+    dual_of("llama").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("suffix_template", "rationale_after_label"):
+        config.pop(name, None)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    decoder = CoTDecoder(AutoModelForDualHeadClassification.from_pretrained(tmp_path), tokenizer)
+    assert (decoder.suffix, decoder.label_first) == (DEFAULT_SUFFIX, False)
+    assert tokenizer.decode(decoder.delimiter) == "\nReasoning:\n"
+
+
+def test_decoded_labels_have_the_ids_of_the_model(dual_of, tokenizer, three_rows):
+    """The benchmark's engine, with labels whose ids are in no order of the alphabet."""
+    model = dual_of("llama", id2label={0: "unknown", 1: "entailed", 2: "refuted"}, alpha=1.0, beta=0.0)
+    learned_by_heart(model, tokenizer, three_rows)
+    rows = BenchRows.of(Dataset.from_list(three_rows), model.config, tokenizer)
+    _, run = CoTEngine(model, tokenizer, max_new_tokens=60).prepare(rows, batch_size=2)
+    assert rows.labels == [1, 2, 0] and run().labels == [1, 2, 0]
+
+
+def test_the_models_own_generation_config_changes_nothing(dual_of, stock_lm_of, tokenizer):
+    dual = dual_of("llama")
+    lm = stock_lm_of(dual)
+    expected = one_by_one(lm, tokenizer, TEXTS)
+    own = {"repetition_penalty": 3.0, "no_repeat_ngram_size": 1, "min_p": 0.9, "suppress_tokens": expected[0][:1]}
+    lm.generation_config.update(**own)
+    assert one_by_one(lm, tokenizer, TEXTS) != expected  # a stock model follows it
+    dual.generation_config.update(**own)
+    kept = dual.generation_config
+    decoder = CoTDecoder(dual, tokenizer, max_new_tokens=8, **GREEDY)
+    prompts, _ = decoder.prompts(TEXTS)
+    assert decoder.decode(prompts) == expected
+    assert dual.generation_config is kept and kept.repetition_penalty == 3.0
 
 
 def test_the_seed_decides_and_the_order_does_not(dual_of, tokenizer):
@@ -146,9 +223,30 @@ def test_labels_that_look_alike_are_kept_apart():
     assert read_answer(behind("c++"), ["c", "c++"]) == "c++"
     assert read_answer(behind("C++"), ["c", "c++"]) is None
     assert read_answer(behind("-1."), ["1", "0"]) is None
+    # Labels of which nothing is left without punctuation are no answer to nothing.
+    assert read_answer(behind(""), ["?", "yes"]) is None
+    assert read_answer(behind("..."), ["+", "no"]) is None
+    assert read_answer(behind("+"), ["+", "no"]) == "+"
     own = "<think>{rationale}</think>{label}<end>"
     assert read_answer("It is so.</think>yes<end>", ["yes", "no"], own) == "yes"
     assert read_answer("It is so.</THINK> Yes", ["yes", "no"], own) == "yes"
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("\nFinal Answer:\nyes\nReasoning:\nno\nFinal Answer:\nno", "yes"),
+        ("\nFinal Answer:\nYes.\nReasoning:\nIt is so.", "yes"),
+        ("\nFinal Answer:\nno", "no"),  # without a rationale
+        ("\nReasoning:\nIt is so. yes", None),
+        ("yes", None),
+    ],
+)
+def test_a_label_that_stands_first_is_read(text, label):
+    assert read_answer(text, ["yes", "no"], rationale_after_label=True) == label
+    own = "<think>{rationale}</think>{label}<end>"
+    said = text.replace("\nFinal Answer:\n", "</think>").replace("\nReasoning:\n", "<end><think>")
+    assert read_answer(said, ["yes", "no"], own, rationale_after_label=True) == label
 
 
 def test_what_can_not_be_done_is_a_line(dual_of, tokenizer, tmp_path):

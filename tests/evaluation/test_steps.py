@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import os
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,9 +32,8 @@ def test_two_passes_have_our_loss_and_gradients(setup, batch, stock_lm_of, stock
     assert two.model is ours.model and two.optimizer is ours.optimizer
     losses, gradients = [], []
     for step in (ours, two):
-        loss = step.loss(batch)
-        loss.backward()
-        losses.append(loss.detach())
+        losses.append(sum(loss.detach() for loss in step.losses(batch)))
+        step.backward(batch)
         gradients.append({name: it.grad.clone() for name, it in ours.model.named_parameters()})
         ours.optimizer.zero_grad()
     torch.testing.assert_close(*losses)
@@ -43,7 +43,34 @@ def test_two_passes_have_our_loss_and_gradients(setup, batch, stock_lm_of, stock
     plain, classifier = (copy.copy(ours) for _ in range(2))
     plain.way, plain.model = "causal_lm", stock_lm_of(ours.model)
     classifier.way, classifier.model = "classifier", stock_classifier_of(ours.model)
-    torch.testing.assert_close(plain.loss(batch) + classifier.loss(batch), losses[0], rtol=1e-5, atol=1e-5)
+    stock = next(plain.losses(batch)) + next(classifier.losses(batch))
+    torch.testing.assert_close(stock, losses[0], rtol=1e-5, atol=1e-5)
+
+
+def test_two_passes_never_hold_two_graphs(setup, batch):
+    """When the second forward begins, the first has had its backward, and of its graph nothing is saved any more."""
+    step, saved, seen = Step("two_pass", setup), weakref.WeakSet(), []
+
+    class Saved:
+        def __init__(self, tensor):
+            self.tensor = tensor
+            saved.add(self)
+
+    head = step.model.score.weight
+    step.model.register_forward_pre_hook(lambda *_: seen.append((len(saved), head.grad is not None)))
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda it: it.tensor):
+        step.backward(batch)
+    assert seen == [(0, False), (0, True)]
+
+
+def test_a_step_waits_for_its_own_device(setup, batch, monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda *device: waited.append(device))
+    step = Step("ours", setup)
+    step.device = torch.device("cuda:1")
+    step.losses = lambda batch: iter(())  # the tensors stay here
+    step(batch)
+    assert waited == [(torch.device("cuda:1"),)]
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -109,14 +136,66 @@ def test_the_comparison_is_worked_by_hand(setup, tokenizer, monkeypatch):
     assert list(by_way) == ["causal_lm", "ours", "classifier"]
     ours = by_way["ours"]
     assert (ours["seconds_per_step"], ours["low"], ours["high"], ours["seconds"]) == (3, 2, 4, [2, 3, 4])
-    assert (ours["ratio"], ours["ratio_low"], ours["ratio_high"]) == (1.5, 1.0, 2.0)  # 2/1, 3/2, 4/4
-    assert (ours["samples_per_second"], ours["memory_ratio"]) == (pytest.approx(2 / 3), 1.5)
+    assert ours["samples_per_second"] == pytest.approx(2 / 3)
+    assert [tuple(it.values()) for it in found["ratios"]] == [
+        ("ours", "causal_lm", 1.5, 1.0, 2.0, 1.5),  # 2/1, 3/2, 4/4
+        ("classifier", "causal_lm", 0.5, 0.25, 1.0, 1.0),  # 1/1, 1/2, 1/4
+        ("ours", "classifier", 3.0, 2.0, 4.0, 1.5),  # 2/1, 3/1, 4/1
+    ]
+    names = ["above", "below", "time", "time_low", "time_high", "peak_memory"]
+    assert all(list(it) == names for it in found["ratios"])
     assert found["left_out"] == [{"way": "two_pass", "why": "it does not fit into memory (killed)"}]
     assert (found["rounds"], found["batches"]) == (3, 2)
     assert found["tokens_per_step"] == sum(len(row["input_ids"]) for row in rows) / 2
     # A round has one batch, and the next round the other.
     assert [len({length for _, length in log[at : at + 3]}) for at in range(0, 12, 3)] == [1] * 4
     assert log[0][1] != log[3][1]
+
+
+@pytest.mark.parametrize("fails_at", ["there", "later"])
+def test_what_does_not_fit_beside_the_others_keeps_its_memory(setup, tokenizer, monkeypatch, fails_at):
+    """Ours runs out of memory when it is opened, or in the second round; two passes share its model."""
+    freed, steps, left = [], weakref.WeakSet(), []
+
+    class Full:
+        def __init__(self, way, setup, shared=None):
+            if way == "ours" and fails_at == "there":
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            self.way, self.calls, self.optimizer = way, 0, self
+            steps.add(self)
+
+        def zero_grad(self):
+            freed.append(self.way)
+
+        def __call__(self, batch):
+            self.calls += 1
+            if self.way == "ours" and self.calls == 3:  # behind the warm-up's
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(step_comparison, "Step", Full)
+    monkeypatch.setattr(
+        step_comparison, "step_memory", lambda way, *_: {"weights_memory_mb": 5.0, "peak_memory_mb": 8.0}
+    )
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.accelerator, "empty_cache", lambda: left.append(sorted(it.way for it in steps)), raising=False
+    )
+    *_, found = compare_steps(setup, random_rows(4, (4, 4), 400, 0), tokenizer, batch_size=2, steps=3)
+    assert [(row["way"], len(row["seconds"])) for row in found["rows"]] == [
+        ("causal_lm", 3),
+        ("ours", 0),
+        ("two_pass", 3),
+        ("classifier", 3),
+    ]
+    ours = found["rows"][1]
+    assert (ours["seconds_per_step"], ours["samples_per_second"], ours["peak_memory_mb"]) == (None, None, 8.0)
+    (out,) = found["left_out"]
+    assert out["why"] == "not beside the others: it does not fit into memory (CUDA out of memory.)"
+    with_ours = [it for it in found["ratios"] if "ours" in it.values()]
+    assert [(it["time"], it["peak_memory"]) for it in with_ours] == [(None, 1)] * 3
+    # The cache was emptied when nothing held the step any more, nor its gradients.
+    others = ["causal_lm"] if fails_at == "there" else ["causal_lm", "classifier", "two_pass"]
+    assert (left, freed) == ([others], [] if fails_at == "there" else ["ours"])
 
 
 def test_memory_is_what_the_step_takes(setup, tokenizer, monkeypatch):

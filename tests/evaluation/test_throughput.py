@@ -12,7 +12,7 @@ from dhrd_hf.evaluation.memory import PeakMemory, out_of_memory
 from dhrd_hf.evaluation.ranks import Ranks
 from dhrd_hf.evaluation.throughput import measure_throughput
 from dhrd_hf.evaluation.throughput_engines import Answers, BenchRows, CoTEngine, ForwardEngine, PipelineEngine
-from dhrd_hf.evaluation.timing import machine, paired, ratio, versions
+from dhrd_hf.evaluation.timing import machine, paired, ratio, turns, versions
 
 ROWS = BenchRows(list("abcd"), [[5], [5, 6, 7], [5, 6], [5]], labels=[0, 1, 0, 1], limit=None, cut=0, empty=0)
 
@@ -31,7 +31,7 @@ class Clock:
         clock, left = self, {}
 
         class Engine:
-            includes_tokenization, device = name == "pipeline", "cpu"
+            includes_tokenization, device, dtype, threads = name == "pipeline", "cpu", "bfloat16", 3
 
             def prepare(self, rows, batch_size):
                 key = (name, batch_size, tuple(rows.texts))
@@ -67,10 +67,11 @@ def test_figures_are_those_worked_by_hand(monkeypatch):
     # Round by round: 2/1, 4/8, 1/0.5.
     assert (other["ratio"], other["ratio_low"], other["ratio_high"], other["tokenization"]) == (2, 0.5, 2, "included")
     assert (pooled["accuracy"], pooled["rows"], pooled["unreadable"]) == (0.5, 4, None)
+    assert (pooled["device"], pooled["dtype"], pooled["threads"]) == ("cpu", "bfloat16", 3)
     by_length = tuple("bcad")
     turn = [("torch", 2, by_length), ("pipeline", 2, by_length)]
     warm = [("warm-up", *it) for it in turn]
-    assert clock.log == [*warm, *warm[::-1], *turn, *turn[::-1], *turn]
+    assert clock.log == [*warm[::-1], *warm, *turn, *turn[::-1], *turn[::-1]]
 
 
 def test_every_batch_size_and_order_is_compared_with_its_own(monkeypatch):
@@ -80,14 +81,37 @@ def test_every_batch_size_and_order_is_compared_with_its_own(monkeypatch):
     options = {"batch_sizes": [1, 2, 8], "repeats": 2, "cot_rows": 2}
     *_, found = measure_throughput(engines, ROWS, clock.tokenizer, **options)
     kinds = [(row["engine"], row["batch_size"], row["sorted"]) for row in found["rows"]]
-    pooled = [("torch", size, order) for order in (True, False) for size in (1, 2, 8)]
-    assert kinds == [*pooled, ("cot", 1, True), ("cot", 2, True)]  # not 8 of 2 rows
+    pooled = [("torch", size, order) for order in (True, False) for size in (1, 2, 4)]  # not 8 of 4 rows
+    assert kinds == [*pooled, ("cot", 1, True), ("cot", 2, True)]
     cot = found["rows"][-1]
     # Rows 0 and 2 of the four, the longer one first: 2 rows in 50 s against 4 in 1 s.
     assert [it[2] for it in clock.log if it[0] == "cot"][0] == ("c", "a")
     assert cot["ratio"] == pytest.approx((2 / 50) / 4)
     assert (cot["rows"], cot["unreadable"], cot["new_tokens_per_row"], cot["accuracy"]) == (2, 1, 30, 0.5)
     assert found["tokenization"] == {"samples_per_second": 8, "low": 8, "high": 8, "seconds": [0.5, 0.5]}
+
+
+def test_a_batch_is_no_larger_than_the_rows(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+
+    def measured(sizes, **options):
+        engines = {name: clock.engine(name, [1]) for name in ("torch", "cot")}
+        options = {"batch_sizes": sizes, "orders": [False], "repeats": 1, "warmup": 0, **options}
+        (found,) = measure_throughput(engines, ROWS, clock.tokenizer, **options)
+        sizes = {name: [row["batch_size"] for row in found["rows"] if row["engine"] == name] for name in engines}
+        return sizes, [(it["engine"], it["batch_size"], it["why"]) for it in found["left_out"]]
+
+    assert measured([64, 8, 2, 4]) == (
+        {"torch": [4, 2], "cot": [4, 2]},
+        [(None, 64, "there are 4 rows, which are one batch"), (None, 8, "there are 4 rows, which are one batch")],
+    )
+    assert "batches of 64: left out, there are 4 rows, which are one batch\n" in capsys.readouterr().err
+    assert measured([4], cot_rows=3) == ({"torch": [4], "cot": [3]}, [("cot", 4, "3 rows are decoded")])
+    assert "cot, batches of 4: left out, 3 rows are decoded\n" in capsys.readouterr().err
+    assert measured([1, 4]) == ({"torch": [1, 4], "cot": [1, 4]}, [])
+    # What is run is what is said.
+    sizes = [size for name, size, _ in clock.log if name == "torch"]
+    assert sizes == [4, 2, 4, 1, 4]
 
 
 def test_what_does_not_fit_is_left_out_and_the_rest_goes_on(monkeypatch):
@@ -192,11 +216,23 @@ def test_numbers_out_of_range_are_a_line(tokenizer):
 def test_timing_in_turns():
     seen = []
     times = paired({name: lambda name=name: seen.append(name) for name in "ab"}, rounds=2)
-    assert seen == list("baabba")  # a warm-up round and two
+    assert seen == list("ababba")  # a warm-up round and two
     assert [len(it) for it in times.values()] == [2, 2]
     assert ratio({"a": [3.0, 8.0, 5.0], "b": [1.0, 2.0, 5.0]}, "a", "b") == (3.0, 1.0, 4.0)
     assert f"{os.cpu_count()} cores" in machine() and "\n" not in machine()
     assert versions()["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5])
+def test_everyone_comes_at_each_place_equally_often(count):
+    names = list(range(count))
+    for first in (-count, 0, count):
+        cycle = [turns(names, first + index) for index in range(count)]
+        assert all(sorted(places) == names for places in zip(*cycle, strict=True))
+        assert all(sorted(order) == names for order in cycle)
+        backwards = [turns(names, first + count + index) for index in range(count)]
+        assert backwards == [order[::-1] for order in cycle]
+    assert turns([], 3) == []
 
 
 def test_peak_memory_is_counted_from_its_reset():
@@ -216,7 +252,20 @@ def test_errors_of_memory_are_told_from_others():
         MemoryError(),
         torch.OutOfMemoryError("x"),
         Exception("Failed to allocate memory for requested buffer of size 9"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes. Error code 12"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory: you tried 9 bytes."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB, other allocations: 9 GB)"),
+        RuntimeError("Exception from src/inference: std::bad_alloc"),
+        Exception("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : bad allocation"),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 9 GiB for an array"),
     )
     assert all(out_of_memory(error).startswith("it does not fit into memory (") for error in short)
-    assert out_of_memory(ValueError("the memory of a goat")) is None
+    others = (
+        "the memory of a goat",
+        "the memory layout of the query must be contiguous",
+        "expected allocated memory to be pinned",
+    )
+    assert all(out_of_memory(RuntimeError(said)) is None for said in others)
     assert PeakMemory(torch.device("cpu")).now() >= 0

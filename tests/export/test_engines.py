@@ -1,6 +1,7 @@
 """The same classifier on ONNX Runtime and OpenVINO."""
 
-import importlib
+import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,12 +61,34 @@ def test_predict_runs_it_with_the_same_labels_and_cuts(exported, classifier):
         load_classifier(folder, device="cuda")
 
 
+def test_it_has_as_many_threads_as_asked_for(exported):
+    _, folder, _ = exported
+    opened = EngineClassifier.from_pretrained(folder, threads=1)
+    assert (opened.threads, opened.dtype) == (1, torch.float32)
+
+
+def test_the_benchmark_keeps_exports_apart(classifier, dual_of, tokenizer, tmp_path, monkeypatch):
+    """Of one name in two folders, and one that was trained again in its folder."""
+    examples = Path(__file__).parents[2] / "examples" / "benchmarks"
+    monkeypatch.syspath_prepend(str(examples))
+    spec = importlib.util.spec_from_file_location("benchmark_of_engines", examples / "engines.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    other = export_classifier(dual_of("llama", id2label=LABELS, seed=1), tokenizer, tmp_path / classifier.name)
+    folders = [benchmark.exports_of(str(it), tmp_path) for it in (classifier, other)]
+    assert folders[0] != folders[1] and all(it.name.startswith(f"{classifier.name}-") for it in folders)
+    assert benchmark.exports_of(f"{classifier}/", tmp_path) == folders[0]
+    export_classifier(dual_of("llama", id2label=LABELS, seed=2), tokenizer, other, overwrite=True)
+    assert benchmark.exports_of(str(other), tmp_path) not in folders
+
+
 @pytest.mark.parametrize("engine", engines.ENGINES)
 def test_int8_is_rounded_and_near(classifier, tmp_path, engine):
     for package in engines._NEEDS[engine]:
         pytest.importorskip(package)
     off = export_engine(classifier, tmp_path / "out", engine, int8=True)
     assert 1e-5 < off < 0.5  # rounded, but the same model
+    assert EngineClassifier.from_pretrained(tmp_path / "out").dtype == torch.int8
 
 
 def test_what_can_not_be_done_is_a_line_and_leaves_nothing(classifier, tmp_path, monkeypatch):

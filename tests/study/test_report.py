@@ -386,6 +386,16 @@ def test_throughput_by_hand():
     fewer = {**THROUGHPUT, "rows": [*THROUGHPUT["rows"], measured("cot", 4, 5.0, rows=4)]}
     notes = table(MAIN, "throughput", throughput=fewer).notes
     assert "Accuracy was measured on 10 or 4 rows: compare intervals, not numbers." in notes
+    on = {"device": "cpu", "threads": 2}
+    rows = [{**it, **on, "dtype": "float32"} for it in THROUGHPUT["rows"]]
+    notes = table(MAIN, "throughput", throughput={**THROUGHPUT, "rows": rows}).notes
+    assert "All in float32 on cpu, 2 threads." in notes
+    rows.append({**measured("onnx", 8, 90.0), **on, "dtype": "int8"})
+    notes = table(MAIN, "throughput", throughput={**THROUGHPUT, "rows": rows}).notes
+    said = (
+        "classification head, CoT decoding: float32 on cpu, 2 threads; exported, ONNX Runtime: int8 on cpu, 2 threads."
+    )
+    assert said in notes
     whole = {**THROUGHPUT, "rows": [*THROUGHPUT["rows"], measured("pipeline", 1, 5.0)]}
     assert (
         "Tokenisation is part of exported, pipeline, and apart from the others."

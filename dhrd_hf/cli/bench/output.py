@@ -135,25 +135,24 @@ def write_result(path: str | None, result: dict[str, Any]) -> None:
         write_whole(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
-def show(path: str | None, result: dict[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a result's table, and the result itself where it goes to standard output.
+def show(path: str | None, result: dict[str, Any], *tables: Sequence[Sequence[str]]) -> None:
+    """Print a result's tables, and the result itself where it goes to standard output.
 
     Args:
         path (`str`, *optional*): From `--output`.
         result (`dict`): What JSON can hold.
-        columns (`Sequence[str]`): The table's columns.
-        rows (`Sequence[Sequence[str]]`): Its cells.
+        tables (`Sequence[Sequence[str]]`): Rows of cells; the first names the columns.
     """
-    table = [list(columns), *map(list, rows)]
-    widths = [max(len(row[place]) for row in table) for place in range(len(columns))]
     file = sys.stderr if path == "-" else sys.stdout
-    for row in table:
-        # Words to the left, numbers to the right.
-        cells = [
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        print("  ".join(cells).rstrip(), file=file)
+    for table in tables:
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for row in table:
+            # Words to the left, numbers to the right.
+            cells = [
+                cell.ljust(width) if place == 0 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            print("  ".join(cells).rstrip(), file=file)
     print(f"{result['machine']}\n$ {result['command']}", file=file)
     if path == "-":
         print(json.dumps(result))

@@ -31,13 +31,13 @@ _EXAMPLES = """examples:
 engines:
   torch     the pooled forward pass of the model, on padded batches: tokenisation is timed apart
   pipeline  its export through transformers' pipeline, which tokenises as well
-  onnx      its export on ONNX Runtime, float32, on the CPU
-  openvino  its export on OpenVINO, float32, on the CPU
+  onnx      its export on ONNX Runtime, on the CPU with torch's number of threads; float32, or what --exported holds
+  openvino  its export on OpenVINO, likewise
   cot       answers decoded with the reasoning head: temperature 0.1, top_p 0.7
 
 The engines take turns in every round, and rows a second are medians over the rounds. What is not installed, not possible or
 too large for the memory is told and left out. On several ranks each runs its share, and the slowest one's time counts. cot
-is slow: it decodes --cot-rows of the rows, sorted where both orders are measured, in batch sizes up to that number.
+is slow: it decodes --cot-rows of the rows, sorted where both orders are measured, in the batch sizes up to that number.
 """
 after_interrupt = "With --output, the rounds that were measured are in the file."
 
@@ -47,9 +47,9 @@ def run(argv: Sequence[str]) -> int:
 
     The JSON of `--output` holds what [`~dhrd_hf.evaluation.throughput.measure_throughput`] says (`rows`, one for each engine,
     batch size and order; `tokenization`; `left_out`; `rounds`), and `model`, `data`, `repeats`, `warmup`, `ranks`, `cot`
-    (`rows`, `max_new_tokens`, `temperature`, `top_p`, `seed`), `complete` (whether all rounds were measured), `machine`,
-    `versions`, `command`, `finished`. A plot of accuracy against queries per second takes `rows[i]["accuracy"]` and
-    `rows[i]["samples_per_second"]` with its `low` and `high`.
+    (`rows`, as many as were decoded, `max_new_tokens`, `temperature`, `top_p`, `seed`), `complete` (whether all rounds were
+    measured), `machine`, `versions`, `command`, `finished`. A plot of accuracy against queries per second takes
+    `rows[i]["accuracy"]` and `rows[i]["samples_per_second"]` with its `low` and `high`.
 
     Args:
         argv (`Sequence[str]`): The arguments behind `dhrd bench throughput`.
@@ -170,7 +170,7 @@ def _measure(
         "warmup": args.warmup,
         "ranks": ranks.count,
         "cot": {
-            "rows": args.cot_rows,
+            "rows": 0,
             "max_new_tokens": args.max_new_tokens,
             "temperature": TEMPERATURE,
             "top_p": TOP_P,
@@ -181,6 +181,7 @@ def _measure(
     result: dict[str, Any] = {}
     for found in measure_throughput(engines, rows, tokenizer, cot_rows=args.cot_rows, ranks=ranks, **options):
         found["left_out"] = left_out + found["left_out"]
+        about["cot"]["rows"] = next((row["rows"] for row in found["rows"] if row["engine"] == "cot"), 0)
         result = with_origin({**about, **found, "complete": found["rounds"] == args.repeats}, _PROG, argv)
         if ranks.rank == 0:
             write_result(args.output, result)
@@ -204,7 +205,7 @@ def _open_engines(
     def dense() -> str:
         from ..engines import dense_folder
 
-        return exported.get("torch") or stack.enter_context(dense_folder(args.model))
+        return stack.enter_context(dense_folder(exported.get("torch") or args.model))
 
     openers: dict[str, Callable[[], Engine]] = {
         "torch": lambda: ForwardEngine(model, tokenizer),
@@ -262,14 +263,18 @@ def _open_pipeline(folder: str, model: Any) -> Engine:
 def _open_export(engine: str, folder: str | None, dense: Callable[[], str], stack: contextlib.ExitStack) -> Engine:
     import tempfile
 
-    from ...evaluation import load_classifier
+    import torch
+    from transformers import AutoTokenizer
+
     from ...evaluation.throughput_engines import ForwardEngine
-    from ...export import export_engine
+    from ...export import EngineClassifier, export_engine
 
     if folder is None:
         folder = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / engine)
         export_engine(dense(), folder, engine)
-    return ForwardEngine(*load_classifier(folder))
+    # Left to itself each takes as many as it likes, and threads would be compared.
+    classifier = EngineClassifier.from_pretrained(folder, threads=torch.get_num_threads())
+    return ForwardEngine(classifier, AutoTokenizer.from_pretrained(folder))
 
 
 def _say_what_is_measured(rows: BenchRows, label_column: str, ranks: Ranks) -> None:
@@ -284,14 +289,13 @@ def _say_what_is_measured(rows: BenchRows, label_column: str, ranks: Ranks) -> N
 
 
 def _show(output: str | None, result: dict[str, Any]) -> None:
-    columns = ["engine", "batch", "sorted", "rows/s", "min", "max", "/ torch", "ms/row", "accuracy", "new tokens/row"]
-    cells = []
+    columns = ["engine", "device", "dtype", "threads", "batch", "sorted", "rows/s", "min", "max", "/ torch", "ms/row"]
+    cells = [[*columns, "accuracy", "new tokens/row"]]
     for row in result["rows"]:
         accuracy, tokens = row["accuracy"], row["new_tokens_per_row"]
         cells.append(
             [
-                row["engine"],
-                str(row["batch_size"]),
+                *(str(row[name]) for name in ("engine", "device", "dtype", "threads", "batch_size")),
                 "yes" if row["sorted"] else "no",
                 *(f"{row[name]:.4g}" for name in ("samples_per_second", "low", "high")),
                 times(row["ratio"]),
@@ -303,16 +307,6 @@ def _show(output: str | None, result: dict[str, Any]) -> None:
             ]
         )
     alone = result["tokenization"]
-    cells.append(
-        [
-            "tokenisation",
-            "",
-            "",
-            *(f"{alone[name]:.4g}" for name in ("samples_per_second", "low", "high")),
-            "",
-            f"{1000 / alone['samples_per_second']:.4g}",
-            "",
-            "",
-        ]
-    )
-    show(output, result, columns, cells)
+    speeds = [f"{alone[name]:.4g}" for name in ("samples_per_second", "low", "high")]
+    cells.append(["tokenisation", *[""] * 5, *speeds, "", f"{1000 / alone['samples_per_second']:.4g}", "", ""])
+    show(output, result, cells)

@@ -21,13 +21,14 @@ _EXAMPLES = """examples:
   dhrd bench train --model smollm2 --lengths 200,100 --steps 20
 
 ways:
-  causal_lm   the plain causal LM on x with its rationale: what the others are compared with
+  causal_lm   the plain causal LM on x with its rationale
   ours        one forward pass over x with its rationale, both heads
-  two_pass    a pass over x for the label, another over x with its rationale for the tokens, the losses added
+  two_pass    a pass over x for the label, another over x with its rationale for the tokens, each with its backward
   classifier  the stock classifier on x alone
 
 A step is forward, backward, clipping and AdamW. The ways start from the same weights and take turns on the same batches; times
-are medians over the steps. Memory is measured in a process for each, above what the process has without a model.
+are medians over the steps. Memory is measured in a process for each, above what the process has without a model; for the times
+all are in memory at once, and one that does not fit beside the others has none.
 """
 after_interrupt = "With --output, the steps that were measured are in the file."
 
@@ -36,9 +37,10 @@ def run(argv: Sequence[str]) -> int:
     """Measure the time and memory of a training step.
 
     The JSON of `--output` holds what [`~dhrd_hf.evaluation.step_comparison.compare_steps`] says (`rows`, one for each way;
-    `left_out`, `batches`, `tokens_per_step`, `input_tokens_per_step`, `rounds`), and `model`, `data` (None where the rows are
-    random), `lengths` (None with data), `batch_size`, `steps`, `warmup`, `lora`, `dtype`, `device`, `complete` (whether all
-    rounds were measured), `machine`, `versions`, `command`, `finished`.
+    `ratios`, such as that of two passes to our one; `left_out`, `batches`, `tokens_per_step`, `input_tokens_per_step`,
+    `rounds`), and `model`, `data` (None where the rows are random), `lengths` (None with data), `batch_size`, `steps`,
+    `warmup`, `lora`, `dtype`, `device`, `complete` (whether all rounds were measured), `machine`, `versions`, `command`,
+    `finished`.
 
     Args:
         argv (`Sequence[str]`): The arguments behind `dhrd bench train`.
@@ -177,12 +179,16 @@ def _encoded(
 
 
 def _show(output: str | None, result: dict[str, Any]) -> None:
-    columns = ["way", "s/step", "min", "max", "/ causal_lm", "min", "max", "rows/s", "peak MiB", "/ causal_lm"]
-    cells = []
+    steps = [["way", "s/step", "min", "max", "rows/s", "peak MiB"]]
     for row in result["rows"]:
-        numbers = [f"{row[name]:.4g}" for name in ("seconds_per_step", "low", "high")]
-        ratios = ["" if row[name] is None else f"{row[name]:.3f}" for name in ("ratio", "ratio_low", "ratio_high")]
-        of_memory = "" if row["memory_ratio"] is None else f"{row['memory_ratio']:.3f}"
-        rest = [f"{row['samples_per_second']:.4g}", f"{row['peak_memory_mb']:.0f}", of_memory]
-        cells.append([row["way"], *numbers, *ratios, *rest])
-    show(output, result, columns, cells)
+        numbers = [_number(row[name], ".4g") for name in ("seconds_per_step", "low", "high", "samples_per_second")]
+        steps.append([row["way"], *numbers, f"{row['peak_memory_mb']:.0f}"])
+    ratios = [["ratio", "time", "min", "max", "peak memory"]]
+    for row in result["ratios"]:
+        numbers = [_number(row[name], ".3f") for name in ("time", "time_low", "time_high", "peak_memory")]
+        ratios.append([f"{row['above']} / {row['below']}", *numbers])
+    show(output, result, steps, ratios)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
