@@ -116,7 +116,7 @@ class TrainArguments:
     lora: bool = _option("Train LoRA adapters and the classification head instead of all weights.", False)
     lora_r: int = _option("Rank of the adapters.", 16)
     lora_alpha: int = _option("Their scale is lora_alpha / lora_r.", 32)
-    lora_dropout: float = _option("Dropout before them.", 0.1)
+    lora_dropout: float = _option("Dropout before them (the paper's: 0.1).", 0.0)
     target_modules: str = _option("Layers that get one, as q_proj,v_proj.", "all-linear")
     use_dora: bool = _option("Weight-decomposed LoRA (DoRA).", False)
     use_rslora: bool = _option("Scale by lora_alpha / sqrt(lora_r) (rsLoRA).", False)

@@ -162,7 +162,7 @@ def _with_lora(model: nn.Module, way: str) -> nn.Module:
         task_type=TaskType.SEQ_CLS if classifies else TaskType.CAUSAL_LM,
         r=16,
         lora_alpha=32,
-        lora_dropout=0.1,
+        lora_dropout=0.0,
         target_modules="all-linear",
         modules_to_save=["score"] if classifies else None,
     )

@@ -21,7 +21,7 @@ def add_lora(
     model: DHRDForDualHeadClassification,
     r: int = 16,
     lora_alpha: int = 32,
-    lora_dropout: float = 0.1,
+    lora_dropout: float = 0.0,
     target_modules: str | list[str] = "all-linear",
     use_dora: bool = False,
     use_rslora: bool = False,
@@ -43,7 +43,7 @@ def add_lora(
         model ([`DHRDForDualHeadClassification`]): The model.
         r (`int`, *optional*, defaults to 16): Rank of the adapters.
         lora_alpha (`int`, *optional*, defaults to 32): Their scale is `lora_alpha / r`.
-        lora_dropout (`float`, *optional*, defaults to 0.1): Dropout before them.
+        lora_dropout (`float`, *optional*, defaults to 0.0): Dropout before them; the paper took 0.1.
         target_modules (`str` or `list[str]`, *optional*, defaults to `"all-linear"`): The layers that get one. The
             default is every linear layer of the backbone: the paper's q, k, v, o, up, down and gate projections. Layers
             that the family does not call as layers (it reads Mamba's `dt_proj` as a matrix, a router returns more than a
