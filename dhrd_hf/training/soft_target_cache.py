@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,6 @@ from ..modeling_dhrd import DHRDForDualHeadClassification
 if TYPE_CHECKING:
     import datasets
 
-    from .soft_targets import Teacher
-
 # Rows of a shard: what a kill loses at most. 256 rows of 100 tokens and k = 64 are 13 MB.
 _SHARD_ROWS = 256
 _BATCH_ROWS = 8
@@ -42,14 +41,33 @@ _BOUND_TO = {
 }
 
 
-def with_soft_targets(
-    teacher: Teacher, dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase | None = None
-) -> datasets.Dataset:
+@dataclass(frozen=True)
+class CacheOf:
+    """What a cache is of.
+
+    Args:
+        folder (`Path`): Where it is, or will be.
+        model ([`DHRDForDualHeadClassification`]): The teacher's.
+        soft_targets (`Callable[[Mapping[str, Any]], SoftTargets]`): Its distributions for a batch.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): The student's.
+        vocab_size (`int`): Tokens that both know.
+        top_k (`int`): Tokens that are kept of a position.
+    """
+
+    folder: Path
+    model: DHRDForDualHeadClassification
+    soft_targets: Callable[[Mapping[str, Any]], SoftTargets]
+    tokenizer: PreTrainedTokenizerBase | None
+    vocab_size: int
+    top_k: int
+
+
+def with_soft_targets(dataset: datasets.Dataset, cache: CacheOf) -> datasets.Dataset:
     """Encoded rows with the teacher's top k beside them, as [`Teacher.cached`] gives them.
 
     Args:
-        teacher ([`Teacher`]): With a `cache_dir`.
-        dataset (`datasets.Dataset`), tokenizer (`PreTrainedTokenizerBase`, *optional*): As there.
+        dataset (`datasets.Dataset`): As there.
+        cache ([`CacheOf`]): The cache.
 
     Returns:
         `datasets.Dataset`: the rows with two more columns.
@@ -64,17 +82,17 @@ def with_soft_targets(
             "A teacher's cache is of rows of DualHeadEncoder in a datasets.Dataset, "
             f"found {type(dataset).__name__}. Leave cache_dir out, or encode the rows first."
         )
-    _bind(teacher, dataset, tokenizer)
+    _bind(cache, dataset)
     shards = []
     starts = range(0, len(dataset), _SHARD_ROWS)
-    folders = [teacher.cache_dir / f"shard-{number:05d}" for number in range(len(starts))]
+    folders = [cache.folder / f"shard-{number:05d}" for number in range(len(starts))]
     there = min(len(dataset), _SHARD_ROWS * sum(folder.exists() for folder in folders))
     whole = there == len(dataset)
     progress = tqdm(total=len(dataset), initial=there, desc="Soft targets", unit="rows", disable=whole)
     for start, folder in zip(starts, folders, strict=True):
         if not folder.exists():
             rows = dataset.select(range(start, min(start + _SHARD_ROWS, len(dataset))))
-            _write_shard(folder, _top_k_of(teacher, rows, progress))
+            _write_shard(folder, _top_k_of(cache, rows, progress))
         shards.append(load_from_disk(str(folder)))
     progress.close()
     both = concatenate_datasets([dataset, concatenate_datasets(shards)], axis=1)
@@ -127,24 +145,24 @@ def top_k_with_rest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top, ids
 
 
-def _bind(teacher: Teacher, dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase | None) -> None:
+def _bind(cache: CacheOf, dataset: datasets.Dataset) -> None:
     """Make the folder this cache's own, or raise where it is another's."""
-    vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
+    vocabulary = {} if cache.tokenizer is None else cache.tokenizer.get_vocab()
     bound = {
         "rows": _hash(_row_bytes(dataset)),
-        "teacher": _hash(_weight_bytes(teacher.model)),
+        "teacher": _hash(_weight_bytes(cache.model)),
         "tokenizer": _hash(f"{token}\t{index}".encode() for token, index in sorted(vocabulary.items())),
-        "vocab_size": teacher.vocab_size,
-        "top_k": teacher.top_k,
+        "vocab_size": cache.vocab_size,
+        "top_k": cache.top_k,
         "format": 1,
     }
-    manifest = teacher.cache_dir / _MANIFEST
+    manifest = cache.folder / _MANIFEST
     if not manifest.exists():
         there = [
-            it for it in teacher.cache_dir.glob("*") if not it.name.startswith(".")
+            it for it in cache.folder.glob("*") if not it.name.startswith(".")
         ]  # hidden: another process', unfinished
         if there and not manifest.exists():
-            raise ValueError(f"{teacher.cache_dir} holds something, but no soft targets: name another folder.")
+            raise ValueError(f"{cache.folder} holds something, but no soft targets: name another folder.")
         write_whole(manifest, json.dumps(bound, indent=2) + "\n")
         return
     found = json.loads(manifest.read_text(encoding="utf-8"))
@@ -152,16 +170,16 @@ def _bind(teacher: Teacher, dataset: datasets.Dataset, tokenizer: PreTrainedToke
         if found.get(name) != bound[name]:
             values = "" if isinstance(bound[name], str) else f" ({found.get(name)}, now {bound[name]})"
             raise ValueError(
-                f"{teacher.cache_dir} holds the soft targets of another {meaning}{values}: name another folder, "
+                f"{cache.folder} holds the soft targets of another {meaning}{values}: name another folder, "
                 "or remove this one."
             )
 
 
 @torch.no_grad()
-def _top_k_of(teacher: Teacher, rows: datasets.Dataset, progress: tqdm) -> datasets.Dataset:
+def _top_k_of(cache: CacheOf, rows: datasets.Dataset, progress: tqdm) -> datasets.Dataset:
     from datasets import Dataset, Features, List, Value
 
-    device = teacher.model.get_input_embeddings().weight.device
+    device = cache.model.get_input_embeddings().weight.device
     ids, targets = ([torch.tensor(row) for row in rows[name]] for name in ("input_ids", "reasoning_targets"))
     found: list[dict[str, Any]] = [{} for _ in ids]
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
@@ -171,11 +189,11 @@ def _top_k_of(teacher: Teacher, rows: datasets.Dataset, progress: tqdm) -> datas
         mask = pad_sequence([torch.ones_like(ids[row]) for row in batch], batch_first=True).to(device)
         wanted = pad_sequence([targets[row] for row in batch], batch_first=True, padding_value=IGNORE_INDEX)
         inputs = {"input_ids": padded, "attention_mask": mask, "reasoning_targets": wanted.to(device)}
-        soft = teacher.soft_targets(inputs)
+        soft = cache.soft_targets(inputs)
         number_of = (shift_targets(wanted) != IGNORE_INDEX).sum(-1).tolist()
         start = 0
         for row, number in zip(batch, number_of, strict=True):
-            log_probs, top = top_k_with_rest(soft.at(slice(start, start + number))[0], teacher.top_k)
+            log_probs, top = top_k_with_rest(soft.at(slice(start, start + number))[0], cache.top_k)
             found[row] = {
                 "teacher_log_probs": log_probs.flatten().cpu().numpy(),
                 "teacher_ids": top.flatten().int().cpu().numpy(),

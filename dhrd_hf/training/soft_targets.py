@@ -17,7 +17,7 @@ from ..configuration_dhrd import DHRDConfig
 from ..losses import IGNORE_INDEX, SoftTargets, shift_targets
 from ..modeling_dhrd import DHRDForDualHeadClassification
 from .padding_free import check_padding_free
-from .soft_target_cache import cached_soft_targets, with_soft_targets
+from .soft_target_cache import CacheOf, cached_soft_targets, with_soft_targets
 
 if TYPE_CHECKING:
     import datasets
@@ -195,7 +195,8 @@ class Teacher:
         Raises:
             ValueError: if the folder holds something else, or the rows are not an encoded `datasets.Dataset`.
         """
-        return with_soft_targets(self, dataset, tokenizer)
+        cache = CacheOf(self.cache_dir, self.model, self.soft_targets, tokenizer, self.vocab_size, self.top_k)
+        return with_soft_targets(dataset, cache)
 
 
 def checked_teacher(
