@@ -2,9 +2,9 @@
 
 import json
 import re
+import sqlite3
 import statistics
 import sys
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -181,9 +181,8 @@ def test_trials_below_the_median_are_pruned(files, tmp_path, capsys):
 PROCESS = """
 import os, signal, sys
 from dhrd_hf.cli import main
-from dhrd_hf.training import DualHeadTrainer, search
+from dhrd_hf.training import DualHeadTrainer
 
-search._GRACE, search._HEARTBEAT = 2, 1
 steps, training_step = [], DualHeadTrainer.training_step
 
 def fatal(*arguments):
@@ -204,7 +203,8 @@ def test_processes_share_a_search_in_which_one_was_killed(files, tmp_path):
         run_as_a_stranger(PROCESS, "killed", *arguments)  # three steps are a trial
     assert "Traceback" not in str(killed.value)
     assert [trial["state"] for trial in trials_in(tmp_path / "out")] == ["complete"]
-    time.sleep(3)  # till the silence tells
+    with sqlite3.connect(tmp_path / "out" / "search.db") as storage:  # it was an hour ago
+        storage.execute("UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-1 hour')")
     with ThreadPoolExecutor(2) as pool:
         printed = list(pool.map(lambda _: run_as_a_stranger(PROCESS, "", *arguments, "--resume"), range(2)))
     trials = trials_in(tmp_path / "out")
