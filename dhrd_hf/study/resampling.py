@@ -107,7 +107,10 @@ def _counts(draws: np.ndarray, size: int) -> np.ndarray:
 
 
 def interval(
-    estimate: float, resampled: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]
+    estimate: float,
+    resampled: np.ndarray,
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    within: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[float, float]:
     r"""The 95% interval of a mean over seeds, or of the mean over data sets of such means, over seeds and items.
 
@@ -136,6 +139,8 @@ def interval(
         resampled (`np.ndarray` `[resamples]`): It under each draw of items.
         parts (`Sequence[tuple[np.ndarray, np.ndarray]]`): For each data set the values of its seeds `[seeds]`, and these
             under each draw `[resamples, seeds]`; a number that is not linear in the scores is linearised.
+        within (`tuple[float, float]`, *optional*): The least and the most that the number can be; two seeds that differ can
+            take an interval beyond.
 
     Returns:
         `tuple[float, float]`: its lower and upper end; where a relative gain has no bound, the percentiles alone.
@@ -166,4 +171,4 @@ def interval(
             low, high = estimate - wider * (estimate - low), estimate + wider * (high - estimate)
         else:  # all items alike
             low, high = estimate - wider, estimate + wider
-    return float(low), float(high)
+    return max(float(low), within[0]), min(float(high), within[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ import numpy as np
 
 from .groups import Group, baseline_of, grouped, latest
 from .resampling import CONFIDENCE, interval, n_items, rows_in_common, seed_scores
+
+_POINTS, _RELATIVE = (-100.0, 100.0), (-100.0, math.inf)
 
 __all__ = [
     "CONFIDENCE",
@@ -182,7 +185,7 @@ def summary_of(group: Group, varying: Sequence[str] = ()) -> Summary:
     """
     rows = rows_in_common(group.rows)
     scores, drawn = seed_scores(group.rows, rows, resampled=False)[0], seed_scores(group.rows, rows)
-    low, high = interval(scores.mean(), drawn.mean(1), [(scores, drawn)])
+    low, high = interval(scores.mean(), drawn.mean(1), [(scores, drawn)], within=(0.0, 1.0))
     config = _named(group)
     return Summary(
         data=group.data,
@@ -379,9 +382,9 @@ class _Pair:
     def gain(self) -> Gain:
         difference = self.part()
         points = float(difference[0].mean())
-        low, high = interval(points, difference[1].mean(1), [difference])
+        low, high = interval(points, difference[1].mean(1), [difference], within=_POINTS)
         relative, drawn, part = self.relative()
-        relative_low, relative_high = interval(relative, drawn, [part])
+        relative_low, relative_high = interval(relative, drawn, [part], within=_RELATIVE)
         return Gain(
             data=self.data,
             setting=self.setting,
@@ -437,17 +440,19 @@ def _pairs(rows: Iterable[Mapping[str, Any]], baseline: str) -> list[_Pair]:
 def _mean_of(pairs: Sequence[_Pair], options: dict[str, Any]) -> Gain:
     score, baseline = (float(np.mean([getattr(pair, side).mean for pair in pairs])) for side in ("ours", "theirs"))
     gains = [pair.part() for pair in pairs]
-    low, high = interval(100 * (score - baseline), np.mean([drawn.mean(1) for _, drawn in gains], axis=0), gains)
+    low, high = interval(
+        100 * (score - baseline), np.mean([drawn.mean(1) for _, drawn in gains], axis=0), gains, _POINTS
+    )
     relatives, drawn, parts = zip(*(pair.relative() for pair in pairs), strict=True)
     relative = float(np.mean(relatives))
-    relative_low, relative_high = interval(relative, np.mean(drawn, axis=0), parts)
+    relative_low, relative_high = interval(relative, np.mean(drawn, axis=0), parts, _RELATIVE)
     of_means = float(_relative(score, baseline))
     ours, theirs = (
         np.mean([getattr(pair, side).drawn.mean(1) for pair in pairs], axis=0) for side in ("ours", "theirs")
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = [pair.part(1 + of_means / 100, np.divide(100, baseline)) for pair in pairs]
-    of_means_low, of_means_high = interval(of_means, _relative(ours, theirs), parts)
+    of_means_low, of_means_high = interval(of_means, _relative(ours, theirs), parts, _RELATIVE)
     return Gain(
         data=[pair.data for pair in pairs],
         setting=pairs[0].setting,

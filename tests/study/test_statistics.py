@@ -143,6 +143,14 @@ def test_intervals_cover_the_truth(seeds, of_seeds):
         assert np.median(widths) < 1.4 * 2 * norm.ppf(0.975) * np.std(means)
 
 
+def test_two_seeds_that_differ_say_little_and_nothing_impossible():
+    rows = [row("pooled", share(count, 40), seed) for seed, count in enumerate((8, 12))]
+    rows += [row("dual_head", share(count, 40), seed) for seed, count in enumerate((4, 36))]
+    (pooled, dual), (gain,) = summarise(rows), paired_gains(rows)
+    assert (dual.low, dual.high) == (0, 1) and 0 <= pooled.low < pooled.high <= 1
+    assert (gain.low, gain.high, gain.relative_low) == (-100, 100, -100) and gain.relative_high > 400
+
+
 def test_one_seed_has_the_interval_of_scipy_and_of_the_binomial():
     right = np.random.default_rng(0).random(150) < 0.7
     (found,) = summarise([row("pooled", list(right))])
