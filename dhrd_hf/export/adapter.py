@@ -63,7 +63,12 @@ def write_adapter(
     _stock_peft_config(model, peft_config, names).save_pretrained(folder)
     config.save_pretrained(folder / ADAPTER_CONFIG_FOLDER)
     try:
-        return PeftModel.from_pretrained(base, folder)
+        exported = PeftModel.from_pretrained(base, folder)
+        # Where PEFT adapts a mixture's experts in another form than ours, it warns and leaves its own as they begin.
+        own = [name for name in get_peft_model_state_dict(exported).keys() - tensors.keys() if ".lora_" in name]
+        if own:
+            raise ValueError(f"it would have {len(own)} weights that were not trained, such as {min(own)}.")
+        return exported
     except (ValueError, RuntimeError, KeyError) as error:
         raise ValueError(
             f"PEFT can't put this adapter onto {type(base).__name__}: {_first_line(error)} Write "
