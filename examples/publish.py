@@ -68,7 +68,7 @@ def main() -> None:
         write_rows(path, synthetic_visits(split, rows))
     (out / "card.yaml").write_text(CARD)
 
-    training = ["--lora", "--lora-dropout", 0, "--alpha", 0.2, "--max-length", 256, "--num-train-epochs", args.epochs]
+    training = ["--lora", "--alpha", 0.2, "--max-length", 256, "--num-train-epochs", args.epochs]
     training += ["--learning-rate", args.learning_rate, "--per-device-train-batch-size", 6, "--save-strategy", "no"]
     run(
         "train",

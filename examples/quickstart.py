@@ -53,7 +53,7 @@ def train(alpha: float, args: argparse.Namespace) -> tuple[DualHeadTrainer, Auto
     )
     encode = DualHeadEncoder(tokenizer, model.config.label2id, max_length=256)
     model.config.max_input_length = encode.max_input_length
-    model = add_lora(model, lora_dropout=0.0)
+    model = add_lora(model)
     trainer = DualHeadTrainer(
         model=model,
         args=DualHeadTrainingArguments(
