@@ -36,8 +36,8 @@ class Summary:
 
     ```python
     >>> from dhrd_hf.study.statistics import Summary
-    >>> Summary("cb", "pooled", {}, metric="accuracy", n_seeds=1, n_items=56, mean=0.7, sd=None, low=0.57, high=0.82).over
-    'items'
+    >>> Summary("cb", "pooled", {}, metric="accuracy", n_seeds=1, n_items=56, mean=0.7, sd=None, low=0.57, high=0.82).mean
+    0.7
 
     ```
 
@@ -64,11 +64,6 @@ class Summary:
     high: float
     config: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def over(self) -> str:
-        """What the interval is over: "seeds and items", or "items" where there is one seed."""
-        return _over(self.n_seeds)
-
 
 @dataclass(frozen=True)
 class Gain:
@@ -80,8 +75,8 @@ class Gain:
     >>> from dhrd_hf.study.statistics import Gain
     >>> gain = Gain("cb", "dual_head", {}, baseline="pooled", n_seeds=3, n_items=56, score=0.75, baseline_score=0.7,
     ...             gain=5.0, low=1.0, high=9.0, relative=7.1, relative_low=1.4, relative_high=13.2)
-    >>> gain.over
-    'seeds and items'
+    >>> gain.gain, gain.low, gain.high
+    (5.0, 1.0, 9.0)
 
     ```
 
@@ -119,11 +114,6 @@ class Gain:
     relative_of_means_low: float | None = None
     relative_of_means_high: float | None = None
     config: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def over(self) -> str:
-        """What the intervals are over: "seeds and items", or "items" where there is one seed."""
-        return _over(self.n_seeds)
 
 
 def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
@@ -219,8 +209,8 @@ def paired_gains(rows: Iterable[Mapping[str, Any]], baseline: str = "pooled") ->
     ...        "score": 0.5, "labels": [0, 1, 1, 0], "predictions": [0, 1, 0, 1], "groups": None}
     >>> other = {**row, "cell": "b", "setting": "dual_head", "alpha": 1.0, "score": 0.75, "predictions": [0, 1, 0, 0]}
     >>> it = paired_gains([row, other])[0]
-    >>> it.setting, it.gain, it.relative, it.low, it.over
-    ('dual_head', 25.0, 50.0, 0.0, 'items')
+    >>> it.setting, it.gain, it.relative, it.low
+    ('dual_head', 25.0, 50.0, 0.0)
 
     ```
 
@@ -478,7 +468,3 @@ def _mean_of(pairs: Sequence[_Pair], options: dict[str, Any]) -> Gain:
 def _relative(score: Any, baseline: Any) -> Any:
     with np.errstate(divide="ignore", invalid="ignore"):
         return 100 * np.nan_to_num(np.divide(np.subtract(score, baseline), baseline), nan=0.0, posinf=np.inf)
-
-
-def _over(seeds: int) -> str:
-    return "seeds and items" if seeds > 1 else "items"
