@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,6 +45,11 @@ class Group:
     def seeds(self) -> list[int]:
         """The seeds of its cells."""
         return [row["seed"] for row in self.rows]
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The model and its options, all that it is told apart by within a data set and setting."""
+        return {"model": self.model, **self.config}
 
     @property
     def key(self) -> str:
@@ -147,6 +153,37 @@ def grouped(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
     for group in groups.values():
         group.rows.sort(key=lambda row: row["seed"])
     return list(groups.values())
+
+
+def varying_options(groups: Iterable[Group]) -> dict[tuple[str, str], list[str]]:
+    """What tells the groups of one data set and setting apart.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.groups import Group, varying_options
+    >>> varying_options([Group("cb", "dual_head", {"alpha": it, "beta": 1.0}, []) for it in (0.5, 1.0)])
+    {('cb', 'dual_head'): ['alpha']}
+
+    ```
+
+    Args:
+        groups (`Iterable[Group]`): From [`grouped`].
+
+    Returns:
+        `dict[tuple[str, str], list[str]]`: for each data set and setting the options that have several values.
+    """
+    configs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for group in groups:
+        configs[group.data, group.setting].append(group.named)
+    return {
+        place: [
+            name
+            for name in dict.fromkeys(name for config in its for name in config)
+            if len({json.dumps(config.get(name), default=str) for config in its}) > 1
+        ]
+        for place, its in configs.items()
+    }
 
 
 def comparable(group: Group, baseline: Group) -> bool:

@@ -9,18 +9,8 @@ from typing import Any
 from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
 from .groups import OF_REASONING, Group, grouped, latest, meets, shown, unpaired
 from .report_costs import throughput_table, training_table
-from .report_tables import (
-    AXES,
-    Table,
-    axis_table,
-    main_table,
-    options_table,
-    options_text,
-    others_tables,
-    relative,
-    setting_name,
-    settings_table,
-)
+from .report_tables import AXES, Table, axis_table, main_table, options_table, others_tables, settings_table
+from .report_text import options_text, relative_text, setting_name
 from .settings import setting_names
 from .statistics import Gain, mean_relative_gain
 
@@ -206,11 +196,11 @@ def _headline(main: Sequence[Comparison], mean: Gain | None) -> list[str]:
     seeds = sorted({it.n_seeds for it in main}, reverse=True)
     over = "test items" if seeds == [1] else "seeds and test items"
     if len(main) == 1:
-        return [f"{what} ({_of_seeds(seeds[0])}): {relative(mean, 2)}, paired 95% interval over {over}."]
+        return [f"{what} ({_of_seeds(seeds[0])}): {relative_text(mean, 2)}, paired 95% interval over {over}."]
     of_each = ", ".join(f"{_of_seeds(n)} on {sum(it.n_seeds == n for it in main)}" for n in seeds)
     if len(seeds) > 1 and seeds[-1] == 1:
         over = "test items, and over seeds where there are several"
-    lines = [f"{what} ({of_each}): {relative(mean, 2)}, paired 95% interval over {over}."]
+    lines = [f"{what} ({of_each}): {relative_text(mean, 2)}, paired 95% interval over {over}."]
     sure = [it for it in main if it.n_seeds > 1]
     if sure:
         above, below = (sum(it.gain.low > 0 for it in sure), sum(it.gain.high < 0 for it in sure))

@@ -8,7 +8,8 @@ from typing import Any
 
 from .comparisons import Comparison
 from .figures import Plot, Point, Series
-from .report_tables import DASH, Table
+from .report_tables import Table
+from .report_text import DASH
 from .statistics import CONFIDENCE
 
 # Engines of `dhrd bench throughput`: what a reader calls them, and their kind in a plot.

@@ -11,10 +11,10 @@ from .comparisons import Comparison, against, compared
 from .figures import Plot, Point, Series
 from .groups import Group, shown
 from .metrics import chance
+from .report_text import DASH, gain_text, metric_name, options_text, relative_text, score_text, setting_name, signed
 from .resampling import rows_in_common
 from .statistics import Gain, Summary
 
-DASH = "–"
 _INTERVAL = "[95%]"
 # The options that a reader asks for first.
 AXES = {
@@ -67,8 +67,8 @@ def main_table(main: Sequence[Comparison], mean: Gain, usual: Mapping[str, Any])
         [`Table`]: with a forest plot.
     """
     rows = [
-        [it.data, _sizes(it), str(it.n_seeds), f"{100 * _chance(it):.1f}", _score(it.pooled), _score(it.score)]
-        + [_gain(it.gain), relative(it.gain)]
+        [it.data, _sizes(it), str(it.n_seeds), f"{100 * _chance(it):.1f}", score_text(it.pooled), score_text(it.score)]
+        + [gain_text(it.gain), relative_text(it.gain)]
         for it in main
     ]
     points = [
@@ -84,10 +84,10 @@ def main_table(main: Sequence[Comparison], mean: Gain, usual: Mapping[str, Any])
             notes.append(f"The interval of {name} reaches down to chance on {', '.join(at_chance)}.")
     if len(main) > 1:
         averages = [f"{100 * it:.1f}" for it in (mean.baseline_score, mean.score)]
-        rows.append([f"mean of {len(main)}", "", "", "", *averages, _gain(mean), relative(mean)])
+        rows.append([f"mean of {len(main)}", "", "", "", *averages, gain_text(mean), relative_text(mean)])
         points.append(Point(rows[-1][0], mean.relative, mean.relative_low, mean.relative_high, kind="mean"))
-        low, high = _signed(mean.relative_of_means_low), _signed(mean.relative_of_means_high)
-        notes.append(f"Relative gain of the macro averages: {_signed(mean.relative_of_means)}% [{low}, {high}].")
+        low, high = signed(mean.relative_of_means_low), signed(mean.relative_of_means_high)
+        notes.append(f"Relative gain of the macro averages: {signed(mean.relative_of_means)}% [{low}, {high}].")
     columns = ["data", "rows (train / test)", "seeds", "chance", "pooled", "dual head", f"gain, points {_INTERVAL}"]
     finite = [it for it in points if math.isfinite(it.high - it.low)]
     title = "Relative gain of the dual head over pooled, by data set"
@@ -121,11 +121,13 @@ def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mappin
         dual = next((it for it in found if it.group.setting == "dual_head"), None)
         base = max((it for it in found if it.pooled is not None), key=lambda it: it.n_seeds, default=None)
         if base is not None:
-            rows.append([data, "pooled", str(base.n_seeds), _score(base.pooled), DASH, DASH])
+            rows.append([data, "pooled", str(base.n_seeds), score_text(base.pooled), DASH, DASH])
         for it in found:
             setting = setting_name(it.group.setting)
             over_dual = against(it.group, dual.group) if dual is not None and it is not dual else None
-            rows.append([data, setting, str(it.n_seeds), _score(it.score), _gain(it.gain), _gain(over_dual)])
+            rows.append(
+                [data, setting, str(it.n_seeds), score_text(it.score), gain_text(it.gain), gain_text(over_dual)]
+            )
             if it.gain is not None and it.gain.n_items < it.pooled.n_items:
                 few.append(f"{data}, {setting} {it.gain.n_items} of {it.pooled.n_items}")
         points = [
@@ -167,7 +169,7 @@ def axis_table(axis: str, by_data: Mapping[str, Sequence[Comparison]], usual: Ma
     name = axis.replace("_", " ")
     of_all = [it for found in by_data.values() for it in found]
     rows = [
-        [it.data, _value(axis, it), str(it.n_seeds), _score(it.pooled), _score(it.score), _gain(it.gain)]
+        [it.data, _value(axis, it), str(it.n_seeds), score_text(it.pooled), score_text(it.score), gain_text(it.gain)]
         for it in of_all
     ]
     # A curve through values that are in an order, and no curve through names.
@@ -259,7 +261,7 @@ def others_tables(others: Sequence[Group], groups: Sequence[Group], usual: Mappi
     if paired:
         rows = [
             [group.data, setting_name(group.setting), options(group), str(it.n_seeds)]
-            + [_score(it.pooled), _score(it.score), _gain(it.gain)]
+            + [score_text(it.pooled), score_text(it.score), gain_text(it.gain)]
             for group, it in paired
         ]
         its = [*columns, "pooled", "score", f"against pooled, points {_INTERVAL}"]
@@ -268,96 +270,17 @@ def others_tables(others: Sequence[Group], groups: Sequence[Group], usual: Mappi
     if lone:
         found = [compared(None, groups, base=it) if it.setting == "pooled" else compared(it, groups) for it in lone]
         rows = [
-            [group.data, setting_name(group.setting), options(group), str(it.n_seeds), _score(it.score or it.pooled)]
+            [
+                group.data,
+                setting_name(group.setting),
+                options(group),
+                str(it.n_seeds),
+                score_text(it.score or it.pooled),
+            ]
             for group, it in zip(lone, found, strict=True)
         ]
         tables.append(Table("others", "All other cells", [*columns, "score"], rows, _seeds_note(found), folded=True))
     return tables
-
-
-# Numbers as text
-
-
-def _score(it: Summary | None) -> str:
-    """A mean and its deviation over seeds, in percent: 70.1 ± 1.2, or with one seed 70.1 ± –."""
-    if it is None:
-        return DASH
-    return f"{100 * it.mean:.1f} ± {DASH if it.sd is None else f'{100 * it.sd:.1f}'}"
-
-
-def _gain(it: Gain | None) -> str:
-    """A gain in points with its interval: +1.2 [-0.3, +2.7]."""
-    return DASH if it is None else f"{_signed(it.gain)} [{_signed(it.low)}, {_signed(it.high)}]"
-
-
-def relative(it: Gain, digits: int = 1) -> str:
-    """A relative gain with its interval.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report_tables import relative
-    >>> relative(mean_relative_gain(rows), 2)  # doctest: +SKIP
-    '+2.10% [+0.40, +3.90]'
-
-    ```
-
-    Args:
-        it ([`~dhrd_hf.study.statistics.Gain`]): The gain.
-        digits (`int`, *optional*, defaults to 1): Behind the point.
-
-    Returns:
-        `str`: such as `+1.2% [-0.3, +2.7]`.
-    """
-    low, high = _signed(it.relative_low, digits), _signed(it.relative_high, digits)
-    return f"{_signed(it.relative, digits)}% [{low}, {high}]"
-
-
-def _signed(value: float, digits: int = 1) -> str:
-    """A number with its sign, and no minus before a zero; a dash for what is not a number."""
-    return DASH if math.isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f}"
-
-
-def setting_name(setting: str) -> str:
-    """A setting in words.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report_tables import setting_name
-    >>> setting_name("dual_head"), setting_name("cot_decoding")
-    ('dual head', 'CoT decoding')
-
-    ```
-
-    Args:
-        setting (`str`): As in the table.
-
-    Returns:
-        `str`: for people.
-    """
-    return {"cot_decoding": "CoT decoding"}.get(setting, setting.replace("_", " "))
-
-
-def options_text(config: Mapping[str, Any]) -> str:
-    """Options in words.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report_tables import options_text
-    >>> options_text({"alpha": 0.5, "lora": True, "train_size": None})
-    'alpha 0.5, lora true'
-
-    ```
-
-    Args:
-        config (`Mapping[str, Any]`): Names and values; None is one that was not set.
-
-    Returns:
-        `str`: for people.
-    """
-    return ", ".join(f"{name} {shown(it)}" for name, it in config.items() if it is not None)
 
 
 def _sizes(it: Comparison) -> str:
@@ -405,18 +328,11 @@ def _about(found: Sequence[Comparison], known: Mapping[str, Any]) -> list[str]:
     for it in found:
         metrics.setdefault((it.score or it.pooled).metric, {})[it.data] = None
     if len(metrics) == 1:
-        notes.append(f"The score is {_metric_name(*metrics)}.")
+        notes.append(f"The score is {metric_name(*metrics)}.")
     else:
-        said = (f"{_metric_name(name)} ({', '.join(its)})" for name, its in metrics.items())
+        said = (f"{metric_name(name)} ({', '.join(its)})" for name, its in metrics.items())
         notes.append(f"The score is {'; '.join(said)}.")
     return notes + _seeds_note(found)
-
-
-def _metric_name(metric: str) -> str:
-    """A metric in words: the mean of macro F1 and accuracy."""
-    words = {"macro_f1": "macro F1", "f1a": "F1a", "em": "exact match"}
-    parts = [words.get(part, part.replace("_", " ")) for part in metric.split("+")]
-    return f"the mean of {' and '.join(parts)}" if len(parts) > 1 else parts[0]
 
 
 def _seeds_note(found: Sequence[Comparison]) -> list[str]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .groups import Group, baseline_of, grouped, latest
+from .groups import Group, grouped, latest, varying_options
+from .pairs import Pair, pair_of, pairs_of, relative_gain
 from .resampling import CONFIDENCE, interval, n_items, rows_in_common, seed_scores
 
 _POINTS, _RELATIVE = (-100.0, 100.0), (-100.0, math.inf)
@@ -147,7 +146,7 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
         ValueError: if the rows of a setting differ in their test items or their metric.
     """
     groups = grouped(latest(rows)[0])
-    varying = _varying(groups)
+    varying = varying_options(groups)
     return [summary_of(group, varying[group.data, group.setting]) for group in groups]
 
 
@@ -176,7 +175,7 @@ def summary_of(group: Group, varying: Sequence[str] = ()) -> Summary:
     rows = rows_in_common(group.rows)
     scores, drawn = seed_scores(group.rows, rows, resampled=False)[0], seed_scores(group.rows, rows)
     low, high = interval(scores.mean(), drawn.mean(1), [(scores, drawn)], within=(0.0, 1.0))
-    config = _named(group)
+    config = group.named
     return Summary(
         data=group.data,
         setting=group.setting,
@@ -225,7 +224,7 @@ def paired_gains(rows: Iterable[Mapping[str, Any]], baseline: str = "pooled") ->
     Raises:
         ValueError: as [`summarise`].
     """
-    return [pair.gain() for pair in _pairs(rows, baseline)]
+    return [_gain(pair) for pair in pairs_of(rows, baseline)]
 
 
 def gain_over(group: Group, baseline: Group) -> Gain | None:
@@ -249,8 +248,8 @@ def gain_over(group: Group, baseline: Group) -> Gain | None:
     Raises:
         ValueError: as [`summarise`].
     """
-    pair = _pair(group, baseline)
-    return None if pair is None else pair.gain()
+    pair = pair_of(group, baseline)
+    return None if pair is None else _gain(pair)
 
 
 def mean_relative_gain(
@@ -290,7 +289,7 @@ def mean_relative_gain(
     options = dict(options or {})
     pairs = [
         pair
-        for pair in _pairs(rows, baseline)
+        for pair in pairs_of(rows, baseline)
         if pair.setting == setting and all(pair.config.get(name) == value for name, value in options.items())
     ]
     names = [pair.data for pair in pairs]
@@ -304,130 +303,32 @@ def mean_relative_gain(
     return _mean_of(pairs, options) if pairs else None
 
 
-# Groups of rows
-
-
-def _named(group: Group) -> dict[str, Any]:
-    return {"model": group.model, **group.config}
-
-
-def _varying(groups: Sequence[Group]) -> dict[tuple[str, str], list[str]]:
-    """For each data set and setting the names of the options of which there are several values."""
-    configs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for group in groups:
-        configs[group.data, group.setting].append(_named(group))
-    return {
-        place: [
-            name
-            for name in dict.fromkeys(name for config in its for name in config)
-            if len({json.dumps(config.get(name), default=str) for config in its}) > 1
-        ]
-        for place, its in configs.items()
-    }
-
-
-# Pairs
-
-
-@dataclass(frozen=True)
-class _Side:
-    """Scores of a setting's seeds."""
-
-    measured: np.ndarray  # [seeds]
-    drawn: np.ndarray  # [resamples, seeds]
-
-    @property
-    def mean(self) -> float:
-        return float(self.measured.mean())
-
-
-@dataclass(frozen=True)
-class _Pair:
-    data: str
-    setting: str
-    baseline: str
-    options: dict[str, Any]
-    config: dict[str, Any]
-    n_items: int
-    unpaired: int
-    ours: _Side
-    theirs: _Side
-
-    @property
-    def n_seeds(self) -> int:
-        return len(self.ours.measured)
-
-    def part(self, weight: float = 1.0, scale: float = 100.0) -> tuple[np.ndarray, np.ndarray]:
-        """`scale * (ours - weight * theirs)` of each seed, as measured and under each draw."""
-        measured = scale * (self.ours.measured - weight * self.theirs.measured)
-        return measured, scale * (self.ours.drawn - weight * self.theirs.drawn)
-
-    def relative(self) -> tuple[float, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """The relative gain, it under each draw, and its seeds' part, to the first order."""
-        found = float(_relative(self.ours.mean, self.theirs.mean))
-        drawn = _relative(self.ours.drawn.mean(1), self.theirs.drawn.mean(1))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return found, drawn, self.part(1 + found / 100, np.divide(100, self.theirs.mean))
-
-    def gain(self) -> Gain:
-        difference = self.part()
-        points = float(difference[0].mean())
-        low, high = interval(points, difference[1].mean(1), [difference], within=_POINTS)
-        relative, drawn, part = self.relative()
-        relative_low, relative_high = interval(relative, drawn, [part], within=_RELATIVE)
-        return Gain(
-            data=self.data,
-            setting=self.setting,
-            options=self.options,
-            baseline=self.baseline,
-            n_seeds=self.n_seeds,
-            n_items=self.n_items,
-            score=self.ours.mean,
-            baseline_score=self.theirs.mean,
-            gain=points,
-            low=low,
-            high=high,
-            relative=relative,
-            relative_low=relative_low,
-            relative_high=relative_high,
-            unpaired=self.unpaired,
-            config=self.config,
-        )
-
-
-def _pair(group: Group, baseline: Group, varying: Sequence[str] = ()) -> _Pair | None:
-    seeds = set(group.seeds) & set(baseline.seeds)
-    if not seeds:
-        return None
-    sides = [group.only(seeds).rows, baseline.only(seeds).rows]
-    rows = rows_in_common([cell for side in sides for cell in side])
-    config = _named(group)
-    ours, theirs = (_Side(seed_scores(it, rows, resampled=False)[0], seed_scores(it, rows)) for it in sides)
-    return _Pair(
-        data=group.data,
-        setting=group.setting,
-        baseline=baseline.setting,
-        options={name: config.get(name) for name in varying},
-        config=config,
-        n_items=n_items(sides[0][0], rows),
-        unpaired=len(set(group.seeds) ^ set(baseline.seeds)),
-        ours=ours,
-        theirs=theirs,
+def _gain(pair: Pair) -> Gain:
+    points, drawn = pair.part()
+    low, high = interval(float(points.mean()), drawn.mean(1), [(points, drawn)], _POINTS)
+    found, resampled, part = pair.relative()
+    relative_low, relative_high = interval(found, resampled, [part], _RELATIVE)
+    return Gain(
+        data=pair.data,
+        setting=pair.setting,
+        options=pair.options,
+        baseline=pair.baseline,
+        n_seeds=pair.n_seeds,
+        n_items=pair.n_items,
+        score=pair.ours.mean,
+        baseline_score=pair.theirs.mean,
+        gain=float(points.mean()),
+        low=low,
+        high=high,
+        relative=found,
+        relative_low=relative_low,
+        relative_high=relative_high,
+        unpaired=pair.unpaired,
+        config=pair.config,
     )
 
 
-def _pairs(rows: Iterable[Mapping[str, Any]], baseline: str) -> list[_Pair]:
-    groups = grouped(latest(rows)[0])
-    varying = _varying(groups)
-    found = []
-    for group in groups:
-        base = None if group.setting == baseline else baseline_of(group, groups, baseline)
-        if base is not None:
-            found.append(_pair(group, base, varying[group.data, group.setting]))
-    return found
-
-
-def _mean_of(pairs: Sequence[_Pair], options: dict[str, Any]) -> Gain:
+def _mean_of(pairs: Sequence[Pair], options: dict[str, Any]) -> Gain:
     score, baseline = (float(np.mean([getattr(pair, side).mean for pair in pairs])) for side in ("ours", "theirs"))
     gains = [pair.part() for pair in pairs]
     low, high = interval(
@@ -436,13 +337,13 @@ def _mean_of(pairs: Sequence[_Pair], options: dict[str, Any]) -> Gain:
     relatives, drawn, parts = zip(*(pair.relative() for pair in pairs), strict=True)
     relative = float(np.mean(relatives))
     relative_low, relative_high = interval(relative, np.mean(drawn, axis=0), parts, _RELATIVE)
-    of_means = float(_relative(score, baseline))
+    of_means = float(relative_gain(score, baseline))
     ours, theirs = (
         np.mean([getattr(pair, side).drawn.mean(1) for pair in pairs], axis=0) for side in ("ours", "theirs")
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = [pair.part(1 + of_means / 100, np.divide(100, baseline)) for pair in pairs]
-    of_means_low, of_means_high = interval(of_means, _relative(ours, theirs), parts, _RELATIVE)
+    of_means_low, of_means_high = interval(of_means, relative_gain(ours, theirs), parts, _RELATIVE)
     return Gain(
         data=[pair.data for pair in pairs],
         setting=pairs[0].setting,
@@ -463,8 +364,3 @@ def _mean_of(pairs: Sequence[_Pair], options: dict[str, Any]) -> Gain:
         relative_of_means_low=of_means_low,
         relative_of_means_high=of_means_high,
     )
-
-
-def _relative(score: Any, baseline: Any) -> Any:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return 100 * np.nan_to_num(np.divide(np.subtract(score, baseline), baseline), nan=0.0, posinf=np.inf)
