@@ -46,7 +46,8 @@ def run(argv: Sequence[str]) -> int:
     if args.trials < 1:
         raise ValueError(f"--trials {args.trials} must be 1 or more.")
 
-    from ..training.search import LOCK_FILE, STORAGE_FILE, candidates, check_optuna, read_space
+    from ..training.search import LOCK_FILE, STORAGE_FILE, check_optuna
+    from ..training.search_space import candidates, read_space
 
     check_optuna()
     folder, recipe = Path(args.output_dir), _yaml(args.config)
@@ -150,7 +151,8 @@ def _search(
     from transformers import set_seed
 
     from ..modeling_dhrd import find_dual_head
-    from ..training.search import search, suggest
+    from ..training.search import search
+    from ..training.search_space import suggest
     from .train import _model, _tables, _trainer, _with_lora
 
     own, training = first

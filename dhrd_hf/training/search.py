@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from ..files import write_whole
+from .search_space import grid_size
 
 if TYPE_CHECKING:
     import optuna
@@ -30,119 +30,6 @@ TRIALS_FILE = "trials.jsonl"
 _HEARTBEAT, _GRACE = 10, 30
 _STUDY = "search"
 _ERROR = "error of trial {}"  # an attribute of the search: a trial that has ended takes none
-
-
-def read_space(space: Any, where: str = "space") -> dict[str, list | dict[str, Any]]:
-    """Check what a search may choose from.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.training.search import read_space
-    >>> read_space({"alpha": {"low": 0.1, "high": "2", "log": True}, "alpha_schedule": ["constant", "linear"]})
-    {'alpha': {'low': 0.1, 'high': 2.0, 'log': True, 'step': None}, 'alpha_schedule': ['constant', 'linear']}
-
-    ```
-
-    Args:
-        space (`dict`): For each setting a list of values, or `low` and `high` of a range, with `log: true` or a `step`.
-            A range is of integers where both bounds are.
-        where (`str`, *optional*): Where it was read, for the errors.
-
-    Returns:
-        `dict`: the same, every range with all of its keys.
-
-    Raises:
-        ValueError: if it is empty, or an entry is not of that form.
-    """
-    if not isinstance(space, Mapping) or not space:
-        raise ValueError(f"{where} holds nothing to search: write lines such as 'alpha: {{low: 0.1, high: 2.0}}'.")
-    return {str(name): _read_entry(entry, f"{where}: {name}") for name, entry in space.items()}
-
-
-def _read_entry(entry: Any, where: str) -> list | dict[str, Any]:
-    if isinstance(entry, list):
-        if not entry or any(isinstance(value, (list, dict)) for value in entry):
-            raise ValueError(f"{where} must be a list of one value or more, each a number or a word, found {entry}.")
-        return entry
-    if not isinstance(entry, Mapping) or not {"low", "high"} <= set(entry) <= {"low", "high", "log", "step"}:
-        raise ValueError(f"{where} must be a list of values, or low and high (and log or step), found {entry!r}.")
-    numbers = {}
-    for key in ("low", "high", "step"):
-        try:
-            value = entry.get(key)
-            # YAML takes 1e-4, which has no point, for a word.
-            numbers[key] = value if value is None or type(value) is int else float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"{where}: {key} must be a number, found {entry[key]!r}.") from None
-    low, high, step, log = numbers["low"], numbers["high"], numbers["step"], entry.get("log", False)
-    if not (math.isfinite(low) and math.isfinite(high)) or low > high:
-        raise ValueError(
-            f"{where}: low {low} is above high {high}." if low > high else f"{where}: bounds must be finite."
-        )
-    if log not in (True, False) or (log and (low <= 0 or step is not None)):
-        raise ValueError(f"{where}: log is true or false, and wants a low above 0 and no step.")
-    if step is not None and step <= 0:
-        raise ValueError(f"{where}: step {step} must be above 0.")
-    return {"low": low, "high": high, "log": log, "step": step}
-
-
-def suggest(trial: optuna.Trial, space: Mapping[str, list | dict[str, Any]]) -> dict[str, Any]:
-    """The values of a trial.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.training.search import suggest
-    >>> import optuna  # doctest: +SKIP
-    >>> suggest(optuna.trial.FixedTrial({"alpha": 0.5}), {"alpha": [0.5, 1.0]})  # doctest: +SKIP
-    {'alpha': 0.5}
-
-    ```
-
-    Args:
-        trial (`optuna.Trial`): The trial.
-        space (`dict`): From [`read_space`].
-
-    Returns:
-        `dict[str, Any]`: a value for each setting.
-    """
-    values = {}
-    for name, entry in space.items():
-        if isinstance(entry, list):
-            values[name] = trial.suggest_categorical(name, entry)
-        elif type(entry["low"]) is int and type(entry["high"]) is int and type(entry["step"] or 1) is int:
-            values[name] = trial.suggest_int(
-                name, entry["low"], entry["high"], step=entry["step"] or 1, log=entry["log"]
-            )
-        else:
-            values[name] = trial.suggest_float(name, entry["low"], entry["high"], step=entry["step"], log=entry["log"])
-    return values
-
-
-def candidates(space: Mapping[str, list | dict[str, Any]]) -> list[dict[str, Any]]:
-    """A few points of a space that between them have each listed value and both ends of each range: to check it by.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.training.search import candidates
-    >>> candidates({"alpha": {"low": 0.1, "high": 2.0}, "lora_r": [4, 8, 16]})
-    [{'alpha': 0.1, 'lora_r': 4}, {'alpha': 2.0, 'lora_r': 8}, {'alpha': 2.0, 'lora_r': 16}]
-
-    ```
-
-    Args:
-        space (`dict`): From [`read_space`].
-
-    Returns:
-        `list[dict[str, Any]]`: the points.
-    """
-    values = {
-        name: entry if isinstance(entry, list) else [entry["low"], entry["high"]] for name, entry in space.items()
-    }
-    length = max(map(len, values.values()))
-    return [{name: each[min(index, len(each) - 1)] for name, each in values.items()} for index in range(length)]
 
 
 def search(
@@ -177,7 +64,7 @@ def search(
 
     Args:
         trainer ([`DualHeadTrainer`]): With a `model_init` that takes a trial, an evaluation set and an evaluation at least at the end.
-        space (`dict`): From [`read_space`].
+        space (`dict`): From [`~dhrd_hf.training.search_space.read_space`].
         hp_space (`Callable`): As of `Trainer.hyperparameter_search`: the training arguments of a trial.
         folder (`Path`): Gets `search.db`, and `trials.jsonl` after each trial.
         trials (`int`, *optional*, defaults to 20): Number of trials in the folder, those of earlier runs counted.
@@ -207,7 +94,7 @@ def search(
         known = sorted(name for name in found if name.startswith("eval_") and not name.endswith(("second", "runtime")))
         raise ValueError(f"The evaluation has no metric {metric!r}; it has {', '.join(known)}.")
     if sampler == "grid":
-        trials = min(trials, _grid_size(space))
+        trials = min(trials, grid_size(space))
     import optuna
 
     current: list[optuna.Trial] = []
@@ -311,7 +198,8 @@ def _open(folder: Path, direction: str, bound_to: dict[str, Any]) -> tuple[optun
             if "bound_to" not in study.user_attrs:
                 study.set_user_attr("bound_to", text)
             known = study.user_attrs["bound_to"]
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+    # A RuntimeError where another version of Optuna has made the tables.
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
         said = str(error.__cause__ or error).splitlines()[0]
         raise ValueError(
             f"{folder / STORAGE_FILE} can't be opened as a search: {said}. Remove it if it is broken, or name another "
@@ -378,13 +266,6 @@ def _pruner(name: str) -> optuna.pruners.BasePruner:
     import optuna
 
     return optuna.pruners.MedianPruner() if name == "median" else optuna.pruners.NopPruner()
-
-
-def _grid_size(space: Mapping[str, list | dict[str, Any]]) -> int:
-    ranges = [name for name, entry in space.items() if not isinstance(entry, list)]
-    if ranges:
-        raise ValueError(f"--sampler grid wants a list of values for {ranges[0]}, which has a range.")
-    return len(list(itertools.product(*space.values())))
 
 
 def _best(study: optuna.Study) -> optuna.trial.FrozenTrial | None:

@@ -15,7 +15,7 @@ from strangers import run_as_a_stranger
 
 from dhrd_hf.cli import main
 from dhrd_hf.training import DualHeadTrainer
-from dhrd_hf.training.search import candidates, read_space
+from dhrd_hf.training.search_space import candidates, read_space
 
 optuna = pytest.importorskip("optuna")
 
@@ -264,6 +264,12 @@ def test_what_is_no_search_is_told_and_a_lock_alone_is_nothing(files, tmp_path, 
     (folder / "search.db").unlink()
     assert [path.name for path in folder.iterdir()] == [".search.lock"]
     assert main([*files(), "--resume", "--trials", "1"]) == 0
+    capsys.readouterr()
+    with sqlite3.connect(folder / "search.db") as storage:  # by a later Optuna
+        storage.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
+    assert main([*files(), "--resume", "--trials", "2"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "can't be opened as a search: " in error and "optuna" in error and "--output-dir" in error
 
 
 @pytest.mark.parametrize(
