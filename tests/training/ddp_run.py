@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from fsdp_on_cpu import shard_on_cpu
 from torch.distributed.tensor import DTensor
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dhrd_hf import (
     AutoModelForDualHeadClassification,
@@ -18,7 +18,7 @@ from dhrd_hf import (
     DualHeadTrainingArguments,
 )
 from dhrd_hf.evaluation import compute_metrics
-from dhrd_hf.training import add_lora
+from dhrd_hf.training import Teacher, add_lora
 
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
 RUNS = {
@@ -28,10 +28,13 @@ RUNS = {
     "lora": {},
     "padding-free": {},
     "auto": {"alpha": "auto"},
+    "soft-targets": {"alpha": 0.7},
+    "soft-targets-cached": {"alpha": 0.7},
     # In one process not sharded.
     "fsdp-tied": {"alpha": 0.7, "beta": 1.3},
     "fsdp-baseline": {"alpha": 0.0},
     "fsdp-lora": {},
+    "fsdp-soft-targets": {"alpha": 0.7},
     "fsdp-bf16": {},
 }
 
@@ -57,7 +60,13 @@ def main(lm_folder, tied_lm_folder, rows_folder, output, batch, accumulation):
             train = train.map(
                 lambda row, index: _without_targets(row) if index in (0, 1, 4, 5) else row, with_indices=True
             )
+        teacher, learn_from_it = None, {}
+        if "soft-targets" in name:
+            cache = f"{output}/{name}/cache" if name.endswith("cached") else None
+            teacher = Teacher(AutoModelForCausalLM.from_pretrained(tied_lm_folder), cache_dir=cache, top_k=5)
+            learn_from_it = {"distillation_weight": 0.7, "temperature": 2.0}
         args = DualHeadTrainingArguments(
+            **learn_from_it,
             output_dir=f"{output}/{name}",
             per_device_train_batch_size=batch,
             gradient_accumulation_steps=accumulation,
@@ -89,6 +98,7 @@ def main(lm_folder, tied_lm_folder, rows_folder, output, batch, accumulation):
             data_collator=DualHeadCollator(tokenizer, padding_free=name == "padding-free" and args.world_size > 1),
             processing_class=tokenizer,
             compute_metrics=compute_metrics,
+            teacher=teacher,
         )
         trainer.train()
         metrics = trainer.evaluate()

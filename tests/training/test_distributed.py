@@ -37,7 +37,8 @@ def results(lm_dir_of, encoded, tmp_path_factory):
     "run",
     [
         *("dual", "targets-on-one-rank", "baseline", "lora", "padding-free", "auto"),
-        *("fsdp-tied", "fsdp-baseline", "fsdp-lora"),
+        *("soft-targets", "soft-targets-cached"),
+        *("fsdp-tied", "fsdp-baseline", "fsdp-lora", "fsdp-soft-targets"),
     ],
 )
 def test_two_ranks_are_one_process(results, run):
@@ -48,6 +49,7 @@ def test_two_ranks_are_one_process(results, run):
     steps = [[log for log in result["logs"] if "loss" in log] for result in (one, two)]
     assert len(steps[0]) == len(steps[1]) == 2
     terms = ["loss", "classification_loss"] + ["reasoning_loss"] * (not run.endswith("baseline"))
+    terms += ["distillation_loss"] * ("soft-targets" in run)
     for expected, found in zip(*steps, strict=True):
         assert {name for name in found if "loss" in name} == set(terms)
         for name in terms:
