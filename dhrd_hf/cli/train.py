@@ -170,7 +170,7 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
     if own.predictions is not None:
         from ..data.tables import check_target
 
-        check_target(own.predictions)
+        check_target(own.predictions, own.train_data, own.eval_data, own.rationales)
     folder = Path(training.output_dir)
     if own.export and Path(own.export).exists() and (Path(own.export).is_file() or any(Path(own.export).iterdir())):
         raise FileExistsError(f"--export {own.export} exists and is not an empty folder: name another.")

@@ -237,20 +237,38 @@ def same_table(one: str | Path, other: str | Path) -> bool:
     return here[0] == here[1]
 
 
-def check_target(path: str | Path) -> None:
-    """Check that [`write_rows`] knows the kind of a file, before there are rows to write.
+def check_target(path: str | Path, *others: str | Path | None) -> None:
+    """Check that [`write_rows`] knows the kind of a file and would not replace another, before there are rows to write.
 
     Example:
-        >>> check_target("predictions.csv.gz")
+        >>> check_target("predictions.csv.gz", "texts.csv")
 
     Args:
         path: as for [`write_rows`].
+        others: files that must not be lost, whether they are there or not, however they are spelt; None is no file.
 
     Raises:
-        TableError: the ending is none of those that can be written, or it is a folder.
+        TableError: the ending is none of those that can be written, or it is a folder, or one of the others.
     """
     if str(path) != "-":
         _target(path)
+        for other in others:
+            if other is not None and same_file(path, other):
+                raise TableError(f"can't write {path}: it is {other} itself, which would be lost. Name another file")
+
+
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two names are of one file, which need not be there.
+
+    Example:
+        >>> same_file("rows.jsonl", "./rows.jsonl")
+        True
+
+    Args:
+        one, other: paths; what is no path, as the name of a Hub data set, is none of a file that is there.
+    """
+    first, second = (Path(it).expanduser().resolve() for it in (one, other))
+    return first == second or (first.exists() and second.exists() and first.samefile(second))
 
 
 def _target(path: str | Path) -> tuple[Path, str, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -21,7 +22,8 @@ _BAD_REQUEST = {400, 413, 422}
 # Connections of one HTTP client. It looks at each of its connections with every request, so many clients of few connections
 # take less time than one of many (2.5 ms a request with 4, 3.7 ms with 16); above 20 it would close them after each answer.
 _CONNECTIONS = 4
-_HUB_HOSTS = (".huggingface.co", ".hf.co", ".huggingface.cloud", ".hf.space")
+# The router and Inference Endpoints; not Spaces, which run whatever their owner put there.
+_HUB_HOSTS = (".huggingface.co", ".hf.co", ".huggingface.cloud")
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -49,6 +51,9 @@ class EndpointTeacher:
         key_source (`str`, *optional*): Where it is from, for errors.
         concurrency (`int`, *optional*, defaults to 32): Most requests at a time.
         timeout (`float`, *optional*, defaults to 120): Seconds until a request is given up.
+
+    Raises:
+        ValueError: if a number is not above 0, or the key holds what no key has.
     """
 
     def __init__(
@@ -63,6 +68,11 @@ class EndpointTeacher:
     ):
         if concurrency < 1 or timeout <= 0:
             raise ValueError(f"concurrency={concurrency} and timeout={timeout} must be above 0")
+        if api_key and not re.fullmatch(r"[!-~]+", api_key):  # the HTTP client would quote it in its error
+            raise ValueError(
+                f"the key from {key_source or 'api_key'} holds a blank, a line's end or a character that no key has: "
+                "copy it again"
+            )
         self.url, self.model, self.sampling = url, model, sampling or Sampling()
         self.concurrency, self.timeout = concurrency, timeout
         self.name = PROVIDERS.rstrip(":") if url is None else without_secrets(url)
@@ -130,7 +140,7 @@ class EndpointTeacher:
         # Whatever else goes wrong, on the way or in the answer's form, has as many exception classes as libraries.
         except Exception as error:
             self._check_reachable(error)
-            what = " ".join(str(error).split())[:200]
+            what = self._redacted(" ".join(str(error).split()))[:200]
             raise NoAnswer(f"{type(error).__name__}{': ' + what if what else ''}") from error
         self._answered = True
         if reply.finish_reason == "length":
@@ -211,8 +221,8 @@ class EndpointTeacher:
 def find_api_key(url: str | None, variable: str | None = None) -> tuple[str | None, str]:
     """The key for an endpoint, from the environment or the Hub's login, and where it was found.
 
-    The Hub's token goes to Hugging Face's own hosts and to this machine only, `OPENAI_API_KEY` to any endpoint, as with
-    OpenAI's client.
+    The Hub's token goes to Hugging Face's own hosts and to this machine only (not to Spaces, which run their owner's code),
+    `OPENAI_API_KEY` to any endpoint, as with OpenAI's client. Blanks and line ends around a key are no part of it.
 
     Example:
 
@@ -238,14 +248,14 @@ def find_api_key(url: str | None, variable: str | None = None) -> tuple[str | No
     from huggingface_hub import get_token
 
     if variable is not None:
-        if not os.environ.get(variable):
+        if not os.environ.get(variable, "").strip():
             raise ValueError(
                 f"--api-key-env {variable}: there is no environment variable {variable!r}, or it is empty"
             )
-        return os.environ[variable], variable
+        return os.environ[variable].strip(), variable
     host = "router.huggingface.co" if url is None else (urlsplit(url).hostname or "")
     hub = f".{host}".endswith(_HUB_HOSTS)
-    openai = (os.environ.get("OPENAI_API_KEY") or None, "OPENAI_API_KEY")
+    openai = (os.environ.get("OPENAI_API_KEY", "").strip() or None, "OPENAI_API_KEY")
     login = ((get_token() if hub or host in _HERE else None), "HF_TOKEN or `hf auth login`")
     key, source = next((it for it in ((login, openai) if hub else (openai, login)) if it[0]), (None, ""))
     if key is None and hub:

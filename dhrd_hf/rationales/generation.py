@@ -92,7 +92,8 @@ def generate_rationales(
         [`GenerationCounts`]: accepted, rejected and pending rows.
 
     Raises:
-        ValueError: if the output was written by other settings, or no request can succeed (a [`TeacherError`]).
+        ValueError: if the output was written by other settings or would replace the table, or no request can succeed
+            (a [`TeacherError`]).
         OSError: if a file can't be written; what was done so far is kept.
     """
     if samples < 1 or retries < 0:
@@ -100,7 +101,8 @@ def generate_rationales(
     if samples > 1 and teacher.sampling.temperature == 0:
         raise ValueError(f"{samples} samples of a row are all the same at temperature 0: raise --temperature")
     run = _Run()
-    run.table, run.prompt, run.teacher, run.files = table, prompt, teacher, OutputFiles(output, rejected)
+    run.table, run.prompt, run.teacher = table, prompt, teacher
+    run.files = OutputFiles(output, rejected, apart_from=[table.source])
     run.checks, run.samples, run.retries, run.reparse = checks or ReplyChecks(), samples, retries, reparse
     run.budget, run.overwrite, run.progress, run.say = budget or Budget(), overwrite, progress, say
     return run.run()
@@ -209,6 +211,9 @@ class _Run:
             self.table, self.prompt, self.checks, self.model, settings["sampling"], self.samples, self.retries
         )
         standing.load(self.journal, self.budget)
+        # The journal keeps replies; requests that had none count as well.
+        asked_before = (self.files.read_manifest() or {}).get("usage", {}).get("requests", 0)
+        self.budget.requests = max(self.budget.requests, asked_before)
         if self.journal.unreadable:
             self.say(
                 f"{self.journal.unreadable} lines of {self.files.replies} can't be read: their rows are asked again."

@@ -66,7 +66,8 @@ def take_rationales(
     Raises:
         ValueError: if there is no such column, the file belongs to another table, or the output is another's.
     """
-    files, checks = OutputFiles(output, rejected), checks or ReplyChecks()
+    checks = checks or ReplyChecks()
+    files = OutputFiles(output, rejected, apart_from=[table.source, *([] if file is None else [file])])
     if file is not None:
         rows, joined = join_rationales(
             [it.row for it in table],

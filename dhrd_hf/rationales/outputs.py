@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.tables import write_rows
+from ..data.tables import same_file, write_rows
 from ..files import unfinished_beside, write_whole
 from .labelled import LabelledRow, LabelledTable
 
@@ -84,23 +84,30 @@ class OutputFiles:
     Args:
         output (`str` or `Path`): The accepted rows, a `.jsonl` file.
         rejected (`str` or `Path`, *optional*): The rejected rows; by default `rejected.jsonl` beside it.
+        apart_from (`Sequence[str | Path]`, *optional*): Files that none of these may be: those that are read.
 
     Raises:
         ValueError: if a file can't be one of these.
     """
 
-    def __init__(self, output: str | Path, rejected: str | Path | None = None):
+    def __init__(self, output: str | Path, rejected: str | Path | None = None, apart_from: Sequence[str | Path] = ()):
         self.output = Path(output).expanduser()
         self.rejected = Path(rejected).expanduser() if rejected else self.output.with_name("rejected.jsonl")
         for option, path in (("--output", self.output), ("--rejected", self.rejected)):
             if path.suffix != ".jsonl" or path.is_dir():
                 raise ValueError(f"{option} {path} must be a .jsonl file: rows are appended to it as they come")
-        if self.rejected == self.output:
+        if same_file(self.rejected, self.output):
             raise ValueError(f"--output and --rejected are both {self.output}: name another for one of them")
         self.replies = self.output.with_suffix(".replies.jsonl")
         self.manifest = self.output.with_suffix(".manifest.json")
-        if self.rejected == self.replies:
+        if same_file(self.rejected, self.replies):
             raise ValueError(f"--rejected {self.rejected} is where the raw replies go: name another")
+        for path in (self.output, self.rejected, self.replies, self.manifest):
+            for source in apart_from:
+                if same_file(path, source):  # such as the rejected rows of a run before
+                    raise ValueError(
+                        f"{path} would be written, and is {source} itself, which would be lost: name another"
+                    )
 
     def prepare(self) -> None:
         """Make the folder, and clear away what a kill left half-written."""

@@ -5,6 +5,7 @@ import io
 import json
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset
@@ -123,7 +124,8 @@ def test_files_that_are_not_there_or_one_too_often(rationales, tmp_path, capsys)
     out = tmp_path / "out.jsonl"
     missing = tmp_path / "rationale.jsonl"
     assert f"did you mean {rationales}?" in fails(capsys, "filter", missing, "--output", out)
-    assert "name another file" in fails(capsys, "filter", rationales, "--output", out, "--rejected", rationales)
+    for rejected in (rationales, Path(rationales).parent / "." / Path(rationales).name, out):
+        assert "Name another file" in fails(capsys, "filter", rationales, "--output", out, "--rejected", str(rejected))
     assert "can't write" in fails(
         capsys, "shorten", rationales, *["--output", "x.txt", "--max-tokens", "9", "--tokenizer", "y"]
     )

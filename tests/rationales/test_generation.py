@@ -162,6 +162,30 @@ def test_a_budget_stops_cleanly_and_holds_over_runs(tmp_path, limit, most):
         assert sum(chat.asked.values()) == 40
 
 
+def test_requests_without_an_answer_count_over_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(pacing, "TRIES", 1)
+    with ChatStandIn(lambda row: ["forever:500"]) as chat:
+        for _ in range(2):
+            generate(chat, tmp_path, budget=Budget(max_requests=12))
+            assert sum(chat.asked.values()) == 12
+        generate(chat, tmp_path, budget=Budget(max_requests=12), overwrite=True)
+        assert sum(chat.asked.values()) == 24
+
+
+def test_a_table_is_never_replaced_by_what_is_made_from_it(tmp_path):
+    files = ("rejected.jsonl", "rationales.jsonl", "rationales.replies.jsonl", "rationales.manifest.json")
+    with ChatStandIn() as chat:
+        for name in files:
+            lines = [json.dumps(row) for row in rows(4)]
+            text = "\n".join(lines) + "\n" if name.endswith("l") else f"[{','.join(lines)}]"
+            (tmp_path / name).write_text(text)
+            with pytest.raises(ValueError, match="itself, which would be lost"):
+                generate(chat, tmp_path, table=LabelledTable(tmp_path / name), overwrite=True)
+            assert (tmp_path / name).read_text() == text
+            (tmp_path / name).unlink()
+        assert not chat.asked and list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("stand_in", "message"),
     [

@@ -31,7 +31,7 @@ def ask(teacher, messages, **options):
 
 
 def test_an_endpoint_gets_the_settings_and_its_key_and_says_what_it_took(chat_request, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sesame")
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame\r\n")  # from a file of Windows
     sampling = Sampling(0.3, 0.9, 77, extra_body={"chat_template_kwargs": {"enable_thinking": False}})
     with ChatStandIn(key="sesame") as chat:
         chat.keep_bodies = True
@@ -86,11 +86,20 @@ def test_a_wrong_model_a_wrong_key_nobody_there(chat_request, monkeypatch):
             open_teacher(name)
 
 
+@pytest.mark.parametrize("key", ["secret\rkey", "secret key", "sécret-key"])
+def test_a_key_that_can_not_be_sent_is_not_quoted(monkeypatch, key):
+    monkeypatch.setenv("MINE", key)
+    with pytest.raises(ValueError, match="the key from MINE holds a blank") as caught:
+        open_teacher("http://127.0.0.1:9/v1", "stand-in", api_key_env="MINE")
+    assert "cret" not in str(caught.value)
+
+
 def test_the_hubs_token_goes_to_the_hub_and_to_this_machine_alone(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hub-token")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert find_api_key("https://elsewhere.example/v1")[0] is None
     assert find_api_key("https://huggingface.co.elsewhere.example/v1")[0] is None
+    assert find_api_key("https://somebody-elses.hf.space/v1")[0] is None
     for url in (None, "http://localhost:8000/v1", "https://router.huggingface.co/v1"):
         assert find_api_key(url)[0] == "hub-token"
     with pytest.raises(ValueError, match="api.openai.com wants a key"):

@@ -66,9 +66,7 @@ def run(argv: Sequence[str]) -> int:
             raise ValueError(f"--checks: no check {name!r}{near} There are {', '.join(CHECKS)}")
     check_target(args.output)
     if args.rejected:
-        check_target(args.rejected)
-        if args.rejected in (args.output, args.data):
-            raise ValueError(f"--rejected {args.rejected} is the table or the --output: name another file")
+        check_target(args.rejected, args.output, args.data)
     prompt = chosen_prompt(args.prompt, args.text_column)
     source = Source(args.data, [args.rationale_column], args.label_column)
     asked = args.prompt is not None or args.text_column is not None

@@ -53,7 +53,6 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError("--output is missing: the file to write, such as rationales.jsonl")
     given = args.teacher.startswith(_GIVEN)
 
-    from ...data.tables import same_table
     from ...rationales.labelled import LabelledTable
 
     template = chosen_prompt(args.prompt, args.text_column)
@@ -67,8 +66,6 @@ def run(argv: Sequence[str]) -> int:
         rationale_column=args.rationale_column or (column if column is not None else "rationale"),
         keeps_rationales=given,
     )
-    if args.output and Path(args.output).exists() and same_table(args.data, args.output):
-        raise ValueError(f"--output {args.output} is the table itself, which would be lost: name another file")
     prompt = _prompt(args, table, template)
     checks = _checks(args)
     if given:
