@@ -52,12 +52,17 @@ def classification_count(
     Returns:
         `Tensor`: a float scalar: the number of rows, or the sum of their class weights; of label entries for
         multi-label and regression.
+
+    Raises:
+        ValueError: if there are class weights and a label is not in `[0, K)` (checked where the labels are on the CPU).
     """
     if problem_type in ("multi_label_classification", "regression"):
         return torch.tensor(float(labels.numel()), device=labels.device)
     kept = labels[labels != IGNORE_INDEX]
     if class_weights is None:
         return torch.tensor(float(kept.numel()), device=labels.device)
+    if kept.device.type == "cpu":
+        _check_class_ids(kept, len(class_weights))
     return class_weights.to(labels.device)[kept].sum()
 
 
@@ -91,7 +96,7 @@ def classification_loss(
         count (`Tensor`, *optional*): Scalar to divide by; the batch's own [`classification_count`] by default.
 
     Returns:
-        `Tensor`: the loss, a float32 scalar.
+        `Tensor`: the loss, a float32 scalar; 0 for a batch in which no row counts.
 
     Raises:
         ValueError: if a label is not in `[0, K)` (checked where the labels are on the CPU), or the shapes differ.
@@ -121,7 +126,9 @@ def classification_loss(
         )
     if count is None:
         count = classification_count(labels, problem_type, weights)
-    return total / count.to(total.device)
+    count = count.to(total.device)
+    # Not clamped: the weights of a whole batch may add up to less than 1.
+    return total / torch.where(count > 0, count, torch.ones_like(count))
 
 
 def shift_targets(reasoning_targets: Tensor) -> Tensor:

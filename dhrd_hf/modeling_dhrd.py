@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
@@ -188,6 +187,7 @@ class DHRDForDualHeadClassification(PreTrainedModel):
     config_class = DHRDConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
+    _auto_class = "AutoModel"  # so this file and those that it imports are saved, and pushed, with the weights
     # What the backbone does not support, it refuses itself.
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -257,6 +257,8 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         view.config = self.config.backbone_config
         view.generation_config = self.generation_config
         view.training = self.training
+        if hasattr(view, "vocab_size"):  # families with experts keep it for their loss; the embeddings may have grown
+            view.vocab_size = self.config.vocab_size
         return view
 
     def reasoning_logits(self, hidden: Tensor, outputs: ModelOutput) -> Tensor:
@@ -392,8 +394,6 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         """
         self.config.auto_map = dict(_AUTO_MAP)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        if is_main_process:
-            custom_object_save(self, save_directory)  # this file and those that it imports
 
     # The forward pass
 
@@ -429,8 +429,9 @@ class DHRDForDualHeadClassification(PreTrainedModel):
             num_items_in_batch (`Tensor` or `int`, *optional*):
                 What the losses are divided by, counted over the accumulated batch (and the ranks). Two numbers, as
                 [`DualHeadTrainer`] gives: label items and reasoning targets; then both terms are exact however the
-                batch is split. One number, as the stock `Trainer` gives: label items; the reasoning term is then a
-                mean of micro-batch means, weighted by their share of the labels. Absent: this batch's own counts.
+                batch is split. One number, as the stock `Trainer` gives: rows with a label; each term is then a mean of
+                micro-batch means, weighted by their share of these rows, which is exact for the classification term
+                without class weights. Absent: this batch's own counts.
             output_reasoning_logits (`bool`, *optional*, defaults to `False`): Return the LM head's logits as well.
             cu_seq_lens_q (`Tensor` of shape `[B + 1]`, *optional*):
                 Of a padding-free batch: `input_ids`, `position_ids` and `reasoning_targets` are `[1, T]`, and row i of
@@ -491,7 +492,8 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         counts = _Counts(num_items_in_batch)
         losses: dict[str, Tensor] = {}
         if labels is not None:
-            losses["classification_loss"] = self.classification_loss(logits, labels, counts.labels)
+            count = None if counts.share_only else counts.labels
+            losses["classification_loss"] = self.classification_loss(logits, labels, count)
         if reasoning_targets is not None and self.config.alpha != 0:
             losses["reasoning_loss"] = reasoning_loss(
                 hidden,
@@ -518,9 +520,9 @@ class DHRDForDualHeadClassification(PreTrainedModel):
                 count=counts.targets,
             )
         if counts.share_only and labels is not None:
-            share = self.classification_count(labels) / counts.labels.to(labels.device)
-            for name in losses.keys() - {"classification_loss"}:
-                losses[name] = losses[name] * share.to(hidden.device)
+            share = labels.ne(IGNORE_INDEX).sum() / counts.labels.to(labels.device)
+            for name in losses:
+                losses[name] = losses[name] * share.to(losses[name].device)
         loss = sum(weights[name] * value.to(logits.device) for name, value in losses.items()) if losses else None
 
         return DHRDOutput(
@@ -575,7 +577,7 @@ class DHRDForDualHeadClassification(PreTrainedModel):
 
 
 class _Counts:
-    """`num_items_in_batch`, read: two numbers are exact counts, one is the stock Trainer's count of labels."""
+    """`num_items_in_batch`, read: two numbers are exact counts, one is the stock Trainer's count of rows with a label."""
 
     def __init__(self, num_items: Tensor | int | None):
         self.labels: Tensor | None = None

@@ -1,13 +1,17 @@
 """The dual-head model against the family's own causal LM and sequence classifier."""
 
+import os
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
+from families import tiny_config
 from safetensors.torch import load_file
 from strangers import run_as_a_stranger
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from dhrd_hf import AutoModelForDualHeadClassification, DHRDConfig, DHRDForDualHeadClassification
+from dhrd_hf import AutoModelForDualHeadClassification, DHRDConfig, DHRDForDualHeadClassification, losses
 
 PAD, EOS, BOS = 0, 1, 2
 VOCAB = 400
@@ -363,6 +367,58 @@ def test_resized_embeddings_stay_tied_and_give_the_causal_lms_loss(dual_of, stoc
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["reasoning_targets"]
     ).loss
     assert model(**batch).reasoning_loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def two_heads(lm):
+    return DHRDForDualHeadClassification(DHRDConfig(backbone_config=lm.config, num_labels=3), causal_lm=lm).eval()
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe"])
+def test_resized_embeddings_of_experts_keep_their_balancing_loss(name):
+    model = two_heads(AutoModelForCausalLM.from_config(tiny_config(name, output_router_logits=True)))
+    model.resize_token_embeddings(VOCAB + 7)
+    batch = make_batch([4, 15, 9], [2, 5, 8])
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    stock = AutoModelForCausalLM.from_config(model.config.backbone_config).eval()
+    stock.load_state_dict({key: value for key, value in model.state_dict().items() if key != "score.weight"})
+    expected = stock(**inputs, labels=batch["reasoning_targets"]).loss.item()
+    assert model(**batch).reasoning_loss.item() == pytest.approx(expected, rel=1e-5)
+    found = model.as_causal_lm()(**inputs, labels=batch["reasoning_targets"]).loss.item()
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("gemma2", {}), ("cohere", {"logit_scale": 0.25}), ("granite", {"logits_scaling": 8.0}), ("llama", {})],
+)
+def test_large_logits_are_capped_and_scaled_on_the_chunked_path_too(name, changes, monkeypatch):
+    torch.manual_seed(0)
+    lm = AutoModelForCausalLM.from_config(tiny_config(name, **changes)).eval()
+    with torch.no_grad():
+        lm.get_output_embeddings().weight.mul_(60)  # a soft cap is the identity on small ones
+    batch = make_batch([4, 15, 9], [2, 5, 8])
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    expected = lm(**inputs, labels=batch["reasoning_targets"]).loss.item()
+    model = two_heads(lm)
+    for limit in (losses.CHUNKED_FROM, 0):
+        monkeypatch.setattr(losses, "CHUNKED_FROM", limit)
+        assert model(**batch).reasoning_loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_pushed_while_it_is_saved_it_has_its_code(dual_of, tmp_path, monkeypatch):
+    uploaded = []
+    monkeypatch.setattr(
+        "transformers.modeling_utils.hf_api",
+        lambda *_: SimpleNamespace(create_repo=lambda repo_id, **_: SimpleNamespace(repo_id=repo_id)),
+    )
+    monkeypatch.setattr(
+        DHRDForDualHeadClassification,
+        "_upload_modified_files",
+        lambda self, folder, *args, **kwargs: uploaded.extend(sorted(os.listdir(folder))),
+    )
+    dual_of("llama").save_pretrained(tmp_path / "run", push_to_hub=True, repo_id="ada/run")
+    code = ["configuration_dhrd.py", "losses.py", "modeling_dhrd.py", "pooling.py"]
+    assert [name for name in uploaded if name.endswith(".py")] == code and "model.safetensors" in uploaded
 
 
 def test_saved_in_shards_and_reloaded_it_is_the_same_model(dual_of, family, tmp_path):

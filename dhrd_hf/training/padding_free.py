@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import nn
 
@@ -11,7 +9,7 @@ from ..modeling_dhrd import find_dual_head, logits_tolerance
 
 
 @torch.no_grad()
-def check_padding_free(model: nn.Module, autocast: AbstractContextManager | None = None) -> None:
+def check_padding_free(model: nn.Module) -> None:
     """Raise where a model's states of a padding-free batch are not those of its rows alone.
 
     Whether they are depends on the family and on its attention implementation: ALiBi, recurrent layers and code that
@@ -26,8 +24,8 @@ def check_padding_free(model: nn.Module, autocast: AbstractContextManager | None
     ```
 
     Args:
-        model ([`DHRDForDualHeadClassification`], or a wrapper around one): The model, where it will run.
-        autocast (`AbstractContextManager`, *optional*): The mixed precision that it will run in.
+        model ([`DHRDForDualHeadClassification`], or a wrapper around one): The model, where it will run. In mixed
+            precision call this under `autocast`, as it will run.
 
     Raises:
         ValueError: if the rows are mixed, or the family does not take a padding-free batch.
@@ -46,10 +44,9 @@ def check_padding_free(model: nn.Module, autocast: AbstractContextManager | None
     was_training = dual_head.training
     dual_head.eval()
     try:
-        with autocast or nullcontext():
-            rows = [backbone(row.to(device), use_cache=False).last_hidden_state for row in (first, second)]
-            alone, together = torch.cat(rows, 1), backbone(**flat, use_cache=False).last_hidden_state
-            mixed = torch.is_autocast_enabled(device.type)
+        rows = [backbone(row.to(device), use_cache=False).last_hidden_state for row in (first, second)]
+        alone, together = torch.cat(rows, 1), backbone(**flat, use_cache=False).last_hidden_state
+        mixed = torch.is_autocast_enabled(device.type)
         off = (together - alone).abs().max().item() / max(1.0, alone.abs().max().item())
         allowed = logits_tolerance(torch.bfloat16 if mixed else alone.dtype)
         reason = None if off <= allowed else f"its states change by {off:.2g} of the largest, {allowed:.2g} allowed"

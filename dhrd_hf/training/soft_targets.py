@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,10 +83,7 @@ class Teacher:
         self.top_k = top_k
         self.vocab_size = model.config.vocab_size
 
-    def check(
-        self, student: nn.Module, tokenizer: PreTrainedTokenizerBase | None, autocast: AbstractContextManager | None = None,
-        padding_free: bool = False,
-    ) -> None:  # fmt: skip
+    def check(self, student: nn.Module, tokenizer: PreTrainedTokenizerBase | None, padding_free: bool = False) -> None:
         """Raise unless the teacher's distributions are over the student's tokens.
 
         Where one model has a larger head than the other, padded beyond the tokenizer, both are cut to the tokenizer's
@@ -95,7 +92,6 @@ class Teacher:
         Args:
             student ([`DHRDForDualHeadClassification`]): The student.
             tokenizer (`PreTrainedTokenizerBase`, *optional*): Its tokenizer.
-            autocast (`AbstractContextManager`, *optional*): The mixed precision that the teacher will run in.
             padding_free (`bool`, *optional*, defaults to `False`): Whether batches are padding-free.
 
         Raises:
@@ -124,7 +120,7 @@ class Teacher:
             self.vocab_size = known
         if padding_free and self.cache_dir is None:
             try:
-                check_padding_free(self.model, autocast)
+                check_padding_free(self.model)
             except ValueError as error:
                 raise ValueError(f"The teacher: {error} Or cache what it says: cache_dir.") from None
 
@@ -168,6 +164,18 @@ class Teacher:
             soft = self.soft_targets(inputs, weight, temperature)
         return {**inputs, "soft_targets": soft}
 
+    def without_model(self) -> Teacher:
+        """The teacher as its cache alone; the model, which others may hold, leaves the accelerator.
+
+        Returns:
+            [`Teacher`]: another one, whose `model` is None.
+        """
+        if _movable(self.model):
+            self.model.to("cpu")
+        other = copy.copy(self)
+        other.model = None
+        return other
+
     def cached(self, dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase | None = None) -> datasets.Dataset:
         """Encoded rows with the teacher's top k beside them, from `cache_dir`; what is missing there is computed.
 
@@ -204,7 +212,6 @@ def checked_teacher(
     args: TrainingArguments,
     student: DHRDForDualHeadClassification,
     tokenizer: PreTrainedTokenizerBase | None,
-    autocast: AbstractContextManager | None = None,
     padding_free: bool = False,
 ) -> Teacher | None:
     """A Trainer's teacher, checked and on its device, if it is to be learned from.
@@ -212,7 +219,7 @@ def checked_teacher(
     Args:
         teacher ([`Teacher`], or a causal LM, *optional*): What the Trainer was given.
         args (`TrainingArguments`): Its arguments; without `distillation_weight` nothing is learned from a teacher.
-        student ([`DHRDForDualHeadClassification`]), tokenizer, autocast, padding_free: As for [`~Teacher.check`].
+        student ([`DHRDForDualHeadClassification`]), tokenizer, padding_free: As for [`~Teacher.check`].
 
     Returns:
         [`Teacher`], or None where nothing is to be learned from it.
@@ -233,10 +240,14 @@ def checked_teacher(
             f"torchrun --nproc-per-node {args.n_gpu} ..."
         )
     teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
-    if getattr(teacher.model, "hf_device_map", None) is None and not getattr(teacher.model, "is_quantized", False):
+    if _movable(teacher.model):
         teacher.model.to(args.device)
-    teacher.check(student, tokenizer, autocast, padding_free)
+    teacher.check(student, tokenizer, padding_free)
     return teacher
+
+
+def _movable(model: PreTrainedModel) -> bool:
+    return getattr(model, "hf_device_map", None) is None and not getattr(model, "is_quantized", False)
 
 
 def _check_same_vocabulary(theirs: Mapping[str, int], ours: Mapping[str, int]) -> None:

@@ -19,6 +19,7 @@ from ..losses import reasoning_count
 from ..modeling_dhrd import find_dual_head
 from ..quantised import is_quantised, state_for_adapter
 from .alpha import GradientBalance, scheduled_alpha
+from .label_check import check_labels
 from .padding_free import check_padding_free
 from .soft_targets import Teacher, checked_teacher
 
@@ -122,15 +123,16 @@ class DualHeadTrainer(Trainer):
         )
         self._progress = _Progress()
         self.add_callback(self._progress)
+        self._resting: list[nn.Parameter] = []
 
         dual_head = find_dual_head(self.model)
         flat = getattr(self.data_collator, "padding_free", False)
-        autocast = self.compute_loss_context_manager()
-        self.teacher = checked_teacher(teacher, self.args, dual_head, self.processing_class, autocast, flat)
+        with self.accelerator.autocast():  # as training will run
+            self.teacher = checked_teacher(teacher, self.args, dual_head, self.processing_class, flat)
         if self.teacher is not None and self.teacher.cache_dir is not None:
             with self.args.main_process_first(desc="soft targets"):
                 self.train_dataset = self.teacher.cached(self.train_dataset, self.processing_class)
-            self.teacher.model = None  # it has said all it has to say
+            self.teacher = self.teacher.without_model()  # it has said all it has to say
         self._set_up_model()
         if flat:
             if self.args.n_gpu > 1:
@@ -138,8 +140,9 @@ class DualHeadTrainer(Trainer):
                     "A padding-free batch is one row, which DataParallel can't share out. Start one process a GPU: "
                     f"torchrun --nproc-per-node {self.args.n_gpu} ..."
                 )
-            check_padding_free(dual_head, self.compute_loss_context_manager())
-        self._check_labels(self.train_dataset, training=True)
+            with self.accelerator.autocast():
+                check_padding_free(dual_head)
+        check_labels(self.train_dataset, dual_head.config, training=True)
         self._is_set_up = True
 
     def _set_up_model(self) -> None:
@@ -162,8 +165,6 @@ class DualHeadTrainer(Trainer):
                 f"alpha=0 is the pooled baseline, which would never follow alpha_schedule={self._schedule!r} to "
                 f"alpha_end={self.args.alpha_end}: start at a small number, such as alpha=0.01, or leave alpha_end out."
             )
-        if self._reads_x_alone() and dual_head.lm_head is not None and not config.tie_word_embeddings:
-            dual_head.lm_head.requires_grad_(False)  # it gets no gradient: DDP would wait for one
         self.remove_callback(GradientBalance)
         if config.alpha == "auto":
             if self._schedule != "constant":
@@ -185,7 +186,33 @@ class DualHeadTrainer(Trainer):
         if self._is_set_up:  # else `__init__` is at work, and will do it
             self.model = model
             self._set_up_model()
+            self._rest_idle_head()
         return model
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; the model is left as it was but for its weights, also where training is interrupted.
+
+        Args:
+            args, kwargs: What `Trainer.train` takes.
+
+        Returns:
+            `TrainOutput`: what it returns.
+        """
+        self._rest_idle_head()
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            find_dual_head(self.model).on_shared_gradient = None
+            for parameter in self._resting:
+                parameter.requires_grad_(True)
+            self._resting = []
+
+    def _rest_idle_head(self) -> None:
+        """Freeze an LM head that gets no gradient, for the time of the training: DDP would wait for one."""
+        dual_head = find_dual_head(self.model)
+        if self._reads_x_alone() and dual_head.lm_head is not None and not dual_head.config.tie_word_embeddings:
+            self._resting += [parameter for parameter in dual_head.lm_head.parameters() if parameter.requires_grad]
+            dual_head.lm_head.requires_grad_(False)
 
     # The weight of the reasoning loss
 
@@ -260,23 +287,19 @@ class DualHeadTrainer(Trainer):
             `tuple[list, Tensor]`: the batches; `[2]` numbers, label items and reasoning targets, over all ranks (under
             FSDP a list of them).
         """
-        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if num_items is None:
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches or not self.model_accepts_loss_kwargs:
             return batches, None
         dual_head = find_dual_head(self.model)
-        counts = torch.stack(
-            [
-                sum(dual_head.classification_count(batch["labels"]).to(device) for batch in batches),
-                sum(
-                    (
-                        reasoning_count(batch["reasoning_targets"]).to(device)
-                        for batch in batches
-                        if "reasoning_targets" in batch
-                    ),
-                    start=torch.zeros((), device=device),
-                ),
-            ]
-        )
+        if dual_head.config.beta > 0 and any("labels" not in batch for batch in batches):
+            raise ValueError(
+                f"A batch has {', '.join(batches[0])}, and no labels: the classification head would stay random. Name the "
+                "column of class ids labels, as DualHeadEncoder does, or set config.beta to 0."
+            )
+        count_of = {"labels": dual_head.classification_count, "reasoning_targets": reasoning_count}
+        counts = torch.zeros(len(count_of), device=device)
+        for place, (name, count) in enumerate(count_of.items()):
+            counts[place] = sum(count(batch[name]).to(device) for batch in batches if name in batch)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             counts = self.accelerator.reduce(counts, reduction="sum")
         if self.is_fsdp_enabled:  # it rounds tensors to the dtype that it computes in: in bf16, 383 to 384
@@ -310,7 +333,8 @@ class DualHeadTrainer(Trainer):
             num_items_in_batch = None  # each row counts once; see `evaluation_loop`
         else:
             if self.teacher is not None:
-                inputs = self.teacher.taught(inputs, self.args.distillation_weight, self.args.temperature)
+                with self.accelerator.autocast():
+                    inputs = self.teacher.taught(inputs, self.args.distillation_weight, self.args.temperature)
             if (alpha := self._alpha()) is not None:
                 inputs = {**inputs, "alpha": alpha}
                 self._progress.alpha = alpha
@@ -371,7 +395,7 @@ class DualHeadTrainer(Trainer):
             return super().get_train_dataloader()
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Batches of x alone.
+        """Batches of x alone, in the order of the rows: metrics may look at what else the data set has of them.
 
         Args:
             eval_dataset (`Dataset` or `str`, *optional*): As `Trainer.get_eval_dataloader`.
@@ -379,7 +403,7 @@ class DualHeadTrainer(Trainer):
         Returns:
             `DataLoader`: the batches.
         """
-        with self._collating_input_only():
+        with self._collating_input_only(), self._in_order():
             return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
@@ -391,12 +415,16 @@ class DualHeadTrainer(Trainer):
         Returns:
             `DataLoader`: the batches.
         """
+        with self._collating_input_only(), self._in_order():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _in_order(self) -> Iterator[None]:
         strategy = self.args.train_sampling_strategy
         if strategy == "group_by_length":  # transformers would shuffle these rows as well
             self.args.train_sampling_strategy = "random"
         try:
-            with self._collating_input_only():
-                return super().get_test_dataloader(test_dataset)
+            yield
         finally:
             self.args.train_sampling_strategy = strategy
 
@@ -427,16 +455,33 @@ class DualHeadTrainer(Trainer):
         Returns:
             `EvalLoopOutput`: predictions `[rows, K]`, labels and metrics.
         """
-        output = super().evaluation_loop(dataloader, description, False, *args, **kwargs)
+        with self._keeping_rows() as rows:
+            output = super().evaluation_loop(dataloader, description, False, *args, **kwargs)
         prefix = kwargs.get("metric_key_prefix") or (args[1] if len(args) > 1 else "eval")
-        if output.label_ids is not None and f"{prefix}_loss" in output.metrics:
+        if rows and f"{prefix}_loss" in output.metrics:
             dual_head = find_dual_head(self.model)
-            loss = dual_head.classification_loss(
-                torch.as_tensor(output.predictions), torch.as_tensor(output.label_ids)
-            )
-            output.metrics[f"{prefix}_loss"] = dual_head.config.beta * loss.item()
-            output.metrics[f"{prefix}_classification_loss"] = loss.item()
+            logits, labels = (torch.cat(parts) for parts in zip(*rows, strict=True))
+            loss = dual_head.classification_loss(logits, labels).item()
+            output.metrics[f"{prefix}_loss"] = dual_head.config.beta * loss
+            output.metrics[f"{prefix}_classification_loss"] = loss
         return output
+
+    @contextmanager
+    def _keeping_rows(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """The class logits and labels of all ranks, batch by batch, whatever the metrics are given of them."""
+        own, rows = self.preprocess_logits_for_metrics, []
+
+        def keep(logits: Any, labels: Tensor | None) -> Any:
+            if labels is not None:
+                first = logits[0] if isinstance(logits, (tuple, list)) else logits
+                rows.append(tuple(each.cpu() for each in self.gather_function((first, labels))))
+            return logits if own is None else own(logits, labels)
+
+        self.preprocess_logits_for_metrics = keep
+        try:
+            yield rows
+        finally:
+            self.preprocess_logits_for_metrics = own
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate on x alone, as deployed.
@@ -454,7 +499,7 @@ class DualHeadTrainer(Trainer):
         if isinstance(dataset, str):
             dataset = self.eval_dataset[dataset]
         for part in dataset.values() if isinstance(dataset, dict) else (dataset,):
-            self._check_labels(part, training=False)
+            check_labels(part, find_dual_head(self.model).config, training=False)
         return super().evaluate(eval_dataset, *args, **kwargs)
 
     def _report_to_hp_search(self, trial: Any, step: int, metrics: dict[str, float]) -> None:
@@ -472,28 +517,6 @@ class DualHeadTrainer(Trainer):
         if hasattr(model, "peft_config"):
             # An adapter's folder does not say what the two heads are; with the config it reloads as a dual-head model.
             find_dual_head(model).config.save_pretrained(output_dir or self.args.output_dir)
-
-    def _check_labels(self, dataset: Any, training: bool) -> None:
-        """Raise on label ids that the model does not have, and on a training set with a single one."""
-        config = find_dual_head(self.model).config
-        if not hasattr(dataset, "unique") or "labels" not in (getattr(dataset, "column_names", None) or ()):
-            return
-        if config.num_labels == 1 or config.problem_type not in (None, "single_label_classification"):
-            return
-        found = dataset.unique("labels")
-        if any(isinstance(label, (list, float)) for label in found):
-            return  # multi label
-        wrong = [label for label in found if label is None or (label != -100 and not 0 <= label < config.num_labels)]
-        if wrong:
-            raise ValueError(
-                f"The {'training' if training else 'evaluation'} set has label id {wrong[0]}; the model has "
-                f"{config.num_labels} labels: {config.id2label}. Encode it with label2id=model.config.label2id."
-            )
-        if training and len(found) == 1:
-            raise ValueError(
-                f"All {len(dataset)} training rows have the label {config.id2label[found[0]]!r}: there is nothing to learn. "
-                "Check the label column, or sample rows of every class."
-            )
 
 
 def _align_pad_token(config: Any, pad_token_id: int) -> None:

@@ -154,3 +154,12 @@ def test_rows_of_like_length_come_together(dual_of, encoded, tokenizer, make_arg
         return 1 - sum(mask.sum().item() for mask in masks) / sum(mask.numel() for mask in masks)
 
     assert padding("group_by_length") < 0.7 * padding("sequential")
+
+
+def test_the_trial_runs_in_the_precision_that_training_runs_in(dual_of, make_trainer, monkeypatch):
+    seen = []
+    model = dual_of("llama")
+    model.model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    make_trainer(model, padding_free=True, bf16=True)
+    make_trainer(model, padding_free=True)
+    assert seen == [True] * 3 + [False] * 3

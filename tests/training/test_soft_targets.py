@@ -121,6 +121,24 @@ def test_padding_free_batches_and_lora_and_bf16(dual_of, teacher_lm, make_taught
     assert found["bf16"] == pytest.approx(found["plain"], rel=5e-2)
 
 
+def test_an_online_teacher_runs_in_the_student_s_precision(dual_of, make_taught, make_lm):
+    teacher, seen = make_lm("qwen3"), []
+    teacher.register_forward_pre_hook(lambda *_: seen.append(None))  # its own forward is not run
+    teacher.model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    make_taught(dual_of("llama"), teacher, bf16=True).train()
+    assert seen == [True, True]
+
+
+def test_a_teacher_with_a_cache_teaches_more_than_once(dual_of, make_taught, make_lm, tmp_path):
+    teacher, found = Teacher(make_lm("qwen3"), cache_dir=tmp_path / "cache"), []
+    for _ in range(2):
+        trainer = make_taught(dual_of("llama"), teacher)
+        assert trainer.teacher.model is None
+        trainer.train()
+        found.append([log["distillation_loss"] for log in loss_logs(trainer)])
+    assert found[0] == found[1]
+
+
 def test_left_padding_takes_the_same_positions(dual_of, make_taught, make_lm, make_tokenizer, encoded, tmp_path):
     found = []
     for side in ("right", "left"):

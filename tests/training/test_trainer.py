@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from transformers import (
     BitsAndBytesConfig,
     DataCollatorWithPadding,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
@@ -237,15 +239,71 @@ def test_alpha_0_sees_x_alone_and_leaves_an_untied_lm_head_as_it_was(dual_of, tr
     assert unmoved == ["lm_head.weight"]
 
 
+class Frozen(TrainerCallback):
+    """Notes what is frozen in a training, and stops it there if it is told to."""
+
+    def __init__(self, stop=False):
+        self.stop = stop
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.names = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+        if self.stop:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", [False, True])
 @pytest.mark.parametrize(("family", "trained"), [("llama", False), ("llama-tied", True)])
-def test_alpha_0_freezes_the_lm_head_unless_it_is_the_embedding(
-    dual_of, make_args, encoded, tokenizer, family, trained
+def test_alpha_0_freezes_the_lm_head_unless_it_is_the_embedding_and_while_it_trains(
+    dual_of, make_trainer, family, trained, stop
 ):
     model = dual_of(family, alpha=0.0)
-    DualHeadTrainer(model=model, args=make_args(), train_dataset=encoded, processing_class=tokenizer)
-    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-    assert model.lm_head.weight.requires_grad == trained
-    assert frozen == ([] if trained else ["lm_head.weight"])
+    seen = Frozen(stop)
+    with pytest.raises(KeyboardInterrupt) if stop else nullcontext():
+        make_trainer(model, callbacks=[seen]).train()
+    assert seen.names == ([] if trained else ["lm_head.weight"])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    model.config.alpha, before = 1.0, weights_of(model)
+    make_trainer(model).train()
+    assert all(not torch.equal(tensor, before[name]) for name, tensor in weights_of(model).items())
+
+
+def test_a_balanced_training_that_is_interrupted_leaves_no_hook(dual_of, make_trainer):
+    model = dual_of("llama", alpha="auto")
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(model, callbacks=[Frozen(stop=True)]).train()
+    assert model.on_shared_gradient is None
+
+
+# Rows without a label
+
+
+@pytest.mark.parametrize("weights", [None, [0.0, 2.0, 0.5]])
+def test_a_step_without_a_row_that_counts_has_no_classification_loss(dual_of, make_trainer, encoded, weights):
+    model = dual_of("llama", class_weights=weights)
+    none = -100 if weights is None else 0  # of weight 0
+    rows = encoded.map(lambda row, index: {"labels": none if index < 4 else 1 + index % 2}, with_indices=True)
+    trainer = make_trainer(model, dataset=rows, learning_rate=0.0)
+    trainer.train()
+    first, second = training_logs(trainer)
+    assert first["classification_loss"] == 0 < second["classification_loss"]
+    assert first["loss"] == pytest.approx(first["reasoning_loss"])
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), SPLITS)
+def test_a_reasoner_needs_no_labels(dual_of, train, stock_lm_of, encoded, tokenizer, batch, accumulation):
+    model = dual_of("llama", beta=0.0)
+    rows = encoded.select(range(8))
+    whole = DualHeadCollator(tokenizer)([rows[index] for index in range(8)])
+    expected = stock_lm_of(model)(
+        input_ids=whole["input_ids"], attention_mask=whole["attention_mask"], labels=whole["reasoning_targets"]
+    ).loss.item()
+    (log,) = training_logs(train(model, rows.remove_columns("labels"), batch, accumulation))
+    assert log["loss"] == pytest.approx(expected, rel=1e-5) == log["reasoning_loss"]
+
+
+def test_rows_without_labels_are_refused_where_the_classifier_is_to_learn(dual_of, train, encoded):
+    with pytest.raises(ValueError, match="A batch has .*input_length.*, and no labels.*config.beta to 0"):
+        train(dual_of("llama"), encoded.rename_column("labels", "classes"))
 
 
 # Evaluation
@@ -307,6 +365,32 @@ def test_eval_loss_is_exact_over_the_rows(dual_of, evaluate, stock_classifier_of
     torch.testing.assert_close(torch.tensor(given[0].predictions), logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{}, {"eval_do_concat_batches": False}, {"batch_eval_metrics": True}])
+@pytest.mark.parametrize("given", [None, "softmax", "argmax"])
+def test_eval_loss_does_not_depend_on_what_the_metrics_are_given(
+    dual_of, make_args, encoded, tokenizer, options, given
+):
+    model = dual_of("llama", class_weights=[1.0, 5.0, 0.25])
+    processed = {None: None, "softmax": lambda it, _: it.softmax(-1), "argmax": lambda it, _: it.argmax(-1)}[given]
+    trainer = DualHeadTrainer(
+        model=model,
+        args=make_args(per_device_eval_batch_size=3, **options),
+        eval_dataset=encoded.select(range(7)),
+        data_collator=DualHeadCollator(tokenizer),
+        processing_class=tokenizer,
+        compute_metrics=lambda prediction, compute_result=True: {"seen": 1.0},
+        preprocess_logits_for_metrics=processed,
+    )
+    metrics = trainer.evaluate()
+    rows = [encoded[index] for index in range(7)]
+    xs = [torch.tensor([row["input_ids"][: row["input_length"]]]) for row in rows]
+    logits = torch.cat([model(x).logits for x in xs]).detach()
+    labels = torch.tensor([row["labels"] for row in rows])
+    expected = F.cross_entropy(logits, labels, torch.tensor(model.config.class_weights)).item()
+    assert metrics["eval_loss"] == metrics["eval_classification_loss"] == pytest.approx(expected, rel=1e-5)
+    assert metrics["eval_seen"] == 1.0 and trainer.preprocess_logits_for_metrics is processed
+
+
 def test_evaluation_amid_training_changes_nothing(dual_of, make_args, encoded, tokenizer):
     ends = []
     for strategy in ("no", "steps"):
@@ -354,6 +438,21 @@ def test_the_stock_trainer_trains_and_its_classification_gradient_is_split_invar
     model = dual_of("llama")
     (log,) = training_logs(train(model, rows, 8, 1, trainer_class=Trainer))
     assert log["loss"] == pytest.approx(expected.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [[2.0, 2.0, 2.0], [0.1, 0.2, 0.3]])
+def test_the_stock_trainers_loss_has_the_class_weights(dual_of, train, encoded, tokenizer, weights):
+    rows = encoded.select(range(8))
+    model = dual_of("llama", class_weights=weights)
+    whole = model(**DualHeadCollator(tokenizer)([rows[index] for index in range(8)]))
+    (log,) = training_logs(train(model, rows, 8, 1, trainer_class=Trainer))
+    assert log["loss"] == pytest.approx(whole.loss.item(), rel=1e-5)
+    # In several, each term is a mean of micro-batch means.
+    model = dual_of("llama", class_weights=weights)
+    halves = [DualHeadCollator(tokenizer)([rows[index] for index in half]) for half in (range(4), range(4, 8))]
+    expected = sum(model(**half).loss.item() for half in halves) / 2
+    (log,) = training_logs(train(model, rows, 4, 2, trainer_class=Trainer))
+    assert log["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_stock_trainers_label_smoothing_is_refused(dual_of, train, encoded):
@@ -439,6 +538,31 @@ def test_labels_out_of_range_are_refused_before_training(dual_of, train, evaluat
     trainer = evaluate(dual_of("llama"), rows)
     with pytest.raises(ValueError, match="evaluation set has label id 3"):
         trainer.evaluate()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", "b"] * 12, "training set's column 'labels' holds string.*label2id=model.config.label2id"),
+        ([-100] * 24, "All 24 training rows have no label"),
+        ([-100, 2] * 12, "All 24 training rows have the label 'c'"),
+    ],
+)
+def test_labels_that_teach_nothing_are_refused(dual_of, train, encoded, labels, message):
+    rows = encoded.remove_columns("labels").add_column("labels", labels)
+    with pytest.raises(ValueError, match=message):
+        train(dual_of("llama", id2label=dict(enumerate("abc"))), rows)
+
+
+def test_lists_of_labels_are_multi_label(dual_of, train, encoded):
+    rows = encoded.remove_columns("labels").add_column("labels", [[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]] * 12)
+    model = dual_of("llama")
+    train(model, rows)
+    assert model.config.problem_type == "multi_label_classification"
+
+
+def test_one_class_is_enough_where_the_classifier_does_not_learn(dual_of, train, encoded):
+    train(dual_of("llama", beta=0.0), encoded.map(lambda row: {"labels": 1}))
 
 
 def test_a_training_set_of_one_class_is_refused(dual_of, train, encoded):
@@ -553,6 +677,8 @@ def test_predictions_are_in_the_rows_order_also_where_training_groups_by_length(
     )
     output = trainer.predict(encoded)
     assert output.label_ids.tolist() == encoded["labels"][:]
+    evaluated = [batch["labels"] for batch in trainer.get_eval_dataloader(encoded)]
+    assert torch.cat(evaluated).tolist() == encoded["labels"][:]
     trainer.args.train_sampling_strategy = "sequential"
     torch.testing.assert_close(output.predictions, trainer.predict(encoded).predictions, rtol=1e-5, atol=1e-5)
 
