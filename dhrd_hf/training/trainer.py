@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
@@ -22,10 +22,9 @@ from .alpha import GradientBalance, scheduled_alpha
 from .label_check import check_labels
 from .padding_free import check_padding_free
 from .soft_targets import Teacher, checked_teacher
+from .term_log import TermLog
 
 logger = logging.get_logger(__name__)
-
-TERMS = ("classification_loss", "reasoning_loss", "distillation_loss")
 
 
 class _InputOnly:
@@ -36,19 +35,6 @@ class _InputOnly:
 
     def __call__(self, features: list) -> dict:
         return self.collate([input_only(feature) for feature in features])
-
-
-class _Progress(TrainerCallback):
-    """What is remembered of a training: nothing of an earlier one, or of a start that `auto_find_batch_size` gave up."""
-
-    def __init__(self) -> None:
-        self.on_train_begin()
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.term_sums: dict[str, Tensor] = {}
-        self.terms_from_step = 0
-        self.alpha: float | None = None
-        self.evaluations = 0
 
 
 class DualHeadTrainer(Trainer):
@@ -121,8 +107,8 @@ class DualHeadTrainer(Trainer):
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class=processing_class, **kwargs
         )
-        self._progress = _Progress()
-        self.add_callback(self._progress)
+        self._terms = TermLog()
+        self.add_callback(self._terms)
         self._resting: list[nn.Parameter] = []
 
         dual_head = find_dual_head(self.model)
@@ -337,26 +323,11 @@ class DualHeadTrainer(Trainer):
                     inputs = self.teacher.taught(inputs, self.args.distillation_weight, self.args.temperature)
             if (alpha := self._alpha()) is not None:
                 inputs = {**inputs, "alpha": alpha}
-                self._progress.alpha = alpha
+                self._terms.alpha = alpha
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
-            self._keep_terms(loss, outputs)
+            self._terms.add(loss, outputs, self.state.global_step)
         return (loss, outputs) if return_outputs else loss
-
-    def _keep_terms(self, loss: Tensor, outputs: Any) -> None:
-        # In float32: under FSDP outputs come in the dtype that it computes in, in which a sum of many steps stands still.
-        terms = {name: outputs[name].detach().float().sum() for name in TERMS if outputs.get(name) is not None}
-        if not torch.isfinite(loss).all():
-            values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
-            raise FloatingPointError(
-                f"The loss is not finite after step {self.state.global_step}: {values}. Lower learning_rate, "
-                "train in float32 or bf16 instead of fp16, or look for a broken row or class weight."
-            )
-        progress = self._progress
-        if not progress.term_sums:
-            progress.terms_from_step = self.state.global_step
-        for name, value in terms.items():
-            progress.term_sums[name] = progress.term_sums.get(name, 0) + value
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log, with the two terms of the training loss beside `loss`, and the last step's alpha where it changes.
@@ -365,15 +336,8 @@ class DualHeadTrainer(Trainer):
             logs (`dict[str, float]`): What the Trainer logs.
             args, kwargs: What `Trainer.log` takes.
         """
-        progress = self._progress
-        steps = self.state.global_step - progress.terms_from_step
-        if "loss" in logs and progress.term_sums and steps > 0:
-            for name in TERMS:
-                if name in progress.term_sums:
-                    logs[name] = self._over_ranks(progress.term_sums[name]) / steps
-            progress.term_sums = {}
-            if progress.alpha is not None:
-                logs["alpha"] = progress.alpha
+        if "loss" in logs:
+            logs |= self._terms.take(self.state.global_step, self._over_ranks)
         super().log(logs, *args, **kwargs)
 
     def _over_ranks(self, total: Tensor) -> float:
@@ -504,8 +468,8 @@ class DualHeadTrainer(Trainer):
 
     def _report_to_hp_search(self, trial: Any, step: int, metrics: dict[str, float]) -> None:
         # By the step, trials with another batch would be compared at another epoch, or not at all.
-        self._progress.evaluations += 1
-        super()._report_to_hp_search(trial, self._progress.evaluations, metrics)
+        self._terms.evaluations += 1
+        super()._report_to_hp_search(trial, self._terms.evaluations, metrics)
 
     # Checkpoints
 
