@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -22,6 +23,8 @@ from .settings import ablation_of
 LAUNCH = (sys.executable, "-m", "dhrd_hf.cli", "train")
 _DECODE = (sys.executable, "-m", "dhrd_hf.study.decoding")
 _KEPT = ("train_results.json", "eval_results.json", "trainer_state.json")
+# What decides a cell's time and memory besides its command: of its environment no more than this is recorded.
+_ENVIRONMENT = re.compile(r"MALLOC_.*|LD_PRELOAD|.*_NUM_THREADS")
 _NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
 
 
@@ -173,6 +176,7 @@ def new_row(cell: Cell, study: Study, folder: Path, rows: CellRows | None) -> di
         "options": options,
         "train_rows": None if rows is None else rows.train_rows,
         "eval_rows": None if rows is None else len(rows.labels),
+        "rows_digest": study.data[cell.data].rows_digest,
         "metric": study.data[cell.data].metric,
         **empty,
         "epoch_metrics": [],
@@ -180,6 +184,7 @@ def new_row(cell: Cell, study: Study, folder: Path, rows: CellRows | None) -> di
         "command": command,
         "versions": versions(),
         "machine": machine(),
+        "environment": {name: value for name, value in sorted(os.environ.items()) if _ENVIRONMENT.fullmatch(name)},
         "finished": None,
     }
 

@@ -11,13 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from .metrics import GROUPED
-from .plan import Cell, DataSet, Study, digest
+from .plan import Cell, DataSet, Study
 from .settings import ablation_of
 
 if TYPE_CHECKING:
     import datasets
 
 _EVAL_SEED = 0  # the evaluation rows are the same for all cells
+_FEW_GROUPS = 20  # of fewer the bootstrap's intervals are too narrow (Cameron, Gelbach and Miller 2008)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class StudyData:
     Args:
         study ([`Study`]): The study.
         folder (`Path`): Its output folder; the rows are written into `data/` in it.
-        say (`Callable[[str], None]`, *optional*): Told what was left out; by default it goes to stderr.
+        say (`Callable[[str], None]`, *optional*): Told what was left out, and of groups of rows; by default it goes to
+            stderr.
     """
 
     def __init__(self, study: Study, folder: Path, say: Callable[[str], None] | None = None):
@@ -191,9 +193,11 @@ class StudyData:
                 with_label_names(load_table(self._path(spec[part])), label_column) for part in ("train", "eval")
             )
             rationales = None if "rationales" not in spec else self._path(spec["rationales"])
+            of_groups = spec.get("group_column")
             for part, table in (("train", train), ("eval", dev)):
+                needed = [label_column, *([of_groups] if of_groups is not None and part == "eval" else [])]
                 try:
-                    check_columns(table.column_names, [label_column], [rationale_column])
+                    check_columns(table.column_names, needed, [rationale_column])
                 except ValueError as error:
                     raise ValueError(f"{spec[part]}: {error}") from None
             if rationales is not None:
@@ -212,9 +216,33 @@ class StudyData:
         if len(train) == 0:
             raise ValueError(f"{data.name} has no training rows with a rationale")
         names = _names(data.name, [*train[label_column], *dev[label_column]])
-        groups = _groups(dev) if "group" in dev.column_names else None
-        folder = self.folder / f"{data.name}-{digest(spec)}"
-        return _Tables(train, dev, groups, names, label_column, rationale_column, folder)
+        folder = self.folder / f"{data.name}-{data.rows_digest}"
+        return _Tables(train, dev, self._groups(data, dev), names, label_column, rationale_column, folder)
+
+    def _groups(self, data: DataSet, dev: datasets.Dataset) -> list[Any] | None:
+        """The group of each evaluation row, of which a row without one is one; told where it makes a difference."""
+        column = data.spec.get("group_column", "group")
+        if column is None or column not in dev.column_names:
+            return None
+        of_questions = data.metric in GROUPED
+        groups = [place if group is None else f"group {group}" for place, group in enumerate(dev[column])]
+        if len(set(groups)) == 1 and not of_questions:
+            self.say(
+                f"{data.name}: all of its evaluation rows are of one group ({column!r}): intervals will draw rows"
+            )
+            return None
+        chosen = eval_rows(len(dev), groups if of_questions else None, self.study.eval_size)
+        drawn = len({groups[row] for row in chosen})
+        if drawn < len(chosen):
+            said = (
+                f"{data.name}: intervals will draw its {drawn} groups of rows ({column!r}), not its {len(chosen)} rows"
+            )
+            if drawn < _FEW_GROUPS:
+                said += f". Of fewer than {_FEW_GROUPS} groups intervals are too narrow"
+                if "superglue" not in data.spec:
+                    said += "; if rows of a group are no more alike than others, write group_column: null"
+            self.say(said)
+        return groups
 
     def _superglue(self, spec: dict[str, Any]) -> tuple[datasets.Dataset, datasets.Dataset, Any]:
         from ..data.superglue import load_superglue
@@ -238,17 +266,12 @@ class StudyData:
         return str(beside) if is_local else source
 
 
-def _groups(rows: datasets.Dataset) -> list[Any] | None:
-    """The group of each row, of which a row without one is one; None where there is but one."""
-    found = [place if group is None else f"group {group}" for place, group in enumerate(rows["group"])]
-    return found if len(set(found)) > 1 else None
-
-
 def _names(data: str, labels: Sequence[Any]) -> list[str]:
     """The labels in the order of their ids, which is that of `dhrd train`."""
     for label in labels:
-        if label is None or isinstance(label, list) or (isinstance(label, float) and not label.is_integer()):
-            kinds = "one label a row: not several, not a number to predict"
+        odd = label is None or isinstance(label, list | dict)
+        if odd or (isinstance(label, float) and not label.is_integer()):
+            kinds = "one label a row: not several, not an object, not a number to predict"
             raise ValueError(f"{data} has a label {label!r}, and a study is of {kinds}")
     if len({isinstance(label, str) for label in labels}) > 1:
         raise ValueError(f"{data} has labels that are text and labels that are numbers")

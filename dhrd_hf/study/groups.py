@@ -32,7 +32,8 @@ class Group:
         data (`str`), setting (`str`): As in the table.
         config (`dict[str, Any]`): `alpha`, `beta`, `classifier_head`, `train_size` and every option that was set.
         rows (`list[dict[str, Any]]`): Done rows, by seed.
-        model (`str`, *optional*): As in the table.
+        model (`str`, *optional*), rows_digest (`str`, *optional*), eval_rows (`int`, *optional*): As in the table. The last two
+            tell data of one name apart; an older table has no digest.
     """
 
     data: str
@@ -40,6 +41,8 @@ class Group:
     config: dict[str, Any]
     rows: list[dict[str, Any]]
     model: str | None = None
+    rows_digest: str | None = None
+    eval_rows: int | None = None
 
     @property
     def seeds(self) -> list[int]:
@@ -48,16 +51,18 @@ class Group:
 
     @property
     def named(self) -> dict[str, Any]:
-        """The model and its options, all that it is told apart by within a data set and setting."""
-        return {"model": self.model, **self.config}
+        """The model, what the data are made of and its options: what it is told apart by within a data set and setting."""
+        return {"model": self.model, "rows_digest": self.rows_digest, "eval_rows": self.eval_rows, **self.config}
 
     @property
     def key(self) -> str:
         """Tells it from all other groups."""
-        return json.dumps([self.model, self.data, self.setting, self.config], sort_keys=True, default=str)
+        return json.dumps([self.data, self.setting, self.named], sort_keys=True, default=str)
 
     def shared(self, but: str | None = None) -> str:
         """What a cell and the pooled cell beside it have in common, as a key.
+
+        The number of evaluation rows is left out: they are compared on those that both have, as decoding takes fewer.
 
         Args:
             but (`str`, *optional*): An option that is left out.
@@ -65,10 +70,10 @@ class Group:
         Returns:
             `str`: equal for cells that can be compared.
         """
-        return _key(self.config, {*OF_REASONING, but})
+        return _key({**self.config, "rows_digest": self.rows_digest}, {*OF_REASONING, but})
 
     def without(self, option: str | None = None) -> str:
-        """Its options but one, as a key.
+        """Its data's rows and its options but one, as a key.
 
         Args:
             option (`str`, *optional*): The one; by default none is left out.
@@ -76,7 +81,7 @@ class Group:
         Returns:
             `str`: equal for cells that differ by this option alone.
         """
-        return _key(self.config, {option})
+        return _key({**self.config, "rows_digest": self.rows_digest, "eval_rows": self.eval_rows}, {option})
 
     def only(self, seeds: Iterable[int]) -> Group:
         """The cells of some seeds.
@@ -111,20 +116,27 @@ def latest(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int
         rows (`Iterable[Mapping[str, Any]]`): Of one table or several, in their order.
 
     Returns:
-        `tuple[list[dict], int]`: the rows, and how many done rows were passed over for a later one of the same model, data,
-        setting, seed and options.
+        `tuple[list[dict], int]`: the rows, and how many done rows were passed over for a later one of the same model, data
+        (also `rows_digest` and `eval_rows`), setting, seed and options.
     """
-    found: dict[str, dict[str, Any]] = {}
+    # By cell, and in it by the number of evaluation rows, which a row that failed may not know.
+    found: dict[str, dict[Any, dict[str, Any]]] = {}
     twice = 0
     for row in rows:
-        said = {name: row.get(name) for name in ("model", "data", "setting", "seed")}
-        key = json.dumps([said, _config(row)], sort_keys=True, default=str)
-        before = found.get(key)
-        if before is not None and row["status"] == "done" and before["status"] == "done":
-            twice += 1
-        if before is None or row["status"] == "done" or before["status"] != "done":
-            found[key] = dict(row)
-    return list(found.values()), twice
+        said = {name: row.get(name) for name in ("model", "data", "rows_digest", "setting", "seed")}
+        its = found.setdefault(json.dumps([said, _config(row)], sort_keys=True, default=str), {})
+        if row["status"] == "done":
+            its.pop("failed", None)
+            twice += row.get("eval_rows") in its
+            its[row.get("eval_rows")] = dict(row)
+        elif its.keys() <= {"failed"}:
+            its["failed"] = dict(row)
+    kept = [row for its in found.values() for row in its.values()]
+    # The id is of all that decides a cell: a row that failed is also that of a later one which records more of it.
+    done = {row["cell"] for row in kept if row["status"] == "done"}
+    failed = {row["cell"]: row for row in kept if row["status"] != "done"}
+    kept = [it for it in kept if it["status"] == "done" or (it["cell"] not in done and it is failed[it["cell"]])]
+    return kept, twice
 
 
 def grouped(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
@@ -148,11 +160,39 @@ def grouped(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
     groups: dict[str, Group] = {}
     for row in rows:
         if row["status"] == "done":
-            group = Group(row["data"], row["setting"], _config(row), [], row.get("model"))
+            of_data = (row.get(name) for name in ("model", "rows_digest", "eval_rows"))
+            group = Group(row["data"], row["setting"], _config(row), [], *of_data)
             groups.setdefault(group.key, group).rows.append(dict(row))
     for group in groups.values():
         group.rows.sort(key=lambda row: row["seed"])
     return list(groups.values())
+
+
+def several_data(groups: Iterable[Group]) -> list[str]:
+    """Names under which there are several data: read from other files, read otherwise, or evaluated on more or fewer rows.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.groups import Group, several_data
+    >>> several_data([Group("cb", "pooled", {}, [], rows_digest=it) for it in ("1f0c88aa10", "e42d97514b")])
+    ['cb']
+
+    ```
+
+    Args:
+        groups (`Iterable[Group]`): From [`grouped`].
+
+    Returns:
+        `list[str]`: the names, in the order in which they first stand; CoT decoding, which answers fewer rows, makes none.
+    """
+    digests: dict[str, set[str | None]] = defaultdict(set)
+    sizes: dict[str, set[int | None]] = defaultdict(set)
+    for group in groups:
+        digests[group.data].add(group.rows_digest)
+        if group.setting != "cot_decoding":
+            sizes[group.data].add(group.eval_rows)
+    return [name for name, its in digests.items() if len(its) > 1 or len(sizes[name]) > 1]
 
 
 def varying_options(groups: Iterable[Group]) -> dict[tuple[str, str], list[str]]:
@@ -189,6 +229,9 @@ def varying_options(groups: Iterable[Group]) -> dict[tuple[str, str], list[str]]
 def comparable(group: Group, baseline: Group) -> bool:
     """Whether two groups differ by the setting alone; pooled cells and CoT decoding have a reasoning loss of their own or none.
 
+    Groups of other data are not compared, though these bear one name; of one data set pooled cells are, on the evaluation
+    rows that both have.
+
     Example:
 
     ```python
@@ -213,7 +256,7 @@ def comparable(group: Group, baseline: Group) -> bool:
 
 
 def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") -> Group | None:
-    """The group that another is compared with: of those that fit the one with the most seeds in common.
+    """The group that another is compared with: of those that fit the one with the most seeds in common, then as many rows.
 
     Example:
 
@@ -233,7 +276,9 @@ def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") 
         [`Group`], or None where none fits that has a seed in common.
     """
     fit = [it for it in groups if it.setting == setting and comparable(group, it)]
-    best = max(fit, key=lambda it: len(set(it.seeds) & set(group.seeds)), default=None)
+    best = max(
+        fit, key=lambda it: (len(set(it.seeds) & set(group.seeds)), it.eval_rows == group.eval_rows), default=None
+    )
     return best if best is not None and set(best.seeds) & set(group.seeds) else None
 
 

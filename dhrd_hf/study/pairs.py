@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .groups import Group, baseline_of, grouped, latest, varying_options
-from .resampling import n_items, rows_in_common, seed_scores
+from .resampling import in_one_grouping, n_items, rows_in_common, seed_scores
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,10 @@ def pair_of(group: Group, baseline: Group, varying: Sequence[str] = ()) -> Pair 
     seeds = set(group.seeds) & set(baseline.seeds)
     if not seeds:
         return None
-    sides = [group.only(seeds).rows, baseline.only(seeds).rows]
-    rows = rows_in_common([cell for side in sides for cell in side])
+    ours = group.only(seeds).rows
+    cells = [*ours, *baseline.only(seeds).rows]
+    rows, cells = rows_in_common(cells), in_one_grouping(cells)
+    sides = cells[: len(ours)], cells[len(ours) :]
     config = group.named
     ours, theirs = (Side(seed_scores(it, rows, resampled=False)[0], seed_scores(it, rows)) for it in sides)
     return Pair(
@@ -117,7 +119,7 @@ def pair_of(group: Group, baseline: Group, varying: Sequence[str] = ()) -> Pair 
         baseline=baseline.setting,
         options={name: config.get(name) for name in varying},
         config=config,
-        n_items=n_items(sides[0][0], rows),
+        n_items=n_items(cells[0], rows),
         unpaired=len(set(group.seeds) ^ set(baseline.seeds)),
         ours=ours,
         theirs=theirs,

@@ -26,7 +26,7 @@ _KEYS = (
     "keep_models",
     "grid",
 )
-_DATA_KEYS = ("train", "eval", "rationales", "prompt", "label_column", "rationale_column", "metric")
+_DATA_KEYS = ("train", "eval", "rationales", "prompt", "label_column", "rationale_column", "group_column", "metric")
 _TASK_KEYS = ("superglue", "source", "rationales", "metric")
 # What the runner says itself, and what would make a cell another run than it is recorded as.
 _NOT_OPTIONS = {
@@ -40,6 +40,8 @@ _NOT_OPTIONS = {
     "predictions": "nothing: each cell has its own",
     "config": "train",
     "resume": "nothing: a cell that was interrupted goes on by itself",
+    "help": "dhrd train --help",
+    "help_all": "dhrd train --help-all",
     "overwrite_output_dir": "nothing: each cell has a folder of its own",
     "export": "keep_models",
     "push_to_hub": "keep_models",
@@ -73,6 +75,11 @@ class DataSet:
     def metric(self) -> str:
         """What its cells are scored by; one of `METRICS`."""
         return self.spec.get("metric") or TASK_METRICS.get(self.spec.get("superglue", ""), "accuracy")
+
+    @property
+    def rows_digest(self) -> str:
+        """Tells its rows from those of a data set that has its name and is read from something else, or otherwise."""
+        return digest(self.spec)
 
 
 @dataclass(frozen=True)
@@ -213,11 +220,20 @@ def read_study(path: str | Path) -> Study:
     missing = [key for key in ("name", "model", "data") if not given.get(key)]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
+    if isinstance(given["name"], list | dict):
+        raise ValueError(f"{path}: name must be a text, and is {_kind(given['name'])}")
+    if not isinstance(given.get("keep_models"), bool | None):
+        raise ValueError(f"{path}: keep_models must be true or false, without quotes, and is {given['keep_models']!r}")
     for key in ("eval_size", "cot_eval_size", "cot_max_new_tokens"):
         if given.get(key) is not None and (type(given[key]) is not int or given[key] < 1):
             raise ValueError(f"{path}: {key} must be a whole number above 0, and is {given[key]!r}")
     data = _data_sets(path, given["data"], given.get("metric"))
     fixed = _options(path, "train", {} if given.get("train") is None else given["train"])
+    for where, value in (("", given["model"]), ("train: ", fixed.get("model", given["model"]))):
+        try:
+            _model_name(value)
+        except ValueError as error:
+            raise ValueError(f"{path}: {where}{error}") from None
     study = Study(
         name=str(given["name"]),
         folder=path.parent,
@@ -226,7 +242,7 @@ def read_study(path: str | Path) -> Study:
         eval_size=given.get("eval_size"),
         cot_eval_size=given.get("cot_eval_size"),
         cot_max_new_tokens=given.get("cot_max_new_tokens") or 500,
-        keep_models=bool(given.get("keep_models", False)),
+        keep_models=given.get("keep_models") is True,
     )
     cells = _cells(path, given, data, fixed, study)
     if not cells:
@@ -265,8 +281,9 @@ def _data_sets(path: Path, given: Any, metric: str | None) -> dict[str, DataSet]
             raise ValueError(
                 f"{path}: data {name!r} lacks {' and '.join(missing)}: the tables to train and evaluate on"
             )
-        spec = {key: value for key, value in spec.items() if value is not None}
-        odd = [key for key, value in spec.items() if not isinstance(value, str)]
+        # Of group_column null is a value: no groups, also where the table has a column of that name.
+        spec = {key: value for key, value in spec.items() if value is not None or key == "group_column"}
+        odd = [key for key, value in spec.items() if not isinstance(value, str) and value is not None]
         if odd:
             raise ValueError(f"{path}: data {name!r}: {odd[0]} must be a text, and is {_kind(spec[odd[0]])}")
         if metric is not None:
@@ -288,6 +305,14 @@ def _options(path: Path, where: str, given: Any) -> dict[str, Any]:
         if name in _NOT_OPTIONS:
             raise ValueError(f"{path}: {where} has {name!r}, which is said by {_NOT_OPTIONS[name]}")
     return options
+
+
+def _model_name(value: Any) -> str:
+    if isinstance(value, list):
+        raise ValueError(f"model is one name, and is {value!r}: several are a list in a block of the grid")
+    if not isinstance(value, str):
+        raise ValueError(f"model must be a name, and is {value!r}: a name that YAML takes for a number wants quotes")
+    return value
 
 
 def _number(value: Any) -> Any:
@@ -342,7 +367,7 @@ def _cell(
     options = {name: of_data.spec[name] for name in ("prompt",) if name in of_data.spec}
     options |= {name: value for name, value in fixed.items() if name not in _AXES}
     options |= {name: value for name, value in values.items() if name not in _AXES}
-    model = options.pop("model", given["model"])
+    model = _model_name(options.pop("model", None) or given["model"])
     options = {name: _number(value) for name, value in options.items() if value is not None}
     options = json.loads(json.dumps(options, default=str))  # as the table will have them: YAML knows dates
     if (
@@ -361,7 +386,7 @@ def _cell(
         setting=values["setting"],
         seed=values["seed"],
         train_size=values.get("train_size"),
-        model=str(model),
+        model=model,
         options=in_setting(values["setting"], options),
         decides=decides,
     )

@@ -25,20 +25,50 @@ def rows_in_common(cells: Sequence[Mapping[str, Any]]) -> int:
         `int`: the number.
 
     Raises:
-        ValueError: if they were tested on other rows or by another metric.
+        ValueError: if they were tested on other rows, in other groups of them or by another metric.
     """
     fewest = min(len(cell["labels"]) for cell in cells)
-
-    def tested(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-        return cell["metric"], cell["labels"][:fewest], None if cell["groups"] is None else cell["groups"][:fewest]
-
+    first = cells[0]
     for cell in cells[1:]:
-        if tested(cell) != tested(cells[0]):
-            raise ValueError(
-                f"cells {cells[0]['cell']} and {cell['cell']} of {cell['data']} were tested on other rows or by another "
-                "metric: they can't be compared"
-            )
+        if (cell["metric"], cell["labels"][:fewest]) != (first["metric"], first["labels"][:fewest]):
+            raise _not_alike(first, cell, "on other rows or by another metric")
+    of_groups = [cell for cell in cells if cell["groups"] is not None]
+    for cell in of_groups[1:]:
+        if cell["groups"][:fewest] != of_groups[0]["groups"][:fewest]:
+            raise _not_alike(of_groups[0], cell, "in other groups of rows")
     return fewest
+
+
+def in_one_grouping(cells: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Cells of the same test rows, of which those without groups have the others': an older table did not record them.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.resampling import in_one_grouping
+    >>> old, new = {"labels": [0, 1, 1], "groups": None}, {"labels": [0, 1, 1, 0], "groups": [0, 0, 1, 1]}
+    >>> [cell["groups"] for cell in in_one_grouping([old, new])]
+    [[0, 0, 1], [0, 0, 1, 1]]
+
+    ```
+
+    Args:
+        cells (`Sequence[Mapping[str, Any]]`): Rows of the table, which [`rows_in_common`] has found alike.
+
+    Returns:
+        `list[Mapping[str, Any]]`: the rows in their order.
+    """
+    groups = max((cell["groups"] for cell in cells if cell["groups"] is not None), key=len, default=None)
+    return [
+        cell if groups is None or cell["groups"] is not None else {**cell, "groups": groups[: len(cell["labels"])]}
+        for cell in cells
+    ]
+
+
+def _not_alike(one: Mapping[str, Any], other: Mapping[str, Any], how: str) -> ValueError:
+    return ValueError(
+        f"cells {one['cell']} and {other['cell']} of {other['data']} were tested {how}: they can't be compared"
+    )
 
 
 def n_items(cell: Mapping[str, Any], rows: int) -> int:

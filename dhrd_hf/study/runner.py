@@ -80,7 +80,7 @@ def run_study(
         study ([`Study`]): The study.
         output_dir (`str` or `Path`): Its folder: the table `results.jsonl`, the rows in `data/`, logs and predictions in
             `cells/<id>/`.
-        retry_failed (`bool`, *optional*, defaults to `False`): Run the cells again that failed.
+        retry_failed (`bool`, *optional*, defaults to `False`): Run the cells again that have failed before this call.
         limit (`int`, *optional*): Most cells to run in this call.
         launch (`Sequence[str]`, *optional*): What `dhrd train` is started by.
         say (`Callable[[str], None]`, *optional*): Told of each cell; by default it goes to stderr.
@@ -99,9 +99,11 @@ def run_study(
     runner = _Runner(study, folder, say, launch, options)
     runner.table.repair()
     runner.data.check()
+    # Rows, not times: the clocks of machines differ. Another call's retry has added a row, and is not tried once more.
+    retried = {cell: row for cell, row in runner.rows().items() if retry_failed and row["status"] == "failed"}
     runner.announce(retry_failed)
     ran = 0
-    for cell, claim in runner.free_cells(retry_failed):
+    for cell, claim in runner.free_cells(retried):
         try:
             if runner.run(cell, claim):
                 ran += 1
@@ -176,8 +178,8 @@ class _Runner:
             finally:
                 claim.release()
 
-    def free_cells(self, retry_failed: bool) -> Iterator[tuple[Cell, Claim]]:
-        """The cells that nobody has run or is running, each claimed."""
+    def free_cells(self, retried: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Cell, Claim]]:
+        """The cells that nobody has run or is running, and those whose row is still the one to be retried; each claimed."""
         tried: set[str] = set()
         found = True
         while found:  # once more after the last: a process that had claimed a cell may be gone by now
@@ -186,7 +188,7 @@ class _Runner:
                 if cell.id in tried:
                     continue
                 row = self.rows().get(cell.id)
-                if row is not None and not (retry_failed and row["status"] == "failed"):
+                if row is not None and row != retried.get(cell.id):
                     continue
                 claim = self.claims.take(cell.id)
                 if claim is None:

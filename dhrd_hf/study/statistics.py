@@ -11,7 +11,7 @@ import numpy as np
 
 from .groups import Group, grouped, latest, varying_options
 from .pairs import Pair, pair_of, pairs_of, relative_gain
-from .resampling import CONFIDENCE, interval, n_items, rows_in_common, seed_scores
+from .resampling import CONFIDENCE, in_one_grouping, interval, n_items, rows_in_common, seed_scores
 
 _POINTS, _RELATIVE = (-100.0, 100.0), (-100.0, math.inf)
 
@@ -43,7 +43,8 @@ class Summary:
     Args:
         data (`str`), setting (`str`): As in the table.
         options (`dict[str, Any]`): Of `config` what varies among the table's rows of this data set and setting.
-        config (`dict[str, Any]`): `alpha`, `beta`, `classifier_head`, `train_size` and every other option.
+        config (`dict[str, Any]`): `alpha`, `beta`, `classifier_head`, `train_size` and every other option; the model, and
+            `rows_digest` and `eval_rows`, which tell data of one name apart.
         metric (`str`): Name of the score.
         n_seeds (`int`), n_items (`int`): Number of seeds, and of test items (groups of rows, where the table has them).
         mean (`float`): Of the scores, in 0 to 1.
@@ -172,8 +173,8 @@ def summary_of(group: Group, varying: Sequence[str] = ()) -> Summary:
     Raises:
         ValueError: as [`summarise`].
     """
-    rows = rows_in_common(group.rows)
-    scores, drawn = seed_scores(group.rows, rows, resampled=False)[0], seed_scores(group.rows, rows)
+    rows, cells = rows_in_common(group.rows), in_one_grouping(group.rows)
+    scores, drawn = seed_scores(cells, rows, resampled=False)[0], seed_scores(cells, rows)
     low, high = interval(scores.mean(), drawn.mean(1), [(scores, drawn)], within=(0.0, 1.0))
     config = group.named
     return Summary(
@@ -182,7 +183,7 @@ def summary_of(group: Group, varying: Sequence[str] = ()) -> Summary:
         options={name: config.get(name) for name in varying},
         metric=group.rows[0]["metric"],
         n_seeds=len(scores),
-        n_items=n_items(group.rows[0], rows),
+        n_items=n_items(cells[0], rows),
         mean=float(scores.mean()),
         sd=float(scores.std(ddof=1)) if len(scores) > 1 else None,
         low=low,

@@ -230,6 +230,7 @@ def test_a_dry_run_lists_the_cells_in_order_and_runs_none(study, tmp_path, quick
         ("{alpha: [0.5, lots]}", "'lots' is neither a number nor 'auto'"),
         ("{seed: []}", "seed is an empty list"),
         ("{setting: dual}", "unknown setting 'dual'"),
+        ("{help: true}", "'help', which is said by dhrd train --help"),
     ],
 )
 def test_a_wrong_study_is_told_in_a_line_before_anything_runs(study, tmp_path, quick, capsys, block, message):

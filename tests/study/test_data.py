@@ -120,12 +120,65 @@ def test_a_table_that_is_not_there_is_told_before_a_cell_runs(tmp_path):
         data.check()
 
 
-@pytest.mark.parametrize("label", [["a", "b"], 0.5])
-def test_several_labels_a_row_and_numbers_are_refused(tmp_path, label):
+@pytest.mark.parametrize("label", [["a", "b"], {"a": 1}, 0.5])
+def test_several_labels_a_row_objects_and_numbers_are_refused(tmp_path, label):
     found, data, _ = study(tmp_path, "{setting: pooled}")
     for name in ("train", "dev"):
         write(tmp_path / f"{name}.jsonl", [{**row, "label": label} for row in ROWS])
     with pytest.raises(ValueError, match="one label a row"):
+        data.of(found.cells[0])
+
+
+def grouped_study(tmp_path, groups, spec="", more="", column="group"):
+    """A study whose evaluation rows have groups."""
+    found, data, told = study(
+        tmp_path, "{setting: [pooled, dual_head]}", f"{{train: train.jsonl, eval: dev.jsonl{spec}}}", more
+    )
+    write(tmp_path / "dev.jsonl", [{**ROWS[place % 40], column: group} for place, group in enumerate(groups)])
+    return found, data, told
+
+
+def test_groups_of_rows_are_told_once_a_data_set(tmp_path):
+    found, data, told = grouped_study(tmp_path, [place // 2 for place in range(60)], more="eval_size: 50")
+    groups = [data.of(cell).groups for cell in found.cells]
+    assert groups[0] == groups[1] and len(groups[0]) == 50
+    assert told == [f"odd: intervals will draw its {len(set(groups[0]))} groups of rows ('group'), not its 50 rows"]
+
+
+def test_few_groups_are_warned_of_in_that_line(tmp_path):
+    found, data, told = grouped_study(tmp_path, [place % 2 for place in range(30)])
+    assert set(data.of(found.cells[0]).groups) == {0, 1}
+    (line,) = told
+    assert line.startswith(
+        "odd: intervals will draw its 2 groups of rows ('group'), not its 30 rows. Of fewer than 20 "
+    )
+    assert (
+        "intervals are too narrow; if rows of a group are no more alike than others, write group_column: null" in line
+    )
+
+
+def test_a_group_column_can_be_named_and_switched_off(tmp_path):
+    groups = [f"topic {place // 2}" for place in range(60)]
+    found, data, told = grouped_study(tmp_path, groups, ", group_column: topic", column="topic")
+    assert len(set(data.of(found.cells[0]).groups)) == 30 and "its 30 groups of rows ('topic')" in told[0]
+    found, data, told = grouped_study(tmp_path, groups, column="topic")  # by default a column named group
+    assert data.of(found.cells[0]).groups is None and told == []
+    found, data, told = grouped_study(tmp_path, groups, ", group_column: null")
+    assert data.of(found.cells[0]).groups is None and told == []
+
+
+def test_groups_of_one_row_and_one_group_of_all_are_no_groups(tmp_path):
+    found, data, told = grouped_study(tmp_path, range(30))
+    assert len(set(data.of(found.cells[0]).groups)) == 30 and told == []
+    (tmp_path / "other").mkdir()
+    found, data, told = grouped_study(tmp_path / "other", ["all"] * 30)
+    assert data.of(found.cells[0]).groups is None
+    assert told == ["odd: all of its evaluation rows are of one group ('group'): intervals will draw rows"]
+
+
+def test_a_group_column_that_is_not_there_is_told(tmp_path):
+    found, data, _ = grouped_study(tmp_path, range(30), ", group_column: topik", column="topic")
+    with pytest.raises(ValueError, match="dev.jsonl: no column 'topik': did you mean 'topic'"):
         data.of(found.cells[0])
 
 
@@ -139,7 +192,11 @@ def test_a_superglue_task_is_read_with_its_questions(tmp_path):
     ]
     for split in ("train", "validation"):
         write(folder / f"{split}.jsonl", rows)
-    found, data, _ = study(tmp_path, "{setting: pooled}", "{superglue: copa, source: glue}", "eval_size: 7")
+    found, data, told = study(tmp_path, "{setting: pooled}", "{superglue: copa, source: glue}", "eval_size: 7")
     it = data.of(found.cells[0])
+    assert told == [
+        "odd: intervals will draw its 3 groups of rows ('group'), not its 6 rows. Of fewer than 20 groups intervals are "
+        "too narrow"
+    ]
     assert found.data["odd"].metric == "question_accuracy"
     assert it.groups == [0, 0, 1, 1, 2, 2] and it.train_rows == 20

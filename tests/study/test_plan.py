@@ -77,6 +77,23 @@ def test_the_id_is_of_all_that_decides_the_result_and_of_nothing_else(tmp_path):
         other(size=("    model:", "    eval_size: 10\n    model:")),
     }
     assert len(changed) == 8 and cell.id not in changed
+    # A table's cells keep theirs: one that changed would run again.
+    assert cell.id == "9ea6eed5d4"
+
+
+def test_a_group_column_is_part_of_the_id_where_it_is_set(tmp_path):
+    heads = [
+        STUDY,
+        *(STUDY.replace("eval: dev.jsonl", f"eval: dev.jsonl, group_column: {it}") for it in ("null", "a")),
+    ]
+    studies = [study(tmp_path, ["{data: birds}"], head) for head in heads]
+    assert [it.data["birds"].spec.get("group_column", "default") for it in studies] == ["default", None, "a"]
+    assert len({it.cells[0].id for it in studies}) == len({it.data["birds"].rows_digest for it in studies}) == 3
+
+
+def test_models_are_an_axis_of_the_grid(tmp_path):
+    cells = study(tmp_path, ["{data: birds, setting: pooled, model: [tiny, large]}"]).cells
+    assert [cell.model for cell in cells] == ["tiny", "large"] and "model" not in cells[0].options
 
 
 def test_a_label_says_what_tells_cells_apart(tmp_path):
@@ -98,6 +115,9 @@ def test_a_label_says_what_tells_cells_apart(tmp_path):
         ("{seed: one}", "seed must be whole numbers, and is 'one'"),
         ("{train_size: 0}", "train_size must be whole numbers, and is 0"),
         ("{output_dir: x}", "'output_dir', which is said by the command's --output-dir"),
+        ("{help: true}", "block 1 of grid has 'help', which is said by dhrd train --help"),
+        ("{model: [[a, b]]}", "block 1 of grid: model is one name, and is .'a', 'b'.: several are a list in a block"),
+        ("{model: 5}", "block 1 of grid: model must be a name, and is 5"),
         ("[pooled]", "grid must be a list of blocks"),
         ("{teacher_cache: soft}", "'teacher_cache', which is said by nothing: it is of one set of rows"),
         ("{train_sampling_strategy: group_by_length}", "block 1 of grid: .* add length_column_name: input_length"),
@@ -140,6 +160,29 @@ def test_train_gives_the_axes_what_a_block_leaves_out(tmp_path):
         ("name: a\nmodel: b\ndata: {x: {train: t, eval: e, metric: f1}}", "unknown metric 'f1'"),
         ("name: a\nmodel: b\ndata: {x: {train: t, eval: e, metric: f1a+em}}", "f1a.em is for COPA and MultiRC"),
         ("name: a\nmodel: b\neval_size: many\ndata: {x: {train: t, eval: e}}", "eval_size must be a whole number"),
+        (
+            "name: a\nmodel: b\nkeep_models: 'false'\ndata: {x: {train: t, eval: e}}",
+            "keep_models must be true or false, without quotes, and is 'false'",
+        ),
+        (
+            "name: a\nmodel: [m, k]\ndata: {x: {train: t, eval: e}}\ngrid: [{}]",
+            "yaml: model is one name, and is .'m', 'k'.: several are a list in a block of the grid",
+        ),
+        (
+            "name: a\nmodel: b\ntrain: {model: [m, k]}\ndata: {x: {train: t, eval: e}}\ngrid: [{model: b}]",
+            "train: model is one name",
+        ),
+        (
+            "name: a\nmodel: 5\ndata: {x: {train: t, eval: e}}",
+            "model must be a name, and is 5: a name that YAML takes",
+        ),
+        ("name: [a]\nmodel: b\ndata: {x: {train: t, eval: e}}", "name must be a text, and is a list"),
+        (
+            "name: a\nmodel: b\ntrain: {help-all: true}\ndata: {x: {train: t, eval: e}}",
+            "train has 'help_all', which is said by dhrd train --help-all",
+        ),
+        ("name: a\nmodel: b\ndata: {x: {train: t, eval: e, group_column: [g]}}", "group_column must be a text"),
+        ("name: a\nmodel: b\ndata: {x: {superglue: cb, group_column: g}}", "unknown key 'group_column'"),
     ],
 )
 def test_a_wrong_file_is_told_in_a_line(tmp_path, text, message):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -63,7 +64,14 @@ def wait_for(condition, seconds=20):
         time.sleep(0.01)
 
 
-def test_a_row_says_what_was_asked_and_what_came(make, out):
+def test_a_row_says_what_was_asked_and_what_came(make, out, monkeypatch):
+    for name, value in {
+        "MALLOC_ARENA_MAX": "2",
+        "LD_PRELOAD": "",
+        "OMP_NUM_THREADS": "1",
+        "A_TOKEN": "hf_secret",
+    }.items():
+        monkeypatch.setenv(name, value)
     study = make(
         "{data: odd, setting: dual_head, alpha: 2, seed: 1, train_size: 6, learning_rate: 1.0e-3}", eval_size=10
     )
@@ -101,6 +109,12 @@ def test_a_row_says_what_was_asked_and_what_came(make, out):
         False
     ] * 3
     assert row["peak_memory_mb"] > 1 and row["versions"]["torch"] and " cores" in row["machine"]
+    settings = {name: row["environment"].get(name) for name in ("MALLOC_ARENA_MAX", "LD_PRELOAD", "OMP_NUM_THREADS")}
+    assert settings == {"MALLOC_ARENA_MAX": "2", "LD_PRELOAD": "", "OMP_NUM_THREADS": "1"}
+    assert all(
+        it.startswith("MALLOC_") or it.endswith("_NUM_THREADS") for it in row["environment"].keys() - {"LD_PRELOAD"}
+    )
+    assert f" data/odd-{row['rows_digest']}/train-6-" in row["command"]
     assert row["finished"].endswith("+00:00")
     assert row["command"].startswith("dhrd train --model tiny --train-data data/odd-")
     assert str(out) not in row["command"] and "--alpha 2 --beta 1" in row["command"]
@@ -189,6 +203,18 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(make, out):
     assert (outcome.failed, outcome.ran) == (1, 1) and len(rows_of(out)) == 3
 
 
+def test_labels_that_are_objects_fail_the_cells_of_their_data(make, out, tmp_path):
+    sources = {name: {"train": f"{name}.jsonl", "eval": f"{name}.jsonl"} for name in ("objects", "train")}
+    study = make("{setting: pooled, seed: [0, 1], train_size: 6}", data=sources)
+    rows = [{"text": f"Is {i} odd?", "label": {"odd": i % 2}} for i in range(4)]
+    (tmp_path / "objects.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outcome, _ = run(study, out)
+    assert (outcome.done, outcome.failed) == (2, 2)
+    failed = rows_of(out)[0]
+    assert failed["error"].startswith("objects has a label {'odd': 0}, and a study is of one label a row")
+    assert failed["rows_digest"] == study.data["objects"].rows_digest
+
+
 def test_a_launcher_that_dies_by_a_signal_is_a_failed_cell(make, out):
     code = "import os; print('half'); os.kill(os.getpid(), 9)"
     study = make("{data: odd, setting: pooled, train_size: 6}")
@@ -240,12 +266,12 @@ def test_planned_cells_are_those_that_run(make, out):
 # Killed, and side by side
 
 
-def _run_quietly(study, out):
-    run_study(study, out, launch=STAND_IN, say=lambda _: None)
+def _run_quietly(study, out, **options):
+    run_study(study, out, launch=STAND_IN, say=lambda _: None, **options)
 
 
-def runner_process(study, out):
-    process = multiprocessing.get_context("fork").Process(target=_run_quietly, args=(study, out))
+def runner_process(study, out, **options):
+    process = multiprocessing.get_context("fork").Process(target=_run_quietly, args=(study, out), kwargs=options)
     process.start()
     return process
 
@@ -338,6 +364,24 @@ def test_processes_on_one_folder_share_the_cells(make, out, hold):
         assert process.exitcode == 0
     assert len(started(out)) == len(rows_of(out)) == 8
     assert {row["cell"] for row in rows_of(out)} == {cell.id for cell in study.cells}
+
+
+def test_processes_that_retry_what_failed_do_so_once_together(make, out):
+    study = make("{data: odd, setting: [pooled, dual_head, label_only], seed: 7, train_size: 6}")
+    run(study, out)
+    assert len(started(out)) == 3
+    # A row of a machine whose clock is ahead is one from before this call all the same.
+    table = out / "results.jsonl"
+    table.write_text(re.sub('"finished": "20', '"finished": "21', table.read_text()))
+    hold = out / "hold"
+    hold.touch()
+    processes = [runner_process(study, out, retry_failed=True) for _ in range(3)]
+    wait_for(lambda: len(started(out)) == 6)
+    hold.unlink()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert len(started(out)) == len(rows_of(out)) == 6
 
 
 def test_a_cell_that_another_process_has_is_told_and_left(make, out, hold):

@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from dhrd_hf.evaluation.superglue_metrics import COPA, CommitmentBank, MultiRC
 from dhrd_hf.study import mean_relative_gain, paired_gains, resampling, summarise
+from dhrd_hf.study.groups import grouped, latest, several_data, unpaired
 from dhrd_hf.study.metrics import METRICS, chance, resampled_scores, score
 from dhrd_hf.study.resampling import interval, seed_scores
 
@@ -278,6 +279,65 @@ def test_cells_tested_on_other_rows_are_not_compared():
         paired_gains([row("pooled", share(20, 40)), other])
     with pytest.raises(ValueError, match="1 item: an interval needs two or more"):
         summarise([row("pooled", [True])])
+
+
+def test_groups_that_an_older_table_lacks_are_those_of_the_cells_beside_it():
+    groups = [place // 2 for place in range(40)]
+    rows = [row("pooled", share(20, 40)), row("dual_head", share(30, 40), groups=groups)]
+    rows += [row("dual_head", share(28, 40), 1), row("cot_decoding", share(4, 8), beta=0.0)]
+    gain, cot = paired_gains(rows)
+    assert (gain.n_items, gain.gain, cot.n_items) == (20, 25.0, 8)
+    assert {it.setting: it.n_items for it in summarise(rows)} == {"pooled": 40, "dual_head": 20, "cot_decoding": 8}
+    everywhere = [{**it, "groups": groups[: len(it["labels"])]} for it in rows]
+    assert paired_gains(everywhere)[0] == gain
+
+
+def test_cells_tested_in_other_groups_are_not_compared():
+    rows = [
+        row(it, share(20, 40), groups=[i // size for i in range(40)]) for it, size in (("pooled", 2), ("dual_head", 4))
+    ]
+    with pytest.raises(ValueError, match="were tested in other groups of rows: they can't be compared"):
+        paired_gains(rows)
+
+
+@pytest.mark.parametrize("more", [{"rows_digest": "b"}, {"eval_rows": 20}])
+def test_cells_of_other_data_under_one_name_are_no_seeds_of_a_group(more):
+    of_data = {"rows_digest": "a", "eval_rows": 40}
+    rows = [row("dual_head", share(20, 40), seed, **of_data) for seed in (0, 1)]
+    rows += [row("dual_head", share(30, 40), seed, **{**of_data, **more}) for seed in (1, 2)]
+    kept, twice = latest(rows)
+    assert (len(kept), twice) == (4, 0)
+    found = summarise(rows)
+    assert [(it.n_seeds, it.mean) for it in found] == [(2, 0.5), (2, 0.75)]
+    assert [it.options for it in found] == [{name: of_data[name]} for name in more] + [more]
+    assert several_data(grouped(kept)) == ["odd"] and several_data(grouped(kept[:2])) == []
+
+
+def test_cells_of_other_data_are_not_paired():
+    pooled, dual = row("pooled", share(20, 40), rows_digest="a"), row("dual_head", share(30, 40), rows_digest="b")
+    old = row("label_only", share(30, 40))  # of a table that did not record it
+    assert paired_gains([pooled, dual, old]) == [] and unpaired(grouped([pooled, dual, old])) == 3
+    assert paired_gains([dual, old], "dual_head") == []
+    both = [*(row(it, share(20, 40), rows_digest="b") for it in ("pooled", "label_only")), pooled, dual, old]
+    assert [(it.setting, it.gain) for it in paired_gains(both)] == [("label_only", 0), ("dual_head", 25)]
+    with pytest.raises(ValueError, match="2 kinds of dual_head cells, which differ in rows_digest: .* 'b'"):
+        mean_relative_gain([*both, row("dual_head", share(20, 40), rows_digest="a")])
+
+
+def test_decoding_of_fewer_rows_is_of_the_same_data():
+    rows = [row("pooled", share(10, 40), eval_rows=40, rows_digest="a")]
+    rows += [row("cot_decoding", share(4, 8), beta=0.0, eval_rows=8, rows_digest="a")]
+    assert [it.n_items for it in paired_gains(rows)] == [8] and several_data(grouped(rows)) == []
+    # Beside several evaluation sizes pooled cells of the same are the baseline.
+    rows += [row(it, share(10, 20), eval_rows=20, rows_digest="a") for it in ("pooled", "dual_head")]
+    assert [it.baseline_score for it in paired_gains(rows) if it.setting == "dual_head"] == [0.5]
+
+
+def test_a_cell_that_failed_before_its_rows_were_known_is_one_with_that_which_ran():
+    done = row("pooled", share(20, 40), eval_rows=40, rows_digest="a")
+    failed = [{**done, "status": "failed", "eval_rows": None, "rows_digest": it} for it in (None, "a")]
+    assert latest([*failed, done]) == latest([failed[0], done, failed[1]]) == ([done], 0)
+    assert latest(failed) == ([failed[1]], 0)
 
 
 def test_a_baseline_of_zero_has_no_bounded_relative_gain():

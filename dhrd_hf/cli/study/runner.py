@@ -25,7 +25,8 @@ study.yaml:
   model: smollm2                # as dhrd train --model; paths are taken from this file's folder
   data:
     nli: {train: train.jsonl, eval: dev.jsonl, rationales: rationales.jsonl}  # also prompt, label_column,
-                                #   rationale_column, metric (accuracy, macro_f1)
+                                #   rationale_column, metric (accuracy, macro_f1), group_column (rows of a group are drawn
+                                #   together by the intervals; default: group, where there is one; null: none)
     cb: {superglue: cb, source: data/superglue, rationales: data/superglue_rationales}
   train: {lora: true, learning_rate: 2e-4, num_train_epochs: 3}               # any option of dhrd train
   eval_size: 500                # evaluation rows, the same for all cells; absent: all
@@ -102,7 +103,7 @@ def _parser() -> Parser:
     parser.add_argument("--output-dir", metavar="DIR", help="its folder; default: runs/NAME of the study file")
     parser.add_argument("--dry-run", action="store_true", help="list the cells and their commands, and run nothing")
     parser.add_argument("--limit", type=int, metavar="N", help="run at most N cells")
-    parser.add_argument("--retry-failed", action="store_true", help="run the cells that failed again")
+    parser.add_argument("--retry-failed", action="store_true", help="run the cells again that failed before this call")
     return parser
 
 
