@@ -53,9 +53,8 @@ def last_checkpoint(folder: str | os.PathLike) -> str | None:
 
     Source: transformers `trainer.py::_save_checkpoint`, which writes `trainer_state.json` last.
     """
-    found = {
-        int(it.name.partition("-")[2]): it for it in Path(folder).glob("checkpoint-*") if re.search(r"-\d+$", it.name)
-    }
+    named = ((re.fullmatch(r"checkpoint-(\d+)", it.name), it) for it in Path(folder).glob("checkpoint-*"))
+    found = {int(match[1]): it for match, it in named if match}
     for _, checkpoint in sorted(found.items(), reverse=True):
         with suppress(OSError, ValueError):
             json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))

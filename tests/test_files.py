@@ -51,3 +51,10 @@ def test_the_last_whole_checkpoint(tmp_path):
     (tmp_path / "checkpoint-11" / "trainer_state.json").write_text('{"epoch": 1')
     (tmp_path / "checkpoint-10" / "trainer_state.json").unlink()
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+
+
+def test_a_folder_of_ones_own_beside_the_checkpoints_is_none(tmp_path):
+    for name in ("checkpoint-9", "checkpoint-best-100", "checkpoint-100-old", "checkpoint-"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")

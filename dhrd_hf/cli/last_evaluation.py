@@ -55,9 +55,12 @@ def _said(
     from ..modeling_dhrd import find_dual_head
 
     config = find_dual_head(trainer.model).config
-    names = [] if config.problem_type == "regression" else list(config.id2label.values())
+    regression = config.problem_type == "regression"
+    names = [] if regression else list(config.id2label.values())
     key = key_column(dev.column_names)
     keys = range(len(dev)) if key is None else dev[key]
     flat = is_flat(own.predictions)
     for value, label, prediction in zip(keys, dev[own.label_column], read_logits(logits, config), strict=True):
+        if regression and isinstance(label, str):
+            label = float(label)
         yield {key or "row": value, own.label_column: label} | prediction_columns(prediction, names, None, flat)

@@ -32,7 +32,8 @@ A table is a .jsonl, .csv, .tsv or .parquet file, a folder of save_to_disk, or a
 Each command has its own help: dhrd train --help
 """
 # Mistakes of the user and of the world around: their messages say what to do, and a traceback would bury it.
-_EXPECTED = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
+# An ImportError is a package that transformers misses, such as flash-attn.
+_EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
 _LONGEST_MESSAGE = 800
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shlex
 import shutil
 import sys
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ..data import EncodingCounts
     from ..training import Teacher
 
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
+
 
 def run(argv: Sequence[str]) -> int:
     """Train a dual-head model.
@@ -36,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
         `int`: 0.
 
     Raises:
-        ValueError, OSError, ModuleNotFoundError, FloatingPointError: with a message for the user.
+        ValueError, OSError, ImportError, FloatingPointError: with a message for the user.
     """
     own, training = parse_train(argv)
     say: Callable[..., None] = print if training.process_index == 0 else lambda *_: None
@@ -145,6 +148,14 @@ def _read_labels(table: datasets.Dataset, own: TrainArguments, where: str) -> _L
     fractions = [value for value in values if isinstance(value, float) and not value.is_integer()]
     if fractions:
         raise ValueError(f"{where}: column {own.label_column!r} holds {fractions[0]}: add --problem-type regression.")
+    # Where they stand beside whole numbers a table has them as text, in which 3.10 may also be a name.
+    if own.problem_type is None and all(isinstance(value, str) and _NUMBER.fullmatch(value) for value in values):
+        fractions = [value for value in values if not float(value).is_integer()]
+        if fractions:
+            raise ValueError(
+                f"{where}: column {own.label_column!r} holds {fractions[0]}: add --problem-type regression, or "
+                "--problem-type single_label_classification if these are names."
+            )
     flat = [entry for value in values for entry in value if entry is not None] if lists else values
     flat = [int(entry) if isinstance(entry, float) else entry for entry in flat]
     return _Labels(problem_type, [str(entry) for entry in sorted(set(flat))], Counter(map(str, flat)))
@@ -287,10 +298,13 @@ def _look_at_rationales(
 
 def _encoded(table: datasets.Dataset, encode: DualHeadEncoder, cache: str | None) -> datasets.Dataset:
     """The encoded rows; `encode.counts` is for the summary, so that no cache of `datasets` may skip the encoder."""
+    from ..data.labels import with_label_names
+
     if cache is not None:
         return encode.encode_dataset(table, cache_dir=cache)
-    columns = table.column_names
-    return table.map(encode, batched=True, remove_columns=columns, load_from_cache_file=False, desc="Encoding")
+    named = with_label_names(table, encode.label_column, encode.labels.label2id)
+    columns = named.column_names
+    return named.map(encode, batched=True, remove_columns=columns, load_from_cache_file=False, desc="Encoding")
 
 
 def _model_path(model: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,8 @@ from .tables import check_columns
 if TYPE_CHECKING:
     import datasets
 
+_TEXT = ("string", "large_string")
+_WHOLE = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.0+)?")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 
@@ -67,9 +71,12 @@ class Labels:
             raise ValueError(f"it has no label in column {self.column!r}")
         if self.problem_type == "regression":
             try:
-                return [float(v) for v in value] if isinstance(value, list) else float(value)
+                found = [float(v) for v in value] if isinstance(value, list) else float(value)
             except (TypeError, ValueError):
-                raise ValueError(f"its label {value!r} is not a number (regression)") from None
+                found = math.nan
+            if any(map(math.isnan, found if isinstance(found, list) else [found])):
+                raise ValueError(f"its label {value!r} is not a number (regression)")
+            return found
         if isinstance(value, (list, tuple)) and self.problem_type != "single_label_classification":
             chosen = {self._id(entry) for entry in value}
             return [float(index in chosen) for index in range(len(self.label2id))]
@@ -150,6 +157,9 @@ def with_label_names(
 ) -> datasets.Dataset:
     """The table with names in its label column, where it holds ids of a `ClassLabel` or names written as numbers.
 
+    Text such as "1" beside "2.0", as [`~dhrd_hf.data.tables.load_table`] has whole numbers that were written in two ways,
+    becomes whole numbers first.
+
     Example:
 
     ```python
@@ -181,11 +191,34 @@ def with_label_names(
         names = [feature.names[value] if value is not None and value >= 0 else None for value in table[column]]
     elif isinstance(inner, ClassLabel):
         names = [None if values is None else [inner.names[value] for value in values] for values in table[column]]
-    elif label2id is not None and getattr(feature, "dtype", "").startswith(("int", "uint")):
-        names = [None if value is None else str(value) for value in table[column]]
-        if not set(names) <= {*label2id, None}:
-            return table
     else:
-        return table
+        numbers = _whole_numbers(table, column, label2id)
+        if numbers is None:
+            return table
+        names = [None if value is None else str(value) for value in numbers]
+        if label2id is None or not set(names) <= {*label2id, None}:
+            if feature.dtype not in _TEXT:
+                return table
+            names = numbers
     ids = f"{column} (ids)"
     return table.rename_column(column, ids).add_column(column, names).remove_columns(ids)
+
+
+def _whole_numbers(
+    table: datasets.Dataset, column: str, label2id: Mapping[str, int] | None
+) -> list[int | None] | None:
+    """The labels of a column if they are whole numbers, as a table has them; None where they are anything else."""
+    dtype = getattr(table.features[column], "dtype", "")
+    if dtype in _TEXT:
+        given = [value for value in table[column] if value is not None]
+        # Of one spelling they are names as they stand, such as versions.
+        two_spellings = len({"." in value for value in given}) == 2 and all(map(_WHOLE.fullmatch, given))
+        if not two_spellings or (label2id is not None and set(given) <= set(label2id)):
+            return None
+        return [None if value is None else int(value.partition(".")[0]) for value in table[column]]
+    if label2id is None or not dtype.startswith(("int", "uint", "float")):
+        return None
+    values = [None if value is None or value != value else value for value in table[column]]
+    if any(isinstance(value, float) and not value.is_integer() for value in values):
+        return None
+    return [None if value is None else int(value) for value in values]

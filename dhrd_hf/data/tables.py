@@ -17,6 +17,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
+from datetime import date
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -39,6 +40,7 @@ _to_json = partial(
     json.dumps, ensure_ascii=False, default=lambda it: it.tolist() if hasattr(it, "tolist") else str(it)
 )
 _ROW_GROUP = 10_000  # rows held in memory until they are written to a Parquet file
+_LONGEST_CELL = 2**31 - 1  # characters; the most that csv takes on every platform, whose own limit is 131,072
 
 
 class _Source(NamedTuple):
@@ -55,8 +57,10 @@ class TableError(ValueError):
 def load_table(source: str | Path, *, split: str | None = None, name: str | None = None) -> datasets.Dataset:
     """Read a whole table into a `datasets.Dataset`.
 
-    A key that a JSON row lacks, and an empty CSV cell, is None. A CSV column is made of numbers if all its cells are
-    numbers, and of text otherwise: "NA", "None" and "007" stay text.
+    A key that a JSON row lacks, and an empty CSV cell, is None. A number says in a prompt what it says there when
+    [`iter_rows`] reads it. So a CSV column is made of numbers if all its cells are numbers as Python writes them, and of
+    text otherwise: "NA", "None" and "007" stay text, and so does a column with 12.50 in it, or with 3000 beside 12.5. A
+    JSON column of whole numbers and others, too, is text: "3000" and "12.5". A NaN among whole numbers is None.
 
     Example:
         >>> write_rows("rows.jsonl", [{"text": "fine", "label": "good"}, {"text": "poor", "label": "bad"}])
@@ -92,7 +96,7 @@ def iter_rows(source: str | Path, *, split: str | None = None, name: str | None 
     """Stream the rows of a table in order, a small batch of them in memory at a time.
 
     A JSON row keeps its own keys. A CSV cell is text (an empty one is None), as only its end shows that a column is
-    all numbers. A `.json` file that is one list is read at once.
+    all numbers; as text, numbers are the same here and in [`load_table`]. A `.json` file that is one list is read at once.
 
     Example:
         >>> write_rows("rows.csv", [{"text": "fine"}, {"text": "poor"}])
@@ -174,7 +178,8 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[s
             they are, and the other files have the columns of the first row.
 
     Raises:
-        TableError: the ending is none of those, the folder cannot be written, or a row has a column too many.
+        TableError: the ending is none of those, the folder cannot be written, a row has a column too many, or a column
+            of a Parquet file would hold two types. Its type is that of the first 10,000 rows.
     """
     if str(path) == "-":
         return _write_json(sys.stdout, rows, columns)
@@ -389,6 +394,8 @@ def _parse(text: str, where: str, line: int) -> Any:
 
 
 def _csv_rows(where: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    # One limit for all readers, looked up at each cell: it is raised and left so, never lowered under another's feet.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
     reader = csv.reader(_lines(where), delimiter=delimiter, strict=True)
     header, before = None, 0
     try:
@@ -412,7 +419,6 @@ def _csv_rows(where: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]
 
 def _arrow_table(found: _Source) -> Any:
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     columns: dict[str, list[Any]] = {}
     seen: dict[str, tuple[str, str]] = {}  # column: the kind of its first value, and where that stands
@@ -425,20 +431,45 @@ def _arrow_table(found: _Source) -> Any:
             first, where = seen.setdefault(column, (kind, place)) if kind else (None, place)
             if kind != first:
                 raise TableError(f"{found.where}, {place}: column {column!r} is {kind} here, and {first} on {where}")
-    # A CSV column is numbers if every cell is one, written as a number usually is.
-    integer = r"^-?(0|[1-9]\d{0,17})"
-    numbers = {integer + "$": pa.int64(), integer + r"(\.\d+)?([eE][+-]?\d+)?$": pa.float64()}
     arrays = {}
     for column, cells in columns.items():
+        cells.extend([None] * (count - len(cells)))
         try:
-            array = pa.array(cells + [None] * (count - len(cells)))
+            array = pa.array(cells if found.kind in _SEPARATORS else _json_numbers(cells))
         except (ValueError, TypeError, OverflowError) as error:
             raise TableError(f"{found.where}: column {column!r} can't be made into one type: {error}") from error
-        if found.kind in _SEPARATORS and not pa.types.is_null(array.type):
-            fits = (type_ for form, type_ in numbers.items() if pc.all(pc.match_substring_regex(array, form)).as_py())
-            array = array.cast(next(fits, array.type))
-        arrays[column] = array
+        arrays[column] = _csv_numbers(array) if found.kind in _SEPARATORS else array
     return pa.table(arrays)
+
+
+def _json_numbers(cells: list[Any]) -> list[Any]:
+    """The values of a JSON column, as text where whole numbers stand among others: as floats they would read "3000.0"."""
+    if not any(type(cell) is int for cell in cells) or not any(isinstance(cell, float) for cell in cells):
+        return cells
+    cells = [None if cell != cell else cell for cell in cells]  # a NaN, which no column of whole numbers holds
+    if not any(isinstance(cell, float) for cell in cells):
+        return cells
+    return [None if cell is None else str(cell) for cell in cells]
+
+
+def _csv_numbers(array: Any) -> Any:
+    """A CSV column as numbers, if each of them is written in Python as its cell is."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def match(form: str) -> bool:
+        return pc.all(pc.match_substring_regex(array, form)).as_py()
+
+    if pa.types.is_null(array.type):
+        return array
+    if match(r"^(0|-?[1-9]\d{0,17})$"):
+        return array.cast(pa.int64())
+    # The form comes first: "nan" and "inf" are words, though Python reads and writes them as numbers.
+    if match(r"^-?\d+(\.\d+)?(e[+-]\d+)?$") and all(
+        cell is None or str(float(cell)) == cell for cell in array.to_pylist()
+    ):
+        return array.cast(pa.float64())
+    return array
 
 
 def _aligned(rows: Iterable[dict[str, Any]], columns: list[str] | None) -> Iterator[dict[str, Any]]:
@@ -475,14 +506,58 @@ def _write_parquet(path: Path, rows: Iterable[dict[str, Any]], columns: list[str
 
     aligned, count = _aligned(rows, columns), 0
     batch = list(islice(aligned, _ROW_GROUP))
-    table = pa.Table.from_pylist(batch) if batch else pa.table({column: [] for column in columns or []})
+    table = _typed(batch, 0) if batch else pa.table({column: [] for column in columns or []})
     with pq.ParquetWriter(path, table.schema) as writer:
         while batch:
             writer.write_table(table)
             count += len(batch)
             batch = list(islice(aligned, _ROW_GROUP))
-            try:
-                table = pa.Table.from_pylist(batch, schema=table.schema)
-            except (ValueError, TypeError) as error:
-                raise TableError(f"after row {count} a column changes its type ({error}): write .jsonl") from error
+            if batch:
+                table = _typed(batch, count, table.schema)
     return count
+
+
+def _typed(batch: list[dict[str, Any]], count: int, schema: Any = None) -> Any:
+    """Rows that come after `count` others as an Arrow table: of the types that they have, and of those of a schema."""
+    import pyarrow as pa
+
+    arrays = {}
+    for column in batch[0]:
+        values = [row[column] for row in batch]
+        kinds = {type(value) for value in values} - {type(None)}
+        try:
+            # Arrow would write true as 1.0, and a time as its day.
+            if len(kinds) > 1 and kinds & {bool, date}:
+                raise TypeError(f"found {' and '.join(sorted(kind.__name__ for kind in kinds))}")
+            array = pa.array(values)
+        except (ValueError, TypeError, OverflowError, NotImplementedError) as error:
+            said = " ".join(str(error).split())
+            place = f"rows {count + 1} to {count + len(batch)}: column {column!r}"
+            raise TableError(f"{place} can't be made into one type ({said}): write .jsonl") from error
+        kept = array.type if schema is None else schema.field(column).type
+        try:
+            if not _fits(array.type, kept):
+                raise TypeError(f"{array.type}, and before {kept}")
+            arrays[column] = array if array.type == kept else pa.array(values, kept)
+        except (ValueError, TypeError, OverflowError) as error:
+            said = f"{column!r}: {' '.join(str(error).split())}"
+            raise TableError(f"after row {count} a column changes its type ({said}): write .jsonl") from error
+    return pa.table(arrays)
+
+
+def _fits(type_: Any, kept: Any) -> bool:
+    """Whether Arrow can write what is of one type as another, and drops or rounds nothing where it doesn't refuse."""
+    from pyarrow import types
+
+    if types.is_list(type_) and types.is_list(kept):
+        return _fits(type_.value_type, kept.value_type)
+    if types.is_struct(type_) and types.is_struct(kept):
+        known = {field.name: field.type for field in kept}
+        return all(field.name in known and _fits(field.type, known[field.name]) for field in type_)
+    return (
+        type_ == kept
+        or types.is_null(type_)
+        or (types.is_integer(type_) and (types.is_integer(kept) or types.is_floating(kept)))
+        or (types.is_floating(type_) and types.is_floating(kept) and type_.bit_width <= kept.bit_width)
+        or (types.is_decimal(type_) and types.is_decimal(kept))
+    )

@@ -17,6 +17,7 @@ from transformers.utils import find_adapter_config_file
 
 from ..auto import AutoModelForDualHeadClassification, load_config
 from ..configuration_dhrd import DHRDConfig
+from ..device import put_on
 from ..modeling_dhrd import check_loaded
 
 
@@ -78,12 +79,9 @@ def load_classifier(
         )
         # Weights that are missing would be random; those left over, such as a pretraining head's, do no harm.
         check_loaded({**info, "unexpected_keys": ()}, name_or_path)
-    if device is None and "device_map" not in kwargs:
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    try:
-        return (model if device is None else model.to(device)).eval(), tokenizer
-    except (AssertionError, RuntimeError) as error:
-        raise ValueError(f"the model can't be put on device {str(device)!r}: {str(error).splitlines()[0]}") from error
+    if device is not None or "device_map" not in kwargs:
+        model = put_on(model, device)
+    return model.eval(), tokenizer
 
 
 def _open_exported_adapter(name_or_path: str | os.PathLike, config: PreTrainedConfig, kwargs: dict) -> PreTrainedModel:

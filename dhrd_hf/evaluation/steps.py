@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from ..auto import AutoModelForDualHeadClassification
 from ..data import DualHeadCollator, input_only
+from ..device import put_on
 
 WAYS = {
     "causal_lm": "the plain causal LM on x with its rationale",
@@ -95,7 +96,7 @@ class Step:
             return
         opened = _opened(way, setup)
         opened.config.get_text_config().pad_token_id = setup.pad_token_id
-        self.model = (_with_lora(opened, way) if setup.lora else opened).to(self.device).train()
+        self.model = put_on(_with_lora(opened, way) if setup.lora else opened, self.device).train()
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=_LEARNING_RATE, weight_decay=0.01)
 

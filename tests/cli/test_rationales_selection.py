@@ -166,6 +166,19 @@ def test_select_by_likelihood(lm_dir_of, tmp_path, capsys):
     assert [row["rationale"] for row in read(out)] == [row["rationale"] for row in best]
 
 
+def test_select_with_labels_that_are_numbers_from_one(lm_dir_of, tmp_path):
+    why = ("It does not.", GOOD)
+    rows = [{"id": n, "text": "The kiln glows.", "label": 1 + n, "rationale": it} for n in range(3) for it in why]
+    names = [{**row, "label": str(row["label"])} for row in rows]
+    options = ["--model", str(lm_dir_of("llama")), "--device", "cpu"]
+    found = []
+    for name, table in (("numbers", rows), ("names", names)):
+        data, out = write(tmp_path / f"{name}.jsonl", table), tmp_path / f"{name} out.jsonl"
+        assert main(["rationales", "select", data, *options, "--output", str(out)]) == 0
+        found.append([(row["rationale"], row["rationale_score"]) for row in read(out)])
+    assert found[0] == found[1] and [row["label"] for row in read(tmp_path / "numbers out.jsonl")] == [1, 2, 3]
+
+
 def test_select_by_a_judge(tmp_path, capsys, monkeypatch):
     class Judge:
         concurrency = 4

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 
 from dhrd_hf import DualHeadEncoder
 from dhrd_hf.data import EncodingCounts
+from dhrd_hf.data.labels import Labels, with_label_names
 
 YES_NO = {"no": 0, "yes": 1}
 
@@ -234,6 +235,41 @@ def test_a_whole_column_tells_names_from_ids(tokenizer):
     assert encode.encode_dataset(stars)["labels"][:] == [0, 1, 0]
     ids = Dataset.from_dict({**rows, "label": [0, 1, 0]}).cast_column("label", ClassLabel(names=["1", "2"]))
     assert encode.encode_dataset(ids)["labels"][:] == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "named", "with_names"),
+    [
+        ([1, 2, None], [1, 2, None], ["1", "2", None]),
+        ([1.0, 2.0, None], [1.0, 2.0, None], ["1", "2", None]),
+        ([1.0, 2.0, float("nan")], [1.0, 2.0, None], ["1", "2", None]),
+        (["1", "2.0", None], [1, 2, None], ["1", "2", None]),  # as a table has them where 1 and 2.0 meet in a column
+        (["1", "2", None],) * 3,
+        ([1.0, 2.5, None],) * 3,
+        ([1, 3, None],) * 3,
+        # As they stand, these may be names.
+        (["1.0", "2.0", None],) * 3,
+        (["3.9", "3.10", None],) * 3,
+        (["1", "2.0", "x"],) * 3,
+        (["007", "2.0", None],) * 3,
+    ],
+)
+def test_numbers_are_names_where_all_of_them_are(labels, named, with_names):
+    table = Dataset.from_dict({"label": labels})
+    found = with_label_names(table, "label")["label"][:]
+    assert [None if it != it else it for it in found] == named
+    assert with_label_names(table, "label", {"1": 0, "2": 1})["label"][:] == with_names
+
+
+def test_a_model_may_know_both_spellings_of_a_number():
+    table = Dataset.from_dict({"label": ["1", "1.0"]})
+    assert with_label_names(table, "label", {"1": 0, "1.0": 1})["label"][:] == ["1", "1.0"]
+
+
+def test_a_number_that_is_none_is_no_label_of_regression():
+    for value in ("nan", [0.5, float("nan")]):
+        with pytest.raises(ValueError, match="is not a number"):
+            Labels({"score": 0}).read(value)
 
 
 def test_multi_label_wants_lists(tokenizer):

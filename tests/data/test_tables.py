@@ -1,10 +1,13 @@
 """Tables in every form that is read and written, and each way in which one can be broken."""
 
+import csv
 import gzip
 import io
 import json
 import os
 import stat
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,23 +73,77 @@ def test_blank_lines_a_byte_order_mark_and_windows_line_ends_are_passed_over(put
 
 
 def test_a_key_that_a_row_lacks_is_none(put):
-    put("rows.jsonl", '{"a": 1}\n{"b": "x"}\n{"a": 2.5, "c": null}\n')
+    put("rows.jsonl", '{"a": 1}\n{"b": "x"}\n{"a": 2, "c": null}\n')
     assert load_table("rows.jsonl").to_list() == [
-        {"a": 1.0, "b": None, "c": None},
+        {"a": 1, "b": None, "c": None},
         {"a": None, "b": "x", "c": None},
-        {"a": 2.5, "b": None, "c": None},
+        {"a": 2, "b": None, "c": None},
     ]
 
 
 def test_csv_columns_of_numbers_only_are_numbers(put):
-    put("rows.csv", "label,score,code,text,gap\n0,1,007,NA,\n-1,2.5e3,1,None,3\n")
+    put("rows.csv", "label,score,code,text,gap\n0,1.0,007,NA,\n-1,2.5,1,None,3\n")
     table = load_table("rows.csv")
     assert table.to_list() == [
         {"label": 0, "score": 1.0, "code": "007", "text": "NA", "gap": None},
-        {"label": -1, "score": 2500.0, "code": "1", "text": "None", "gap": 3},
+        {"label": -1, "score": 2.5, "code": "1", "text": "None", "gap": 3},
     ]
     assert table.features["label"].dtype == table.features["gap"].dtype == "int64"
-    assert next(iter_rows("rows.csv")) == {"label": "0", "score": "1", "code": "007", "text": "NA", "gap": None}
+    assert next(iter_rows("rows.csv")) == {"label": "0", "score": "1.0", "code": "007", "text": "NA", "gap": None}
+
+
+NUMBERS = {
+    "prices": ["12.50", "3000"],
+    "whole and not": ["12.5", "3000"],
+    "floats": ["12.5", "3000.0"],
+    "whole": ["12", "-3000"],
+    "powers": ["2.5e3", "1e-05"],
+    "minus nothing": ["-0", "1"],
+    "too many digits": ["0.1", "0.12345678901234567890"],
+    "large": ["12345678901234567890", "0.5"],
+    "gaps": ["12.5", "", "3"],
+}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("cells", NUMBERS.values(), ids=NUMBERS)
+def test_a_prompt_reads_the_same_for_training_and_for_prediction(put, cells, ending):
+    if ending == "csv":
+        put("rows.csv", "price\n" + "".join(f'"{cell}"\n' for cell in cells))
+    else:
+        put("rows.jsonl", "".join(f'{{"price": {cell or "null"}}}\n' for cell in cells))
+    streamed = [row["price"] for row in iter_rows(f"rows.{ending}")]
+    if ending == "csv":
+        assert streamed == [cell or None for cell in cells]
+    whole = load_table(f"rows.{ending}")["price"][:]
+    assert [None if it is None else str(it) for it in whole] == [None if it is None else str(it) for it in streamed]
+
+
+def test_json_numbers_of_two_kinds_are_text_and_of_one_kind_are_numbers(put):
+    rows = [{"a": 12.5, "b": 1, "c": 1.0, "d": 1, "e": 0.5}, {"a": 3000, "b": 2, "c": 2.5, "d": float("nan")}]
+    put("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    table = load_table("rows.jsonl")
+    assert table.to_list() == [
+        {"a": "12.5", "b": 1, "c": 1.0, "d": 1, "e": 0.5},
+        {"a": "3000", "b": 2, "c": 2.5, "d": None, "e": None},
+    ]
+    assert [table.features[name].dtype for name in "abcde"] == ["string", "int64", "float64", "int64", "float64"]
+
+
+def test_a_csv_cell_may_be_long(put):
+    long = "x" * 200_000
+    put("rows.csv", f"text,label\n{long},a\n")
+    assert load_table("rows.csv").to_list() == list(iter_rows("rows.csv")) == [{"text": long, "label": "a"}]
+
+
+def test_a_limit_that_others_set_for_csv_cells_is_not_lowered(put):
+    put("rows.csv", "text\nfine\n")
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        load_table("rows.csv")
+        assert csv.field_size_limit() == 2**31 - 1
+    finally:
+        csv.field_size_limit(before)
 
 
 def test_the_index_that_pandas_writes_has_the_name_that_pandas_gives_it(put):
@@ -371,6 +428,62 @@ def test_a_large_parquet_file_is_written_in_row_groups(put):
     assert write_rows("rows.parquet", ({"a": number} for number in range(20_001))) == 20_001
     assert pq.ParquetFile("rows.parquet").metadata.num_row_groups == 3
     assert [row["a"] for row in iter_rows("rows.parquet")] == list(range(20_001))
+
+
+# The column's values in the first row group, and one that comes later.
+LATE = {
+    "a whole number among floats": ([0.5], 1),
+    "nothing": ([1], None),
+    "no field": ([{"a": 1}], {}),
+    "an empty list": ([["x"]], []),
+    "another key, filled": ([{"a": 1, "b": None}, {"a": 1, "b": 2}], {"b": 3}),
+    "decimals": ([Decimal("10.25")], Decimal("1.5")),
+}
+
+
+@pytest.mark.parametrize(("first", "late"), LATE.values(), ids=LATE)
+def test_what_comes_late_in_a_parquet_file_is_kept(put, first, late):
+    values = [first[number % len(first)] for number in range(10_000)] + [late]
+    assert write_rows("rows.parquet", ({"m": value} for value in values)) == 10_001
+    found = [row["m"] for row in iter_rows("rows.parquet")]
+    if isinstance(late, dict):
+        values, found = ([{k: v for k, v in it.items() if v is not None} for it in its] for its in (values, found))
+    assert found == values
+
+
+LOST = {
+    "a fraction": (1, 1.5),
+    "a float": (1, 2.0),
+    "text": (1, "x"),
+    "a number in text": ("x", 1),
+    "true in numbers": (1, True),
+    "true in floats": (1.5, True),
+    "a number in truths": (True, 1),
+    "another key": ({"a": 1}, {"a": 1, "b": 2}),
+    "a fraction in a list": ([1], [1.5]),
+    "another key in a list": ([{"a": 1}], [{"a": 1, "b": 2}]),
+    "after nothing": (None, "x"),
+    "after nothing in a list": ([], ["x"]),
+    "more than a float holds": (0.5, 2**60 + 1),
+    "a decimal that is too long": (Decimal("1.5"), Decimal("1.25")),
+    "a time in dates": (date(2020, 1, 1), datetime(2020, 1, 1, 3)),
+}
+
+
+@pytest.mark.parametrize(("first", "late"), LOST.values(), ids=LOST)
+def test_what_a_parquet_file_would_lose_is_refused(put, first, late):
+    with pytest.raises(TableError, match="after row 10000 a column changes its type .*'m'.*: write .jsonl") as error:
+        write_rows("rows.parquet", [{"m": first}] * 10_000 + [{"m": late}])
+    assert "\n" not in str(error.value) and os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    "values", [("a", 1), (1, "a"), (True, 1), (1.5, True), (10**30, 1), ({"a": 1}, {"a": "x"}), ([1], 1)]
+)
+def test_a_parquet_column_of_two_types_is_refused_at_once(put, values):
+    with pytest.raises(TableError, match="column 'm' can't be made into one type .*: write .jsonl") as error:
+        write_rows("rows.parquet", ({"text": "x", "m": value} for value in values))
+    assert "\n" not in str(error.value) and os.listdir() == []
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,9 @@ def test_a_local_model_answers_a_batch_as_it_answers_one(lm_dir_of, tokenizer, t
     finally:
         tokenizer.chat_template = None
 
+    with pytest.raises(ValueError, match="the model can't be put on device 'cuda:99'"):
+        ask(LocalTeacher(str(tmp_path), device="cuda:99"), chats[0])
+
     async def main(batch_size):
         teacher = LocalTeacher(str(tmp_path), Sampling(0, max_reply_tokens=8), batch_size=batch_size, device="cpu")
         sizes = []

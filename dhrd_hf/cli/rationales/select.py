@@ -119,7 +119,13 @@ def _likelihood(args: argparse.Namespace, labels: Sequence[str]) -> tuple[Any, s
         label_column=args.label_column,
         rationale_column=args.rationale_column,
     )
-    return score, score.encode.prompt
+
+    def by_name(rows: Sequence[dict[str, Any]]) -> list[float]:
+        """The scores of rows whose labels may be numbers: the names of all are known, so that none is taken for an id."""
+        label = args.label_column
+        return score([row if row.get(label) is None else {**row, label: str(row[label])} for row in rows])
+
+    return by_name, score.encode.prompt
 
 
 def _judge(args: argparse.Namespace, labels: Sequence[str]) -> tuple[Any, str]:
