@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from dhrd_hf.cli import main as dhrd
 from dhrd_hf.data.synthetic import synthetic_visits
-from dhrd_hf.data.tables import write_rows
+from dhrd_hf.data.table_writing import write_rows
 
 # What a stranger runs: plain transformers, in a new process.
 CLASSIFY = """

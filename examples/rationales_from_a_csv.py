@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dhrd_hf.cli import main as dhrd
-from dhrd_hf.data.tables import write_rows
+from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.embedded import smollm2_path
 
 

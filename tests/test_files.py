@@ -3,7 +3,8 @@
 import pytest
 from transformers.trainer_utils import get_last_checkpoint
 
-from dhrd_hf.data.tables import iter_rows, write_rows
+from dhrd_hf.data.table_writing import write_rows
+from dhrd_hf.data.tables import iter_rows
 from dhrd_hf.files import last_checkpoint, unfinished_beside, write_whole
 
 

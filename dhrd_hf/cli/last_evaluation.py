@@ -31,7 +31,7 @@ def evaluate_rows(own: TrainArguments, trainer: DualHeadTrainer, dev: datasets.D
     """
     import torch
 
-    from ..data.tables import write_rows
+    from ..data.table_writing import write_rows
 
     order = list(range(len(dev)))
     if trainer.args.train_sampling_strategy == "group_by_length":

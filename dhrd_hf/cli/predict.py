@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write; - is standard output")
     args = parser.parse_args(argv)
 
-    from ..data.tables import check_target
+    from ..data.table_writing import check_target
     from ..evaluation.ranks import Ranks
 
     check_target(args.output)

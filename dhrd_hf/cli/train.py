@@ -179,7 +179,7 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
     from ..files import last_checkpoint
 
     if own.predictions is not None:
-        from ..data.tables import check_target
+        from ..data.table_writing import check_target
 
         check_target(own.predictions, own.train_data, own.eval_data, own.rationales)
     folder = Path(training.output_dir)

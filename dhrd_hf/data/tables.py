@@ -1,4 +1,4 @@
-"""Tables of rows in and out: what `dhrd train`, `dhrd evaluate` and `dhrd predict` read and write.
+"""Tables of rows in: what `dhrd train`, `dhrd evaluate` and `dhrd predict` read.
 
 JSON Lines and CSV are read here, not by `datasets`: an error has to name the file and the line, and pandas, beneath
 `datasets`, reads the cells "NA" and "None" as nulls, the labels 0 and 1 beside an empty cell as 0.0 and 1.0, and fills
@@ -11,19 +11,13 @@ import csv
 import difflib
 import gzip
 import json
-import os
 import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext, suppress
-from datetime import date
-from functools import partial
-from itertools import islice
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from ..files import unfinished_beside
 
 if TYPE_CHECKING:
     import datasets
@@ -32,14 +26,10 @@ _SOURCES = (
     "a .jsonl, .json, .csv or .tsv file (also .gz), a .parquet file, a folder written by save_to_disk, "
     "or a Hub data set as user/name, user/name:config or user/name@split"
 )
-_FILE = re.compile(r"\.(?:(jsonl|json|csv|tsv)(\.gz)?|(parquet))$", re.IGNORECASE)
+FILE_NAME = re.compile(r"\.(?:(jsonl|json|csv|tsv)(\.gz)?|(parquet))$", re.IGNORECASE)
 _HUB = re.compile(r"(?P<path>[\w.-]+/[\w.-]+)(?::(?P<name>[^@:]+))?(?:@(?P<split>.+))?")
-_SEPARATORS = {"csv": ",", "tsv": "\t"}
+SEPARATORS = {"csv": ",", "tsv": "\t"}
 _KINDS = {str: "text", bool: "true/false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-_to_json = partial(
-    json.dumps, ensure_ascii=False, default=lambda it: it.tolist() if hasattr(it, "tolist") else str(it)
-)
-_ROW_GROUP = 10_000  # rows held in memory until they are written to a Parquet file
 _LONGEST_CELL = 2**31 - 1  # characters; the most that csv takes on every platform, whose own limit is 131,072
 
 
@@ -63,6 +53,7 @@ def load_table(source: str | Path, *, split: str | None = None, name: str | None
     JSON column of whole numbers and others, too, is text: "3000" and "12.5". A NaN among whole numbers is None.
 
     Example:
+        >>> from dhrd_hf.data.table_writing import write_rows
         >>> write_rows("rows.jsonl", [{"text": "fine", "label": "good"}, {"text": "poor", "label": "bad"}])
         2
         >>> load_table("rows.jsonl")["label"][:]
@@ -99,6 +90,7 @@ def iter_rows(source: str | Path, *, split: str | None = None, name: str | None 
     all numbers; as text, numbers are the same here and in [`load_table`]. A `.json` file that is one list is read at once.
 
     Example:
+        >>> from dhrd_hf.data.table_writing import write_rows
         >>> write_rows("rows.csv", [{"text": "fine"}, {"text": "poor"}])
         2
         >>> [row["text"] for row in iter_rows("rows.csv")]
@@ -163,49 +155,11 @@ def check_columns(column_names: Iterable[str], needed: Iterable[str], optional: 
             raise TableError(f"no column {want!r}{hint} The table has: {', '.join(map(repr, names)) or 'no columns'}")
 
 
-def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[str] | None = None) -> int:
-    """Write rows as they come to a file that appears whole or not at all, and return how many there were.
-
-    Example:
-        >>> write_rows("predictions.csv", ({"text": text, "label": "good"} for text in ["fine", "great"]))
-        2
-
-    Args:
-        path: a `.jsonl`, `.csv` or `.tsv` (also `.gz`) or `.parquet` file, replaced if it is there; its folder is
-            made. `"-"` is JSON Lines on standard output.
-        rows: the rows; what JSON can't hold is written as a list if it is an array, else as its `str`.
-        columns: the columns to write, in this order, None where a row lacks one. By default JSON rows are written as
-            they are, and the other files have the columns of the first row.
-
-    Raises:
-        TableError: the ending is none of those, the folder cannot be written, a row has a column too many, or a column
-            of a Parquet file would hold two types. Its type is that of the first 10,000 rows.
-    """
-    if str(path) == "-":
-        return _write_json(sys.stdout, rows, columns)
-    path, kind, compressed = _target(path)
-    unfinished = unfinished_beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if kind == "parquet":
-            count = _write_parquet(unfinished, rows, columns)
-        else:
-            write = _write_json if kind == "jsonl" else partial(_write_csv, delimiter=_SEPARATORS[kind])
-            with (gzip.open if compressed else open)(unfinished, "wt", encoding="utf-8", newline="") as file:
-                count = write(file, rows, columns)
-        os.replace(unfinished, path)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise TableError(f"can't write {path}: {error.strerror} ({error.filename})") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
-    return count
-
-
 def table_name(source: str | Path) -> str:
     """The name of a table, for others to read: of a file or a folder its last part, of a Hub data set all of it.
 
     Example:
+        >>> from dhrd_hf.data.table_writing import write_rows
         >>> write_rows("rows.jsonl", [{"text": "fine"}])
         1
         >>> table_name(Path("rows.jsonl").resolve()), table_name("user/name@test")
@@ -226,6 +180,7 @@ def same_table(one: str | Path, other: str | Path) -> bool:
     """Whether two sources are one table, however they are spelt; the rows are not read.
 
     Example:
+        >>> from dhrd_hf.data.table_writing import write_rows
         >>> write_rows("rows.jsonl", [{"text": "fine"}])
         1
         >>> same_table("rows.jsonl", Path("rows.jsonl").resolve())
@@ -242,50 +197,6 @@ def same_table(one: str | Path, other: str | Path) -> bool:
     return here[0] == here[1]
 
 
-def check_target(path: str | Path, *others: str | Path | None) -> None:
-    """Check that [`write_rows`] knows the kind of a file and would not replace another, before there are rows to write.
-
-    Example:
-        >>> check_target("predictions.csv.gz", "texts.csv")
-
-    Args:
-        path: as for [`write_rows`].
-        others: files that must not be lost, whether they are there or not, however they are spelt; None is no file.
-
-    Raises:
-        TableError: the ending is none of those that can be written, or it is a folder, or one of the others.
-    """
-    if str(path) != "-":
-        _target(path)
-        for other in others:
-            if other is not None and same_file(path, other):
-                raise TableError(f"can't write {path}: it is {other} itself, which would be lost. Name another file")
-
-
-def same_file(one: str | Path, other: str | Path) -> bool:
-    """Whether two names are of one file, which need not be there.
-
-    Example:
-        >>> same_file("rows.jsonl", "./rows.jsonl")
-        True
-
-    Args:
-        one, other: paths; what is no path, as the name of a Hub data set, is none of a file that is there.
-    """
-    first, second = (Path(it).expanduser().resolve() for it in (one, other))
-    return first == second or (first.exists() and second.exists() and first.samefile(second))
-
-
-def _target(path: str | Path) -> tuple[Path, str, bool]:
-    """Where a file goes, its kind, and whether it is compressed."""
-    path = Path(path).expanduser()
-    match = _FILE.search(path.name)
-    kind = match and (match[1] or match[3]).lower()
-    if kind not in ("jsonl", "csv", "tsv", "parquet") or path.is_dir():
-        raise TableError(f"can't write {path}: expected a file .jsonl, .csv, .tsv (also .gz) or .parquet")
-    return path, kind, match[2] is not None
-
-
 def _locate(source: str | Path, split: str | None, name: str | None) -> _Source:
     """Say what kind of table a source is, without reading it."""
     text = str(source)
@@ -295,7 +206,7 @@ def _locate(source: str | Path, split: str | None, name: str | None) -> _Source:
     if not path.exists() and "@" in text and Path(text.rpartition("@")[0]).expanduser().is_dir():
         text, _, split = text.rpartition("@")
         path = Path(text).expanduser()
-    file = _FILE.search(path.name)
+    file = FILE_NAME.search(path.name)
     if path.is_dir():
         if not any((path / marker).exists() for marker in ("state.json", "dataset_dict.json")):
             raise TableError(f"{path} is a folder that save_to_disk did not write: name one of the files in it")
@@ -368,8 +279,8 @@ def _lines(where: str) -> Iterator[str]:
 def _numbered_rows(found: _Source) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a text file, each with the place where it begins, as errors name it."""
     where = found.where
-    if found.kind in _SEPARATORS:
-        yield from _csv_rows(where, _SEPARATORS[found.kind])
+    if found.kind in SEPARATORS:
+        yield from _csv_rows(where, SEPARATORS[found.kind])
         return
     first = next((line for line in _lines(where) if line.strip()), "") if found.kind == "json" else ""
     if first.lstrip().startswith("["):
@@ -435,10 +346,10 @@ def _arrow_table(found: _Source) -> Any:
     for column, cells in columns.items():
         cells.extend([None] * (count - len(cells)))
         try:
-            array = pa.array(cells if found.kind in _SEPARATORS else _json_numbers(cells))
+            array = pa.array(cells if found.kind in SEPARATORS else _json_numbers(cells))
         except (ValueError, TypeError, OverflowError) as error:
             raise TableError(f"{found.where}: column {column!r} can't be made into one type: {error}") from error
-        arrays[column] = _csv_numbers(array) if found.kind in _SEPARATORS else array
+        arrays[column] = _csv_numbers(array) if found.kind in SEPARATORS else array
     return pa.table(arrays)
 
 
@@ -470,94 +381,3 @@ def _csv_numbers(array: Any) -> Any:
     ):
         return array.cast(pa.float64())
     return array
-
-
-def _aligned(rows: Iterable[dict[str, Any]], columns: list[str] | None) -> Iterator[dict[str, Any]]:
-    """Rows that all have the same columns: those named, or those of the first row."""
-    header = columns
-    for number, row in enumerate(rows, 1):
-        header = list(row) if header is None else header
-        extra = [] if columns is not None else [key for key in row if key not in header]
-        if extra:
-            raise TableError(f"row {number} has {extra[0]!r}, which the first row lacks: name the columns to write")
-        yield {column: row.get(column) for column in header}
-
-
-def _write_json(file: Any, rows: Iterable[dict[str, Any]], columns: list[str] | None) -> int:
-    chosen = rows if columns is None else _aligned(rows, columns)
-    return sum(1 for row in chosen if file.write(_to_json(row) + "\n"))
-
-
-def _write_csv(file: Any, rows: Iterable[dict[str, Any]], columns: list[str] | None, delimiter: str) -> int:
-    writer, count = csv.writer(file, delimiter=delimiter, lineterminator="\n"), 0
-    for count, row in enumerate(_aligned(rows, columns), 1):
-        if count == 1:
-            writer.writerow(row)
-        nested = {key: _to_json(cell) for key, cell in row.items() if isinstance(cell, (list, dict))}
-        writer.writerow((row | nested).values())
-    if not count and columns:
-        writer.writerow(columns)
-    return count
-
-
-def _write_parquet(path: Path, rows: Iterable[dict[str, Any]], columns: list[str] | None) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    aligned, count = _aligned(rows, columns), 0
-    batch = list(islice(aligned, _ROW_GROUP))
-    table = _typed(batch, 0) if batch else pa.table({column: [] for column in columns or []})
-    with pq.ParquetWriter(path, table.schema) as writer:
-        while batch:
-            writer.write_table(table)
-            count += len(batch)
-            batch = list(islice(aligned, _ROW_GROUP))
-            if batch:
-                table = _typed(batch, count, table.schema)
-    return count
-
-
-def _typed(batch: list[dict[str, Any]], count: int, schema: Any = None) -> Any:
-    """Rows that come after `count` others as an Arrow table: of the types that they have, and of those of a schema."""
-    import pyarrow as pa
-
-    arrays = {}
-    for column in batch[0]:
-        values = [row[column] for row in batch]
-        kinds = {type(value) for value in values} - {type(None)}
-        try:
-            # Arrow would write true as 1.0, and a time as its day.
-            if len(kinds) > 1 and kinds & {bool, date}:
-                raise TypeError(f"found {' and '.join(sorted(kind.__name__ for kind in kinds))}")
-            array = pa.array(values)
-        except (ValueError, TypeError, OverflowError, NotImplementedError) as error:
-            said = " ".join(str(error).split())
-            place = f"rows {count + 1} to {count + len(batch)}: column {column!r}"
-            raise TableError(f"{place} can't be made into one type ({said}): write .jsonl") from error
-        kept = array.type if schema is None else schema.field(column).type
-        try:
-            if not _fits(array.type, kept):
-                raise TypeError(f"{array.type}, and before {kept}")
-            arrays[column] = array if array.type == kept else pa.array(values, kept)
-        except (ValueError, TypeError, OverflowError) as error:
-            said = f"{column!r}: {' '.join(str(error).split())}"
-            raise TableError(f"after row {count} a column changes its type ({said}): write .jsonl") from error
-    return pa.table(arrays)
-
-
-def _fits(type_: Any, kept: Any) -> bool:
-    """Whether Arrow can write what is of one type as another, and drops or rounds nothing where it doesn't refuse."""
-    from pyarrow import types
-
-    if types.is_list(type_) and types.is_list(kept):
-        return _fits(type_.value_type, kept.value_type)
-    if types.is_struct(type_) and types.is_struct(kept):
-        known = {field.name: field.type for field in kept}
-        return all(field.name in known and _fits(field.type, known[field.name]) for field in type_)
-    return (
-        type_ == kept
-        or types.is_null(type_)
-        or (types.is_integer(type_) and (types.is_integer(kept) or types.is_floating(kept)))
-        or (types.is_floating(type_) and types.is_floating(kept) and type_.bit_width <= kept.bit_width)
-        or (types.is_decimal(type_) and types.is_decimal(kept))
-    )

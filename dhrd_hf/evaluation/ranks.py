@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import torch
 from torch import distributed
 
-from ..data.tables import write_rows
+from ..data.table_writing import write_rows
 
 _POLL_SECONDS = 0.1
 _FAILED = "failed"

@@ -34,7 +34,7 @@ def take_rationales(
 
     ```python
     >>> import os, tempfile
-    >>> from dhrd_hf.data.tables import write_rows
+    >>> from dhrd_hf.data.table_writing import write_rows
     >>> from dhrd_hf.rationales.given import take_rationales
     >>> from dhrd_hf.rationales.labelled import LabelledTable
     >>> from dhrd_hf.rationales.prompt import TeacherPrompt

@@ -40,7 +40,7 @@ class LabelledTable:
 
     ```python
     >>> import os, tempfile
-    >>> from dhrd_hf.data.tables import write_rows
+    >>> from dhrd_hf.data.table_writing import write_rows
     >>> from dhrd_hf.rationales.labelled import LabelledTable
     >>> os.chdir(tempfile.mkdtemp())
     >>> write_rows("rows.jsonl", [{"text": "It rains.", "label": 1}, {"text": "It is noon.", "label": 0}])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.tables import same_file, write_rows
+from ..data.table_writing import same_file, write_rows
 from ..files import unfinished_beside, write_whole
 from .labelled import LabelledRow, LabelledTable
 

@@ -157,7 +157,7 @@ class StudyData:
 
     def _write(self, path: Path, rows: datasets.Dataset) -> None:
         """Write rows, or see that those of an earlier call are the same: cells are compared row by row."""
-        from ..data.tables import write_rows
+        from ..data.table_writing import write_rows
 
         if path.exists():
             with TemporaryDirectory() as folder:

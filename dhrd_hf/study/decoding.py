@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from ..data.prompts import render
-    from ..data.tables import iter_rows, write_rows
+    from ..data.table_writing import write_rows
+    from ..data.tables import iter_rows
     from ..evaluation import load_classifier
     from ..evaluation.cot import decode_answers
     from ..files import write_whole

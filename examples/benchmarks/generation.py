@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from dhrd_hf.data.tables import write_rows
+from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.rationales.generation import generate_rationales
 from dhrd_hf.rationales.labelled import LabelledTable
 from dhrd_hf.rationales.prompt import TeacherPrompt

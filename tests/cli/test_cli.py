@@ -22,7 +22,7 @@ from dhrd_hf import AutoModelForDualHeadClassification
 from dhrd_hf.cli import main
 from dhrd_hf.cli.arguments import parse_train
 from dhrd_hf.data.labels import with_label_names
-from dhrd_hf.data.tables import write_rows
+from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.training import add_lora
 
 FAST = ["--per-device-train-batch-size", "4", "--use-cpu", "--disable-tqdm", "true"]

@@ -12,7 +12,7 @@ import pytest
 from chat_stand_in import ChatStandIn, rows
 
 from dhrd_hf.cli import main
-from dhrd_hf.data.tables import write_rows
+from dhrd_hf.data.table_writing import write_rows
 
 
 @pytest.fixture(autouse=True)

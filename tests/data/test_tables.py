@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dhrd_hf.data.tables import TableError, check_columns, iter_rows, load_table, write_rows
+from dhrd_hf.data.table_writing import write_rows
+from dhrd_hf.data.tables import TableError, check_columns, iter_rows, load_table
 
 ROWS = [
     {"text": 'fine, "really"', "label": "good"},

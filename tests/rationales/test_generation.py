@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from chat_stand_in import BAD, EMPTY, ERRORS, FAULTS, ChatStandIn, rows
 
-from dhrd_hf.data.tables import write_rows
+from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.rationales import pacing
 from dhrd_hf.rationales.generation import generate_rationales
 from dhrd_hf.rationales.journal import Journal

@@ -54,7 +54,8 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError(f"--kind: no ablation {args.kind!r}{near} There are {', '.join(ABLATIONS)}")
 
     from ...data.labels import with_label_names
-    from ...data.tables import check_target, load_table
+    from ...data.table_writing import check_target
+    from ...data.tables import load_table
 
     check_target(args.output)
     table = load_table(args.data)

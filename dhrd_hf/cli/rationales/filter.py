@@ -54,7 +54,8 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     from ...data.prompts import template_columns
-    from ...data.tables import check_columns, check_target, write_rows
+    from ...data.table_writing import check_target, write_rows
+    from ...data.tables import check_columns
     from ...rationales.checks import CHECKS
     from ...rationales.selection import ROW_CHECKS, filter_rationales
     from ...rationales.tally import Tally

@@ -69,7 +69,8 @@ def run(argv: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from ...data.prompts import template_columns
-    from ...data.tables import check_columns, check_target
+    from ...data.table_writing import check_target
+    from ...data.tables import check_columns
     from ...rationales.selection import select_best
     from ...rationales.tally import Tally
 

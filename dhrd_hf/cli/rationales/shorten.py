@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
 
     from transformers import AutoTokenizer
 
-    from ...data.tables import check_target
+    from ...data.table_writing import check_target
     from ...rationales.sentences import shorten_rationales
     from ...rationales.tally import Tally
 

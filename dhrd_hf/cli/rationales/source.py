@@ -103,7 +103,7 @@ def write_table(output: str, rows: Iterable[dict[str, Any]], columns: Sequence[s
     Raises:
         ValueError: as `write_rows`.
     """
-    from ...data.tables import write_rows
+    from ...data.table_writing import write_rows
 
     flat = output.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))
     return write_rows(output, rows, list(dict.fromkeys(columns)) if flat else None)
