@@ -28,6 +28,13 @@ recipe.yaml is a recipe of dhrd train with eval_data. space.yaml says what may v
 _OF_MODEL = ("alpha", "beta", "classifier_head", "class_weights", "target_modules", "use_dora", "use_rslora")
 _OF_MODEL += ("lora_r", "lora_alpha", "lora_dropout")
 _FIXED = ("output_dir", "seed", "data_seed", "eval_strategy", "save_strategy", "resume_from_checkpoint")
+# A search has one Trainer and one process. What these say, the Trainer does once, when it is made ...
+_ONCE = ("full_determinism", "skip_memory_metrics", "log_level", "label_names", "report_to", "enable_jit_checkpoint")
+_ONCE += ("disable_tqdm", "push_to_hub", "use_cpu", "bf16_full_eval", "fp16_full_eval", "batch_eval_metrics")
+_ONCE += ("fsdp", "fsdp_config", "deepspeed", "parallelism_config", "accelerator_config", "save_only_model")
+# ... or the process keeps for the trials that follow: accelerate's state, torch's switches, patched classes.
+_ONCE += ("bf16", "fp16", "tf32", "torch_compile", "torch_compile_backend", "torch_compile_mode")
+_ONCE += ("use_liger_kernel", "liger_kernel_config")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -103,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metric", default="eval_accuracy", metavar="NAME", help="what is searched for [eval_accuracy]"
     )
-    parser.add_argument("--direction", choices=("maximize", "minimize"), help="[minimize for a loss, else maximize]")
+    parser.add_argument(
+        "--direction", choices=("maximize", "minimize"), help="which way the metric is better [known for ours]"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with a search, or join it as another process")
     return parser
 
@@ -126,12 +135,14 @@ def _check_space(space: dict[str, Any], given: list[str], where: str) -> None:
     from ..training import DualHeadTrainingArguments
     from .arguments import TrainArguments
 
-    of_training = {field.name for field in fields(DualHeadTrainingArguments) if field.init} - set(_FIXED)
+    fixed = {*_FIXED, *_ONCE}
+    of_training = {field.name for field in fields(DualHeadTrainingArguments) if field.init} - fixed
     own = {field.name for field in fields(TrainArguments)} - set(_OF_MODEL)
     for name in space:
-        if name in own or name in _FIXED:
+        if name in own or name in fixed:
             raise ValueError(
-                f"{where}: {name} is the same for all trials of a search; vary it as an axis of dhrd study."
+                f"{where}: {name} is the same for all trials of a search: write it into the recipe, or vary it as an "
+                "axis of dhrd study."
             )
         if name not in of_training and name not in _OF_MODEL:
             near = did_you_mean(name, [*of_training, *_OF_MODEL], quote="'")
@@ -167,14 +178,14 @@ def _search(
     trainer, _ = _trainer(own, training, train, dev, labels, quietly)
     max_input_length = find_dual_head(trainer.model).config.max_input_length
 
-    def settings(trial: Any) -> dict[str, Any]:
-        values = _parsed(given, suggest(trial, space))[1]
-        return {name: getattr(values, name) for name in space if name not in _OF_MODEL}
-
     def model_init(trial: Any) -> Any:
         own, values = _parsed(given, suggest(trial, space))
-        for name, value in settings(trial).items():
-            setattr(trainer.args, name, value)  # the model is fitted to them
+        # All of them, and first, for the model is fitted to them: some follow from others, as activation_checkpointing
+        # from its old name.
+        for it in fields(values):
+            if it.init:
+                setattr(trainer.args, it.name, getattr(values, it.name))
+        trainer.neftune_noise_alpha = values.neftune_noise_alpha  # which the Trainer reads when it is made
         set_seed(values.seed)
         model = _model(own, labels)
         model.config.max_input_length = max_input_length
@@ -186,7 +197,7 @@ def _search(
     return search(
         trainer,
         space,
-        settings,
+        lambda trial: {},  # for the Trainer to set: model_init has done it
         Path(args.output_dir),
         args.trials,
         metric=_metric(args.metric),

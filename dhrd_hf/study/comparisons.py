@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from .groups import OF_REASONING, Group, baseline_of, comparable, meets, shown
+from .resampling import rows_in_common, seed_scores
 from .statistics import Gain, Summary, gain_over, summary_of
 
 
@@ -142,6 +143,36 @@ def main_comparisons(groups: Sequence[Group], where: Mapping[str, str]) -> list[
         if best is not None:
             found.append(compared(best, groups))
     return found
+
+
+def ahead_level_behind(found: Iterable[Comparison]) -> tuple[int, int, int]:
+    """In how many pairs of runs, of the same seed, a group's score is above, at and below its baseline's.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.study.comparisons import ahead_level_behind
+    >>> ahead_level_behind(main_comparisons(groups, {}))  # doctest: +SKIP
+    (24, 1, 8)
+
+    ```
+
+    Args:
+        found (`Iterable[Comparison]`): With both sides.
+
+    Returns:
+        `tuple[int, int, int]`: the numbers, on the test rows that both runs have.
+
+    Raises:
+        ValueError: as [`compared`].
+    """
+    gains: list[float] = []
+    for it in found:
+        rows = rows_in_common([*it.group.rows, *it.base.rows])
+        ours, theirs = (seed_scores(side.rows, rows, resampled=False)[0] for side in (it.group, it.base))
+        gains += (ours - theirs).tolist()
+    # Equal shares of right answers may differ in their last digit.
+    return sum(it > 1e-9 for it in gains), sum(abs(it) <= 1e-9 for it in gains), sum(it < -1e-9 for it in gains)
 
 
 def settings_comparisons(

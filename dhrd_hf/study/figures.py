@@ -6,17 +6,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from statistics import median
 
 _ROW = 30  # pixels of a line of a horizontal plot
 _CURVE = 210  # height of a plot with a vertical axis
 _CHARACTER = 7.2  # pixels, the width of an average one in the plots' font, on the wide side
 _LONGEST_NAME = 20  # characters of a line
+_REACH = 3  # half-widths of a usual interval, beyond which an axis need not follow a wide one
+_BEYOND = "An arrow head: the interval goes on beyond the axis."
 # Around the point, in pixels; shapes differ, so that colour is not all that tells the series apart.
 _SHAPES = {
     "pooled": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0Z",
     "dual_head": "M-4.5 -4.5H4.5V4.5H-4.5Z",
     "cot_decoding": "M0 -6L5.5 4.5H-5.5Z",
-    "mean": "M0 -7L7 0L0 7L-7 0Z",
+    "mean": "M0 -6L6 0L0 6L-6 0Z",
     "pipeline": "M-5.5 -4.5H5.5L0 6Z",
     "onnx": "M-2 -6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z",
     "openvino": "M0 -6L6 -1.5L3.7 5.5H-3.7L-6 -1.5Z",
@@ -32,6 +35,7 @@ class Point:
         value (`float`), low (`float`), high (`float`): The estimate and its interval, in the axis' unit.
         x (`float`, *optional*): Place on a horizontal axis of numbers.
         kind (`str`, *optional*): One of the series' kinds, where it is not the series'.
+        note (`str`, *optional*): What stands behind its name, such as `(1 seed)`.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Point:
     high: float
     x: float | None = None
     kind: str | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,9 @@ class Plot:
     ```
 
     Args:
-        form (`str`): `forest` (a line for each point, around 0), `bars` (the same, as bars from 0), `curve` (vertical
-            axis, points at categories in their order, joined where `joined` says so), `scatter` (`x` on a log axis).
+        form (`str`): `forest` (a line for each point, around 0), `bars` (the same, as bars from 0; in both an arrow
+            head stands for what of an interval the axis has no room for), `curve` (vertical axis, points at categories in
+            their order, joined where `joined` says so), `scatter` (`x` on a log axis, hollow marks).
         title (`str`): What it shows, also for those who can't see it.
         label (`str`): Of the axis of values, with its unit.
         series (`Sequence[Series]`): The points.
@@ -109,13 +115,14 @@ def draw(plot: Plot) -> str:
     """
     horizontal = plot.form in ("forest", "bars")
     body, height, left, below = (_horizontal if horizontal else _vertical)(plot)
+    said = f'<p class="soft">{_BEYOND}</p>' if horizontal and any(map(any, _beyond(plot))) else ""
     named = (
         f"{plot.title}. {plot.x_label + ' against ' if plot.x_label else ''}{plot.label}; numbers in the table below."
     )
     return (
         f'{_legend(plot)}<div class="plot" style="padding: 8px 22px {below}px {left}px">'
         f'<svg width="100%" height="{height}" role="img" aria-label="{escape(named)}">'
-        f"<title>{escape(plot.title)}</title>{body}</svg></div>"
+        f"<title>{escape(plot.title)}</title>{body}</svg></div>{said}"
     )
 
 
@@ -123,7 +130,7 @@ def _legend(plot: Plot) -> str:
     if len(plot.series) < 2:
         return ""
     names = (
-        f'<li><svg width="14" height="14" aria-hidden="true">{_mark(50, 7, it.kind)}</svg>{escape(it.name)}</li>'
+        f'<li><svg width="14" height="14" aria-hidden="true">{_mark(50, 7, it.kind, plot.form == "scatter")}</svg>{escape(it.name)}</li>'
         for it in plot.series
     )
     return f'<ul class="legend">{"".join(names)}</ul>'
@@ -132,21 +139,21 @@ def _legend(plot: Plot) -> str:
 def _horizontal(plot: Plot) -> tuple[str, int, int, int]:
     """Forest and bars: a line for each point."""
     points = [(point, point.kind or series.kind) for series in plot.series for point in series.points]
-    axis = _Axis.around([value for point, _ in points for value in (point.low, point.high)], zero=True)
+    axis = _Axis.of_bulk(plot)
     height = _ROW * len(points)
-    widest = _CHARACTER * max(len(text) for point, _ in points for text in _lines(point.name))
+    widest = _CHARACTER * max(len(text) for point, _ in points for text in _lines(_named(point)))
     parts = []
     for tick in axis.ticks:
         x = _percent(axis.share(tick))
         parts.append(f'<line class="{"zero" if tick == 0 else "grid"}" x1="{x}" x2="{x}" y1="0" y2="{height}"/>')
         parts.append(f'<text class="tick" x="{x}" y="{height + 18}" text-anchor="middle">{_tick(tick, plot)}</text>')
-    for place, (point, kind) in enumerate(points):
+    for place, ((point, kind), beyond) in enumerate(zip(points, _beyond(plot), strict=True)):
         y = _ROW * place + _ROW / 2
-        low, high, value = (_percent(axis.share(it)) for it in (point.low, point.high, point.value))
+        low, high = (_percent(min(max(axis.share(it), 0), 1)) for it in (point.low, point.high))
         parts.append(f'<g class="s {_class(kind)}"><title>{escape(_said(point, plot))}</title>')
-        if kind == "mean" and place:
+        if place and "mean" in (kind, points[place - 1][1]):
             parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y - _ROW / 2:g}" y2="{y - _ROW / 2:g}"/>')
-        lines = _lines(point.name)
+        lines = _lines(_named(point))
         for line, text in enumerate(lines):
             below = y + 4.5 + 13 * (line - (len(lines) - 1) / 2)
             parts.append(f'<text x="-10" y="{below:g}" text-anchor="end">{escape(text)}</text>')
@@ -155,13 +162,15 @@ def _horizontal(plot: Plot) -> tuple[str, int, int, int]:
             parts.append(
                 f'<rect class="bar" x="{_percent(start)}" width="{_percent(end - start)}" y="{y - 9:g}" height="18"/>'
             )
-        parts.append(f'<line class="whisker" x1="{low}" x2="{high}" y1="{y:g}" y2="{y:g}"/>')
-        if plot.form == "bars":
-            parts.extend(
-                f'<line class="whisker" x1="{it}" x2="{it}" y1="{y - 4:g}" y2="{y + 4:g}"/>' for it in (low, high)
-            )
-        else:
-            parts.append(_mark(100 * axis.share(point.value), y, kind))
+        mark = "" if plot.form == "bars" else _mark(100 * axis.share(point.value), y, kind, kind == "mean")
+        whisker = f'<line class="whisker" x1="{low}" x2="{high}" y1="{y:g}" y2="{y:g}"/>'
+        # The mean's, which is narrow, over a hollow mark.
+        parts += [mark, whisker] if kind == "mean" else [whisker, mark]
+        for end, further, arrow in zip((low, high), beyond, ("M9 -5L0 0L9 5Z", "M-9 -5L0 0L-9 5Z"), strict=True):
+            if further:
+                parts.append(_shape(float(end.rstrip("%")), y, arrow, f"{_class(kind)} arrow"))
+            elif kind == "mean" or plot.form == "bars":
+                parts.append(f'<line class="whisker" x1="{end}" x2="{end}" y1="{y - 4:g}" y2="{y + 4:g}"/>')
         parts.append("</g>")
     parts.append(f'<text class="label" x="50%" y="{height + 38}" text-anchor="middle">{escape(plot.label)}</text>')
     return "".join(parts), height, round(widest) + 18, 48
@@ -172,6 +181,9 @@ def _vertical(plot: Plot) -> tuple[str, int, int, int]:
     points = [point for series in plot.series for point in series.points]
     axis = _Axis.around([value for point in points for value in (point.low, point.high)], zero=plot.zero)
     places, across = _across(plot, points)
+    notes = {point.name: point.note for point in points}
+    of_all = next(iter(notes.values())) if len(set(notes.values())) == 1 else ""
+    below = 14 * (any(notes.values()) and not of_all)  # a second line of tick labels
     parts = []
     for tick in axis.ticks:
         y = f"{_CURVE * (1 - axis.share(tick)):.1f}"
@@ -182,6 +194,9 @@ def _vertical(plot: Plot) -> tuple[str, int, int, int]:
         x = _percent(share)
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_CURVE}" y2="{_CURVE + 5}"/>')
         parts.append(f'<text class="tick" x="{x}" y="{_CURVE + 20}" text-anchor="middle">{escape(_cut(name))}</text>')
+        if below:
+            note = escape(notes.get(name, ""))
+            parts.append(f'<text class="tick" x="{x}" y="{_CURVE + 34}" text-anchor="middle">{note}</text>')
     for number, series in enumerate(plot.series):
         # Side by side, else the intervals of two series at one place would hide each other.
         aside = 9 * (number - (len(plot.series) - 1) / 2) if plot.form == "curve" else 0
@@ -198,15 +213,19 @@ def _vertical(plot: Plot) -> tuple[str, int, int, int]:
             low, high = (f"{_CURVE * (1 - axis.share(it)):.1f}" for it in (point.low, point.high))
             said = f"{series.name}, {_said(point, plot)}"
             parts.append(f"<g><title>{escape(said)}</title>")
-            parts.append(f'<line class="whisker" x1="{_percent(x)}" x2="{_percent(x)}" y1="{low}" y2="{high}"/>')
-            parts.append(_mark(100 * x, y, series.kind) + "</g>")
+            thin = " thin" * (plot.form == "scatter")
+            parts.append(f'<line class="whisker{thin}" x1="{_percent(x)}" x2="{_percent(x)}" y1="{low}" y2="{high}"/>')
+            # Ways that are equally fast and right stand at one place: large and small, each is seen through the other.
+            size = (1.2 if number % 2 else 1.9) if plot.form == "scatter" else 1
+            parts.append(_mark(100 * x, y, series.kind, plot.form == "scatter", size) + "</g>")
         parts.append("</g>")
+    x_label = f"{plot.x_label} {of_all}".strip()
     parts.append(
-        f'<text class="label" x="50%" y="{_CURVE + 42}" text-anchor="middle">{escape(plot.x_label)}</text>'
+        f'<text class="label" x="50%" y="{_CURVE + 42 + below}" text-anchor="middle">{escape(x_label)}</text>'
         f'<text class="label" transform="translate(-44 {_CURVE / 2:g}) rotate(-90)" text-anchor="middle">'
         f"{escape(plot.label)}</text>"
     )
-    return "".join(parts), _CURVE, 62, 54
+    return "".join(parts), _CURVE, 62, 54 + below
 
 
 def _across(
@@ -253,24 +272,47 @@ class _Axis:
         ticks = [round(step * place, 10) for place in range(first, last + 1)]
         return cls(ticks[0], ticks[-1], ticks)
 
+    @classmethod
+    def of_bulk(cls, plot: Plot) -> _Axis:
+        """An axis with 0 that holds all estimates, and intervals as far as most reach: one wide one would squeeze the others."""
+        points = [point for series in plot.series for point in series.points]
+        reach = _REACH * median((point.high - point.low) / 2 for point in points)
+        ends = [(max(it.low, it.value - reach), it.value, min(it.high, it.value + reach)) for it in points]
+        return cls.around([value for its in ends for value in its], zero=True)
+
     def share(self, value: float) -> float:
         return (value - self.low) / (self.high - self.low)
+
+
+def _beyond(plot: Plot) -> list[tuple[bool, bool]]:
+    """Whether the interval of each line goes on below its axis, and above."""
+    axis = _Axis.of_bulk(plot)
+    points = [point for series in plot.series for point in series.points]
+    return [(it.low < axis.low - 1e-9, it.high > axis.high + 1e-9) for it in points]
 
 
 def _said(point: Point, plot: Plot) -> str:
     """A point in words, for whoever hovers over it."""
     sign = "+" if plot.signed else ""
     at = f" ({point.x:.4g})" if plot.form == "scatter" else ""
-    return f"{point.name}{at}: {point.value:{sign}.1f} [{point.low:{sign}.1f}, {point.high:{sign}.1f}]"
+    return f"{_named(point)}{at}: {point.value:{sign}.1f} [{point.low:{sign}.1f}, {point.high:{sign}.1f}]"
 
 
 def _tick(value: float, plot: Plot) -> str:
     return f"{value:+g}" if plot.signed and value else f"{value:g}"
 
 
-def _mark(x: float, y: float, kind: str) -> str:
-    shape = _SHAPES.get(kind, _SHAPES["pooled"])
-    return f'<svg x="{x:.2f}%" y="{y:.1f}" overflow="visible" class="s {_class(kind)}"><path d="{shape}"/></svg>'
+def _named(point: Point) -> str:
+    return f"{point.name} {point.note}".rstrip()
+
+
+def _mark(x: float, y: float, kind: str, hollow: bool = False, size: float = 1) -> str:
+    return _shape(x, y, _SHAPES.get(kind, _SHAPES["pooled"]), _class(kind) + " hollow" * hollow, size)
+
+
+def _shape(x: float, y: float, shape: str, kind: str, size: float = 1) -> str:
+    scaled = "" if size == 1 else f' transform="scale({size:g})"'
+    return f'<svg x="{x:.2f}%" y="{y:.1f}" overflow="visible" class="s {kind}"><path d="{shape}"{scaled}/></svg>'
 
 
 def _class(kind: str) -> str:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
-from .groups import OF_REASONING, Group, grouped, latest, meets, shown, unpaired
+from .comparisons import (
+    Comparison,
+    ahead_level_behind,
+    axes,
+    axis_comparisons,
+    main_comparisons,
+    settings_comparisons,
+)
+from .groups import OF_REASONING, Group, baseline_of, grouped, latest, meets, shown, unpaired
 from .report_costs import throughput_table, training_table
 from .report_tables import AXES, Table, axis_table, main_table, options_table, others_tables, settings_table
 from .report_text import options_text, relative_text, setting_name
@@ -45,6 +53,7 @@ def build_report(
     *,
     throughput: Mapping[str, Any] | None = None,
     where: Mapping[str, str] | None = None,
+    not_in_mean: Sequence[str] = (),
     commands: Sequence[str] = (),
 ) -> Report:
     """Compare the cells of a study.
@@ -70,14 +79,16 @@ def build_report(
         throughput (`Mapping[str, Any]`, *optional*): What `dhrd bench throughput --output` wrote.
         where (`Mapping[str, str]`, *optional*): Values that options must have where a table is not about them; also `study`,
             `model`, `data` and `seed`. As for [`~dhrd_hf.study.groups.meets`].
+        not_in_mean (`Sequence[str]`, *optional*): Data sets that the mean and the headline leave out, such as one with the
+            test rows of another, which would count twice. They stand in every table.
         commands (`Sequence[str]`, *optional*): What makes the results and the report again.
 
     Returns:
         [`Report`]: the report.
 
     Raises:
-        ValueError: if there are no rows, none that is done, results of several models, a name or value in `where` that
-            no row has, or cells of other test rows side by side.
+        ValueError: if there are no rows, none that is done, results of several models, a name or value in `where` or
+            `not_in_mean` that no row has, no data set for the mean, or cells of other test rows side by side.
     """
     where = dict(where or {})
     rows = list(rows)
@@ -95,26 +106,32 @@ def build_report(
     groups = grouped(kept)
     usual = _usual(groups)
     options = {name: it for name, it in where.items() if name.rstrip("!") not in _OF_ROWS}
-    main = main_comparisons(groups, options)
+    apart = _known_data(not_in_mean, rows)
+    whole = main_comparisons(groups, options)
+    main = [it for it in whole if it.data not in apart]
+    if whole and not main:
+        raise ValueError(f"--not-in-mean {','.join(not_in_mean)} leaves no data set for the mean: name fewer")
     mean = mean_relative_gain([row for it in main for side in (it.base, it.group) for row in side.rows])
     by_setting = settings_comparisons(groups, options, _setting_order())
     by_axis = {name: found for name in axes(groups) if (found := axis_comparisons(groups, name, options))}
-    tables = [main_table(main, mean, usual)] if main else []
+    tables = [main_table(main, mean, usual, [it for it in whole if it.data in apart])] if main else []
     tables += [settings_table(by_setting, usual)] if by_setting else []
     of_axes = [axis_table(name, found, usual) for name, found in by_axis.items()]
     tables += [it for it in of_axes if it.name in AXES]
     minor = [it for it in of_axes if it.name not in AXES]
     tables += [options_table(minor)] if minor else []
-    of_training = training_table(main)
+    of_training = training_table(whole)
     tables += [of_training] if of_training is not None else []
     tables += [throughput_table(throughput)] if throughput is not None else []
-    compared = [main, *by_setting.values(), *(found for by_data in by_axis.values() for found in by_data.values())]
+    compared = [whole, *by_setting.values(), *(found for by_data in by_axis.values() for found in by_data.values())]
     sides = [side for found in compared for it in found for side in (it.group, it.base) if side is not None]
     seen = {side.key for side in sides}
     others = [it for it in groups if it.key not in seen]
     of_others = others_tables(others, groups, usual)
     tables += of_others if tables else [replace(it, folded=False) for it in of_others]
-    notes = [*_not_run(main, by_setting, by_axis, throughput), *_facts(kept, usual)]
+    # Also what this report leaves out was run.
+    of_model = grouped(latest(row for row in rows if str(row.get("model")) == models[0])[0])
+    notes = [*_not_run(of_model, throughput), *_facts(kept, usual)]
     counts = _counts(kept, groups, len(failed), twice)
     title = ", ".join(dict.fromkeys(str(row.get("study")) for row in kept))
     return Report(title, _headline(main, mean), tables, counts, notes, list(commands))
@@ -195,8 +212,12 @@ def _headline(main: Sequence[Comparison], mean: Gain | None) -> list[str]:
         what = f"Mean relative gain of the dual head over pooled on {len(main)} data sets"
     seeds = sorted({it.n_seeds for it in main}, reverse=True)
     over = "test items" if seeds == [1] else "seeds and test items"
+    ahead, level, behind = ahead_level_behind(main)
+    pairs = f"Ahead in {ahead} of {ahead + level + behind} pairs of runs with the same data, options and seed, "
+    pairs += f"level in {level}, behind in {behind}."
     if len(main) == 1:
-        return [f"{what} ({_of_seeds(seeds[0])}): {relative_text(mean, 2)}, paired 95% interval over {over}."]
+        line = f"{what} ({_of_seeds(seeds[0])}): {relative_text(mean, 2)}, paired 95% interval over {over}."
+        return [line, pairs] if seeds != [1] else [line]
     of_each = ", ".join(f"{_of_seeds(n)} on {sum(it.n_seeds == n for it in main)}" for n in seeds)
     if len(seeds) > 1 and seeds[-1] == 1:
         over = "test items, and over seeds where there are several"
@@ -206,21 +227,21 @@ def _headline(main: Sequence[Comparison], mean: Gain | None) -> list[str]:
         above, below = (sum(it.gain.low > 0 for it in sure), sum(it.gain.high < 0 for it in sure))
         of = "of them" if len(sure) == len(main) else f"of the {len(sure)} with several seeds"
         lines.append(f"The interval of the gain lies above zero on {above} {of}, below zero on {below}.")
-    return lines
+    return [*lines, pairs]
 
 
 def _of_seeds(number: int) -> str:
     return f"{number} seed{'s' * (number != 1)}"
 
 
-def _not_run(main: Any, by_setting: Mapping[str, Any], by_axis: Mapping[str, Any], throughput: Any) -> list[str]:
-    settings = {it.group.setting for found in by_setting.values() for it in found}
+def _not_run(groups: Sequence[Group], throughput: Any) -> list[str]:
+    settings, varying = {it.setting for it in groups}, axes(groups)
     there = {
-        "pooled against dual head": bool(main),
+        "pooled against dual head": any(it.setting == "dual_head" and baseline_of(it, groups) for it in groups),
         **{setting_name(it): it in settings for it in _setting_order()},
-        "several alphas": "alpha" in by_axis,
-        "several train sizes": "train_size" in by_axis,
-        "several heads": "classifier_head" in by_axis,
+        "several alphas": "alpha" in varying,
+        "several train sizes": "train_size" in varying,
+        "several heads": "classifier_head" in varying,
         "throughput": throughput is not None,
     }
     missing = [name for name, it in there.items() if not it]
@@ -244,12 +265,18 @@ def _facts(kept: Sequence[Mapping[str, Any]], usual: Mapping[str, Any]) -> list[
         for name, it in (row.get("versions") or {}).items():
             versions.setdefault(name, {})[str(it)] = None
     packages = ", ".join(f"{name} {' and '.join(its)}" for name, its in versions.items())
-    hours = sum((row.get("train_seconds") or 0) + (row.get("evaluate_seconds") or 0) for row in kept) / 3600
+    whole = [row for row in kept if not row.get("resumed")]
+    hours = sum((row.get("train_seconds") or 0) + (row.get("evaluate_seconds") or 0) for row in whole) / 3600
+    without = f", without the {len(kept) - len(whole)} resumed, of which the last part alone was timed"
     studies, options = values("study"), options_text(usual)
     return [
         *([f"Cells of {len(studies)} studies: {', '.join(studies)}."] if len(studies) > 1 else []),
         f"Model {', '.join(values('model'))}{f'; all cells: {options}' if options else ''}.",
-        *([f"{hours:.1f} hours of training and evaluation."] if hours >= 0.1 else []),
+        *(
+            [f"{hours:.1f} hours of training and evaluation{without if whole != kept else ''}."]
+            if hours >= 0.1
+            else []
+        ),
         *([f"Machine: {'; '.join(values('machine'))}."] if values("machine") else []),
         *([f"Versions: {packages}."] if packages else []),
     ]
@@ -271,6 +298,17 @@ def _usual(groups: Sequence[Group]) -> dict[str, Any]:
         if len(values) == 1:
             found[name] = ours[0].config.get(name)
     return found
+
+
+def _known_data(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Data sets that were named, each of which has cells."""
+    known = list(dict.fromkeys(str(row["data"]) for row in rows))
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else f". There are {', '.join(known)}"
+            raise ValueError(f"--not-in-mean {name}: there is no data set {name!r}{hint}")
+    return set(names)
 
 
 def _asked_for(kept: list[dict[str, Any]], where: Mapping[str, str]) -> list[dict[str, Any]]:

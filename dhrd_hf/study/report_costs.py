@@ -38,12 +38,15 @@ def training_table(main: Sequence[Comparison]) -> Table | None:
         main (`Sequence[Comparison]`): From [`~dhrd_hf.study.comparisons.main_comparisons`].
 
     Returns:
-        [`~dhrd_hf.study.report_tables.Table`], or None where no cells have their times.
+        [`~dhrd_hf.study.report_tables.Table`], or None where no cells have their times. A resumed cell has not: it knows
+            those of its last part.
     """
-    rows = []
+    rows, left_out = [], 0
     for it in main:
         pairs = list(zip(it.base.rows, it.group.rows, strict=True))
-        timed = [pair for pair in pairs if all(cell.get("train_seconds") for cell in pair)]
+        pairs = [pair for pair in pairs if all(cell.get("train_seconds") for cell in pair)]
+        timed = [pair for pair in pairs if not any(cell.get("resumed") for cell in pair)]
+        left_out += len(pairs) - len(timed)
         if timed:
             measured = [pair for pair in timed if all(cell.get("peak_memory_mb") for cell in pair)]
             rows.append(
@@ -56,6 +59,8 @@ def training_table(main: Sequence[Comparison]) -> Table | None:
         "Training time, and peak memory of the whole process with its evaluation: means over seeds, of the ratios the "
         "median (lowest to highest). Inference is the same: the reasoning head is not part of it."
     ]
+    if left_out:
+        notes.append(f"Pairs left out because a run was resumed, of which the last part alone was timed: {left_out}.")
     return Table("training", "What training costs", columns, rows, notes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 from .comparisons import Comparison, against, compared
@@ -35,6 +36,7 @@ class Table:
         notes (`list[str]`): What stands behind it, a sentence each.
         plots (`list[Plot]`): On the page.
         folded (`bool`): Whether it is shown only to who asks for it.
+        mean (`int`, *optional*): The place of the row that is the mean of those above it.
     """
 
     name: str
@@ -44,9 +46,12 @@ class Table:
     notes: list[str] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     folded: bool = False
+    mean: int | None = None
 
 
-def main_table(main: Sequence[Comparison], mean: Gain, usual: Mapping[str, Any]) -> Table:
+def main_table(
+    main: Sequence[Comparison], mean: Gain, usual: Mapping[str, Any], apart: Sequence[Comparison] = ()
+) -> Table:
     """Pooled against the dual head, a row for each data set and one for their mean.
 
     Example:
@@ -62,39 +67,50 @@ def main_table(main: Sequence[Comparison], mean: Gain, usual: Mapping[str, Any])
         main (`Sequence[Comparison]`): From [`~dhrd_hf.study.comparisons.main_comparisons`], one at least.
         mean ([`~dhrd_hf.study.statistics.Gain`]): The mean over them.
         usual (`Mapping[str, Any]`): Options that all cells have, which need no mention.
+        apart (`Sequence[Comparison]`, *optional*): Those that are not in the mean, for the rows below it.
 
     Returns:
         [`Table`]: with a forest plot.
     """
+    whole = [*main, *apart]
     rows = [
         [it.data, _sizes(it), str(it.n_seeds), f"{100 * _chance(it):.1f}", score_text(it.pooled), score_text(it.score)]
         + [gain_text(it.gain), relative_text(it.gain)]
-        for it in main
+        for it in whole
     ]
     points = [
-        Point(it.data + " (1 seed)" * (it.n_seeds == 1), it.gain.relative, it.gain.relative_low, it.gain.relative_high)
-        for it in main
+        Point(it.data, it.gain.relative, it.gain.relative_low, it.gain.relative_high, note=_seeds_mark(it))
+        for it in whole
     ]
-    notes = _about(main, usual)
+    notes = _about(whole, usual)
     notes.append("Scores are means in % ± the standard deviation over seeds; gains are paired by seed and test item.")
     notes.append("Chance is one answer for all rows, the best one; for question accuracy a candidate at random.")
     for name, side in (("pooled", "pooled"), ("the dual head", "score")):
-        at_chance = [it.data for it in main if getattr(it, side).low <= _chance(it)]
+        at_chance = [it.data for it in whole if getattr(it, side).low <= _chance(it)]
         if at_chance:
             notes.append(f"The interval of {name} reaches down to chance on {', '.join(at_chance)}.")
+    if apart:
+        where = (
+            "Below the mean, and not in it" if len(main) > 1 else f"Beside {main[0].data}, of which the headline is"
+        )
+        notes.append(f"{where}: {', '.join(it.data for it in apart)}.")
     if len(main) > 1:
         averages = [f"{100 * it:.1f}" for it in (mean.baseline_score, mean.score)]
-        rows.append([f"mean of {len(main)}", "", "", "", *averages, gain_text(mean), relative_text(mean)])
-        points.append(Point(rows[-1][0], mean.relative, mean.relative_low, mean.relative_high, kind="mean"))
+        name = f"mean of {len(main)}"
+        rows.insert(len(main), [name, "", "", "", *averages, gain_text(mean), relative_text(mean)])
+        points.insert(len(main), Point(name, mean.relative, mean.relative_low, mean.relative_high, kind="mean"))
         low, high = signed(mean.relative_of_means_low), signed(mean.relative_of_means_high)
         notes.append(f"Relative gain of the macro averages: {signed(mean.relative_of_means)}% [{low}, {high}].")
     columns = ["data", "rows (train / test)", "seeds", "chance", "pooled", "dual head", f"gain, points {_INTERVAL}"]
     finite = [it for it in points if math.isfinite(it.high - it.low)]
     title = "Relative gain of the dual head over pooled, by data set"
+    title += f"; not in the mean: {', '.join(it.data for it in apart)}" if apart and len(main) > 1 else ""
     series = [Series("dual head", "dual_head", finite)]
     plot = Plot("forest", title, "relative gain over pooled, %", series, signed=True)
     plots = [plot] if finite else []
-    return Table("main", "Pooled against dual head", [*columns, f"relative gain {_INTERVAL}"], rows, notes, plots)
+    columns.append(f"relative gain {_INTERVAL}")
+    place = len(main) if len(main) > 1 else None
+    return Table("main", "Pooled against dual head", columns, rows, notes, plots, mean=place)
 
 
 def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mapping[str, Any]) -> Table:
@@ -116,7 +132,7 @@ def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mappin
     Returns:
         [`Table`]: with bars for each data set.
     """
-    rows, plots, few = [], [], []
+    rows, plots, few, decoded = [], [], [], []
     for data, found in by_setting.items():
         dual = next((it for it in found if it.group.setting == "dual_head"), None)
         base = max((it for it in found if it.pooled is not None), key=lambda it: it.n_seeds, default=None)
@@ -128,10 +144,11 @@ def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mappin
             rows.append(
                 [data, setting, str(it.n_seeds), score_text(it.score), gain_text(it.gain), gain_text(over_dual)]
             )
+            decoded += _decoded(it)
             if it.gain is not None and it.gain.n_items < it.pooled.n_items:
                 few.append(f"{data}, {setting} {it.gain.n_items} of {it.pooled.n_items}")
         points = [
-            Point(setting_name(it.group.setting), it.gain.gain, it.gain.low, it.gain.high, kind=it.group.setting)
+            replace(_gain_point(setting_name(it.group.setting), it), kind=it.group.setting)
             for it in found
             if it.gain is not None
         ]
@@ -141,6 +158,7 @@ def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mappin
     notes = _about([it for found in by_setting.values() for it in found], usual)
     if few:
         notes.append(f"Tested on the first items alone, and compared on those: {'; '.join(few)}.")
+    notes += decoded
     columns = ["data", "setting", "seeds", "score", f"against pooled, points {_INTERVAL}"]
     columns.append(f"against dual head, points {_INTERVAL}")
     return Table("settings", "Ablations and controls", columns, rows, notes, plots)
@@ -189,7 +207,7 @@ def axis_table(axis: str, by_data: Mapping[str, Sequence[Comparison]], usual: Ma
             plots.append(Plot("curve", data, "score, %", series, x_label, joined=joined, log=joined))
         else:
             points = [
-                Point(_value(axis, it), it.gain.gain, it.gain.low, it.gain.high, _number(it.config.get(axis)))
+                replace(_gain_point(_value(axis, it), it), x=_number(it.config.get(axis)))
                 for it in found
                 if it.gain is not None
             ]
@@ -304,7 +322,17 @@ def _number(value: Any) -> float | None:
 
 
 def _score_point(axis: str, at: Comparison, it: Summary) -> Point:
-    return Point(_value(axis, at), 100 * it.mean, 100 * it.low, 100 * it.high, _number(at.config.get(axis)))
+    x = _number(at.config.get(axis))
+    return Point(_value(axis, at), 100 * it.mean, 100 * it.low, 100 * it.high, x, note=_seeds_mark(at))
+
+
+def _gain_point(name: str, it: Comparison) -> Point:
+    return Point(name, it.gain.gain, it.gain.low, it.gain.high, note=_seeds_mark(it))
+
+
+def _seeds_mark(it: Comparison) -> str:
+    """Where the interval knows nothing of other seeds."""
+    return "(1 seed)" if it.n_seeds == 1 else ""
 
 
 # What stands behind a table
@@ -333,6 +361,18 @@ def _about(found: Sequence[Comparison], known: Mapping[str, Any]) -> list[str]:
         said = (f"{metric_name(name)} ({', '.join(its)})" for name, its in metrics.items())
         notes.append(f"The score is {'; '.join(said)}.")
     return notes + _seeds_note(found)
+
+
+def _decoded(it: Comparison) -> list[str]:
+    """What became of decoded answers, where the cells know it."""
+    cells = [row.get("metrics") or {} for row in it.group.rows]
+    shares, tokens = ([cell[name] for cell in cells if name in cell] for name in ("unreadable", "new_tokens"))
+    if it.group.setting != "cot_decoding" or not shares or not tokens:
+        return []
+    return [
+        f"CoT decoding on {it.data}: {100 * fmean(shares):.1f}% of the answers held no label; "
+        f"{fmean(tokens):.0f} tokens written a row."
+    ]
 
 
 def _seeds_note(found: Sequence[Comparison]) -> list[str]:

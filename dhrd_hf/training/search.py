@@ -26,6 +26,10 @@ STORAGE_FILE = "search.db"
 LOCK_FILE = ".search.lock"
 TRIALS_FILE = "trials.jsonl"
 
+# The names that dhrd_hf.evaluation gives its metrics; it is not imported from here.
+_LOWER = ("mse", "mae", "nll", "brier_score", "expected_calibration_error")
+_HIGHER = ("accuracy", "macro_f1", "f1a", "em", "row_accuracy")
+
 # Seconds between two signs of life of a running trial, and after which a silent one counts as killed.
 _HEARTBEAT, _GRACE = 10, 30
 _STUDY = "search"
@@ -69,8 +73,7 @@ def search(
         folder (`Path`): Gets `search.db`, and `trials.jsonl` after each trial.
         trials (`int`, *optional*, defaults to 20): Number of trials in the folder, those of earlier runs counted.
         metric (`str`, *optional*, defaults to `"eval_accuracy"`): What the last evaluation of a trial is judged by.
-        direction (`str`, *optional*): `"maximize"` or `"minimize"`; by default a metric whose name ends in `loss` is
-            minimised and any other maximised, as for `metric_for_best_model`.
+        direction (`str`, *optional*): `"maximize"` or `"minimize"`; by default as [`direction_of`] knows it.
         sampler (`str`, *optional*, defaults to `"tpe"`): Or `"grid"`, which wants lists, or `"random"`.
         pruner (`str`, *optional*, defaults to `"median"`): Stop a trial that is below the median of the others after as
             many evaluations; or `"none"`.
@@ -82,17 +85,21 @@ def search(
         `optuna.trial.FrozenTrial`: the best trial; `None` where none was completed.
 
     Raises:
-        ValueError: if the evaluation has no such metric, the folder holds another search or a file that is none, or a
-            grid meets a range.
+        ValueError: if the evaluation has no such metric, it is not known which way it is better, the folder holds
+            another search or a file that is none, or a grid meets a range.
         ModuleNotFoundError: if Optuna is not installed.
     """
-    direction = direction or ("minimize" if metric.endswith("loss") else "maximize")
-    study, storage = _open(Path(folder), direction, {"space": dict(space), "metric": metric, **(bound_to or {})})
     rows = min(4, len(trainer.eval_dataset))
     found = trainer.evaluate(trainer.eval_dataset.select(range(rows)))
     if not isinstance(found.get(metric), (int, float)):
         known = sorted(name for name in found if name.startswith("eval_") and not name.endswith(("second", "runtime")))
         raise ValueError(f"The evaluation has no metric {metric!r}; it has {', '.join(known)}.")
+    direction = direction or direction_of(metric)
+    if direction is None:
+        raise ValueError(
+            f"It is not known whether a trial with more {metric} is better: add --direction maximize or minimize."
+        )
+    study, storage = _open(Path(folder), direction, {"space": dict(space), "metric": metric, **(bound_to or {})})
     if sampler == "grid":
         trials = min(trials, grid_size(space))
     import optuna
@@ -161,6 +168,30 @@ def search(
         write_whole(Path(folder) / TRIALS_FILE, _table(study))
     write_whole(Path(folder) / TRIALS_FILE, _table(study))
     return _best(study)
+
+
+def direction_of(metric: str) -> str | None:
+    """Which way a metric is better: losses and errors down, shares of right answers up.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.training.search import direction_of
+    >>> direction_of("eval_loss"), direction_of("eval_mse"), direction_of("macro_f1"), direction_of("eval_runtime")
+    ('minimize', 'minimize', 'maximize', None)
+
+    ```
+
+    Args:
+        metric (`str`): Its name, with or without `eval_`.
+
+    Returns:
+        `str`: `"minimize"` or `"maximize"`; `None` for a name that our evaluation does not give.
+    """
+    name = metric.removeprefix("eval_")
+    if name.endswith("loss") or name in _LOWER:
+        return "minimize"
+    return "maximize" if name in _HIGHER else None
 
 
 def check_optuna() -> None:

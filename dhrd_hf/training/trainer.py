@@ -184,11 +184,13 @@ class DualHeadTrainer(Trainer):
         Returns:
             `TrainOutput`: what it returns.
         """
-        self._rest_idle_head()
+        if self.model_init is None:  # else `call_model_init` does it: after a search's trial there is no model
+            self._rest_idle_head()
         try:
             return super().train(*args, **kwargs)
         finally:
-            find_dual_head(self.model).on_shared_gradient = None
+            if self.model is not None:  # nor where the next one could not be made
+                find_dual_head(self.model).on_shared_gradient = None
             for parameter in self._resting:
                 parameter.requires_grad_(True)
             self._resting = []

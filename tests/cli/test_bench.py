@@ -12,6 +12,7 @@ import dhrd_hf.data.prompts as prompts_module
 import dhrd_hf.evaluation.throughput_engines as engines_module
 from dhrd_hf import AutoModelForDualHeadClassification, export_classifier
 from dhrd_hf.cli import main
+from dhrd_hf.cli.bench.output import with_origin
 from dhrd_hf.cli.engines import dense_folder
 from dhrd_hf.evaluation import compute_metrics, load_classifier, predict_table, step_comparison
 from dhrd_hf.evaluation.cot import CoTDecoder
@@ -82,6 +83,24 @@ def test_throughput_is_a_table_and_json(throughput, folder, dataset, tmp_path, c
     assert lines[1].split()[:4] == ["torch", model.device.type, "float32", str(torch.get_num_threads())]
     assert [line.split()[0] for line in lines[1:11]] == [*(["torch"] * 4), *(["pipeline"] * 4), "cot", "tokenisation"]
     assert "9 rows of " in printed.err
+
+
+def test_the_command_can_be_run_again_and_names_no_folder_of_this_machine():
+    typed = [
+        "--model",
+        "runs/a",
+        "--data",
+        "../shared/x/y.jsonl.gz",
+        "--exported=../b",
+        "--rows",
+        "64",
+        "--output",
+        "-",
+    ]
+    assert with_origin({}, "dhrd bench throughput", typed)["command"] == f"dhrd bench throughput {' '.join(typed)}"
+    typed = ["--model", "/home/me/run/", "--data", "~/y.jsonl.gz", "--exported=/home/me/b", "--output", "/"]
+    expected = "dhrd bench throughput --model run --data y.jsonl.gz --exported=b --output /"
+    assert with_origin({}, "dhrd bench throughput", typed)["command"] == expected
 
 
 def test_engines_that_are_not_possible_are_told_and_the_rest_goes_on(throughput, monkeypatch, capsys):
@@ -302,6 +321,7 @@ def test_train_is_a_table_and_json(folder, memory, tmp_path, monkeypatch, capsys
         (["--data", "one_label.jsonl"], "have the label entailed: a step needs two classes"),
         (["--model", "run"], "run is a dual-head checkpoint: name the causal LM"),
         (["--device", "foo"], "device 'foo' is not one of torch's: say cpu, cuda or cuda:1"),
+        (["--device", "cuda:99"], "the model can't be put on device 'cuda:99': "),
         (["--dtype", "float33"], "--dtype float33 is not one of torch's"),
         (["--steps", "many"], "invalid int value: 'many'"),
     ],

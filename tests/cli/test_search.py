@@ -1,5 +1,6 @@
 """`dhrd search`: its trials are trainings of `dhrd train`, kept, shared and gone on with."""
 
+import inspect
 import json
 import re
 import sqlite3
@@ -12,9 +13,13 @@ import pytest
 import torch
 import yaml
 from strangers import run_as_a_stranger
+from transformers import Trainer
 
 from dhrd_hf.cli import main
-from dhrd_hf.training import DualHeadTrainer
+from dhrd_hf.cli import search as search_command
+from dhrd_hf.evaluation import compute_metrics
+from dhrd_hf.training import DualHeadTrainer, DualHeadTrainingArguments
+from dhrd_hf.training.search import direction_of
 from dhrd_hf.training.search_space import candidates, read_space
 
 optuna = pytest.importorskip("optuna")
@@ -54,7 +59,8 @@ def trials_in(folder):
 
 def test_a_trial_is_the_training_of_its_recipe(files, tmp_path, capsys):
     space = {"alpha": [0.0, "auto"], "beta": [0.7], "learning_rate": ["1e-2"], "alpha_schedule": ["constant"]}
-    space |= {"lora_dropout": [0.2]}
+    space |= {"lora_dropout": [0.2], "neftune_noise_alpha": [5.0], "label_smoothing_factor": [0.1]}
+    space |= {"lr_scheduler_type": ["reduce_lr_on_plateau"]}  # from which metric_for_best_model follows
     arguments = files(space, lora=True, lora_r=4)
     assert main([*arguments, "--trials", "9", "--sampler", "grid", "--pruner", "none", "--metric", "loss"]) == 0
     captured = capsys.readouterr()
@@ -71,6 +77,52 @@ def test_a_trial_is_the_training_of_its_recipe(files, tmp_path, capsys):
         assert main(["train", "--config", str(tmp_path / "out" / "best.yaml"), *own, "--output-dir", str(folder)]) == 0
         found = json.loads((folder / "eval_results.json").read_text())
         assert found["eval_loss"] == trial["value"] == trial["metrics"]["eval_loss"]
+
+
+def test_a_trial_has_the_settings_of_its_own_and_not_of_the_one_before(files, tmp_path):
+    space = {"neftune_noise_alpha": [5.0, 0.0], "label_smoothing_factor": [0.3, 0.0]}
+    options = ["--trials", "4", "--sampler", "grid", "--pruner", "none", "--metric", "loss"]
+    assert main([*files(space, lora=True), *options]) == 0
+    trials = trials_in(tmp_path / "out")
+    assert len({trial["value"] for trial in trials}) == 4
+    for trial in trials[1:]:
+        folder = tmp_path / f"train-{trial['trial']}"
+        own = [f"--{name}={value}" for name, value in trial["params"].items()]
+        recipe = ["--config", str(tmp_path / "recipe.yaml"), "--save-strategy", "no"]
+        assert main(["train", *recipe, *own, "--output-dir", str(folder)]) == 0
+        assert json.loads((folder / "eval_results.json").read_text())["eval_loss"] == trial["value"]
+
+
+def test_what_the_trainer_reads_once_is_known():
+    """Of the arguments that it reads when it is made, none may vary without our doing."""
+    read = set(re.findall(r"\bargs\.([a-z]\w*)", inspect.getsource(Trainer.__init__)))
+    read &= set(DualHeadTrainingArguments.__dataclass_fields__)
+    read -= {*search_command._FIXED, *search_command._ONCE}
+    # Set for each trial; smoothed by the model, which is made anew; the model itself says that it keeps no cache.
+    assert read == {"neftune_noise_alpha", "label_smoothing_factor", "use_cache"}
+
+
+@pytest.mark.parametrize("metric", ["mse", "eval_mae", "classification_loss"])
+def test_the_least_error_is_the_best(files, rows, tmp_path, metric):
+    table = tmp_path / "numbers.jsonl"
+    table.write_text("".join(json.dumps({**row, "label": place / 10}) + "\n" for place, row in enumerate(rows)))
+    tables = {"train_data": str(table), "eval_data": str(table), "problem_type": "regression"}
+    options = ["--trials", "2", "--sampler", "grid", "--metric", metric]
+    assert main([*files({"learning_rate": ["1e-2", "1e-7"]}, **tables), *options]) == 0
+    trials = trials_in(tmp_path / "out")
+    best = min(trials, key=lambda trial: trial["value"])
+    assert len({trial["value"] for trial in trials}) == 2
+    assert yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())["learning_rate"] == "1e-2"
+    assert best["params"]["learning_rate"] == "1e-2"
+
+
+def test_directions_are_known_for_the_metrics_of_our_evaluation():
+    logits, ids = torch.eye(3).numpy(), [0, 1, 1]
+    for name in compute_metrics((logits, ids)):
+        assert direction_of(name) == direction_of(f"eval_{name}") == "maximize"
+    for name in (*compute_metrics((logits[:, 0], ids)), "loss", "classification_loss"):
+        assert direction_of(name) == direction_of(f"eval_{name}") == "minimize"
+    assert direction_of("eval_samples_per_second") is direction_of("f2") is None
 
 
 def test_a_search_goes_on_and_its_draws_are_the_trials(files, tmp_path, capsys):
@@ -285,6 +337,9 @@ def test_what_is_no_search_is_told_and_a_lock_alone_is_nothing(files, tmp_path, 
         (SPACE, {}, ["--sampler", "grid"], "--sampler grid wants a list of values for alpha"),
         (SPACE, {}, ["--metric", "f2"], "has no metric 'eval_f2'; it has eval_accuracy"),
         (SPACE, {"eval_data": None}, [], "A search needs rows to judge a trial by"),
+        (SPACE, {}, ["--metric", "runtime"], "with more eval_runtime is better: add --direction maximize or minimize"),
+        ({"bf16": [False, True]}, {}, [], "bf16 is the same for all trials of a search: write it into the recipe"),
+        ({"torch_compile": [True]}, {}, [], "torch_compile is the same for all trials"),
         (SPACE, {}, ["--trials", "0"], "--trials 0 must be 1 or more"),
     ],
 )

@@ -1,6 +1,7 @@
 """`dhrd study report`: from tables of results to Markdown, a page and a README."""
 
 import json
+import re
 
 import pytest
 
@@ -100,6 +101,19 @@ def test_throughput_and_a_torn_line(table, tmp_path, capsys):
     assert err.startswith("results.jsonl: its last line is only half there and is left out.\n")
 
 
+def test_data_sets_can_be_left_out_of_the_mean_and_the_command_says_so(table, tmp_path, capsys):
+    others = [row(data, setting, 0, 1) for data in ("rte", "wic") for setting in ("pooled", "dual_head")]
+    with open(table, "a") as file:
+        file.write("".join(json.dumps(it) + "\n" for it in others))
+    assert report("--results", table, "--not-in-mean", "wic") == 0
+    out = capsys.readouterr().out
+    assert "dhrd study report --results results.jsonl --not-in-mean wic\n" in out
+    assert re.findall(r"^\| (rte|wic|cb|mean of \d) \|", out, re.MULTILINE)[:4] == ["cb", "rte", "mean of 2", "wic"]
+    assert "pooled on 2 data sets" in out
+    assert report("--results", table, "--not-in-mean", "wic, rte") == 0
+    assert "pooled on cb (1 seed)" in capsys.readouterr().out
+
+
 def test_only_the_study_that_was_asked_for_is_to_be_run_again(table, tmp_path, capsys):
     rows = [json.loads(line) for line in (tmp_path / table).read_text().splitlines()]
     (tmp_path / table).write_text(
@@ -118,6 +132,8 @@ def test_only_the_study_that_was_asked_for_is_to_be_run_again(table, tmp_path, c
         (["--results", "results.jsonl", "--where", "alpha"], "expected a name and a value, such as --where alpha=1"),
         (["--results", "results.jsonl", "--where", "alpah=1"], "there is no 'alpah'. There are study, model, data"),
         (["--results", "results.jsonl", "--where", "alpha=1", "--where", "alpha=2"], "--where has alpha twice"),
+        (["--results", "results.jsonl", "--not-in-mean", "cbb"], "there is no data set 'cbb': did you mean 'cb'?"),
+        (["--results", "results.jsonl", "--not-in-mean", "cb"], "leaves no data set for the mean: name fewer"),
         (["--results", "results.jsonl", "--output", "."], "is a folder: name a file"),
         (["--results", "results.jsonl", "--output", "x", "--markdown", "x"], "must be different files"),
         (["--results", "results.jsonl", "--readme", "README.md"], "No such file"),

@@ -105,21 +105,44 @@ def test_intervals_are_those_of_the_statistics():
 
 def test_headline_says_the_mean_and_how_many_are_clear_of_zero():
     all_right = [cell("c", "pooled", 0, 0, 5), cell("c", "dual_head", 0, 5, 5)]
-    one, other = build_report([*MAIN, *all_right[:1], cell("c", "dual_head", 0, 0, 5)]).headline
+    one, other, pairs = build_report([*MAIN, *all_right[:1], cell("c", "dual_head", 0, 0, 5)]).headline
     assert one.startswith(
         "Mean relative gain of the dual head over pooled on 3 data sets (2 seeds on 1, 1 seed on 2): "
     )
     # An interval over items alone says nothing of runs.
     assert other.endswith("above zero on 0 of the 1 with several seeds, below zero on 0.")
+    assert pairs == "Ahead in 2 of 4 pairs of runs with the same data, options and seed, level in 1, behind in 1."
     again = [cell("c", "pooled", 1, 0, 5), cell("c", "dual_head", 1, 5, 5)]
     report = build_report([*MAIN, *all_right, *again])
     assert report.headline[1].endswith("above zero on 1 of the 2 with several seeds, below zero on 0.")
     assert "on 3 data sets (2 seeds on 2, 1 seed on 1): " in report.headline[0]
     assert report.headline[0].endswith("interval over test items, and over seeds where there are several.")
-    (only,) = build_report(MAIN[:4]).headline
+    only, pairs = build_report(MAIN[:4]).headline
+    assert pairs.startswith("Ahead in 2 of 2 pairs of runs") and len(build_report(MAIN[4:]).headline) == 1
     assert only.startswith("Relative gain of the dual head over pooled on a (2 seeds): +40.00% [")
     assert only.endswith("interval over seeds and test items.")
     assert "no gain to report" in build_report(MAIN[:2]).headline[0]
+
+
+def test_a_data_set_that_is_not_in_the_mean_stands_below_it_and_in_every_other_table():
+    # c has the rows of a, as one that people wrote other rationales for.
+    rows = [{**it, "data": "c", "cell": f"c{it['cell']}"} for it in MAIN[:4]]
+    rows += [cell("c", setting, 0, 1, train_size=1000) for setting in ("pooled", "dual_head")]
+    report = build_report([*rows, *MAIN], not_in_mean=["c"])
+    alone, found = build_report(MAIN), report.tables[0]
+    assert report.headline == alone.headline
+    assert found.rows[:3] == alone.tables[0].rows and found.rows[3][0] == "c"
+    assert found.mean == alone.tables[0].mean == 2 and alone.tables[0].rows[2][0] == "mean of 2"
+    assert [point.name for point in found.plots[0].series[0].points] == ["a", "b", "mean of 2", "c"]
+    assert "Below the mean, and not in it: c." in found.notes and found.plots[0].title.endswith("not in the mean: c")
+    tables = {it.name: it for it in report.tables}
+    assert {row[0] for row in tables["train_size"].rows} == {"c"}
+    assert [row[0] for row in tables["training"].rows] == ["c", "a", "b"]
+    one = build_report([*rows, *MAIN[:4]], not_in_mean=["c"])
+    assert [row[0] for row in one.tables[0].rows] == ["a", "c"] and one.tables[0].mean is None
+    assert (
+        "Beside a, of which the headline is: c." in one.tables[0].notes and "pooled on a (2 seeds)" in one.headline[0]
+    )
 
 
 def test_seeds_without_a_partner_are_left_out_and_counted():
@@ -228,6 +251,18 @@ def test_ablations_against_pooled_and_against_the_dual_head():
         "CoT decoding": -50,
     }
     assert points["CoT decoding"].kind == "cot_decoding"
+    assert {name for name, point in points.items() if point.note == "(1 seed)"} == {"label only", "CoT decoding"}
+
+
+def test_what_was_decoded_is_told_where_the_cells_know_it():
+    rows = [
+        {**cell("a", "cot_decoding", seed, 1), "metrics": {"unreadable": seed / 4, "new_tokens": 40 + seed}}
+        for seed in (0, 1)
+    ]
+    notes = table([*MAIN, *rows], "settings").notes
+    assert "CoT decoding on a: 12.5% of the answers held no label; 40 tokens written a row." in notes
+    notes = table([*MAIN, cell("a", "cot_decoding", 0, 1)], "settings").notes
+    assert not any("CoT decoding" in note for note in notes)
 
 
 def test_ablations_stand_beside_the_dual_head_with_the_same_options():
@@ -254,6 +289,7 @@ def test_alphas_share_their_pooled_cells():
     assert [row[2:5] for row in table(apart, "alpha").rows][1] == ["1", "75.0 ± –", "100.0 ± –"]
     assert [estimate(row[5])[0] for row in found.rows] == [-25, 25, 50]
     assert [point.x for point in found.plots[0].series[0].points] == [0.25, 1.0, None]
+    assert {point.note for point in found.plots[0].series[0].points} == {"(1 seed)"}
 
 
 def test_train_sizes_and_heads_each_have_their_own_pooled_cells():
@@ -336,6 +372,22 @@ def test_training_costs_by_hand():
         ["b", "1", "1,800", "1,800", "1.00", "–", "–", "–"],
     ]
     assert table([{**it, "train_seconds": None} for it in MAIN], "training") is None
+
+
+def test_the_times_of_resumed_cells_are_left_out():
+    rows = [{**it, "resumed": True, "train_seconds": 1.0} if place == 2 else it for place, it in enumerate(MAIN)]
+    report = build_report(rows)
+    found = next(it for it in report.tables if it.name == "training")
+    assert [row[:5] for row in found.rows] == [
+        ["a", "1", "1,800", "1,800", "1.00"],
+        ["b", "1", "1,800", "1,800", "1.00"],
+    ]
+    assert "Pairs left out because a run was resumed, of which the last part alone was timed: 1." in found.notes
+    # Five cells of half an hour.
+    said = "2.5 hours of training and evaluation, without the 1 resumed, of which the last part alone was timed."
+    assert said in report.notes
+    assert not any("resumed" in note for note in [*table(MAIN, "training").notes, *build_report(MAIN).notes])
+    assert table([{**it, "resumed": True} for it in MAIN], "training") is None
 
 
 def measured(engine, batch_size, speed, accuracy=0.5, rows=10, ordered=True):
@@ -431,6 +483,15 @@ def test_what_was_not_run_is_said():
     assert "label only" not in notes and "several alphas" not in notes and "throughput" not in notes
 
 
+def test_what_was_run_and_is_left_out_here_was_run():
+    rows = [*MAIN, cell("c", "pooled", 0, 1), cell("c", "label_only", 0, 1)]
+    rows += [cell("c", setting, 0, 1, train_size=size) for size in (50, 100) for setting in ("pooled", "dual_head")]
+    report = build_report(rows, where={"data!": "c"})
+    (missing,) = [note for note in report.notes if note.startswith("Not run: ")]
+    assert "several train sizes" not in missing and "label only" not in missing and "several alphas" in missing
+    assert "c" not in {row[0] for it in report.tables for row in it.rows}
+
+
 def test_where_the_numbers_come_from():
     notes = " ".join(build_report(MAIN).notes)
     assert "Model m; all cells: beta 1, classifier_head linear, train_size 100, learning_rate 0.0002" in notes.replace(
@@ -494,6 +555,20 @@ def test_what_makes_no_report_is_one_clear_line(rows, where, message):
     with pytest.raises(ValueError, match=message) as raised:
         build_report(rows, where=where)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["humna"], "--not-in-mean humna: there is no data set 'humna': did you mean 'human'.$"),
+        (["a", "zzz"], "--not-in-mean zzz: there is no data set 'zzz'. There are a, b, human$"),
+        (["a", "b", "human"], "--not-in-mean a,b,human leaves no data set for the mean: name fewer"),
+    ],
+)
+def test_what_can_not_be_left_out_of_the_mean_is_one_clear_line(names, message):
+    rows = [*MAIN, cell("human", "pooled", 0, 1), cell("human", "dual_head", 0, 2)]
+    with pytest.raises(ValueError, match=message):
+        build_report(rows, not_in_mean=names)
 
 
 def test_one_model_of_two_can_be_asked_for():

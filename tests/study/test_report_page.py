@@ -71,6 +71,13 @@ def test_every_table_but_the_folded_ones_has_its_plots_above_it(report, page):
     )
 
 
+def test_the_row_of_the_mean_stands_out_also_above_others():
+    rows = [*MAIN, cell("c", "pooled", 0, 1), cell("c", "dual_head", 0, 2)]
+    page = report_page(build_report(rows, not_in_mean=["c"]))
+    assert re.findall(r'<tr class="mean"><td[^>]*>(.*?)</td>', page) == ["mean of 2"]
+    assert re.search(r'<tr class="mean">.*?</tr>\s*<tr><td>c</td>', page, re.DOTALL)
+
+
 def test_nothing_is_loaded_and_nothing_is_run(page):
     assert "<script" not in page and "<img" not in page and "<link" not in page
     assert not re.search(r"(?:src|href)\s*=\s*[\"']?\s*(?:https?:|//)", page)
@@ -85,18 +92,65 @@ def percent(text):
     return float(text.removesuffix("%"))
 
 
+def whiskers_of(elements):
+    """The horizontal ones: their ends, without the strokes that close them."""
+    found = elements.all("line", **{"class": "whisker"})
+    return [(percent(it["x1"]), percent(it["x2"])) for it in found if it["y1"] == it["y2"]]
+
+
 def test_a_forest_has_its_estimates_where_its_ticks_say():
     points = [Point("a", 5.0, -10.0, 20.0), Point("mean of 1", -4.0, -5.0, -3.0, kind="mean")]
     elements = Elements(
         draw(Plot("forest", "title", "gain, %", [Series("dual head", "dual_head", points)], signed=True))
     )
-    whiskers = [(percent(it["x1"]), percent(it["x2"])) for it in elements.all("line", **{"class": "whisker"})]
+    whiskers = whiskers_of(elements)
     # The axis goes from -10 to 20: a point is 100 / 30 of a percent.
     assert whiskers == [(0, 100), (pytest.approx(100 * 5 / 30, abs=0.01), pytest.approx(100 * 7 / 30, abs=0.01))]
     marks = [percent(it["x"]) for it in elements.all("svg", overflow="visible")]
     assert marks == pytest.approx([50, 20], abs=0.01)
     assert percent(elements.all("line", **{"class": "zero"})[0]["x1"]) == pytest.approx(100 / 3, abs=0.01)
     assert "s mean" in [it.get("class") for it in elements.all("g")]
+    # The mean's whisker lies over its mark, which is hollow, and is closed at both ends.
+    kinds = [it.get("class") for _, it in elements.found[elements.found.index(("g", {"class": "s mean"})) :]]
+    assert kinds.index("s mean hollow") < kinds.index("whisker") and kinds.count("whisker") == 3
+
+
+def test_a_wide_interval_does_not_squeeze_the_others():
+    points = [Point(f"d{it}", it, it - 5.0, it + 5.0) for it in range(6)]
+    points += [Point("wide", 20.0, -100.0, 178.8), Point("mean of 7", 5.0, 2.0, 8.0, kind="mean")]
+    drawn = draw(Plot("forest", "t", "l", [Series("s", "dual_head", points)], signed=True))
+    elements = Elements(drawn)
+    # A usual half-width is 5: the axis holds the others' -5 to 10, and of the wide one three of them, to 20 + 15.
+    ticks = re.findall(r'<text class="tick"[^>]*>(.*?)</text>', drawn)
+    assert (ticks[0], ticks[-1]) == ("-10", "+40")
+    assert whiskers_of(elements)[6] == (0, 100) and min(low for low, _ in whiskers_of(elements)[:6]) > 0
+    arrows = elements.all("svg", **{"class": "s dual_head arrow"})
+    assert [percent(it["x"]) for it in arrows] == [0, 100]
+    assert "An arrow head: the interval goes on beyond the axis." in drawn
+    assert "[-100.0, +178.8]" in drawn  # for who hovers
+    usual = draw(Plot("forest", "t", "l", [Series("s", "dual_head", points[:6])]))
+    assert "arrow" not in usual.lower()
+
+
+def test_marks_at_one_place_are_seen_through_each_other():
+    points = [Point("batches of 8", 79.7, 68.3, 87.7, x=x) for x in (20.5, 20.3)]
+    names = (("classification head", "dual_head"), ("exported, pipeline", "pipeline"))
+    series = [Series(*name, [point]) for name, point in zip(names, points, strict=True)]
+    elements = Elements(draw(Plot("scatter", "t", "accuracy, %", series, "queries a second")))
+    marks = elements.all("svg", overflow="visible")
+    assert [it["class"] for it in marks[2:]] == ["s dual_head hollow", "s pipeline hollow"]
+    assert [it.get("transform") for it in elements.all("path")[2:]] == ["scale(1.9)", "scale(1.2)"]
+
+
+def test_points_of_one_seed_are_marked():
+    points = [Point("0.5", 2.0, 1.0, 3.0, 0.5, note="(1 seed)"), Point("1", 3.0, 2.0, 4.0, 1.0)]
+    for form in ("forest", "bars"):
+        drawn = draw(Plot(form, "t", "l", [Series("s", "dual_head", points)]))
+        assert ">0.5 (1 seed)</text>" in drawn and ">1</text>" in drawn and "<title>0.5 (1 seed): 2.0 [" in drawn
+    some = draw(Plot("curve", "t", "l", [Series("s", "dual_head", points)], "alpha"))
+    assert ">0.5</text>" in some and ">(1 seed)</text>" in some and ">alpha</text>" in some
+    every = draw(Plot("curve", "t", "l", [Series("s", "dual_head", points[:1])], "alpha"))
+    assert ">alpha (1 seed)</text>" in every and ">(1 seed)</text>" not in every
 
 
 def test_ticks_are_round_and_close_the_axis():

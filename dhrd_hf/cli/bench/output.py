@@ -88,7 +88,8 @@ def whole_numbers(text: str, name: str, example: str) -> list[int]:
 def with_origin(result: dict[str, Any], prog: str, argv: Sequence[str]) -> dict[str, Any]:
     """A result with the machine, the versions and the command that it came from.
 
-    Folders of this machine are nobody else's business: of a path in the command its last part is kept.
+    Folders of this machine are nobody else's business: of a path from the root or from home its last part is kept. A
+    path from where one stood stays as it was typed, so that the command can be run again from there.
 
     Args:
         result (`dict`): What was measured.
@@ -116,7 +117,7 @@ def _split(word: str) -> tuple[str, str, str]:
 
 
 def _last_part(value: str) -> str:
-    return Path(value).name or value if value.startswith(("/", "~", "..")) else value
+    return Path(value).name or value if value.startswith(("/", "~")) else value
 
 
 def write_result(path: str | None, result: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ _EXAMPLES = """examples:
 
 Where cells differ in several options, each table takes for each data set those with the most cells and says which.
 --where fixes an option wherever a table is not about it, and study, model, data and seed everywhere; KEY=VALUE,VALUE takes
-either, KEY!=VALUE all others. --readme replaces what stands between the lines <!-- study:begin --> and <!-- study:end -->.
+either, KEY!=VALUE all others. --not-in-mean is for data sets with the test rows of another, which would count twice: they
+stand in every table, and in the first below the mean. --readme replaces what stands between the lines <!-- study:begin --> and <!-- study:end -->.
 Intervals are 95%, of a paired bootstrap over test items, widened by what seeds add.
 """
 after_interrupt = "No half-written report was left behind."
@@ -58,6 +59,12 @@ def run(argv: Sequence[str]) -> int:
         metavar="KEY=VALUE",
         help="an option's value, such as alpha=1; repeatable",
     )
+    add(
+        "--not-in-mean",
+        default="",
+        metavar="NAMES",
+        help="data sets that the mean and the headline leave out, with commas between them",
+    )
     add("--study", metavar="FILE.yaml", help="the study file, as the report shall name it (default: the study's name)")
     add("--output", metavar="PAGE.html", help="write one self-contained page with plots")
     add("--markdown", metavar="FILE.md", help="write the tables as Markdown")
@@ -81,7 +88,13 @@ def run(argv: Sequence[str]) -> int:
     rows = read_results(args.results, say)
     throughput = read_throughput(args.throughput) if args.throughput else None
     before = targets["readme"].read_text(encoding="utf-8") if "readme" in targets else ""
-    report = build_report(rows, throughput=throughput, where=where, commands=_commands(args, rows, throughput, where))
+    report = build_report(
+        rows,
+        throughput=throughput,
+        where=where,
+        not_in_mean=[name for part in args.not_in_mean.split(",") if (name := part.strip())],
+        commands=_commands(args, rows, throughput, where),
+    )
     markdown = report_markdown(report)
     texts = {}
     if "output" in targets:
@@ -136,6 +149,7 @@ def _commands(
     for name in ("throughput", "study", "output", "markdown", "readme"):
         value = getattr(args, name)
         words += [f"--{name}", _here(value)] if value else []
+    words += ["--not-in-mean", args.not_in_mean] if args.not_in_mean else []
     for word in args.where:
         words += ["--where", word]
     return [*found, shlex.join(words)]
