@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.utils import find_adapter_config_file, logging
@@ -72,13 +72,14 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
             num_labels (`int`, *optional*), id2label (`dict[int, str]`, *optional*),
             label2id (`dict[str, int]`, *optional*), problem_type (`str`, *optional*): As in transformers.
             classifier_head, classifier_activation, classifier_dropout, alpha, beta, class_weights, label_smoothing,
-            prompt_template, max_input_length: As in [`DHRDConfig`].
+            prompt_template, suffix_template, rationale_after_label, max_input_length: As in [`DHRDConfig`].
             kwargs (*optional*):
                 What `AutoModelForCausalLM.from_pretrained` takes: `dtype`, `device_map`, `quantization_config`,
                 `attn_implementation`, `revision`, ... For an adapter also `is_trainable` (default `False`).
 
         Returns:
-            [`DHRDForDualHeadClassification`], or a `PeftModel` around one for a run directory with an adapter.
+            [`DHRDForDualHeadClassification`], or a `PeftModel` around one for a run directory with an adapter. With
+            `output_loading_info=True` it comes with the dictionary of what was loaded, of an adapter's base model.
 
         Raises:
             FileNotFoundError: if there is no such folder, or no model in it, and the Hub gives none of that name.
@@ -158,10 +159,10 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
         return (model, info) if wants_info else model
 
     @classmethod
-    def _from_adapter(cls, path: str, own: dict, hub: dict, kwargs: dict) -> PreTrainedModel:
+    def _from_adapter(cls, path: str, own: dict, hub: dict, kwargs: dict) -> Any:
         from peft import PeftConfig, PeftModel
 
-        is_trainable = kwargs.pop("is_trainable", False)
+        is_trainable, wants_info = kwargs.pop("is_trainable", False), kwargs.pop("output_loading_info", False)
         adapter = PeftConfig.from_pretrained(path, **hub)
         config = _run_config(path, hub)
         weights = cached_file(path, "adapter_model.safetensors", **hub)
@@ -178,7 +179,7 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
         base = adapter.base_model_name_or_path
         revision = adapter.revision or config.backbone_revision
         try:
-            model = cls.from_pretrained(base, revision=revision, **base_own, **kwargs)
+            model, info = cls.from_pretrained(base, revision=revision, output_loading_info=True, **base_own, **kwargs)
         except OSError as error:
             raise OSError(
                 f"{path} is an adapter of {base}, which can't be opened here: {str(error).splitlines()[0]}"
@@ -192,12 +193,14 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
         if model.config.vocab_size != config.vocab_size:
             model.resize_token_embeddings(config.vocab_size)
         try:
-            return PeftModel.from_pretrained(model, path, is_trainable=is_trainable, **hub)
+            opened = PeftModel.from_pretrained(model, path, is_trainable=is_trainable, **hub)
         except RuntimeError as error:  # sizes that differ
             raise ValueError(
                 f"The adapter in {path} does not fit {base}: {str(error).splitlines()[-1].strip()} It was trained on "
                 "another model of that name."
             ) from error
+        opened.name_or_path = path  # as of a whole model; PEFT knows the base's alone
+        return (opened, info) if wants_info else opened
 
 
 def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedConfig:

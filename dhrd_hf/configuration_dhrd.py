@@ -5,6 +5,7 @@ This file can be shipped with a checkpoint as its remote code, so it imports not
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
@@ -68,10 +69,11 @@ class DHRDConfig(PreTrainedConfig):
         reasoning_head (`bool`, *optional*, defaults to `True`):
             Whether the model has its LM head; an exported classifier with the `"mlp"` head has none.
         alpha (`float` or `"auto"`, *optional*, defaults to 1.0):
-            Weight of the reasoning loss, `>= 0`. At 0 the reasoning head never runs: the pooled baseline. With `"auto"`
-            [`DualHeadTrainer`] sets it at each step so that both losses pull equally hard at the shared hidden states.
+            Weight of the reasoning loss, `>= 0` and finite. At 0 the reasoning head never runs: the pooled baseline. With
+            `"auto"` [`DualHeadTrainer`] sets it at each step so that both losses pull equally hard at the shared hidden
+            states.
         beta (`float`, *optional*, defaults to 1.0):
-            Weight of the classification loss, `>= 0`.
+            Weight of the classification loss, `>= 0` and finite.
         class_weights (`list[float]` of length `num_labels`, *optional*):
             Weight of each class in the classification loss, as `torch.nn.CrossEntropyLoss(weight=...)` (single label)
             or `torch.nn.BCEWithLogitsLoss(pos_weight=...)` (multi label).
@@ -175,12 +177,17 @@ class DHRDConfig(PreTrainedConfig):
             raise ValueError(f"classifier_head={self.classifier_head!r} is not one of {', '.join(CLASSIFIER_HEADS)}.")
         if not 0 <= self.classifier_dropout < 1:
             raise ValueError(f"classifier_dropout={self.classifier_dropout} must be in [0, 1).")
-        if isinstance(self.alpha, str) and self.alpha != "auto":
-            raise ValueError(f"alpha={self.alpha!r} must be a number, 0 or greater, or 'auto'.")
         for name in ("alpha", "beta"):
             value = getattr(self, name)
-            if value != "auto" and not value >= 0:
-                raise ValueError(f"{name}={value} must be 0 or greater.")
+            if name == "alpha" and isinstance(value, str) and value == "auto":
+                continue
+            try:
+                fits = math.isfinite(value) and value >= 0
+            except TypeError:
+                more = ", or 'auto'." if name == "alpha" else ". Only alpha may be 'auto'."
+                raise ValueError(f"{name}={value!r} must be a number, 0 or greater{more}") from None
+            if not fits:
+                raise ValueError(f"{name}={value} must be 0 or greater, and finite.")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing={self.label_smoothing} must be in [0, 1).")
         if self.class_weights is not None:

@@ -214,6 +214,19 @@ def test_an_objective_out_of_range_is_refused(lm_dir_of, wrong):
         open_dual(lm_dir_of("llama"), num_labels=3, **wrong)
 
 
+@pytest.mark.parametrize("name", ["alpha", "beta"])
+@pytest.mark.parametrize("value", ["x", "0.5", None, [1.0], -0.5, float("inf"), float("nan")])
+def test_weights_of_the_losses_are_finite_numbers(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}=.* must be (a number, )?0 or greater"):
+        DHRDConfig(**{name: value})
+
+
+def test_alpha_alone_may_be_auto():
+    assert DHRDConfig(alpha="auto", beta=0).alpha == "auto"
+    with pytest.raises(ValueError, match="beta='auto' must be a number, 0 or greater. Only alpha may be 'auto'"):
+        DHRDConfig(beta="auto")
+
+
 def test_an_unknown_head_is_refused(lm_dir_of):
     with pytest.raises(ValueError, match="linear"):
         open_dual(lm_dir_of("llama"), num_labels=3, classifier_head="forest")
@@ -271,6 +284,22 @@ def test_other_labels_or_another_head_are_refused_for_an_adapter_as_for_a_whole_
         open_dual(run_dir, num_labels=3)
     with pytest.raises(ValueError, match="'linear' head, but classifier_head='mlp'"):
         open_dual(run_dir, classifier_head="mlp")
+
+
+@pytest.mark.parametrize("kind", ["causal LM", "checkpoint", "adapter"])
+def test_loading_info_comes_with_the_model_as_in_transformers(kind, run_dir, dual_of, lm_dir_of, tmp_path):
+    dual_of("llama").save_pretrained(tmp_path / "checkpoint")
+    folder = {"causal LM": lm_dir_of("llama"), "checkpoint": tmp_path / "checkpoint", "adapter": run_dir}[kind]
+    model, info = open_dual(folder, output_loading_info=True)
+    assert type(model) is type(open_dual(folder))
+    assert {"missing_keys", "unexpected_keys", "mismatched_keys"} <= info.keys()
+    assert not info["missing_keys"] and not info["mismatched_keys"]
+
+
+def test_an_adapter_says_which_folder_it_was_loaded_from(run_dir, lm_dir_of):
+    opened = open_dual(run_dir)
+    assert opened.name_or_path == str(run_dir)
+    assert opened.get_base_model().name_or_path == str(lm_dir_of("llama"))
 
 
 def test_an_adapters_base_model_is_looked_for_where_the_adapter_was(run_dir, make_lm, tmp_path):

@@ -70,6 +70,7 @@ def run(argv: Sequence[str]) -> int:
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import calibration_metrics, fit_temperature, load_classifier, predict_table
     from ..evaluation.calibration import check_target
+    from ..export.classifier import check_apart
 
     if args.output and not isinstance(load_config(args.model), DHRDConfig):
         raise ValueError(
@@ -79,6 +80,8 @@ def run(argv: Sequence[str]) -> int:
     if (args.card or args.group_column) and not args.output:
         raise ValueError("--card and --group-column are for the model card of an export: add --output DIR.")
     check_target(args.precision, args.recall)
+    if args.output:
+        check_apart(args.output, args.model)
     check_card_tables(args.test_data, args.data, args.group_column)
     facts = read_card_facts(args.model, args.output, args.card) if args.output else None
     tables = {"calibration": load_table(args.data)}

@@ -85,6 +85,10 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
     args = parser.parse_args(argv)
+
+    from ..export.classifier import check_apart
+
+    check_apart(args.output, args.model)
     if args.format in ENGINES:
         _for_engine(args)
         return 0

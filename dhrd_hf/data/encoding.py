@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -56,6 +56,26 @@ class EncodingCounts:
             f"{self.rows} rows encoded: {self.without_rationale} without a rationale (label-only form), "
             f"{self.rationales_cut} rationales cut, {self.inputs_cut} inputs cut"
         )
+
+
+class RowParts(NamedTuple):
+    """What a row is made of, cut to fit.
+
+    Args:
+        x (`list[int]`): Token ids of the input.
+        reasoning (`list[int]`): Of the delimiter and the rationale; empty where nothing of the rationale is there.
+        answer (`list[int]`): Of the delimiter and the label.
+        rationale_cut (`bool`): Whether the rationale was cut, or left out.
+        input_cut (`bool`): Whether x was cut.
+        whole (`int`): Number of tokens that the row would have if nothing had been cut.
+    """
+
+    x: list[int]
+    reasoning: list[int]
+    answer: list[int]
+    rationale_cut: bool
+    input_cut: bool
+    whole: int
 
 
 class DualHeadEncoder:
@@ -211,7 +231,7 @@ class DualHeadEncoder:
     ) -> tuple[dict[str, list], dict[str, list[int]]]:
         """The encoded rows, and for each what [`EncodingCounts`] counts as 0 or 1."""
         rows = _rows(batch, [*template_columns(self.prompt), self.label_column], self.rationale_column)
-        texts, labels, answers, rationales = [], [], [], []
+        texts, labels, rationales = [], [], []
         for index, row in enumerate(rows):
             try:
                 text = render(self.prompt, row)
@@ -222,50 +242,82 @@ class DualHeadEncoder:
                 raise ValueError(f"Row {first_row + index}: {error}. The row: {_excerpt(row)}") from None
             texts.append(text)
             labels.append(label)
-            answers.append(self.suffix.between + self.labels.text(label) + self.suffix.after)
             rationale = row.get(self.rationale_column)
             rationales.append("" if rationale is None else str(rationale).strip())
-
-        input_ids = self.tokenizer(texts, verbose=False)["input_ids"] if texts else []
-        answer_ids = self._suffix_ids(answers)
-        rationale_ids = self._suffix_ids(rationales)
-        reason_ids = self._suffix_ids([self.suffix.before])[0]
-        end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
 
         encoded: dict[str, list] = {
             name: [] for name in ("input_ids", "attention_mask", "input_length", "reasoning_targets")
         }
         marks: dict[str, list[int]] = {"without_rationale": [], "rationales_cut": [], "inputs_cut": []}
-        for index, (x, rationale, answer) in enumerate(zip(input_ids, rationale_ids, answer_ids, strict=True)):
-            cut = len(x) > self.max_input_length
-            if cut:
-                x = self.tokenizer(texts[index], truncation=True, max_length=self.max_input_length)["input_ids"]
+        named = [self.labels.text(label) for label in labels]
+        for index, (x, reasoning, answer, rationale_cut, input_cut, _) in enumerate(
+            self.parts(texts, named, rationales)
+        ):
             if all(token == self.tokenizer.pad_token_id for token in x):
                 raise ValueError(
                     f"Row {first_row + index}: its text {texts[index]!r} holds nothing but padding tokens."
                 )
-            room = self.max_length - len(x) - len(reason_ids) - len(answer) - len(end)
-            kept = rationale[: max(room, 0)]
-            if len(x) + len(answer) + len(end) > self.max_length:
+            if len(x) + len(answer) + len(self._end) > self.max_length:
                 raise ValueError(
                     f"Row {first_row + index}: its answer of {len(answer)} tokens is longer than the room kept for it. "
                     "Say problem_type='multi_label_classification', which keeps room for all labels."
                 )
-            reasoning = reason_ids + kept if kept else []
-            s = x + (answer + reasoning if self.rationale_after_label else reasoning + answer) + end
+            s = x + (answer + reasoning if self.rationale_after_label else reasoning + answer) + self._end
             encoded["input_ids"].append(s)
             encoded["attention_mask"].append([1] * len(s))
             encoded["input_length"].append(len(x))
             skipped = len(x) if self.reasoning_span == "rationale" else 0
             encoded["reasoning_targets"].append([-100] * skipped + s[skipped:])
-            marks["without_rationale"].append(int(not rationale))
-            marks["rationales_cut"].append(int(len(kept) < len(rationale)))
-            marks["inputs_cut"].append(int(cut))
+            marks["without_rationale"].append(int(not rationales[index]))
+            marks["rationales_cut"].append(int(rationale_cut))
+            marks["inputs_cut"].append(int(input_cut))
         encoded["labels"] = labels
         return encoded, marks
 
-    def _suffix_ids(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    def parts(self, texts: Sequence[str], labels: Sequence[str], rationales: Sequence[str]) -> Iterator[RowParts]:
+        """What rows are made of, cut to fit: for encoding them, and for counting what would be cut.
+
+        Example:
+
+        ```python
+        >>> sum(row.rationale_cut for row in encode.parts(["Is ice cold?"], ["yes"], ["It is frozen."]))  # doctest: +SKIP
+        0
+
+        ```
+
+        Args:
+            texts (`Sequence[str]`): x of each row.
+            labels (`Sequence[str]`): The labels as they stand in the answer.
+            rationales (`Sequence[str]`): The rationales; empty where there is none.
+
+        Returns:
+            `Iterator[RowParts]`: each row's.
+        """
+        input_ids = self.tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
+        cut = [index for index, x in enumerate(input_ids) if len(x) > self.max_input_length]
+        limit = {"truncation": True, "max_length": self.max_input_length}
+        shorter = self.tokenizer([texts[index] for index in cut], **limit)["input_ids"] if cut else []
+        kept_of = dict(zip(cut, shorter, strict=True))
+        answers = self._suffix_ids([self.suffix.between + label + self.suffix.after for label in labels])
+        reason = self._suffix_ids([self.suffix.before])[0]
+        rationale_ids = self._suffix_ids(rationales)
+        for index, (x, rationale, answer) in enumerate(zip(input_ids, rationale_ids, answers, strict=True)):
+            whole = len(x) + (len(reason) + len(rationale) if rationale else 0) + len(answer) + len(self._end)
+            x = kept_of.get(index, x)
+            kept = rationale[: max(self.max_length - len(x) - len(reason) - len(answer) - len(self._end), 0)]
+            yield RowParts(
+                x, reason + kept if kept else [], answer, len(kept) < len(rationale), index in kept_of, whole
+            )
+
+    @property
+    def _end(self) -> list[int]:
+        return [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+
+    def _suffix_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        distinct = list(dict.fromkeys(texts))  # of the answers there are few
+        ids = self.tokenizer(distinct, add_special_tokens=False, verbose=False)["input_ids"] if distinct else []
+        found = dict(zip(distinct, ids, strict=True))
+        return [found[text] for text in texts]
 
     def _known_limit(self, max_length: int) -> int:
         limit = self.tokenizer.model_max_length
@@ -276,7 +328,7 @@ class DualHeadEncoder:
 
     def _input_limit(self, max_input_length: int | None) -> int:
         answers = [self.suffix.between + answer + self.suffix.after for answer in self.labels.longest_texts()]
-        reserved = max(len(ids) for ids in self._suffix_ids(answers)) + (self.tokenizer.eos_token_id is not None)
+        reserved = max(len(ids) for ids in self._suffix_ids(answers)) + len(self._end)
         limit = self.max_length - reserved
         if limit < 1:
             raise ValueError(

@@ -92,9 +92,10 @@ def export_classifier(
     Raises:
         FileExistsError: if the folder holds something and `overwrite` is off.
         TypeError: if the model has not two heads.
-        ValueError: if the temperature is not above 0, there is a threshold for no label or outside 0 to 1, the tokenizer has no pad token or another than the model, the model can't be written in this
-            format (`"dense"`: it is quantised; `"adapter"`: it has none, or no head in it, or its base model is not at
-            hand), or the written classifier differs.
+        ValueError: if the folder is one that the model was loaded from, or holds it, the temperature is not above 0, there is
+            a threshold for no label or outside 0 to 1, the tokenizer has no pad token or another than the model, the model
+            can't be written in this format (`"dense"`: it is quantised; `"adapter"`: it has none, or no head in it, or its
+            base model is not at hand), or the written classifier differs.
 
     Source: transformers `modeling_layers.py::GenericForSequenceClassification`.
     """
@@ -104,6 +105,7 @@ def export_classifier(
         raise ValueError(f"temperature={temperature} must be a number above 0.")
     dual_head = find_dual_head(model)
     model = next((module for module in model.modules() if hasattr(module, "peft_config")), dual_head)  # DDP's inside
+    check_apart(output_dir, model.name_or_path, dual_head.name_or_path)
     pad_token_id = _checked_pad_token(dual_head, tokenizer)
     for label, threshold in (thresholds or {}).items():
         if label not in dual_head.config.label2id or not 0 <= threshold <= 1:
@@ -173,6 +175,43 @@ def _checked_pad_token(dual_head: DHRDForDualHeadClassification, tokenizer: PreT
             f"({tokenizer.pad_token!r}). Give the tokenizer of training."
         )
     return tokenizer.pad_token_id
+
+
+def check_apart(output_dir: str | os.PathLike, *models: str | os.PathLike) -> None:
+    """Raise where a folder to write is one that a model is read from, or holds it: the model would be gone.
+
+    Args:
+        output_dir (`str` or `os.PathLike`): The folder, which need not be there.
+        models (`str` or `os.PathLike`): Folders; a name on the Hub, or an empty one, is never in the way. The base model of
+            an adapter counts as well.
+
+    Raises:
+        ValueError: as said.
+    """
+    target = Path(output_dir)
+    if not target.is_dir():
+        return
+    named = [Path(it) for model in models if model for it in (model, _base_model(Path(model))) if it]
+    for folder in filter(Path.is_dir, named):
+        # By what is on the disk: there are links and "..", and file systems where RUNS is runs.
+        own = folder.resolve()
+        if own.samefile(target):
+            what = "is a folder that the model is read from"
+        elif any(it.samefile(target) for it in own.parents):
+            what = f"holds {folder}, which the model is read from"
+        else:
+            continue
+        raise ValueError(
+            f"{target} {what}: it would be deleted. Name another folder, such as {folder / 'classifier'}."
+        )
+
+
+def _base_model(folder: Path) -> str | None:
+    """What an adapter's folder names as its base model."""
+    try:
+        return json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 @contextlib.contextmanager

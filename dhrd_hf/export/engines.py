@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..modeling_dhrd import check_loaded, logits_tolerance
-from .classifier import probe_batches, whole_folder
+from .classifier import check_apart, probe_batches, whole_folder
 
 ENGINES = ("onnx", "openvino")
 
@@ -173,10 +173,12 @@ def export_engine(
     Raises:
         ModuleNotFoundError: if the engine is not installed.
         FileExistsError: if the folder holds something and `overwrite` is off.
-        ValueError: if the engine is unknown, the family can't be exported for it, or float32 logits differ.
+        ValueError: if the engine is unknown, the folder is the classifier's own or holds it, the family can't be exported for
+            the engine, or float32 logits differ.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} is not one of {', '.join(ENGINES)}.")
+    check_apart(output_dir, classifier)
     _require(engine)
     tokenizer = AutoTokenizer.from_pretrained(classifier)
     model, info = AutoModelForSequenceClassification.from_pretrained(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.joining import key_column
 from ..data.prompts import DEFAULT_PROMPT, render, template_columns
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_rationale, near_duplicates
 from .languages import count_words, units
+
+if TYPE_CHECKING:
+    from ..data.encoding import DualHeadEncoder
 
 _OPENING = 4  # words at the start of a rationale that make it like others
 _SHOWN = 5
@@ -18,6 +21,7 @@ _MANY = 0.02
 # How much better than text alone or majority the rationale alone may do before its wording is called a give-away.
 _GIVES_AWAY = 0.15
 _QUICK_ROWS = 2000  # of each kind that quick_audit looks at
+_BATCH = 1000  # rows whose tokens are in memory at a time
 
 Judge = Callable[[list[str], list[str]], list[str | None]]
 
@@ -66,7 +70,8 @@ def audit_rationales(
         min_words, max_words (`int`, *optional*, default to 3 and 150): Bounds of a rationale's length.
         other_splits (`Mapping[str, Sequence]`, *optional*): Rows of other splits by name, for duplicates across them.
         tokenizer (`PreTrainedTokenizerBase`, *optional*), max_length (`int`, *optional*): To count the rationales that
-            training would cut.
+            training would cut, as [`DualHeadEncoder`] does with the paper's suffix and, by default, its `max_length`. A row
+            without a label counts as if it had the longest.
         judge (`Callable`, *optional*): Takes texts and rationales, and gives the label that each pair argues for, or None
             where it can't say; such as [`~dhrd_hf.rationales.judge.LabelJudge`].
         probe_rows (`int`, *optional*, defaults to 10000): Rows drawn for the probe from a larger table.
@@ -80,7 +85,8 @@ def audit_rationales(
         `truncation`, `consistency`; `verdict`, sentences of what to do; `notes`, what could not be looked at.
 
     Raises:
-        ValueError: if there are no rows, no rationale column, or ids of a named column repeat.
+        ValueError: if there are no rows, no rationale column, ids of a named column repeat, or `max_length` leaves no room for
+            the text.
     """
     from tqdm import tqdm
 
@@ -89,6 +95,7 @@ def audit_rationales(
 
     table = _Table(rows, prompt, label_column, rationale_column, id_column, group_column)
     ids, texts, labels, rationales = table.ids, table.texts, table.labels, table.rationales
+    encode = None if tokenizer is None else _encoder(table.label_values, tokenizer, max_length)
     names = sorted({label for label in labels if label is not None})
     flagged: dict[str, list[int]] = {name: [] for name in CHECKS}
     examples: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -146,7 +153,7 @@ def audit_rationales(
         "lengths": _lengths(words),
         "openings": _openings(rationales),
         "duplicates": _duplicates(table, other_splits or {}, prompt, rationale_column),
-        "truncation": _truncation(table, tokenizer, max_length) if tokenizer is not None else None,
+        "truncation": _truncation(table, encode) if encode is not None else None,
         "consistency": _consistency(table, judge) if judge is not None else None,
         "examples": dict(examples),
         "notes": table.notes,
@@ -181,7 +188,8 @@ class _Table:
                 raise ValueError(f"no column {name!r}; the table has: {', '.join(map(repr, columns))}")
         self.notes: list[str] = []
         self.rationales = [_text(row.get(rationale_column)) for row in rows]
-        self.labels = [_label(row.get(label_column)) for row in rows]
+        self.label_values = [row.get(label_column) for row in rows]
+        self.labels = [_label(value) for value in self.label_values]
         if None in self.labels:
             missing = self.labels.count(None)
             self.notes.append(f"{missing} of {len(rows)} rows have no label in column {label_column!r}.")
@@ -225,8 +233,12 @@ def _text(value: Any) -> str | None:
     return None if value is None or value != value else str(value)
 
 
+def _missing(value: Any) -> bool:
+    return value is None or value != value or value == ""
+
+
 def _label(value: Any) -> str | None:
-    if value is None or value != value or value == "":
+    if _missing(value):
         return None
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -289,21 +301,61 @@ def _duplicates(
     return found
 
 
-def _truncation(table: _Table, tokenizer: Any, max_length: int | None) -> dict[str, Any]:
-    """How many rationales do not fit behind their texts, by the tokens of both."""
-    limit = max_length or min(getattr(tokenizer, "model_max_length", 1024) or 1024, 1024)
-    lengths = []
-    for part in (table.texts or [], [it or "" for it in table.rationales]):
-        ids = tokenizer(list(part), add_special_tokens=False)["input_ids"] if part else []
-        lengths.append([len(it) for it in ids] or [0] * len(table.ids))
-    of_texts, of_rationales = lengths
-    cut = [n for n, (x, r) in enumerate(zip(of_texts, of_rationales, strict=True)) if r and x + r > limit]
+def _encoder(values: Sequence[Any], tokenizer: Any, max_length: int | None) -> DualHeadEncoder:
+    """The encoder of a training run on rows of these labels."""
+    from ..data.encoding import DualHeadEncoder
+
+    known = [value for value in values if not _missing(value)]
+    if any(isinstance(value, (list, tuple)) for value in known):
+        kind = "multi_label_classification"
+    elif any(isinstance(value, float) and not value.is_integer() for value in known) and all(map(_is_number, known)):
+        kind = "regression"
+    else:
+        kind = "single_label_classification"
+    names = ["label"] if kind == "regression" else sorted({name for value in known for name in _names(value)}) or [""]
+    limit = {} if max_length is None else {"max_length": max_length}
+    return DualHeadEncoder(tokenizer, {name: n for n, name in enumerate(names)}, problem_type=kind, **limit)
+
+
+def _names(value: Any) -> list[str]:
+    """The names in a label, as `dhrd train` reads them."""
+    entries = [it for it in value if it is not None] if isinstance(value, (list, tuple)) else [value]
+    return [str(int(it)) if isinstance(it, float) and it.is_integer() else str(it) for it in entries]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _answers(values: Sequence[Any], encode: DualHeadEncoder) -> list[str]:
+    """Each row's label as it stands in the answer."""
+    labels = encode.labels
+    longest = max(labels.longest_texts(), key=len)
+    if labels.problem_type == "multi_label_classification":
+        return [longest if _missing(it) else labels.text(labels.read(_names(it))) for it in values]
+    if labels.problem_type == "regression":
+        return [longest if _missing(it) else labels.text(float(it)) for it in values]
+    return [longest if _missing(it) else _names(it)[0] for it in values]
+
+
+def _truncation(table: _Table, encode: DualHeadEncoder) -> dict[str, Any]:
+    """What training would cut to fit."""
+    cut, inputs_cut, most = [], 0, 0
+    for start in range(0, len(table.ids), _BATCH):
+        batch = slice(start, start + _BATCH)
+        said = [(it or "").strip() for it in table.rationales[batch]]
+        texts = table.texts[batch] if table.texts else [""] * len(said)
+        for row, parts in enumerate(encode.parts(texts, _answers(table.label_values[batch], encode), said), start):
+            if parts.rationale_cut:
+                cut.append(table.ids[row])
+            inputs_cut += parts.input_cut
+            most = max(most, parts.whole)
     return {
-        "max_length": limit,
+        "max_length": encode.max_length,
         "rows": len(cut),
-        "texts_alone": sum(x > limit for x in of_texts),
-        "ids": [table.ids[row] for row in cut],
-        "most_tokens": max(map(sum, zip(of_texts, of_rationales, strict=True))),
+        "texts_alone": inputs_cut,
+        "ids": cut,
+        "most_tokens": most,
     }
 
 

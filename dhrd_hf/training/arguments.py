@@ -49,8 +49,8 @@ class DualHeadTrainingArguments(TrainingArguments):
             trained in bf16 with batches of 32 (per device 1, 32 accumulation steps).
 
     Raises:
-        ValueError: on an unknown schedule, a negative `alpha_end`, a share outside `[0, 1]`, a negative `distillation_weight`, or a
-            `temperature` that is not above 0.
+        ValueError: on an unknown schedule, a negative `alpha_end`, a share outside `[0, 1]`, a negative or infinite
+            `classifier_learning_rate` or `distillation_weight`, or a `temperature` that is not above 0.
 
     Source: `examples/benchmarks/results/smollm2.jsonl`; Xu et al. 2025, arXiv 2509.21487, appendix E.5; schedules are among its
     future work.
@@ -81,6 +81,8 @@ class DualHeadTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         scheduled_alpha(0, 1, 1.0, self.alpha_end, self.alpha_schedule, self.alpha_step_at)  # raises on a wrong one
+        if self.classifier_learning_rate is not None and not 0 <= self.classifier_learning_rate < math.inf:
+            raise ValueError(f"classifier_learning_rate={self.classifier_learning_rate} must be 0 or greater.")
         if not 0 <= self.distillation_weight < math.inf:
             raise ValueError(f"distillation_weight={self.distillation_weight} must be 0 or greater.")
         if not 0 < self.temperature < math.inf:

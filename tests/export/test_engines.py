@@ -91,6 +91,15 @@ def test_int8_is_rounded_and_near(classifier, tmp_path, engine):
     assert EngineClassifier.from_pretrained(tmp_path / "out").dtype == torch.int8
 
 
+def test_the_classifiers_own_folder_is_refused(classifier, monkeypatch):
+    monkeypatch.setitem(engines._NEEDS, "onnx", ())
+    before = {path: path.read_bytes() for path in classifier.rglob("*") if path.is_file()}
+    for folder, verb in ((classifier, "is"), (classifier.parent, "holds")):
+        with pytest.raises(ValueError, match=f"{verb} .*the model is read from"):
+            export_engine(classifier, folder, "onnx", overwrite=True)
+    assert {path: path.read_bytes() for path in classifier.rglob("*") if path.is_file()} == before
+
+
 def test_what_can_not_be_done_is_a_line_and_leaves_nothing(classifier, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="'tensorrt' is not one of onnx, openvino"):
         export_engine(classifier, tmp_path / "out", "tensorrt")

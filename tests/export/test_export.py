@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from strangers import run_as_a_stranger
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 
-from dhrd_hf import export_classifier
+from dhrd_hf import AutoModelForDualHeadClassification, export_classifier
 from dhrd_hf.evaluation import load_classifier
 from dhrd_hf.export import classifier
+from dhrd_hf.modeling_dhrd import find_dual_head
 from dhrd_hf.training import add_lora
 
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
@@ -193,6 +195,38 @@ def test_overwriting_replaces_the_folder(dual_of, tokenizer, occupied):
     export_classifier(dual_of("llama"), tokenizer, occupied / "out", overwrite=True)
     assert (occupied / "out" / "config.json").exists() and not (occupied / "out" / "precious.txt").exists()
     assert os.listdir(occupied) == ["out"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("kind", ["llama", "llama-lora"])
+def test_the_models_own_folder_is_refused(make_model, lm_dir_of, tokenizer, tmp_path, monkeypatch, kind, overwrite):
+    run = tmp_path / "runs" / "mine"
+    model = make_model(kind)
+    if kind == "llama-lora":  # a base of its own, which the export would delete as well
+        base = shutil.copytree(lm_dir_of("llama"), tmp_path / "bases" / "llama")
+        model = moved_lora(AutoModelForDualHeadClassification.from_pretrained(base, id2label=LABELS))
+    model.save_pretrained(run)
+    find_dual_head(model).config.save_pretrained(run)
+    (tmp_path / "link").symlink_to(run)
+    monkeypatch.chdir(run)
+    opened, before = AutoModelForDualHeadClassification.from_pretrained(run), all_files(tmp_path)
+    refused = {"is": [run, tmp_path / "link", "."], "holds": [run / "..", run.parent, tmp_path]}
+    if kind == "llama-lora":
+        refused["is"].append(base)
+        refused["holds"].append(base.parent)
+    for verb, folders in refused.items():
+        for folder in folders:
+            with pytest.raises(
+                ValueError, match=f"{verb} .*the model is read from.*Name another folder, such as"
+            ) as error:
+                export_classifier(opened, tokenizer, folder, overwrite=overwrite)
+            assert "\n" not in str(error.value) and "--overwrite" not in str(error.value)
+    assert all_files(tmp_path) == before
+    for folder in (run / "classifier", run.parent / "mine-classifier"):
+        export_classifier(opened, tokenizer, folder)
+        export_classifier(opened, tokenizer, folder, overwrite=True)
+    kept = all_files(tmp_path)
+    assert all(kept[name] == file for name, file in before.items())
 
 
 def test_an_empty_folder_and_missing_parents_are_filled(dual_of, tokenizer, tmp_path):

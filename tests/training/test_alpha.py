@@ -38,9 +38,12 @@ def test_a_run_of_one_step_has_alpha(schedule):
         ({"alpha_schedule": "exponential"}, "is not one of constant, linear, cosine, step"),
         ({"alpha_end": -1.0}, "alpha_end=-1.0 must be 0 or greater"),
         ({"alpha_step_at": 2.0}, "alpha_step_at=2.0 must be in 0 to 1"),
+        ({"classifier_learning_rate": -0.5}, "classifier_learning_rate=-0.5 must be 0 or greater"),
+        ({"classifier_learning_rate": float("nan")}, "classifier_learning_rate=nan must be 0 or greater"),
+        ({"classifier_learning_rate": float("inf")}, "classifier_learning_rate=inf must be 0 or greater"),
     ],
 )
-def test_wrong_schedules_are_told_before_training(wrong, message, tmp_path):
+def test_wrong_schedules_and_rates_are_told_before_training(wrong, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         DualHeadTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **wrong)
 
