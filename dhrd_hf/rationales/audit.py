@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..data.joining import key_column
 from ..data.prompts import DEFAULT_PROMPT, render, template_columns
+from .advice import advice_on
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_rationale, near_duplicates
 from .languages import count_words, units
-
-if TYPE_CHECKING:
-    from ..data.encoding import DualHeadEncoder
+from .truncation import is_missing, training_encoder, truncation
 
 _OPENING = 4  # words at the start of a rationale that make it like others
 _SHOWN = 5
-# From which share of the rows on a check is a matter for the verdict.
-_MANY = 0.02
-# How much better than text alone or majority the rationale alone may do before its wording is called a give-away.
-_GIVES_AWAY = 0.15
 _QUICK_ROWS = 2000  # of each kind that quick_audit looks at
-_BATCH = 1000  # rows whose tokens are in memory at a time
 
 Judge = Callable[[list[str], list[str]], list[str | None]]
 
@@ -95,7 +89,7 @@ def audit_rationales(
 
     table = _Table(rows, prompt, label_column, rationale_column, id_column, group_column)
     ids, texts, labels, rationales = table.ids, table.texts, table.labels, table.rationales
-    encode = None if tokenizer is None else _encoder(table.label_values, tokenizer, max_length)
+    encode = None if tokenizer is None else training_encoder(table.label_values, tokenizer, max_length)
     names = sorted({label for label in labels if label is not None})
     flagged: dict[str, list[int]] = {name: [] for name in CHECKS}
     examples: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -153,7 +147,7 @@ def audit_rationales(
         "lengths": _lengths(words),
         "openings": _openings(rationales),
         "duplicates": _duplicates(table, other_splits or {}, prompt, rationale_column),
-        "truncation": _truncation(table, encode) if encode is not None else None,
+        "truncation": truncation(encode, ids, texts, table.label_values, rationales) if encode is not None else None,
         "consistency": _consistency(table, judge) if judge is not None else None,
         "examples": dict(examples),
         "notes": table.notes,
@@ -163,7 +157,7 @@ def audit_rationales(
     for part in (matching, probe):
         if "reason" in part:
             report["notes"].append(f"Not looked at: {part['reason']}.")
-    report["verdict"] = _verdict(report)
+    report["verdict"] = advice_on(report)
     return report
 
 
@@ -233,12 +227,8 @@ def _text(value: Any) -> str | None:
     return None if value is None or value != value else str(value)
 
 
-def _missing(value: Any) -> bool:
-    return value is None or value != value or value == ""
-
-
 def _label(value: Any) -> str | None:
-    if _missing(value):
+    if is_missing(value):
         return None
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -301,64 +291,6 @@ def _duplicates(
     return found
 
 
-def _encoder(values: Sequence[Any], tokenizer: Any, max_length: int | None) -> DualHeadEncoder:
-    """The encoder of a training run on rows of these labels."""
-    from ..data.encoding import DualHeadEncoder
-
-    known = [value for value in values if not _missing(value)]
-    if any(isinstance(value, (list, tuple)) for value in known):
-        kind = "multi_label_classification"
-    elif any(isinstance(value, float) and not value.is_integer() for value in known) and all(map(_is_number, known)):
-        kind = "regression"
-    else:
-        kind = "single_label_classification"
-    names = ["label"] if kind == "regression" else sorted({name for value in known for name in _names(value)}) or [""]
-    limit = {} if max_length is None else {"max_length": max_length}
-    return DualHeadEncoder(tokenizer, {name: n for n, name in enumerate(names)}, problem_type=kind, **limit)
-
-
-def _names(value: Any) -> list[str]:
-    """The names in a label, as `dhrd train` reads them."""
-    entries = [it for it in value if it is not None] if isinstance(value, (list, tuple)) else [value]
-    return [str(int(it)) if isinstance(it, float) and it.is_integer() else str(it) for it in entries]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _answers(values: Sequence[Any], encode: DualHeadEncoder) -> list[str]:
-    """Each row's label as it stands in the answer."""
-    labels = encode.labels
-    longest = max(labels.longest_texts(), key=len)
-    if labels.problem_type == "multi_label_classification":
-        return [longest if _missing(it) else labels.text(labels.read(_names(it))) for it in values]
-    if labels.problem_type == "regression":
-        return [longest if _missing(it) else labels.text(float(it)) for it in values]
-    return [longest if _missing(it) else _names(it)[0] for it in values]
-
-
-def _truncation(table: _Table, encode: DualHeadEncoder) -> dict[str, Any]:
-    """What training would cut to fit."""
-    cut, inputs_cut, most = [], 0, 0
-    for start in range(0, len(table.ids), _BATCH):
-        batch = slice(start, start + _BATCH)
-        said = [(it or "").strip() for it in table.rationales[batch]]
-        texts = table.texts[batch] if table.texts else [""] * len(said)
-        for row, parts in enumerate(encode.parts(texts, _answers(table.label_values[batch], encode), said), start):
-            if parts.rationale_cut:
-                cut.append(table.ids[row])
-            inputs_cut += parts.input_cut
-            most = max(most, parts.whole)
-    return {
-        "max_length": encode.max_length,
-        "rows": len(cut),
-        "texts_alone": inputs_cut,
-        "ids": cut,
-        "most_tokens": most,
-    }
-
-
 def _consistency(table: _Table, judge: Judge) -> dict[str, Any]:
     if table.texts is None:
         return {
@@ -380,69 +312,6 @@ def _consistency(table: _Table, judge: Judge) -> dict[str, Any]:
         "rows": len(judged),
         "unjudged": len(kept) - len(judged),
     }
-
-
-# The one sentence of a verdict that calls for nothing.
-NOTHING_FOUND = "Nothing speaks against training on these rationales."
-_ADVICE = {
-    "label_leak": "name a label or announce the answer: a student learns to look for it. Drop them or have them written again",
-    "empty": "are empty: these rows train on their label alone",
-    "truncated": "stop in the middle of a sentence: raise the teacher's limit of new tokens, or drop the last piece",
-    "refusal": "are refusals: drop them",
-    "repetition": "repeat themselves: drop them, or raise the teacher's repetition penalty",
-    "copy": "copy the input: they teach nothing that the input does not",
-    "prompt_echo": "repeat the teacher's prompt: cut the echo",
-    "wrong_language": "are in another language than their text: drop them",
-    "near_duplicate": "are nearly the same as another row's: a template, which teaches its words instead of a reason",
-    "length": "are too short or too long",
-}
-
-
-def _verdict(report: Mapping[str, Any]) -> list[str]:
-    """What a person should do, most important first."""
-    said, rows = [], report["rows"]
-    matching, probe = report["matching"], report["label_probe"]
-    if matching["verdict"] == "shuffled":
-        said.append(
-            "The rationales do not belong to their rows (or fit any row alike): do not train on them. Look for a join by the "
-            "wrong key or a sort of one column."
-        )
-    elif matching["verdict"] == "partly shuffled":
-        said.append(
-            f"About {matching['unrelated']:.0%} of the rationales do not belong to their rows; {len(matching['mismatched'])} are "
-            "listed. Look for a join by the wrong key before training."
-        )
-    alone, text_only = probe["rationale_only"], probe["text_only"]
-    base = max(filter(None, (text_only, probe["majority"])), default=None)
-    if alone is not None and base is not None and alone - base > _GIVES_AWAY:
-        said.append(
-            f"The rationale alone gives the label away to {alone:.0%} (text alone {_percent(text_only)}, majority "
-            f"{probe['majority']:.0%}): accuracy with a gold rationale in the input is no result."
-        )
-    for name in sorted(CHECKS, key=lambda it: -len(report["checks"][it])):
-        count = len(report["checks"][name])
-        if count > _MANY * rows:
-            said.append(f"{count} of {rows} rationales ({count / rows:.1%}) {_ADVICE[name]} ({name}).")
-    across = sum(it["rationales"] for it in report["duplicates"]["across_splits"].values())
-    if across:
-        said.append(f"{across} rationales stand in another split as well: results on it are too good.")
-    if report["truncation"] and report["truncation"]["rows"]:
-        it = report["truncation"]
-        said.append(
-            f"{it['rows']} rationales do not fit into {it['max_length']} tokens behind their texts: shorten them."
-        )
-    if (report["consistency"] or {}).get("accuracy") is not None and report["consistency"]["accuracy"] < 0.95:
-        it = report["consistency"]
-        said.append(f"The judge reads another label out of {len(it['inconsistent'])} of {it['rows']} rationales.")
-    few = sum(0 < len(ids) <= _MANY * rows for ids in report["checks"].values())
-    if not said:
-        tail = " `dhrd rationales filter` drops the few that a check flags." if few else ""
-        return [f"{NOTHING_FOUND}{tail}"]
-    return said
-
-
-def _percent(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.0%}"
 
 
 def quick_audit(rows: Sequence[Mapping[str, Any]], *, seed: int = 0, **options: Any) -> dict[str, Any] | None:

@@ -10,7 +10,8 @@ import pytest
 
 from dhrd_hf import DualHeadEncoder
 from dhrd_hf.data import EncodingCounts
-from dhrd_hf.rationales.audit import NOTHING_FOUND, audit_rationales, quick_audit, summary
+from dhrd_hf.rationales.advice import NOTHING_FOUND
+from dhrd_hf.rationales.audit import audit_rationales, quick_audit, summary
 from dhrd_hf.rationales.checks import CHECKS
 from dhrd_hf.rationales.matching import match_rationales
 from dhrd_hf.rationales.probe import label_probe

@@ -1,0 +1,111 @@
+"""What training would cut off rationales, counted by the encoder that would cut them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..data.encoding import DualHeadEncoder
+
+_BATCH = 1000  # rows whose tokens are in memory at a time
+
+
+def truncation(
+    encode: DualHeadEncoder,
+    ids: Sequence[Any],
+    texts: Sequence[str] | None,
+    values: Sequence[Any],
+    rationales: Sequence[str | None],
+) -> dict[str, Any]:
+    """How many rationales, and texts, a training run would cut to fit.
+
+    Args:
+        encode ([`DualHeadEncoder`]): From [`training_encoder`].
+        ids (`Sequence[Any]`): What the rows are called.
+        texts (`Sequence[str]`, *optional*): Their texts; None counts as none.
+        values (`Sequence[Any]`): Their labels; a row without one counts as if it had the longest.
+        rationales (`Sequence[str | None]`): Their rationales.
+
+    Returns:
+        `dict`: `max_length`; `rows` and `ids` of rationales that are cut or left out; `texts_alone`, texts that are cut;
+        `most_tokens` of a row before anything is cut.
+    """
+    cut, inputs_cut, most = [], 0, 0
+    for start in range(0, len(ids), _BATCH):
+        batch = slice(start, start + _BATCH)
+        said = [(it or "").strip() for it in rationales[batch]]
+        inputs = texts[batch] if texts else [""] * len(said)
+        for row, parts in enumerate(encode.parts(inputs, _answers(values[batch], encode), said), start):
+            if parts.rationale_cut:
+                cut.append(ids[row])
+            inputs_cut += parts.input_cut
+            most = max(most, parts.whole)
+    return {
+        "max_length": encode.max_length,
+        "rows": len(cut),
+        "texts_alone": inputs_cut,
+        "ids": cut,
+        "most_tokens": most,
+    }
+
+
+def training_encoder(values: Sequence[Any], tokenizer: Any, max_length: int | None = None) -> DualHeadEncoder:
+    """The encoder of a training run on rows of these labels, with the paper's suffix.
+
+    Args:
+        values (`Sequence[Any]`): The label column; None, NaN and empty text are no labels.
+        tokenizer (`PreTrainedTokenizerBase`): The student's.
+        max_length (`int`, *optional*): As of [`DualHeadEncoder`], and by default its.
+
+    Returns:
+        [`DualHeadEncoder`]: for single labels, lists of them (multi label) or numbers (regression), as the values are.
+
+    Raises:
+        ValueError: if `max_length` leaves no room for the text.
+    """
+    from ..data.encoding import DualHeadEncoder
+
+    known = [value for value in values if not is_missing(value)]
+    if any(isinstance(value, (list, tuple)) for value in known):
+        kind = "multi_label_classification"
+    elif any(isinstance(value, float) and not value.is_integer() for value in known) and all(map(_is_number, known)):
+        kind = "regression"
+    else:
+        kind = "single_label_classification"
+    names = ["label"] if kind == "regression" else sorted({name for value in known for name in _names(value)}) or [""]
+    limit = {} if max_length is None else {"max_length": max_length}
+    return DualHeadEncoder(tokenizer, {name: n for n, name in enumerate(names)}, problem_type=kind, **limit)
+
+
+def _names(value: Any) -> list[str]:
+    """The names in a label, as `dhrd train` reads them."""
+    entries = [it for it in value if it is not None] if isinstance(value, (list, tuple)) else [value]
+    return [str(int(it)) if isinstance(it, float) and it.is_integer() else str(it) for it in entries]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _answers(values: Sequence[Any], encode: DualHeadEncoder) -> list[str]:
+    """Each row's label as it stands in the answer."""
+    labels = encode.labels
+    longest = max(labels.longest_texts(), key=len)
+    if labels.problem_type == "multi_label_classification":
+        return [longest if is_missing(it) else labels.text(labels.read(_names(it))) for it in values]
+    if labels.problem_type == "regression":
+        return [longest if is_missing(it) else labels.text(float(it)) for it in values]
+    return [longest if is_missing(it) else _names(it)[0] for it in values]
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds no label.
+
+    Args:
+        value (`Any`): Of the label column.
+
+    Returns:
+        `bool`: for None, NaN and empty text.
+    """
+    return value is None or value != value or value == ""
