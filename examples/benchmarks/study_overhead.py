@@ -68,7 +68,7 @@ def main() -> None:
         times = paired({"study": study, "train": train}, rounds=args.rounds, warmup=0)
 
     found = ratio(times, "study", "train")
-    command = f"python examples/benchmarks/study_overhead.py {args.table} --rounds {args.rounds}"
+    command = f"python examples/benchmarks/study_overhead.py {args.table} --rounds {args.rounds} --seeds {args.seeds}"
     cell = sum(times["train"]) / len(times["train"]) / len(commands)
     report(
         f"A study of {len(commands)} cells of {args.rows} rows and {args.epochs} epochs",
