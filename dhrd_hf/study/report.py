@@ -15,7 +15,7 @@ from .comparisons import (
     main_comparisons,
     settings_comparisons,
 )
-from .groups import OF_REASONING, Group, baseline_of, grouped, latest, meets, shown, unpaired
+from .groups import OF_REASONING, Group, baseline_of, grouped, latest, meets, several_data, shown, unpaired
 from .report_costs import throughput_table, training_table
 from .report_tables import AXES, Table, axis_table, main_table, options_table, others_tables, settings_table
 from .report_text import options_text, relative_text, setting_name
@@ -131,7 +131,9 @@ def build_report(
     tables += of_others if tables else [replace(it, folded=False) for it in of_others]
     # Also what this report leaves out was run.
     of_model = grouped(latest(row for row in rows if str(row.get("model")) == models[0])[0])
-    notes = [*_not_run(of_model, throughput), *_facts(kept, usual)]
+    mixed = several_data(groups)
+    told = [f"Other rows under the same name, which are never averaged: {', '.join(mixed)}."] if mixed else []
+    notes = [*told, *_not_run(of_model, throughput), *_facts(kept, usual)]
     counts = _counts(kept, groups, len(failed), twice)
     title = ", ".join(dict.fromkeys(str(row.get("study")) for row in kept))
     return Report(title, _headline(main, mean), tables, counts, notes, list(commands))

@@ -630,3 +630,9 @@ def test_throughput_is_read_or_refused(tmp_path):
             read_throughput(path)
     path.write_text(json.dumps(THROUGHPUT))
     assert read_throughput(path) == THROUGHPUT
+
+
+def test_other_rows_under_one_name_are_told():
+    other = [{**row, "rows_digest": "b", "cell": f"{row['cell']} b"} for row in MAIN[:2]]
+    assert "Other rows under the same name, which are never averaged: a." in build_report([*MAIN, *other]).notes
+    assert not any("Other rows" in note for note in build_report(MAIN).notes)
