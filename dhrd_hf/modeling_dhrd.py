@@ -1,15 +1,12 @@
 """The dual-head model: one backbone, a pooled classification head, and the language model's own head.
 
-The reasoning head is not re-implemented. The family's own causal-LM class maps hidden states to vocabulary logits: its
-`forward` runs over a stand-in backbone that returns hidden states which are already there. So scaled, capped or biased
-logits come out as that family makes them, and only at the positions that are asked for.
+What the second of the two heads takes from the model's family is in `reasoning_head.py`.
 
 This file can be shipped with a checkpoint as its remote code, so it imports nothing of this package but files that are shipped with it.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +30,7 @@ from .losses import (
     reasoning_loss,
 )
 from .pooling import pooled_in_flat, pooled_positions
+from .reasoning_head import ReasoningHeadMixin
 
 # How transformers finds the code that a checkpoint carries, where this package is not installed.
 _MODEL = "modeling_dhrd.DHRDForDualHeadClassification"
@@ -79,22 +77,6 @@ class DHRDOutput(ModelOutput):
     past_key_values: Any = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-
-
-class _StandIn(nn.Module):
-    """A backbone that returns what an earlier forward pass gave."""
-
-    def __init__(self, outputs: ModelOutput):
-        super().__init__()
-        self.outputs = outputs
-
-    def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
-        return self.outputs
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            return super().__getattr__(name)
-        return self  # some causal LMs call a part of their backbone: OPT's calls `model.decoder`
 
 
 class DHRDClassificationHead(nn.Module):
@@ -146,7 +128,7 @@ class DHRDClassificationHead(nn.Module):
         return self.out_proj(self.dropout(self.activation(self.dense(hidden))))
 
 
-class DHRDForDualHeadClassification(PreTrainedModel):
+class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
     r"""A decoder-only LM with a pooled classification head and its own LM head over one forward pass.
 
     Weights are named `model.*` (the backbone's own names), `score.*` and `lm_head.*`. An exported classifier with the
@@ -206,133 +188,22 @@ class DHRDForDualHeadClassification(PreTrainedModel):
         else:
             for module in causal_lm.modules():
                 module._is_hf_initialized = True  # its weights are loaded; `post_init` must leave them alone
-        backbone_name, head_name = _parts(causal_lm)
+        names = self._keep_family(causal_lm)
         lm_head = causal_lm.get_output_embeddings()
         config.backbone_config = causal_lm.config
         self.num_labels = config.num_labels
-        self.model = getattr(causal_lm, backbone_name)
+        self.model = causal_lm.get_submodule(causal_lm.base_model_prefix)
         self.lm_head = lm_head if config.reasoning_head else None
         self.score = _new_score(config, lm_head, _float_dtype(causal_lm))
 
-        # What the family's causal LM is besides its modules; in a tuple, so that it is not registered as a submodule.
-        shell = copy.copy(causal_lm)
-        shell._modules = {}
-        self._causal_lm = (shell, backbone_name, head_name)
-        self._head_is_linear: bool | None = None
         # Called in the backward pass with a loss's name and its weighted gradient at the shared hidden states.
         self.on_shared_gradient: Callable[[str, Tensor], None] | None = None
         self.generation_config = causal_lm.generation_config
-        names = {backbone_name: "model", head_name: "lm_head"}
         tied = {_renamed(key, names): _renamed(to, names) for key, to in (causal_lm._tied_weights_keys or {}).items()}
         self._tied_weights_keys = {
             key: to for key, to in tied.items() if config.reasoning_head or "lm_head." not in key
         }
         self.post_init()
-
-    # The reasoning head
-
-    def as_causal_lm(self) -> PreTrainedModel:
-        """The family's own causal LM over this model's backbone and LM head; nothing is copied.
-
-        Example:
-
-        ```python
-        >>> model.as_causal_lm().save_pretrained("reasoner")  # doctest: +SKIP
-
-        ```
-
-        Returns:
-            `PreTrainedModel`: for example a `LlamaForCausalLM`; it shares its weights with this model.
-        """
-        return self._family(self.model)
-
-    def _family(self, backbone: nn.Module) -> PreTrainedModel:
-        if self.lm_head is None:
-            raise ValueError(
-                "This is an exported classifier: it has no reasoning head. Open the dual-head checkpoint it came from."
-            )
-        shell, backbone_name, head_name = self._causal_lm
-        view = copy.copy(shell)
-        view._modules = {backbone_name: backbone, head_name: self.lm_head}
-        view.config = self.config.backbone_config
-        view.generation_config = self.generation_config
-        view.training = self.training
-        if hasattr(view, "vocab_size"):  # families with experts keep it for their loss; the embeddings may have grown
-            view.vocab_size = self.config.vocab_size
-        return view
-
-    def reasoning_logits(self, hidden: Tensor, outputs: ModelOutput) -> Tensor:
-        """Vocabulary logits as the family's causal LM makes them from these hidden states.
-
-        Args:
-            hidden (`Tensor` of shape `[..., H]`): Last hidden states of any positions.
-            outputs (`ModelOutput`): The backbone's output they are from.
-
-        Returns:
-            `Tensor` of shape `[..., V]`: the logits.
-        """
-        routed = outputs.get("router_logits") is not None
-        logits = self._head_forward(hidden, outputs, **({"output_router_logits": False} if routed else {})).logits
-        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
-
-    def auxiliary_loss(self, outputs: ModelOutput, attention_mask: Tensor | None = None) -> Tensor | None:
-        """What the family's causal LM adds to its token loss: the load balancing of a mixture of experts.
-
-        Found without a list of families: it is the family's own loss where no position has a target.
-
-        Args:
-            outputs (`ModelOutput`): The backbone's output.
-            attention_mask (`Tensor` of shape `[B, L]`, *optional*): As in the forward pass.
-
-        Returns:
-            `Tensor`, *optional*: a scalar, already weighted (`router_aux_loss_coef`); `None` where the config does not
-            ask for router logits (`output_router_logits`), without which there is none in the family's loss either.
-        """
-        if outputs.get("router_logits") is None:
-            return None
-        hidden = outputs.last_hidden_state[:1, :1]
-        no_target = torch.full((1, 1), IGNORE_INDEX, device=hidden.device)
-        mask = {"attention_mask": attention_mask, "labels": no_target, "num_items_in_batch": 1}
-        return self._head_forward(hidden, outputs, **mask).loss
-
-    def _head_forward(self, hidden: Tensor, outputs: ModelOutput, **kwargs: Any) -> ModelOutput:
-        """The family's causal LM over hidden states that are already there."""
-        replaced = {**outputs, "last_hidden_state": hidden.reshape(1, -1, hidden.shape[-1])}
-        lm = self._family(_StandIn(type(outputs)(**replaced)))
-        # The class's own forward: hooks that a dispatcher put on the instance belong to the whole model.
-        return type(lm).forward(lm, use_cache=False, return_dict=True, **kwargs)
-
-    def _linear_head(self, outputs: ModelOutput) -> nn.Linear | None:
-        """The LM head, where the family's logits are nothing but its product: found by comparing the two."""
-        head = self.lm_head
-        if type(head) is not nn.Linear:
-            return None
-        if self._head_is_linear is None:
-            with torch.no_grad():
-                # Large logits, since a soft cap is the identity on small ones; deterministic, to leave the RNG alone.
-                hidden = head.weight[:4].detach().clone()
-                hidden = hidden * (1e3 / head(hidden).abs().amax().clamp(min=1e-6))
-                expected, found = head(hidden), self.reasoning_logits(hidden, outputs)
-                self._head_is_linear = expected.shape == found.shape and torch.allclose(expected, found, rtol=1e-2)
-        return head if self._head_is_linear else None
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Generate text with the reasoning head: how one reads what the model has learned to reason.
-
-        Args:
-            args, kwargs: What `GenerationMixin.generate` of the family's causal LM takes.
-
-        Returns:
-            `Tensor` or `ModelOutput`: what it returns.
-        """
-        return self.as_causal_lm().generate(*args, **kwargs)
-
-    @classmethod
-    def can_generate(cls) -> bool:
-        """Whether `generate` works: always, through the LM head."""
-        return True
-
-    # What a stock model offers
 
     def get_input_embeddings(self) -> nn.Module:
         """The backbone's token embeddings."""
@@ -660,23 +531,6 @@ def _new_score(config: DHRDConfig, lm_head: nn.Module, dtype: torch.dtype) -> nn
             score = DHRDClassificationHead(width, config)
     score.to(dtype)
     return score if lm_head.weight.device.type == "meta" else score.to_empty(device=lm_head.weight.device)
-
-
-def _parts(causal_lm: PreTrainedModel) -> tuple[str, str]:
-    """Names of the backbone and of the output layer among the children of a causal LM, which has no others."""
-    backbone_name = causal_lm.base_model_prefix
-    head = causal_lm.get_output_embeddings()
-    children = dict(causal_lm.named_children())
-    head_name = next((name for name, child in children.items() if child is head), None)
-    others = sorted(set(children) - {backbone_name, head_name}) + [
-        name for name, _ in (*causal_lm.named_parameters(recurse=False), *causal_lm.named_buffers(recurse=False))
-    ]
-    if head_name is None or backbone_name not in children or others:
-        raise ValueError(
-            f"{type(causal_lm).__name__} ({causal_lm.config.model_type}) is not a backbone and an output layer: it has "
-            f"{', '.join(children)}. Only decoder-only language models of that form can carry two heads."
-        )
-    return backbone_name, head_name
 
 
 def _renamed(key: str, names: dict[str, str]) -> str:

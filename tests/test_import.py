@@ -105,7 +105,8 @@ def imports_of_room(room):
         ("configuration_dhrd", set()),
         ("losses", set()),
         ("pooling", set()),
-        ("modeling_dhrd", {"configuration_dhrd", "losses", "pooling"}),
+        ("reasoning_head", {"losses"}),
+        ("modeling_dhrd", {"configuration_dhrd", "losses", "pooling", "reasoning_head"}),
     ],
 )
 def test_a_file_that_ships_with_a_checkpoint_imports_its_neighbours_only(room, allowed):

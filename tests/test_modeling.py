@@ -417,7 +417,7 @@ def test_pushed_while_it_is_saved_it_has_its_code(dual_of, tmp_path, monkeypatch
         lambda self, folder, *args, **kwargs: uploaded.extend(sorted(os.listdir(folder))),
     )
     dual_of("llama").save_pretrained(tmp_path / "run", push_to_hub=True, repo_id="ada/run")
-    code = ["configuration_dhrd.py", "losses.py", "modeling_dhrd.py", "pooling.py"]
+    code = ["configuration_dhrd.py", "losses.py", "modeling_dhrd.py", "pooling.py", "reasoning_head.py"]
     assert [name for name in uploaded if name.endswith(".py")] == code and "model.safetensors" in uploaded
 
 

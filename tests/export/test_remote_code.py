@@ -132,7 +132,7 @@ def test_the_files_hold_no_lm_head_and_the_code(dual, tokenizer, tmp_path):
     names = load_file(tmp_path / "out" / "model.safetensors").keys()
     assert {name.split(".")[0] for name in names} == {"model", "score"}
     assert {path.name for path in (tmp_path / "out").glob("*.py")} == {
-        "configuration_dhrd.py", "modeling_dhrd.py", "losses.py", "pooling.py",
+        "configuration_dhrd.py", "modeling_dhrd.py", "losses.py", "pooling.py", "reasoning_head.py",
     }  # fmt: skip
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["reasoning_head"] is False and set(config["auto_map"]) >= {"AutoConfig", "AutoModel"}
