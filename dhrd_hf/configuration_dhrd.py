@@ -195,8 +195,12 @@ class DHRDConfig(PreTrainedConfig):
                 raise ValueError(
                     f"class_weights has {len(self.class_weights)} values for {self.num_labels} labels; give one a label."
                 )
-            if not all(weight >= 0 for weight in self.class_weights):
-                raise ValueError(f"class_weights={self.class_weights} must all be 0 or greater.")
+            if not all(0 <= weight < math.inf for weight in self.class_weights):
+                raise ValueError(f"class_weights={self.class_weights} must all be 0 or greater, and finite.")
+            if not any(self.class_weights):
+                raise ValueError(
+                    "class_weights are all 0: nothing would be learned. Give a label that counts more than 0."
+                )
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The text config of the backbone: where `pad_token_id`, `vocab_size` and the like live.

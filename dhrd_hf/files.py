@@ -33,6 +33,31 @@ def unfinished_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
 
 
+def checkpoints(folder: str | os.PathLike) -> list[Path]:
+    """The Trainer's checkpoints of a run, the newest first; other folders that are called so are none of them.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.files import checkpoints
+    >>> checkpoints("runs/first")  # doctest: +SKIP
+    [PosixPath('runs/first/checkpoint-12'), PosixPath('runs/first/checkpoint-6')]
+
+    ```
+
+    Args:
+        folder (`str` or `os.PathLike`): The run's output folder.
+
+    Returns:
+        `list[Path]`: the folders, whole or not.
+
+    Source: transformers `trainer_utils.py::PREFIX_CHECKPOINT_DIR`; the number is of the step.
+    """
+    named = ((re.fullmatch(r"checkpoint-(\d+)", it.name), it) for it in Path(folder).glob("checkpoint-*"))
+    found = [(int(match[1]), it) for match, it in named if match and it.is_dir()]
+    return [it for _, it in sorted(found, reverse=True)]
+
+
 def last_checkpoint(folder: str | os.PathLike) -> str | None:
     """The last checkpoint of a run that is whole: a run that was killed while it saved leaves one that is not.
 
@@ -53,9 +78,7 @@ def last_checkpoint(folder: str | os.PathLike) -> str | None:
 
     Source: transformers `trainer.py::_save_checkpoint`, which writes `trainer_state.json` last.
     """
-    named = ((re.fullmatch(r"checkpoint-(\d+)", it.name), it) for it in Path(folder).glob("checkpoint-*"))
-    found = {int(match[1]): it for match, it in named if match}
-    for _, checkpoint in sorted(found.items(), reverse=True):
+    for checkpoint in checkpoints(folder):
         with suppress(OSError, ValueError):
             json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
             return str(checkpoint)

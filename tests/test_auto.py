@@ -207,7 +207,15 @@ def test_one_label_map_is_enough(lm_dir_of, labels):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"alpha": -1.0}, {"beta": float("nan")}, {"label_smoothing": 1.0}, {"class_weights": [1.0]}]
+    "wrong",
+    [
+        {"alpha": -1.0},
+        {"beta": float("nan")},
+        {"label_smoothing": 1.0},
+        {"class_weights": [1.0]},
+        {"class_weights": [1.0, float("inf"), 1.0]},
+        {"class_weights": [0.0, 0.0, 0.0]},
+    ],
 )
 def test_an_objective_out_of_range_is_refused(lm_dir_of, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -68,9 +68,7 @@ class TrainArguments:
     eval_data: str | None = _option("Table to evaluate on, after each epoch and at the end.")
     config: str | None = _option("YAML file with any of these names; the command line wins over it.")
     resume: bool = _option("Go on from the last checkpoint in --output-dir (from the start if there is none).", False)
-    overwrite_output_dir: bool = _option(
-        "Use a folder that holds something; its checkpoint-* folders are removed.", False
-    )
+    overwrite_output_dir: bool = _option("Use a folder that holds something; its checkpoints are removed.", False)
     export: str | None = _option("Folder to export the classifier to when training is done.")
     predictions: str | None = _option(
         "File to write what the last evaluation said of each row of --eval-data (.jsonl, .csv, .tsv or .parquet)."

@@ -176,7 +176,7 @@ def _joined(train: datasets.Dataset, own: TrainArguments, say: Callable[..., Non
 def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callable[..., None]) -> str | None:
     """Check the folders before anything is loaded; the checkpoint to go on from, if any."""
     from ..export.card_facts import FACTS_FILE
-    from ..files import last_checkpoint
+    from ..files import checkpoints, last_checkpoint
 
     if own.predictions is not None:
         from ..data.table_writing import check_target
@@ -202,8 +202,8 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
                 "--overwrite-output-dir to start anew in it, or name another."
             )
         if training.process_index == 0:
-            for old in folder.glob("checkpoint-*"):  # or a later --resume would go on from them
-                shutil.rmtree(old)
+            for old in checkpoints(folder):  # or a later --resume would go on from them
+                old.unlink() if old.is_symlink() else shutil.rmtree(old)
             (folder / FACTS_FILE).unlink(missing_ok=True)  # of the old run
     return None
 

@@ -34,6 +34,7 @@ def audit_rationales(
     other_splits: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     tokenizer: Any = None,
     max_length: int | None = None,
+    suffix: str | None = None,
     judge: Judge | None = None,
     probe_rows: int = 10_000,
     seed: int = 0,
@@ -63,9 +64,9 @@ def audit_rationales(
         label_words (`Mapping[str, Sequence[str]]`, *optional*): Further words that name a label.
         min_words, max_words (`int`, *optional*, default to 3 and 150): Bounds of a rationale's length.
         other_splits (`Mapping[str, Sequence]`, *optional*): Rows of other splits by name, for duplicates across them.
-        tokenizer (`PreTrainedTokenizerBase`, *optional*), max_length (`int`, *optional*): To count the rationales that
-            training would cut, as [`DualHeadEncoder`] does with the paper's suffix and, by default, its `max_length`. A row
-            without a label counts as if it had the longest.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*), max_length (`int`, *optional*), suffix (`str`, *optional*): To
+            count the rationales that training would cut, as [`DualHeadEncoder`] does, by default with its `max_length` and
+            the paper's suffix. A row without a label counts as if it had the longest.
         judge (`Callable`, *optional*): Takes texts and rationales, and gives the label that each pair argues for, or None
             where it can't say; such as [`~dhrd_hf.rationales.judge.LabelJudge`].
         probe_rows (`int`, *optional*, defaults to 10000): Rows drawn for the probe from a larger table.
@@ -79,8 +80,8 @@ def audit_rationales(
         `truncation`, `consistency`; `verdict`, sentences of what to do; `notes`, what could not be looked at.
 
     Raises:
-        ValueError: if there are no rows, no rationale column, ids of a named column repeat, or `max_length` leaves no room for
-            the text.
+        ValueError: if there are no rows, no rationale column, ids of a named column repeat, `max_length` leaves no room for the
+            text, or the suffix lacks `{rationale}` or `{label}`.
     """
     from tqdm import tqdm
 
@@ -89,7 +90,7 @@ def audit_rationales(
 
     table = _Table(rows, prompt, label_column, rationale_column, id_column, group_column)
     ids, texts, labels, rationales = table.ids, table.texts, table.labels, table.rationales
-    encode = None if tokenizer is None else training_encoder(table.label_values, tokenizer, max_length)
+    encode = None if tokenizer is None else training_encoder(table.label_values, tokenizer, max_length, suffix)
     names = sorted({label for label in labels if label is not None})
     flagged: dict[str, list[int]] = {name: [] for name in CHECKS}
     examples: dict[str, list[dict[str, Any]]] = defaultdict(list)

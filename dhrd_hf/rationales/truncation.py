@@ -50,19 +50,21 @@ def truncation(
     }
 
 
-def training_encoder(values: Sequence[Any], tokenizer: Any, max_length: int | None = None) -> DualHeadEncoder:
-    """The encoder of a training run on rows of these labels, with the paper's suffix.
+def training_encoder(
+    values: Sequence[Any], tokenizer: Any, max_length: int | None = None, suffix: str | None = None
+) -> DualHeadEncoder:
+    """The encoder of a training run on rows of these labels.
 
     Args:
         values (`Sequence[Any]`): The label column; None, NaN and empty text are no labels.
         tokenizer (`PreTrainedTokenizerBase`): The student's.
-        max_length (`int`, *optional*): As of [`DualHeadEncoder`], and by default its.
+        max_length (`int`, *optional*), suffix (`str`, *optional*): As of [`DualHeadEncoder`], and by default its.
 
     Returns:
         [`DualHeadEncoder`]: for single labels, lists of them (multi label) or numbers (regression), as the values are.
 
     Raises:
-        ValueError: if `max_length` leaves no room for the text.
+        ValueError: if `max_length` leaves no room for the text, or the suffix lacks `{rationale}` or `{label}`.
     """
     from ..data.encoding import DualHeadEncoder
 
@@ -74,8 +76,8 @@ def training_encoder(values: Sequence[Any], tokenizer: Any, max_length: int | No
     else:
         kind = "single_label_classification"
     names = ["label"] if kind == "regression" else sorted({name for value in known for name in _names(value)}) or [""]
-    limit = {} if max_length is None else {"max_length": max_length}
-    return DualHeadEncoder(tokenizer, {name: n for n, name in enumerate(names)}, problem_type=kind, **limit)
+    given = {name: it for name, it in (("max_length", max_length), ("suffix", suffix)) if it is not None}
+    return DualHeadEncoder(tokenizer, {name: n for n, name in enumerate(names)}, problem_type=kind, **given)
 
 
 def _names(value: Any) -> list[str]:

@@ -45,12 +45,12 @@ def scheduled_alpha(
         `float`: the weight.
 
     Raises:
-        ValueError: on an unknown schedule, a negative weight, or a share outside `[0, 1]`.
+        ValueError: on an unknown schedule, a negative or infinite weight, or a share outside `[0, 1]`.
     """
     if schedule not in ALPHA_SCHEDULES:
         raise ValueError(f"alpha_schedule={schedule!r} is not one of {', '.join(ALPHA_SCHEDULES)}.")
-    if not alpha_end >= 0:
-        raise ValueError(f"alpha_end={alpha_end} must be 0 or greater.")
+    if not 0 <= alpha_end < math.inf:
+        raise ValueError(f"alpha_end={alpha_end} must be 0 or greater, and finite.")
     if not 0 <= step_at <= 1:
         raise ValueError(f"alpha_step_at={step_at} must be in 0 to 1: a share of the training steps.")
     progress = step / max(1, max_steps - 1)

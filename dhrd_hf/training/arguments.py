@@ -49,7 +49,7 @@ class DualHeadTrainingArguments(TrainingArguments):
             trained in bf16 with batches of 32 (per device 1, 32 accumulation steps).
 
     Raises:
-        ValueError: on an unknown schedule, a negative `alpha_end`, a share outside `[0, 1]`, a negative or infinite
+        ValueError: on an unknown schedule, a share outside `[0, 1]`, a negative or infinite `alpha_end`,
             `classifier_learning_rate` or `distillation_weight`, or a `temperature` that is not above 0.
 
     Source: `examples/benchmarks/results/smollm2.jsonl`; Xu et al. 2025, arXiv 2509.21487, appendix E.5; schedules are among its

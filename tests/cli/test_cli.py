@@ -541,10 +541,14 @@ def test_a_device_that_is_not_there_is_one_line(capsys, base, trained, table, tm
 def test_starting_anew_removes_old_checkpoints(base, table, tmp_path):
     (tmp_path / "checkpoint-7").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "checkpoint-best").mkdir()  # not the Trainer's
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "checkpoint-9").symlink_to(elsewhere)
     arguments = ["--model", base, "--train-data", table, "--output-dir", str(tmp_path), "--overwrite-output-dir"]
     assert main(["train", *arguments, *STEPS]) == 0
-    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-2"]
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-best"]
+    assert elsewhere.is_dir() and (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -114,6 +114,7 @@ def test_a_judge_reads_the_labels(tmp_path, capsys, monkeypatch):
         (ROWS, ["--text-column", "txt"], "did you mean 'text'"),
         (ROWS, ["--tokenizer", "./no-such-folder"], "no tokenizer"),
         (ROWS, ["--max-length", "9"], "--tokenizer"),
+        (ROWS, ["--suffix", "{rationale}{label}"], "--tokenizer"),
         (ROWS, ["--key", "id"], "--data"),
         (ROWS, ["--label-words", "yes"], "is not JSON"),
         (ROWS + ROWS, ["--id-column", "id"], "repeat"),

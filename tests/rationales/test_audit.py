@@ -227,6 +227,17 @@ def test_truncation_by_the_tokenizers_own_limit_and_of_many_rows(make_tokenizer)
         assert found["max_length"] == 72 and 0 < found["rows"] == encode.counts.rationales_cut < 2345
 
 
+def test_truncation_with_another_suffix(tokenizer):
+    rows, suffix = made(30), " Reasoning, step by step: {rationale} So the answer must be {label}."
+    encode = DualHeadEncoder(tokenizer, {"no": 0, "yes": 1}, max_length=72, suffix=suffix)
+    encode({name: [row[name] for row in rows] for name in rows[0]})
+    found = audit_rationales(rows, tokenizer=tokenizer, max_length=72, suffix=suffix)["truncation"]
+    by_default = audit_rationales(rows, tokenizer=tokenizer, max_length=72)["truncation"]
+    assert found["rows"] == encode.counts.rationales_cut > by_default["rows"]
+    with pytest.raises(ValueError, match="must hold {rationale} and then {label}"):
+        audit_rationales(rows, tokenizer=tokenizer, suffix="Because {rationale}")
+
+
 def test_truncation_of_rows_that_lack_something(tokenizer):
     rows = made(30)
     whole = audit_rationales(rows, tokenizer=tokenizer, max_length=72)["truncation"]

@@ -37,6 +37,7 @@ def test_a_run_of_one_step_has_alpha(schedule):
     [
         ({"alpha_schedule": "exponential"}, "is not one of constant, linear, cosine, step"),
         ({"alpha_end": -1.0}, "alpha_end=-1.0 must be 0 or greater"),
+        ({"alpha_end": math.inf}, "alpha_end=inf must be 0 or greater, and finite"),
         ({"alpha_step_at": 2.0}, "alpha_step_at=2.0 must be in 0 to 1"),
         ({"classifier_learning_rate": -0.5}, "classifier_learning_rate=-0.5 must be 0 or greater"),
         ({"classifier_learning_rate": float("nan")}, "classifier_learning_rate=nan must be 0 or greater"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..parsing import Parser, chosen_prompt
+from ..parsing import Parser, chosen_prompt, unescaped
 
 if TYPE_CHECKING:
     from ...rationales.judge import LabelJudge
@@ -68,6 +68,9 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--tokenizer", metavar="NAME", help="count the rationales that training would cut")
     parser.add_argument("--max-length", type=int, metavar="N", help="most tokens of a row in training")
     parser.add_argument(
+        "--suffix", metavar="TEMPLATE", help="what follows the input in training (default: the paper's)"
+    )
+    parser.add_argument(
         "--judge",
         metavar="TEACHER",
         help="have a chat model read the label out of each rationale (as --teacher of generate)",
@@ -83,6 +86,8 @@ def run(argv: Sequence[str]) -> int:
 
     if args.max_length is not None and args.tokenizer is None:
         raise ValueError("--max-length is in tokens: add --tokenizer NAME.")
+    if args.suffix is not None and args.tokenizer is None:
+        raise ValueError("--suffix is for counting tokens: add --tokenizer NAME.")
     if args.key and not args.data:
         raise ValueError("--key joins FILE to --data TABLE, which is missing.")
     for target in filter(lambda it: it and it != "-", (args.json, args.html)):
@@ -112,6 +117,7 @@ def run(argv: Sequence[str]) -> int:
         other_splits={name: list(iter_rows(name)) for name in args.other_split},
         tokenizer=_tokenizer(args.tokenizer),
         max_length=args.max_length,
+        suffix=None if args.suffix is None else unescaped(args.suffix),
         judge=_judge(args, rows) if args.judge else None,
         seed=args.seed,
         progress=sys.stderr.isatty(),
