@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import re
 import shlex
 import shutil
@@ -226,16 +228,19 @@ def _read_files(cell: Cell, here: Path, run: Path, rows: CellRows, metric: str) 
         said = [json.loads(line) for line in file]
     if [label_name(row["label"]) for row in said] != rows.labels:
         raise ValueError(f"its {len(said)} predictions are not those of the {len(rows.labels)} evaluation rows")
+    odd = sum(not math.isfinite(it or 0.0) for row in said for it in row.get("probabilities", {}).values())
+    if odd:
+        raise ValueError(f"{odd} of its probabilities are no numbers: the training has diverged")
     ids = {name: place for place, name in enumerate(rows.names)}
     labels = [ids[label] for label in rows.labels]
     predictions = [-1 if row["predicted_label"] is None else ids[label_name(row["predicted_label"])] for row in said]
-    if metric == "question_accuracy" and cell.setting != "cot_decoding":
-        predictions = _chosen(said, rows, ids)
     own = score("accuracy", labels, predictions)
-    if "eval_accuracy" in evaluated and abs(own - evaluated["eval_accuracy"]) > 1e-6 and metric != "question_accuracy":
+    if "eval_accuracy" in evaluated and not abs(own - evaluated["eval_accuracy"]) <= 1e-6:
         raise ValueError(
             f"its predictions have an accuracy of {own:.6f}, and its evaluation said {evaluated['eval_accuracy']:.6f}"
         )
+    if metric == "question_accuracy":
+        predictions = _chosen(said, rows, ids, cell)
     history = json.loads((run / "trainer_state.json").read_text())["log_history"]
     metrics = _metrics(evaluated) | {part: score(part, labels, predictions, rows.groups) for part in METRICS[metric]}
     return {
@@ -261,10 +266,18 @@ def _metrics(evaluated: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name not in _NOT_METRICS}
 
 
-def _chosen(said: Sequence[Mapping[str, Any]], rows: CellRows, ids: Mapping[str, int]) -> list[int]:
-    """Yes for the candidate of each question with the highest probability of it, No for its others."""
+def _chosen(said: Sequence[Mapping[str, Any]], rows: CellRows, ids: Mapping[str, int], cell: Cell) -> list[int]:
+    """Yes for the candidate of each question with the highest probability of it, No for its others.
+
+    A decoded answer has no probability: it is for its candidate or not. Of candidates that are level one is drawn.
+    """
     assert rows.groups is not None
-    yes = [row["probabilities"]["Yes"] / max(row["probabilities"]["No"], 1e-300) for row in said]
+    draw = random.Random(cell.seed)
+    if cell.setting == "cot_decoding":
+        yes = [(row["predicted_label"] == "Yes", draw.random()) for row in said]
+    else:
+        of = [row["probabilities"] for row in said]
+        yes = [(it["Yes"] / max(it["No"], 1e-300), draw.random()) for it in of]
     best: dict[int, int] = {}
     for place, group in enumerate(rows.groups):
         if group not in best or yes[place] > yes[best[group]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
 import threading
-import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ class Claims:
         last = files[-1]
         try:
             # A process creates its claim and fills it in two steps: an empty one is a moment old, or its process died.
-            text, age = last.read_text(), time.time() - last.stat().st_mtime
+            text, age = last.read_text(), self._now() - last.stat().st_mtime
         except FileNotFoundError:  # released just now
             return None
         try:
@@ -142,6 +142,11 @@ class Claims:
         if holder.get("machine") == _machine():
             return not is_alive(holder["pid"], holder["started"])
         return age > self.stale_after
+
+    def _now(self) -> float:
+        """The time by the clock of the folder's disk, which stamps the heartbeats: machines' clocks may differ."""
+        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".now-") as file:
+            return os.stat(file.name).st_mtime
 
     def _create(self, cell: str, number: int, holder: dict[str, Any] | None) -> Claim | None:
         path = _path(self.folder, cell, number)

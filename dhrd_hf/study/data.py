@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ..files import write_whole
 from .metrics import GROUPED
-from .plan import Cell, DataSet, Study
+from .plan import Cell, DataSet, Study, digest
 from .settings import ablation_of
 
 if TYPE_CHECKING:
@@ -164,10 +166,7 @@ class StudyData:
                 again = Path(folder) / path.name
                 write_rows(again, rows)
                 if not filecmp.cmp(path, again, shallow=False):
-                    raise ValueError(
-                        f"{path} has other rows than its data gives now, which has changed since cells were run on it: "
-                        "put the data back, or name another --output-dir"
-                    )
+                    raise _changed(path)
         else:
             write_rows(path, rows)
         self._written.add(path)
@@ -217,6 +216,7 @@ class StudyData:
             raise ValueError(f"{data.name} has no training rows with a rationale")
         names = _names(data.name, [*train[label_column], *dev[label_column]])
         folder = self.folder / f"{data.name}-{data.rows_digest}"
+        _check_unchanged(folder / "tables.json", {"train": digest(train.to_list()), "eval": digest(dev.to_list())})
         return _Tables(train, dev, self._groups(data, dev), names, label_column, rationale_column, folder)
 
     def _groups(self, data: DataSet, dev: datasets.Dataset) -> list[Any] | None:
@@ -264,6 +264,21 @@ class StudyData:
             beside.exists() or (split_of and (self.study.folder / split_of).is_dir()) or "." in Path(source).name
         )
         return str(beside) if is_local else source
+
+
+def _check_unchanged(path: Path, found: dict[str, str]) -> None:
+    """See that a data set's tables are those of earlier cells: each seed, size and setting draws its own rows of them."""
+    if not path.exists():
+        write_whole(path, json.dumps(found))
+    elif json.loads(path.read_text()) != found:
+        raise _changed(path.parent)
+
+
+def _changed(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} has other rows than its data gives now, which has changed since cells were run on it: "
+        "put the data back, or name another --output-dir"
+    )
 
 
 def _names(data: str, labels: Sequence[Any]) -> list[str]:

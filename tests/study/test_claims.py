@@ -70,6 +70,19 @@ def test_another_machine_without_a_heartbeat_loses_it(folder):
     assert not list(folder.iterdir())
 
 
+@pytest.mark.parametrize("skew", [-7200, 7200])
+def test_clocks_that_differ_take_no_live_claim_and_leave_no_dead_one(folder, skew, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + skew)
+    for name, age in (("alive", 1), ("dead", 601)):
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{name}.1"
+        path.write_text(json.dumps({"host": "afar", "machine": "another", "pid": 1, "started": 0.0}))
+        os.utime(path, (now - age,) * 2)
+    assert Claims(folder, stale_after=600).take("alive") is None
+    assert Claims(folder, stale_after=600).take("dead").number == 2
+
+
 def test_a_process_of_this_machine_keeps_its_claim_while_it_lives(folder):
     here = {"machine": claims_module._machine(), "pid": os.getppid()}
     started = psutil.Process(os.getppid()).create_time()

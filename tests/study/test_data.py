@@ -64,15 +64,17 @@ def test_labels_of_two_kinds_are_refused(tmp_path):
         data.of(found.cells[0])
 
 
+@pytest.mark.parametrize("then", [0, 1, 2], ids=["the same cell", "another setting", "another seed"])
 @pytest.mark.parametrize("part", ["train", "dev"])
-def test_a_table_that_changed_under_its_name_is_refused(tmp_path, part):
-    found, data, told = study(tmp_path, "{setting: pooled, seed: 0, train_size: 30}")
-    before = data.of(found.cells[0])
-    assert StudyData(found, tmp_path / "out", told.append).of(found.cells[0]) == before
+def test_a_table_that_changed_under_its_name_is_refused(tmp_path, part, then):
+    found, data, told = study(tmp_path, "{setting: [pooled, shuffled_rationale], seed: [0, 1], train_size: 30}")
+    cells = sorted(found.cells, key=lambda it: (it.seed, it.setting))
+    before = data.of(cells[0])
+    assert StudyData(found, tmp_path / "out", told.append).of(cells[0]) == before
     rows = [json.loads(line) for line in (tmp_path / f"{part}.jsonl").read_text().splitlines()]
     write(tmp_path / f"{part}.jsonl", [{**row, "text": row["text"] + "!"} for row in rows])
     with pytest.raises(ValueError, match="has changed since .* another --output-dir"):
-        StudyData(found, tmp_path / "out", told.append).of(found.cells[0])
+        StudyData(found, tmp_path / "out", told.append).of(cells[then])
 
 
 def test_the_evaluation_rows_are_one_draw_and_decoding_takes_the_first_of_them(tmp_path):

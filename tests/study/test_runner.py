@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from dhrd_hf.study import read_study, run_study
+from dhrd_hf.study.cells import run_cell
 from dhrd_hf.study.claims import Claims
+from dhrd_hf.study.data import StudyData
 from dhrd_hf.study.runner import planned_cells
 
 STAND_IN = [sys.executable, "-I", "-S", str(Path(__file__).with_name("train_stand_in.py"))]
@@ -235,6 +237,55 @@ def test_predictions_that_are_not_what_the_evaluation_saw_make_no_row(make, out)
     code = f"import sys; exec(open({STAND_IN[-1]!r}).read().replace('\"eval_accuracy\": accuracy', '\"eval_accuracy\": 0.9'))"
     run_study(study, out, launch=[sys.executable, "-c", code], say=lambda _: None)
     assert "have an accuracy of 0.500000, and its evaluation said 0.900000" in rows_of(out)[0]["error"]
+
+
+def test_probabilities_that_are_no_numbers_make_no_row(make, out):
+    study = make("{data: odd, setting: pooled, train_size: 6}")
+    code = f'import sys; exec(open({STAND_IN[-1]!r}).read().replace(\'"probabilities": {{}}\', \'"probabilities": {{"yes": float("nan")}}\'))'
+    outcome = run_study(study, out, launch=[sys.executable, "-c", code], say=lambda _: None)
+    (row,) = rows_of(out)
+    assert outcome.failed == 1 and "10 of its probabilities are no numbers: the training has diverged" in row["error"]
+
+
+DECODED = """
+import json, sys
+from pathlib import Path
+words = dict(zip(sys.argv[1:-1], sys.argv[2:]))
+out = Path(words["--output-dir" if "--train-data" in words else "--output"])
+if "--train-data" in words:
+    out.mkdir(parents=True)
+    (out / "train_results.json").write_text(json.dumps({"train_runtime": 2.0, "train_samples_per_second": 1.0}))
+    (out / "trainer_state.json").write_text(json.dumps({"log_history": []}))
+else:
+    rows = [json.loads(line) for line in open(words["--data"])]
+    said = [ANSWERS[row["label"]] for row in rows]
+    rows = [{"label": row["label"], "predicted_label": it} for row, it in zip(rows, said)]
+    out.write_text("".join(json.dumps(row) + chr(10) for row in rows))
+    Path(words["--metrics"]).write_text(json.dumps({"eval_runtime": 1.0}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("answers", "least", "most"),
+    [
+        ({"Yes": "Yes", "No": "No"}, 1.0, 1.0),
+        ({"Yes": "Yes", "No": None}, 1.0, 1.0),
+        ({"Yes": "No", "No": "Yes"}, 0.0, 0.0),
+        ({"Yes": "Yes", "No": "Yes"}, 0.42, 0.58),  # level: one of the two is drawn
+        ({"Yes": None, "No": "No"}, 0.42, 0.58),
+    ],
+)
+def test_decoded_answers_choose_a_candidate_as_probabilities_do(make, out, tmp_path, answers, least, most):
+    rows = [
+        {"text": f"{i}", "label": "Yes" if i % 2 else "No", "group": i // 2, "rationale": "So."} for i in range(800)
+    ]
+    (tmp_path / "copa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study = make("{setting: cot_decoding}", data={"copa": {"train": "copa.jsonl", "eval": "copa.jsonl"}})
+    study.data["copa"].spec["metric"] = "question_accuracy"
+    command = [sys.executable, "-c", DECODED.replace("ANSWERS", repr(answers))]
+    (cell,) = study.cells
+    found = run_cell(cell, study, out, StudyData(study, out / "data").of(cell), command, command)
+    assert least <= found["score"] <= most
 
 
 def test_a_limit_stops_after_as_many(make, out):
