@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,7 @@ from .comparisons import (
     settings_comparisons,
 )
 from .groups import OF_REASONING, Group, baseline_of, grouped, latest, meets, several_data, shown, unpaired
+from .plan import Cell
 from .report_costs import throughput_table, training_table
 from .report_tables import AXES, Table, axis_table, main_table, options_table, others_tables, settings_table
 from .report_text import options_text, relative_text, setting_name
@@ -55,6 +57,7 @@ def build_report(
     where: Mapping[str, str] | None = None,
     not_in_mean: Sequence[str] = (),
     commands: Sequence[str] = (),
+    planned: Sequence[Cell] = (),
 ) -> Report:
     """Compare the cells of a study.
 
@@ -82,6 +85,7 @@ def build_report(
         not_in_mean (`Sequence[str]`, *optional*): Data sets that the mean and the headline leave out, such as one with the
             test rows of another, which would count twice. They stand in every table.
         commands (`Sequence[str]`, *optional*): What makes the results and the report again.
+        planned (`Sequence[Cell]`, *optional*): The cells of the study, for those of them that have not run.
 
     Returns:
         [`Report`]: the report.
@@ -133,7 +137,7 @@ def build_report(
     of_model = grouped(latest(row for row in rows if str(row.get("model")) == models[0])[0])
     mixed = several_data(groups)
     told = [f"Other rows under the same name, which are never averaged: {', '.join(mixed)}."] if mixed else []
-    notes = [*told, *_not_run(of_model, throughput), *_facts(kept, usual)]
+    notes = [*told, *_not_run(of_model, throughput, planned, rows), *_facts(kept, usual)]
     counts = _counts(kept, groups, len(failed), twice)
     title = ", ".join(dict.fromkeys(str(row.get("study")) for row in kept))
     return Report(title, _headline(main, mean), tables, counts, notes, list(commands))
@@ -236,7 +240,8 @@ def _of_seeds(number: int) -> str:
     return f"{number} seed{'s' * (number != 1)}"
 
 
-def _not_run(groups: Sequence[Group], throughput: Any) -> list[str]:
+def _not_run(groups: Sequence[Group], throughput: Any, planned: Sequence[Cell], rows: Sequence[Any]) -> list[str]:
+    """What nobody has looked at: whole questions, and the cells of the plan."""
     settings, varying = {it.setting for it in groups}, axes(groups)
     there = {
         "pooled against dual head": any(it.setting == "dual_head" and baseline_of(it, groups) for it in groups),
@@ -247,7 +252,17 @@ def _not_run(groups: Sequence[Group], throughput: Any) -> list[str]:
         "throughput": throughput is not None,
     }
     missing = [name for name, it in there.items() if not it]
-    return [f"Not run: {', '.join(missing)}."] if missing else []
+    notes = [f"Not run: {', '.join(missing)}."] if missing else []
+    ran = {row["cell"] for row in rows}
+    left: dict[str, Counter] = {}
+    for cell in planned:
+        if cell.id not in ran:
+            left.setdefault(cell.data, Counter())[setting_name(cell.setting)] += 1
+    if left:
+        number = sum(sum(its.values()) for its in left.values())
+        said = (f"{data} ({', '.join(f'{n} {name}' for name, n in its.items())})" for data, its in left.items())
+        notes.append(f"Of the {len(planned)} cells of the plan {number} have not run yet: {', '.join(said)}.")
+    return notes
 
 
 def _counts(kept: Sequence[Any], groups: Sequence[Group], failed: int, twice: int) -> str:

@@ -138,8 +138,10 @@ def _notes(
         unreadable = f"{decoded['unreadable']} of {decoded['rows']} answers held no label"
         notes.append(f"CoT decoding wrote {decoded['new_tokens_per_row']:.0f} tokens a row; {unreadable}.")
     sizes = list(dict.fromkeys(it["rows"] for it in shown))
-    if len(sizes) > 1:
-        notes.append(f"Accuracy was measured on {' or '.join(map(str, sizes))} rows: compare intervals, not numbers.")
+    if any(it.get("accuracy") is not None for it in shown):
+        said = f"Accuracy is of the first {' or '.join(map(str, sizes))} rows"
+        said += ": compare intervals, not numbers" if len(sizes) > 1 else ""
+        notes.append(f"{said}. These are of single rows, and too narrow where rows belong together.")
     whole = [_WAYS.get(it["engine"], (it["engine"],))[0] for it in shown if it.get("tokenization") == "included"]
     if whole:
         notes.append(f"Tokenisation is part of {', '.join(dict.fromkeys(whole))}, and apart from the others.")

@@ -86,9 +86,12 @@ def main_table(
     notes.append("Scores are means in % ± the standard deviation over seeds; gains are paired by seed and test item.")
     notes.append("Chance is one answer for all rows, the best one; for question accuracy a candidate at random.")
     for name, side in (("pooled", "pooled"), ("the dual head", "score")):
-        at_chance = [it.data for it in whole if getattr(it, side).low <= _chance(it)]
-        if at_chance:
-            notes.append(f"The interval of {name} reaches down to chance on {', '.join(at_chance)}.")
+        sides = [(it.data, getattr(it, side), _chance(it)) for it in whole]
+        for what, data in (
+            ("reaches down to chance", [it for it, score, level in sides if score.low <= level <= score.high]),
+            ("lies below chance", [it for it, score, level in sides if score.high < level]),
+        ):
+            notes += [f"The interval of {name} {what} on {', '.join(data)}."] if data else []
     if apart:
         where = (
             "Below the mean, and not in it" if len(main) > 1 else f"Beside {main[0].data}, of which the headline is"
@@ -101,7 +104,15 @@ def main_table(
         points.insert(len(main), Point(name, mean.relative, mean.relative_low, mean.relative_high, kind="mean"))
         low, high = signed(mean.relative_of_means_low), signed(mean.relative_of_means_high)
         notes.append(f"Relative gain of the macro averages: {signed(mean.relative_of_means)}% [{low}, {high}].")
-    columns = ["data", "rows (train / test)", "seeds", "chance", "pooled", "dual head", f"gain, points {_INTERVAL}"]
+    columns = [
+        "data",
+        "rows (train / evaluation)",
+        "seeds",
+        "chance",
+        "pooled",
+        "dual head",
+        f"gain, points {_INTERVAL}",
+    ]
     finite = [it for it in points if math.isfinite(it.high - it.low)]
     title = "Relative gain of the dual head over pooled, by data set"
     title += f"; not in the mean: {', '.join(it.data for it in apart)}" if apart and len(main) > 1 else ""
@@ -132,7 +143,7 @@ def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mappin
     Returns:
         [`Table`]: with bars for each data set.
     """
-    rows, plots, few, decoded = [], [], [], []
+    rows, plots, few, decoded, unlike = [], [], [], [], False
     for data, found in by_setting.items():
         dual = next((it for it in found if it.group.setting == "dual_head"), None)
         base = max((it for it in found if it.pooled is not None), key=lambda it: it.n_seeds, default=None)
@@ -144,6 +155,7 @@ def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mappin
             rows.append(
                 [data, setting, str(it.n_seeds), score_text(it.score), gain_text(it.gain), gain_text(over_dual)]
             )
+            unlike |= any(side is not None and side.n_seeds != it.n_seeds for side in (base, dual))
             decoded += _decoded(it)
             if it.gain is not None and it.gain.n_items < it.pooled.n_items:
                 few.append(f"{data}, {setting} {it.gain.n_items} of {it.pooled.n_items}")
@@ -156,6 +168,10 @@ def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mappin
             label = "gain over pooled, points"
             plots.append(Plot("bars", data, label, [Series(data, "dual_head", points)], signed=True))
     notes = _about([it for found in by_setting.values() for it in found], usual)
+    if unlike:
+        notes.append(
+            "Gains are on the seeds that both sides have: where these differ, they are not those of the scores."
+        )
     if few:
         notes.append(f"Tested on the first items alone, and compared on those: {'; '.join(few)}.")
     notes += decoded
@@ -215,8 +231,10 @@ def axis_table(axis: str, by_data: Mapping[str, Sequence[Comparison]], usual: Ma
                 series, label = [Series("dual head", "dual_head", points)], "gain over pooled, points"
                 plots.append(Plot("curve", data, label, series, name, zero=True, joined=joined, signed=True))
     columns = ["data", name, "seeds", "pooled", "dual head", f"gain, points {_INTERVAL}"]
-    title = AXES.get(axis, name.capitalize())
-    return Table(axis, title, columns, rows, _about(of_all, {**usual, axis: None}), plots)
+    title, notes = AXES.get(axis, name.capitalize()), _about(of_all, {**usual, axis: None})
+    if any(it.config.get(axis) is None for it in of_all) and axis != "train_size":
+        notes.append("Default is what dhrd train takes where the option is not given (dhrd train --help-all).")
+    return Table(axis, title, columns, rows, notes, plots)
 
 
 def options_table(tables: Sequence[Table]) -> Table:

@@ -6,6 +6,7 @@ import re
 import pytest
 from scipy.stats import binomtest
 
+from dhrd_hf.study.plan import Cell
 from dhrd_hf.study.report import BEGIN, END, build_report, report_markdown, with_results
 from dhrd_hf.study.report_input import read_results, read_throughput
 from dhrd_hf.study.statistics import paired_gains
@@ -87,7 +88,22 @@ def test_main_table_by_hand():
     # Means over the two sets: 56.25% and 63.75%.
     assert any(note.startswith("Relative gain of the macro averages: +13.3% [") for note in found.notes)
     assert "The interval of pooled reaches down to chance on a, b." in found.notes
+    assert not any("lies below chance" in note for note in found.notes)
     assert "Where there is one seed (in b) the interval is over test items alone." in found.notes
+
+
+def test_a_classifier_below_chance_is_not_said_to_reach_it():
+    rows = [cell("a", "pooled", 0, 4, 40), cell("a", "dual_head", 0, 30, 40)]
+    notes = table(rows, "main").notes
+    assert "The interval of pooled lies below chance on a." in notes
+    assert not any("reaches down to chance" in note for note in notes)
+
+
+def test_gains_on_fewer_seeds_than_the_scores_are_told():
+    said = "Gains are on the seeds that both sides have: where these differ, they are not those of the scores."
+    one = [cell("a", setting, 0, 2) for setting in ("pooled", "dual_head", "label_only")]
+    assert said not in table(one, "settings").notes
+    assert said in table([*one, *(cell("a", it, 1, 2) for it in ("pooled", "dual_head"))], "settings").notes
 
 
 def test_intervals_are_those_of_the_statistics():
@@ -437,7 +453,7 @@ def test_throughput_by_hand():
     assert not any("compare intervals" in note for note in found.notes)
     fewer = {**THROUGHPUT, "rows": [*THROUGHPUT["rows"], measured("cot", 4, 5.0, rows=4)]}
     notes = table(MAIN, "throughput", throughput=fewer).notes
-    assert "Accuracy was measured on 10 or 4 rows: compare intervals, not numbers." in notes
+    assert any(it.startswith("Accuracy is of the first 10 or 4 rows: compare intervals, not numbers.") for it in notes)
     on = {"device": "cpu", "threads": 2}
     rows = [{**it, **on, "dtype": "float32"} for it in THROUGHPUT["rows"]]
     notes = table(MAIN, "throughput", throughput={**THROUGHPUT, "rows": rows}).notes
@@ -481,6 +497,19 @@ def test_what_was_not_run_is_said():
     rows = [*MAIN, cell("a", "label_only", 0, 1), cell("a", "dual_head", 0, 1, alpha=2.0)]
     notes = " ".join(build_report(rows, throughput=THROUGHPUT).notes)
     assert "label only" not in notes and "several alphas" not in notes and "throughput" not in notes
+
+
+def test_cells_of_the_plan_that_have_not_run_are_counted():
+    def planned(data, setting, seed):
+        return Cell(data=data, setting=setting, seed=seed, train_size=100, model="m", options={})
+
+    plan = [
+        planned(*it) for it in (("a", "pooled", 0), ("a", "label_only", 0), ("a", "label_only", 1), ("b", "pooled", 3))
+    ]
+    rows = [*MAIN, {**cell("a", "pooled", 0, 1), "cell": plan[0].id}]
+    said = "Of the 4 cells of the plan 3 have not run yet: a (2 label only), b (1 pooled)."
+    assert said in build_report(rows, planned=plan).notes
+    assert not any("of the plan" in note for note in build_report(rows, planned=plan[:1]).notes)
 
 
 def test_what_was_run_and_is_left_out_here_was_run():

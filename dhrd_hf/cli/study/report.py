@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..parsing import Parser
+
+if TYPE_CHECKING:
+    from ...study.plan import Cell
 
 _EXAMPLES = """examples:
   dhrd study report --results runs/study/results.jsonl                      (Markdown on standard output)
@@ -65,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
         metavar="NAMES",
         help="data sets that the mean and the headline leave out, with commas between them",
     )
-    add("--study", metavar="FILE.yaml", help="the study file, as the report shall name it (default: the study's name)")
+    add("--study", metavar="FILE.yaml", help="the study file, to name it and the cells in it that have not run")
     add("--output", metavar="PAGE.html", help="write one self-contained page with plots")
     add("--markdown", metavar="FILE.md", help="write the tables as Markdown")
     add("--readme", metavar="README.md", help="put the tables between the marker comments of this file")
@@ -94,6 +97,7 @@ def run(argv: Sequence[str]) -> int:
         where=where,
         not_in_mean=[name for part in args.not_in_mean.split(",") if (name := part.strip())],
         commands=_commands(args, rows, throughput, where),
+        planned=_planned(args.study, say),
     )
     markdown = report_markdown(report)
     texts = {}
@@ -115,6 +119,18 @@ def run(argv: Sequence[str]) -> int:
         sys.stdout.write(markdown)
     say(report.counts)
     return 0
+
+
+def _planned(study: str | None, say: Callable[[str], None]) -> Sequence[Cell]:
+    """The cells of the study file, which a table that was made elsewhere comes without."""
+    from ...study import read_study
+
+    if study is None:
+        return ()
+    if not Path(study).expanduser().is_file():
+        say(f"--study {study} is not there: which of its cells have not run is not said")
+        return ()
+    return read_study(study).cells
 
 
 def _where(given: Sequence[str]) -> dict[str, str]:
