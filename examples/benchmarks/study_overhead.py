@@ -1,15 +1,16 @@
 r"""Time of a study over that of the same `dhrd train` commands, typed one after the other.
 
-    python examples/benchmarks/study_overhead.py TABLE --rounds 2
+    python examples/benchmarks/study_overhead.py TABLE --rounds 3
 
 TABLE is a training table with the columns text, label and rationale, such as DATA/creak/train.jsonl.gz. A study of pooled
 and dual-head cells runs in an empty folder, its own start, its draw of rows, its table and its clearing included; then the
-commands that it names for these cells, in another, where the rows lie already.
+commands that it names for these cells, in another folder, where the rows lie already.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import shlex
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=250, help="training rows of a cell")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, help="JSON Lines file to add the result to")
     args = parser.parse_args()
 
@@ -52,26 +53,27 @@ def main() -> None:
             ],
         }
         (here / "study.yaml").write_text(yaml.safe_dump(plan))
-        folders = iter(range(10_000))
+        studies = (here / f"study-{n}" for n in itertools.count())
+        # Of a folder for each round, whose rows are written before the clock runs.
+        typed = [here / f"typed-{n}" for n in range(args.rounds)]
+        cells = [list(planned_cells(read_study(here / "study.yaml"), folder)) for folder in typed]
+        rounds = iter(zip(typed, cells, strict=True))
 
         def study() -> None:
-            folder = here / f"study-{next(folders)}"
-            _run([*_CLI, "study", str(here / "study.yaml"), "--output-dir", str(folder)], here)
-
-        typed = here / "typed"
-        commands = [command for _, _, command in planned_cells(read_study(here / "study.yaml"), typed)]
+            _run([*_CLI, "study", str(here / "study.yaml"), "--output-dir", str(next(studies))], here)
 
         def train() -> None:
-            for command in commands:
-                _run([*_CLI, *shlex.split(command)[1:]], typed)
+            folder, its = next(rounds)
+            for _, _, command in its:
+                _run([*_CLI, *shlex.split(command)[1:]], folder)
 
         times = paired({"study": study, "train": train}, rounds=args.rounds, warmup=0)
 
     found = ratio(times, "study", "train")
     command = f"python examples/benchmarks/study_overhead.py {args.table} --rounds {args.rounds} --seeds {args.seeds}"
-    cell = sum(times["train"]) / len(times["train"]) / len(commands)
+    cell = sum(times["train"]) / len(times["train"]) / len(cells[0])
     report(
-        f"A study of {len(commands)} cells of {args.rows} rows and {args.epochs} epochs",
+        f"A study of {len(cells[0])} cells of {args.rows} rows and {args.epochs} epochs",
         command,
         [
             ("dhrd study / the same dhrd train commands", "{:.3f} (rounds: {:.3f} to {:.3f})".format(*found)),
