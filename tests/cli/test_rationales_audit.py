@@ -124,3 +124,17 @@ def test_mistakes_are_one_line(rows, arguments, said, tmp_path, capsys):
     assert audit(write(tmp_path / "rows.jsonl", rows), *arguments) == 2
     error = capsys.readouterr().err.strip()
     assert said in error and error.startswith("dhrd: error: ") and "\n" not in error
+
+
+def test_no_output_replaces_a_table_or_the_other(tmp_path, capsys):
+    said, texts, dev = (write(tmp_path / f"{name}.jsonl", ROWS) for name in ("said", "texts", "dev"))
+    before = (tmp_path / "said.jsonl").read_text()
+    for option in ("--json", "--html"):
+        for table in (said, texts, dev):
+            assert audit(said, "--data", texts, "--other-split", dev, option, table) == 2
+            error = capsys.readouterr().err.strip()
+            assert f"can't write {option} {table}: it is {table} itself" in error and "\n" not in error
+            assert (tmp_path / table).read_text() == before
+    one = tmp_path / "one.html"
+    assert audit(said, "--json", one, "--html", tmp_path / "." / "one.html") == 2
+    assert f"--json and --html are both {one}" in capsys.readouterr().err and not one.exists()

@@ -57,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
     from ...data.table_writing import check_target
     from ...data.tables import load_table
 
-    check_target(args.output)
+    check_target(args.output, args.data)
     table = load_table(args.data)
     if args.label_column in table.column_names:
         table = with_label_names(table, args.label_column)

@@ -90,9 +90,7 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError("--suffix is for counting tokens: add --tokenizer NAME.")
     if args.key and not args.data:
         raise ValueError("--key joins FILE to --data TABLE, which is missing.")
-    for target in filter(lambda it: it and it != "-", (args.json, args.html)):
-        if Path(target).expanduser().is_dir():
-            raise ValueError(f"{target} is a folder: name a file.")
+    _check_outputs(args)
 
     from ...data.prompts import template_columns
     from ...data.tables import check_columns, iter_rows, table_name
@@ -135,6 +133,24 @@ def run(argv: Sequence[str]) -> int:
     for target in filter(lambda it: it and it != "-", (args.json, args.html)):
         print(f"Wrote {target}", file=sys.stderr)
     return 0
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse outputs that would replace a table that is read, or one another."""
+    from ...data.table_writing import same_file
+
+    outputs = {"--json": args.json, "--html": args.html}
+    outputs = {option: target for option, target in outputs.items() if target and target != "-"}
+    for option, target in outputs.items():
+        if Path(target).expanduser().is_dir():
+            raise ValueError(f"{target} is a folder: name a file.")
+        for source in filter(None, (args.file, args.data, *args.other_split)):
+            if same_file(target, source):
+                raise ValueError(
+                    f"can't write {option} {target}: it is {source} itself, which would be lost. Name another file"
+                )
+    if len(outputs) == 2 and same_file(*outputs.values()):
+        raise ValueError(f"--json and --html are both {args.json}: name another file for one of them")
 
 
 def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:

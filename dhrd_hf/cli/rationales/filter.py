@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
         if name not in CHECKS:
             near = did_you_mean(name, CHECKS) or "."
             raise ValueError(f"--checks: no check {name!r}{near} There are {', '.join(CHECKS)}")
-    check_target(args.output)
+    check_target(args.output, args.data)
     if args.rejected:
         check_target(args.rejected, args.output, args.data)
     prompt = chosen_prompt(args.prompt, args.text_column)

@@ -74,7 +74,7 @@ def run(argv: Sequence[str]) -> int:
     from ...rationales.selection import select_best
     from ...rationales.tally import Tally
 
-    check_target(args.output)
+    check_target(args.output, args.data)
     needed = [args.rationale_column, args.label_column, *([args.id_column] if args.id_column else [])]
     source = Source(args.data, needed, args.label_column)
     score, prompt = _likelihood(args, source.labels) if args.score == "likelihood" else _judge(args, source.labels)

@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
     from ...rationales.sentences import shorten_rationales
     from ...rationales.tally import Tally
 
-    check_target(args.output)
+    check_target(args.output, args.data)
     source = Source(args.data, [args.rationale_column], args.label_column)
     tokenizer, tally = AutoTokenizer.from_pretrained(args.tokenizer), Tally()
     columns = {"rationale_column": args.rationale_column, "label_column": args.label_column}
