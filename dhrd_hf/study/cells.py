@@ -18,13 +18,14 @@ from typing import Any
 
 from .data import CellRows, label_name
 from .metrics import METRICS, score
-from .plan import Cell, Study
+from .plan import Cell, DataSet, Study
 from .processes import Ended, run_process
 from .settings import ablation_of
 
 LAUNCH = (sys.executable, "-m", "dhrd_hf.cli", "train")
 _DECODE = (sys.executable, "-m", "dhrd_hf.study.decoding")
 _KEPT = ("train_results.json", "eval_results.json", "trainer_state.json")
+_WITH_COMMAS = ("class_weights", "target_modules")  # other lists are typed as several words, as TrainingArguments has them
 # What decides a cell's time and memory besides its command: of its environment no more than this is recorded.
 _ENVIRONMENT = re.compile(r"MALLOC_.*|LD_PRELOAD|.*_NUM_THREADS")
 _NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
@@ -76,8 +77,8 @@ def typed_options(options: Mapping[str, Any]) -> list[str]:
 
     ```python
     >>> from dhrd_hf.study.cells import typed_options
-    >>> typed_options({"alpha": 0.5, "num_train_epochs": 3, "lora": True, "bf16": False})
-    ['--alpha', '0.5', '--num-train-epochs', '3', '--lora', 'true', '--bf16', 'false']
+    >>> typed_options({"alpha": 0.5, "lora": True, "bf16": False, "class_weights": [1, 2.5]})
+    ['--alpha', '0.5', '--lora', 'true', '--bf16', 'false', '--class-weights', '1,2.5']
 
     ```
 
@@ -91,6 +92,8 @@ def typed_options(options: Mapping[str, Any]) -> list[str]:
     for name, value in options.items():
         if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
             value = int(value)
+        if isinstance(value, list) and name in _WITH_COMMAS:
+            value = ",".join(map(str, value))
         if value is not None:
             words.append(f"--{name.replace('_', '-')}")
             for each in value if isinstance(value, list) else [value]:
@@ -141,7 +144,7 @@ def run_cell(
         _check(ended, log)
         peak = max(peak, ended.peak_memory_mb) if peak is not None else None
     try:
-        found = _read_files(cell, here, here / run, rows, study.data[cell.data].metric)
+        found = _read_files(cell, here, here / run, rows, study.data[cell.data])
     except (OSError, ValueError, KeyError) as error:
         raise CellError(f"its files make no row: {' '.join(str(error).split())} ({type(error).__name__})") from error
     return {**found, "peak_memory_mb": peak, "seconds": round(time.time() - began, 2)}
@@ -221,12 +224,13 @@ def _check(ended: Ended, log: Path) -> None:
     raise CellError(f"{said[-1].removeprefix('dhrd: error: ')[:500]} ({how})")
 
 
-def _read_files(cell: Cell, here: Path, run: Path, rows: CellRows, metric: str) -> dict[str, Any]:
+def _read_files(cell: Cell, here: Path, run: Path, rows: CellRows, data: DataSet) -> dict[str, Any]:
+    metric, label_column = data.metric, data.spec.get("label_column", "label")
     trained = json.loads((run / "train_results.json").read_text())
     evaluated = json.loads((run / "eval_results.json").read_text())
     with (here / "predictions.jsonl").open(encoding="utf-8") as file:
         said = [json.loads(line) for line in file]
-    if [label_name(row["label"]) for row in said] != rows.labels:
+    if [label_name(row[label_column]) for row in said] != rows.labels:
         raise ValueError(f"its {len(said)} predictions are not those of the {len(rows.labels)} evaluation rows")
     odd = sum(not math.isfinite(it or 0.0) for row in said for it in row.get("probabilities", {}).values())
     if odd:

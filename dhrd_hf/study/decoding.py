@@ -52,7 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     seconds = time.perf_counter() - began
     said = (
-        {"label": row[args.label_column], "predicted_label": it.label, "answer": it.text, "new_tokens": it.new_tokens}
+        {
+            args.label_column: row[args.label_column],
+            "predicted_label": it.label,
+            "answer": it.text,
+            "new_tokens": it.new_tokens,
+        }
         for row, it in zip(rows, answers, strict=True)
     )
     write_rows(args.output, said)

@@ -151,10 +151,15 @@ def _in_this_process(command, folder, log, started=None):
     return Ended(code, 1.0)
 
 
-def test_a_study_of_real_runs(study, tmp_path, monkeypatch):
+def test_a_study_of_real_runs(study, table, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(cells, "run_process", _in_this_process)
+    other = {"label": "gold", "rationale": "why"}
+    renamed = [{other.get(name, name): it for name, it in row.items()} for row in rows]
+    Path(table).write_text("".join(json.dumps({"id": f"r{i}", **row}) + "\n" for i, row in enumerate(renamed)))
+    names = {"label_column": "gold", "rationale_column": "why"}
     path = study(
         "{setting: [pooled, rationale_after_label, cot_decoding], train_size: 20}",
+        data={"tales": {"train": "rows.jsonl", "eval": "rows.jsonl", **names}},
         cot_eval_size=4,
         cot_max_new_tokens=12,
     )

@@ -217,6 +217,21 @@ def test_labels_that_are_objects_fail_the_cells_of_their_data(make, out, tmp_pat
     assert failed["rows_digest"] == study.data["objects"].rows_digest
 
 
+def test_columns_of_other_names(make, out, tmp_path):
+    rows = [{"id": i, "text": f"Is {i} odd?", "gold": "yes" if i % 2 else "no", "why": "Look."} for i in range(10)]
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = {"train": "other.jsonl", "eval": "other.jsonl", "label_column": "gold", "rationale_column": "why"}
+    outcome, _ = run(make("{setting: [pooled, dual_head]}", data={"other": spec}), out)
+    assert outcome.done == 2 and [row["score"] for row in rows_of(out)] == [0.5, 0.6]
+
+
+def test_lists_are_typed_as_dhrd_train_reads_them(make, out):
+    lists = {"class_weights": [1, 2.5], "target_modules": ["q_proj", "v_proj"], "debug": ["underflow_overflow"]}
+    run(make("{setting: pooled}", train=lists), out)
+    (given,) = started(out)
+    assert [given[name] for name in lists] == ["1,2.5", "q_proj,v_proj", "underflow_overflow"]
+
+
 def test_a_launcher_that_dies_by_a_signal_is_a_failed_cell(make, out):
     code = "import os; print('half'); os.kill(os.getpid(), 9)"
     study = make("{data: odd, setting: pooled, train_size: 6}")
@@ -259,7 +274,8 @@ if "--train-data" in words:
 else:
     rows = [json.loads(line) for line in open(words["--data"])]
     said = [ANSWERS[row["label"]] for row in rows]
-    rows = [{"label": row["label"], "predicted_label": it} for row, it in zip(rows, said)]
+    column = words["--label-column"] if "--label-column" in words else "label"
+    rows = [{column: row["label"], "predicted_label": it} for row, it in zip(rows, said)]
     out.write_text("".join(json.dumps(row) + chr(10) for row in rows))
     Path(words["--metrics"]).write_text(json.dumps({"eval_runtime": 1.0}))
 """
