@@ -42,10 +42,13 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--output", metavar="FILE", help="write the metrics to this .json file as well")
     args = parser.parse_args(argv)
 
+    from ..data.table_writing import check_file
     from ..data.tables import load_table
     from ..evaluation import calibration_metrics, compute_metrics, load_classifier, predict_table
     from ..files import write_whole
 
+    if args.output:
+        check_file(args.output, args.data)
     table = load_table(args.data)
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
     prompt = chosen_prompt(args.prompt, args.text_column, getattr(model.config, "prompt_template", None))
@@ -56,7 +59,7 @@ def run(argv: Sequence[str]) -> int:
         metrics |= calibration_metrics(found.logits, found.labels)
     metrics |= {"rows": len(found.labels), "cut": found.cut}
     text = json.dumps(metrics)
+    print(text, flush=True)  # first of all: a file that can't be written loses no evaluation
     if args.output:
         write_whole(args.output, text + "\n")
-    print(text)
     return 0

@@ -61,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
     from ..data.table_writing import check_target
     from ..evaluation.ranks import Ranks
 
-    check_target(args.output)
+    check_target(args.output, args.data)
     with Ranks() as ranks:
         if ranks.count > 1 and "-" in (args.data, args.output):
             raise ValueError(

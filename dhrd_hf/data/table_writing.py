@@ -78,9 +78,27 @@ def check_target(path: str | Path, *others: str | Path | None) -> None:
     """
     if str(path) != "-":
         _target(path)
-        for other in others:
-            if other is not None and same_file(path, other):
-                raise TableError(f"can't write {path}: it is {other} itself, which would be lost. Name another file")
+        check_file(path, *others)
+
+
+def check_file(path: str | Path, *others: str | Path | None) -> None:
+    """Check that a file of any kind would replace no folder and no other file, before there is something to write.
+
+    Example:
+        >>> check_file("metrics.json", "rows.jsonl")
+
+    Args:
+        path: the file to write.
+        others: as for [`check_target`].
+
+    Raises:
+        TableError: it is a folder, or one of the others.
+    """
+    if Path(path).expanduser().is_dir():
+        raise TableError(f"{path} is a folder: name a file, such as {Path(path) / 'out.json'}")
+    for other in others:
+        if other is not None and same_file(path, other):
+            raise TableError(f"can't write {path}: it is {other} itself, which would be lost. Name another file")
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:

@@ -433,6 +433,20 @@ BAD_TRAINING = {
     "not finite": ({}, ["--learning-rate", "1e30"], ["The loss is not finite", "Lower learning_rate"]),
     "used folder": ({}, ["--output-dir", "{tmp}"], ["is not empty. Add --resume", "--overwrite-output-dir"]),
     "used export": ({}, ["--export", "{tmp}"], ["--export", "is not an empty folder"]),
+    "export is the run": ({}, ["--export", "{tmp}/run"], ["--export", "is or holds --output-dir", "another folder"]),
+    "lora_r": ({}, ["--lora-r", "4"], ["--lora-r is of LoRA adapters", "add --lora"]),
+    "dora": ({}, ["--use-dora", "true"], ["--use-dora is of LoRA adapters", "add --lora"]),
+    "no steps": ({}, ["--gradient-accumulation-steps", "0"], ["--gradient-accumulation-steps 0 must be 1 or more"]),
+    "smoothing": ({}, ["--label-smoothing-factor", "2"], ["label_smoothing_factor=2.0 must be in [0, 1)"]),
+    "metric": ({}, ["--metric-for-best-model", "acuracy"], ["'acuracy' is not measured: did you mean 'accuracy'?"]),
+    "in batches": ({}, ["--batch-eval-metrics", "true"], ["--batch-eval-metrics is for metrics of single batches"]),
+    "apart": ({}, ["--eval-do-concat-batches", "false"], ["--eval-do-concat-batches false", "leave it out"]),
+    "tracker": ({}, ["--report-to", "comet_ml"], ["comet"]),
+    "its own column": (
+        {"predicted_label": "no"},
+        ["--eval-data", "{tmp}/data.jsonl", "--predictions", "{tmp}/said.jsonl", "--label-column", "predicted_label"],
+        ["--predictions would lose the labels", "rename the column"],
+    ),
 }
 
 
@@ -477,6 +491,28 @@ def test_other_commands_refuse_in_one_line(capsys, base, trained, rows, table, t
         line = refused(capsys, arguments)
         assert all(word in line for word in words), line
     assert main(["export", "--model", str(trained), "--output", str(export), "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_no_output_replaces_the_table_that_it_is_made_from(command, capsys, trained, table, monkeypatch):
+    before = read_rows(table)
+    monkeypatch.setattr("dhrd_hf.evaluation.load_classifier", None)  # told before anything is loaded
+    line = refused(capsys, [command, "--model", str(trained), "--data", table, "--output", table])
+    assert f"it is {table} itself, which would be lost" in line
+    assert read_rows(table) == before
+
+
+def test_metrics_are_printed_whether_their_file_can_be_written_or_not(capsys, trained, table, tmp_path, monkeypatch):
+    evaluate = ["evaluate", "--model", str(trained), "--data", table, "--output"]
+    assert f"{tmp_path} is a folder: name a file" in refused(capsys, [*evaluate, str(tmp_path)])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dhrd_hf.files.write_whole", full)
+    assert main([*evaluate, str(tmp_path / "metrics.json")]) == 2
+    printed, said = capsys.readouterr()
+    assert json.loads(printed)["rows"] == 24 and "No space left" in said
 
 
 @pytest.mark.parametrize(
@@ -549,6 +585,68 @@ def test_starting_anew_removes_old_checkpoints(base, table, tmp_path):
     assert main(["train", *arguments, *STEPS]) == 0
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-best"]
     assert elsewhere.is_dir() and (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("mistake", [["--train-data", "nowhere.jsonl"], ["--model", "{run}/checkpoint-7"]])
+def test_nothing_is_removed_for_a_run_that_does_not_begin(base, table, tmp_path, capsys, mistake):
+    run = tmp_path / "run"
+    for name in ("checkpoint-7/model.safetensors", "card_facts.json"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("old")
+    arguments = ["--model", base, "--train-data", table, "--output-dir", str(run), "--overwrite-output-dir", *STEPS]
+    refused(capsys, ["train", *arguments, *(word.replace("{run}", str(run)) for word in mistake)])
+    assert (run / "checkpoint-7/model.safetensors").exists() and (run / "card_facts.json").exists()
+
+
+def test_a_run_is_resumed_on_its_own_labels_alone(base, rows, table, tmp_path, capsys):
+    run = tmp_path / "run"
+    arguments = ["train", "--model", base, "--output-dir", str(run), *FAST, "--save-strategy", "steps"]
+    arguments += ["--save-steps", "1", "--train-data"]
+    assert main([*arguments, table, "--max-steps", "1"]) == 0
+    other = write(tmp_path / "other.jsonl", [{**row, "label": f"not {row['label']}"} for row in rows])
+    line = refused(capsys, [*arguments, other, "--max-steps", "2", "--resume"])
+    assert (
+        "checkpoint-1 was trained for single_label_classification of 'entailed'" in line and "'not entailed'" in line
+    )
+    assert main([*arguments, table, "--max-steps", "2", "--resume"]) == 0
+
+
+def test_options_that_do_nothing_are_told(base, table, tmp_path, capsys):
+    options = ["--alpha-end", "0.1", "--alpha-step-at", "0.3", "--temperature", "2"]
+    arguments = ["train", "--model", base, "--train-data", table, "--output-dir", str(tmp_path / "run"), *STEPS]
+    assert main([*arguments, *options]) == 0
+    said = capsys.readouterr().err
+    for name in ("--alpha-end 0.1 is where", "--alpha-step-at 0.3 is of", "--temperature 2 is of"):
+        assert f"warning: {name}" in said
+    assert main([*arguments, "--alpha-schedule", "step", *options[:4], "--overwrite-output-dir"]) == 0
+    assert "--alpha-end" not in capsys.readouterr().err
+
+
+def test_results_are_there_where_predictions_cannot_be_written(base, table, tmp_path, capsys, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dhrd_hf.data.table_writing.write_rows", full)
+    run = tmp_path / "run"
+    arguments = [
+        "train",
+        "--model",
+        base,
+        "--train-data",
+        table,
+        "--eval-data",
+        table,
+        "--output-dir",
+        str(run),
+        *STEPS,
+    ]
+    assert "No space left" in refused(capsys, [*arguments, "--predictions", str(tmp_path / "said.jsonl")])
+    assert (run / "eval_results.json").exists() and (run / "card_facts.json").exists()
+
+
+def test_metrics_are_of_logits_and_labels_whatever_else_is_asked_for(base, table, tmp_path):
+    arguments = ["train", "--model", base, "--train-data", table, "--eval-data", table, *STEPS]
+    assert main([*arguments, "--output-dir", str(tmp_path / "run"), "--include-for-metrics", "inputs", "loss"]) == 0
 
 
 def test_debug_shows_the_traceback(tmp_path):

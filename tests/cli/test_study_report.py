@@ -136,6 +136,11 @@ def test_only_the_study_that_was_asked_for_is_to_be_run_again(table, tmp_path, c
         (["--results", "results.jsonl", "--not-in-mean", "cb"], "leaves no data set for the mean: name fewer"),
         (["--results", "results.jsonl", "--output", "."], "is a folder: name a file"),
         (["--results", "results.jsonl", "--output", "x", "--markdown", "x"], "must be different files"),
+        (["--results", "results.jsonl", "--output", "x", "--markdown", "./x"], "must be different files"),
+        (
+            ["--results", "results.jsonl", "--markdown", "./results.jsonl"],
+            "it is results.jsonl itself, which would be",
+        ),
         (["--results", "results.jsonl", "--readme", "README.md"], "No such file"),
         (["--results", "results.jsonl", "--throughput", "results.jsonl"], "results.jsonl is not JSON"),
         (["--results", "results.jsonl", "--outptu", "x"], "did you mean --output?"),

@@ -25,17 +25,20 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_output(path: str | None) -> None:
+def check_output(path: str | None, data: str | None) -> None:
     """Raise on a file that can't be one, before there is a result to lose.
 
     Args:
         path (`str`, *optional*): From `--output`.
+        data (`str`, *optional*): The table that is measured on.
 
     Raises:
-        ValueError: if it is a folder.
+        ValueError: if it is a folder, or the table itself.
     """
-    if path is not None and Path(path).expanduser().is_dir():
-        raise ValueError(f"--output {path} is a folder: name a file, such as {Path(path) / 'bench.json'}.")
+    from ...data.table_writing import check_file
+
+    if path not in (None, "-"):
+        check_file(path, data)
 
 
 def at_least(number: int, name: str, least: int = 1) -> None:

@@ -137,7 +137,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         if getattr(args, name) is not None:
             at_least(getattr(args, name), f"--{name.replace('_', '-')}")
     at_least(args.warmup, "--warmup", 0)
-    check_output(args.output)
+    check_output(args.output, args.data)
     args.orders = [True, False] if args.sort == args.no_sort else [args.sort]
     if args.engines is not None:
         args.engines = [word.strip() for word in args.engines.split(",")]

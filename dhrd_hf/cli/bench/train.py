@@ -135,7 +135,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     for name in ("batch_size", "steps", "max_length"):
         at_least(getattr(args, name), f"--{name.replace('_', '-')}")
     at_least(args.warmup, "--warmup", 0)
-    check_output(args.output)
+    check_output(args.output, args.data)
     if args.data is not None and args.lengths is not None:
         raise ValueError("--lengths is for random rows, and --data has its own: leave one of them out.")
     if args.data is None:

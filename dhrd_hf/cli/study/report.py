@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,15 +76,16 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     where = _where(args.where)
     targets = {name: Path(it).expanduser() for name in ("output", "markdown", "readme") if (it := getattr(args, name))}
-    for name, path in targets.items():
-        if path.is_dir():
-            raise ValueError(f"--{name} {path} is a folder: name a file.")
-    if len(set(targets.values())) < len(targets):
-        raise ValueError("--output, --markdown and --readme must be different files.")
 
+    from ...data.table_writing import check_file, same_file
     from ...files import write_whole
     from ...study.report import build_report, report_markdown, with_results
     from ...study.report_input import read_results, read_throughput
+
+    for path in targets.values():
+        check_file(path, *args.results, args.throughput, args.study)
+    if any(same_file(*pair) for pair in combinations(targets.values(), 2)):
+        raise ValueError("--output, --markdown and --readme must be different files.")
 
     def say(line: str) -> None:
         print(line, file=sys.stderr)
