@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .tables import check_columns, iter_rows
+from .named_rows import NamedRows, with_names
+from .tables import check_columns
 
 # Where no key is named, it is the first of these that a table has.
 KEY_COLUMNS = ("id", "key", "idx")
@@ -83,13 +84,14 @@ def join_rationales(
     Args:
         rows (`Iterable[Mapping[str, Any]]`): The table; a `datasets.Dataset` will do.
         rationales (`str`, `Path` or `Iterable[Mapping[str, Any]]`): A table of rationales, as for
-            [`~dhrd_hf.data.tables.iter_rows`], or its rows.
+            [`~dhrd_hf.data.named_rows.NamedRows`], or its rows.
         key (`str`, *optional*): Column of the table's keys. By default the first of `id`, `key` and `idx` that it has,
             else the row's number from 0.
         rationale_key (`str`, *optional*): Column of the keys in the rationale file; by default `key` if it is given and
             the file has it, else the first of `id`, `key` and `idx`.
         rationale_column (`str`, *optional*, defaults to `"rationale"`): Column of the rationales, in both.
-        label_column (`str`, *optional*, defaults to `"label"`): Where both have it, the labels must agree.
+        label_column (`str`, *optional*, defaults to `"label"`): Where both have it, the labels must agree. What a
+            `ClassLabel` numbers is compared, and given back, by its names.
 
     Returns:
         `tuple[list[dict[str, Any]], JoinCounts]`: the rows in their order, and what became of them.
@@ -99,9 +101,10 @@ def join_rationales(
             of a row and of its rationale differ.
     """
     where = str(rationales) if isinstance(rationales, (str, Path)) else "the rationale file"
-    source = iter_rows(rationales) if isinstance(rationales, (str, Path)) else rationales
+    is_file = isinstance(rationales, (str, Path))
+    source = NamedRows(rationales, label_column) if is_file else with_names(rationales, label_column)
     found = _by_key(source, where, key, rationale_key, rationale_column)
-    table = [dict(row) for row in rows]
+    table = [dict(row) for row in with_names(rows, label_column)]
     columns = _columns(table)
     if key is not None:
         check_columns(columns, [key])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..data.joining import key_column
+from ..data.named_rows import with_names
 from ..data.prompts import DEFAULT_PROMPT, render, template_columns
 from .advice import advice_on
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_rationale, near_duplicates
@@ -174,7 +175,7 @@ class _Table:
         id_column: str | None,
         group_column: str | None,
     ):
-        rows = list(rows)
+        rows = list(with_names(rows, label_column))
         if not rows:
             raise ValueError("there are no rows to audit")
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -341,6 +342,7 @@ def quick_audit(rows: Sequence[Mapping[str, Any]], *, seed: int = 0, **options: 
     import random
 
     column = options.get("rationale_column", "rationale")
+    rows = with_names(rows, options.get("label_column", "label"))
     drawn = sorted(random.Random(seed).sample(range(len(rows)), min(_QUICK_ROWS, len(rows))))
     chosen = [row for row in (rows[place] for place in drawn) if (_text(row.get(column)) or "").strip()]
     return audit_rationales(chosen, seed=seed, **options) if chosen else None

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.joining import key_column
+from ..data.named_rows import NamedRows
 from ..data.prompts import DEFAULT_PROMPT, template_columns
-from ..data.tables import TableError, check_columns, iter_rows, load_table
+from ..data.tables import TableError, check_columns
 
-_TEXT_FILE = re.compile(r"\.(?:jsonl|json|csv|tsv)(?:\.gz)?$", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:\.0)?")
 _MOST_LABELS = 1000
 
@@ -90,17 +90,11 @@ class LabelledTable:
             self.spellings.setdefault(name, []).extend(others)
         self._needed = [*template_columns(template), label_column, *([id_column] if id_column else [])]
         self.counts: Counter[str] = Counter()
-        self._dataset = None
-        if not _TEXT_FILE.search(str(source)):
-            from ..data.labels import with_label_names
-
-            dataset = load_table(source)
-            check_columns(dataset.column_names, self._needed)
-            self._dataset = with_label_names(dataset, label_column)
+        self._rows = NamedRows(source, label_column)
         self._survey(id_column, keeps_rationales)
 
     def __iter__(self) -> Iterator[LabelledRow]:
-        for number, row in enumerate(self._rows()):
+        for number, row in enumerate(self._rows):
             key = number if self.id_column is None or row.get(self.id_column) is None else row[self.id_column]
             yield LabelledRow(key, row, self._name(row.get(self.label_column)))
 
@@ -112,13 +106,10 @@ class LabelledTable:
         """The labels' names: those of the label map, then the others in order."""
         return list(dict.fromkeys([*self.names.values(), *sorted(self.counts)]))
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        return iter(self._dataset) if self._dataset is not None else iter_rows(self.source)
-
     def _survey(self, id_column: str | None, keeps_rationales: bool) -> None:
         columns: dict[str, None] = {}
         unnamed, first, filled, numbers = 0, "", 0, set()
-        for number, row in enumerate(self._rows()):
+        for number, row in enumerate(self._rows):
             if number == 0:
                 check_columns(row, self._needed)
             columns.update(dict.fromkeys(row))

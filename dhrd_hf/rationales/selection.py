@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, NamedTuple
 
 from ..data.joining import key_column
+from ..data.named_rows import with_names
 from ..data.prompts import DEFAULT_PROMPT, render, template_columns
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_rationale, near_duplicates
 from .repair import repairs
@@ -95,9 +96,9 @@ def filter_rationales(
     columns = template_columns(prompt)
 
     def filtered() -> Iterator[dict[str, Any]]:
-        stream, names = rows, labels
+        stream, names = with_names(rows, label_column), labels
         if names is None:
-            stream = [dict(row) for row in rows]
+            stream = [dict(row) for row in stream]
             names = list(dict.fromkeys(str(row[label_column]) for row in stream if row.get(label_column) is not None))
 
         def judged() -> Iterator[_Judged]:

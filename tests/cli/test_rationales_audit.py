@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from datasets import ClassLabel, Dataset
 
 from dhrd_hf.cli import main
 from dhrd_hf.rationales import teachers
@@ -76,6 +77,23 @@ def test_rationales_joined_to_their_texts(tmp_path, capsys):
     assert audit(empty, "--data", texts, "--json", "-") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["rows"] == 12 and report["checks"]["empty"] == [0]
+
+
+@pytest.mark.parametrize("form", ["folder", "rows.parquet"])
+def test_labels_that_are_ids_are_known_by_their_names(form, tmp_path, capsys):
+    names = ["refuted", "entailed"]
+    rows = [row | {"label": names[n % 2], "rationale": f"It is {names[n % 2]}: {n}."} for n, row in enumerate(ROWS)]
+    text, ids = write(tmp_path / "rows.jsonl", rows), tmp_path / form
+    table = Dataset.from_list(rows).cast_column("label", ClassLabel(names=names))
+    table.save_to_disk(ids) if form == "folder" else table.to_parquet(ids)
+    assert audit(text, "--json", "-") == 0
+    expected = json.loads(capsys.readouterr().out)
+    assert len(expected["checks"]["label_leak"]) == 16
+    for arguments in ([ids], [ids, "--data", text], [text, "--data", ids]):
+        assert audit(*arguments, "--json", "-") == 0
+        assert json.loads(capsys.readouterr().out) == expected | {
+            "data": arguments[0].name if arguments[0] == ids else "rows.jsonl"
+        }
 
 
 def test_a_judge_reads_the_labels(tmp_path, capsys, monkeypatch):

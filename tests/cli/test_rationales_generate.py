@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from chat_stand_in import ChatStandIn, rows
+from datasets import ClassLabel, Dataset
 
 from dhrd_hf.cli import main
 from dhrd_hf.data.table_writing import write_rows
@@ -49,6 +50,14 @@ def test_a_dry_run_shows_three_prompts_and_asks_nothing(capsys):
     printed = capsys.readouterr().out
     assert printed.count("Right label:") == 3 and "40 requests" in printed and "Price: about 0." in printed
     assert os.listdir() == ["rows.jsonl"]
+
+
+def test_examples_in_a_saved_folder_are_shown_with_the_names_of_their_labels(capsys):
+    examples = [row | {"rationale": f"It is about {row['text'][:9]}."} for row in rows(2)]
+    names = sorted({row["label"] for row in rows(20)})
+    Dataset.from_list(examples).cast_column("label", ClassLabel(names=names)).save_to_disk("examples")
+    assert generate("--teacher", "http://127.0.0.1:9/v1", "--dry-run", "--examples", "examples") == 0
+    assert examples[0]["rationale"] in capsys.readouterr().out
 
 
 def test_numbers_need_names_and_other_spellings_are_taken(capsys):

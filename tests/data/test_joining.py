@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from datasets import ClassLabel, Dataset
 
 from dhrd_hf.data.joining import JoinCounts, join_rationales, key_column
 from dhrd_hf.data.tables import TableError
@@ -35,6 +36,26 @@ def test_a_file_and_numbers_as_text(tmp_path):
     assert [row["why"] for row in rows] == ["Because 1.", "Because 2.", None]
     assert (counts.joined, counts.replaced) == (2, 2)
     assert "2 rows lost a rationale that they had" in str(counts)
+
+
+@pytest.mark.parametrize("form", ["folder", "rows.parquet"])
+def test_labels_that_are_ids_are_compared_by_their_names(form, tmp_path):
+    # "yes" is 0 on one side and 1 on the other.
+    said = [{"id": row["id"], "label": row["label"], "rationale": f"So is {row['id']}."} for row in TABLE]
+    file = Dataset.from_list(said).cast_column("label", ClassLabel(names=["yes", "no"]))
+    where = tmp_path / form
+    file.save_to_disk(where) if form == "folder" else file.to_parquet(where)
+    table = Dataset.from_list(TABLE).cast_column("label", ClassLabel(names=["no", "yes"]))
+    for rows in (TABLE, table):
+        for rationales in (where, file, said):
+            joined, counts = join_rationales(rows, rationales)
+            assert [(row["label"], row["rationale"]) for row in joined] == [
+                (row["label"], row["rationale"]) for row in said
+            ]
+            assert counts.joined == 3
+    other = file.map(lambda row: {"label": 1 - row["label"]})
+    with pytest.raises(ValueError, match=r"3 of 3 labels differ .*'a' \('no' and 'yes'\)"):
+        join_rationales(table, other)
 
 
 def test_without_a_key_column_a_row_is_its_number():

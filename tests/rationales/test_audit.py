@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from datasets import ClassLabel, Dataset
 
 from dhrd_hf import DualHeadEncoder
 from dhrd_hf.data import EncodingCounts
@@ -15,6 +16,7 @@ from dhrd_hf.rationales.audit import audit_rationales, quick_audit, summary
 from dhrd_hf.rationales.checks import CHECKS
 from dhrd_hf.rationales.matching import match_rationales
 from dhrd_hf.rationales.probe import label_probe
+from dhrd_hf.rationales.selection import filter_rationales
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 HUMAN = ["esnli", "creak", "strategyqa", "ecqa", "ecare", "comve", "copa_sse", "winowhy"]
@@ -95,6 +97,16 @@ def test_ids_keep_their_type_and_repeating_ones_give_way_to_numbers():
     assert found["checks"]["empty"] == [0, 1, 2] and any("'a'" in note for note in found["notes"])
     with pytest.raises(ValueError, match="'a'"):
         audit_rationales(same, id_column="id")
+
+
+def test_a_data_set_with_ids_is_audited_by_names():
+    rows = [
+        row | {"label": ["refuted", "entailed"][n % 2], "rationale": "It is refuted."} for n, row in enumerate(made())
+    ]
+    ids = Dataset.from_list(rows).cast_column("label", ClassLabel(names=["refuted", "entailed"]))
+    assert audit_rationales(ids) == audit_rationales(rows) and quick_audit(ids) == quick_audit(rows)
+    assert list(filter_rationales(ids)) == list(filter_rationales(rows))
+    assert len(quick_audit(ids)["checks"]["label_leak"]) == 60
 
 
 def test_shuffled_rows_are_found():

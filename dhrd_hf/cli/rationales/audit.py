@@ -92,13 +92,14 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError("--key joins FILE to --data TABLE, which is missing.")
     _check_outputs(args)
 
+    from ...data.named_rows import NamedRows
     from ...data.prompts import template_columns
     from ...data.tables import check_columns, iter_rows, table_name
     from ...files import write_whole
     from ...rationales.audit import audit_rationales
 
     prompt = chosen_prompt(args.prompt, args.text_column)
-    rows = _joined(args) if args.data else list(iter_rows(args.file))
+    rows = _joined(args) if args.data else list(NamedRows(args.file, args.label_column))
     columns = list(dict.fromkeys(name for row in rows for name in row))
     asked = template_columns(prompt) if args.prompt or args.text_column else []
     named = [it for it in (args.id_column, args.group_column) if it]
@@ -156,11 +157,11 @@ def _check_outputs(args: argparse.Namespace) -> None:
 def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows that the file has, with their texts; an empty rationale is there to be flagged."""
     from ...data.joining import join_rationales, key_column
-    from ...data.tables import iter_rows
+    from ...data.named_rows import NamedRows
 
     names = {"rationale_column": args.rationale_column, "label_column": args.label_column}
-    given = list(iter_rows(args.file))
-    rows, counts = join_rationales(iter_rows(args.data), given, key=args.key, **names)
+    given = list(NamedRows(args.file, args.label_column))
+    rows, counts = join_rationales(NamedRows(args.data, args.label_column), given, key=args.key, **names)
     columns = {name for row in given for name in row}
     theirs, ours = args.key if args.key in columns else key_column(columns), args.key or key_column(rows[0])
     there = {str(row[theirs]) for row in given}

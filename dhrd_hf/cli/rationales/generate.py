@@ -195,7 +195,7 @@ def _parser() -> Parser:
 
 
 def _prompt(args: argparse.Namespace, table: LabelledTable, template: str) -> TeacherPrompt:
-    from ...data.tables import iter_rows
+    from ...data.named_rows import NamedRows
     from ...rationales.prompt import TeacherPrompt
 
     return TeacherPrompt(
@@ -203,7 +203,7 @@ def _prompt(args: argparse.Namespace, table: LabelledTable, template: str) -> Te
         style=args.style,
         template=template,
         descriptions=_json_option("--label-descriptions", args.label_descriptions),
-        examples=tuple(iter_rows(args.examples)) if args.examples else (),
+        examples=tuple(NamedRows(args.examples)) if args.examples else (),
         system=args.system,
         language=args.language,
         spellings=table.spellings,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-
-_TEXT_FILE = re.compile(r"\.(?:jsonl|json|csv|tsv)(?:\.gz)?$", re.IGNORECASE)
 
 
 def add_table_options(parser: argparse.ArgumentParser, prompt: bool = True) -> None:
@@ -47,28 +44,19 @@ class Source:
     ```
 
     Args:
-        where (`str`): As for [`~dhrd_hf.data.tables.iter_rows`]; standard input is held in memory.
+        where (`str`): As for [`~dhrd_hf.data.named_rows.NamedRows`].
         needed (`Iterable[str]`): Columns that have to be there.
-        label_column (`str`, *optional*, defaults to `"label"`): Where the labels are, if there are any; of a `ClassLabel`
-            the names are read.
+        label_column (`str`, *optional*, defaults to `"label"`): Where the labels are, if there are any.
 
     Raises:
         ValueError: if the table can't be read, or lacks a column.
     """
 
     def __init__(self, where: str, needed: Iterable[str], label_column: str = "label"):
-        from ...data.tables import check_columns, iter_rows
+        from ...data.named_rows import NamedRows
+        from ...data.tables import check_columns
 
-        self._where, self._rows = where, None
-        if where == "-":
-            self._rows = list(iter_rows(where))
-        elif not _TEXT_FILE.search(where):
-            from ...data.labels import with_label_names
-            from ...data.tables import load_table
-
-            self._rows = load_table(where)
-            if label_column in self._rows.column_names:
-                self._rows = with_label_names(self._rows, label_column)
+        self._rows = NamedRows(where, label_column)
         columns: dict[str, None] = {}
         self.count, found = 0, Counter()
         for row in self:
@@ -81,9 +69,7 @@ class Source:
         check_columns(self.columns, needed)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        from ...data.tables import iter_rows
-
-        return iter_rows(self._where) if self._rows is None else iter(self._rows)
+        return iter(self._rows)
 
     def __len__(self) -> int:
         return self.count
