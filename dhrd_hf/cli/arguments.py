@@ -123,6 +123,10 @@ class TrainArguments:
     gguf_file: str | None = _option("The GGUF file to read in the folder or Hub repository --model.")
 
 
+# What an evaluation of dhrd train measures, by the kind of labels.
+_METRICS = ("loss", "accuracy", "macro_f1", "mse", "mae", "classification_loss", "reasoning_loss", "distillation_loss")
+
+
 class _ShortHelp(argparse.RawDescriptionHelpFormatter):
     """One spelling of an option is enough in a help; both can be typed."""
 
@@ -206,6 +210,7 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
         raise ValueError(f"--distillation-weight {values.distillation_weight:g} needs a teacher: add --teacher MODEL.")
     if values.teacher is None and values.teacher_cache is not None:
         raise ValueError("--teacher-cache keeps what a teacher says: add --teacher MODEL.")
+    _check_used(values)
     missing = [
         f"--{name.replace('_', '-')}" for name in ("model", "train_data", "output_dir") if not getattr(values, name)
     ]
@@ -214,6 +219,31 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
     return tuple(
         cls(**{f.name: getattr(values, f.name) for f in fields(cls) if f.init}) for cls in parser.dataclass_types
     )
+
+
+def _check_used(values: argparse.Namespace) -> None:
+    """Raise on an option that nothing would come of, or that would stop the run after hours."""
+    defaults = {it.name: it.default for it in fields(TrainArguments)}
+    adapter = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora")
+    for name in adapter if not values.lora else ():
+        if getattr(values, name) != defaults[name]:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is of LoRA adapters, and all weights are trained: add --lora."
+            )
+    if values.gradient_accumulation_steps < 1:
+        raise ValueError(f"--gradient-accumulation-steps {values.gradient_accumulation_steps} must be 1 or more.")
+    if values.batch_eval_metrics:
+        raise ValueError(
+            "--batch-eval-metrics is for metrics of single batches, and ours are of all rows: leave it out."
+        )
+    if not values.eval_do_concat_batches:
+        raise ValueError(
+            "--eval-do-concat-batches false leaves logits in batches, and metrics are of all rows: leave it out."
+        )
+    best = (values.metric_for_best_model or "loss").removeprefix("eval_")
+    if best not in _METRICS:
+        near = did_you_mean(best, _METRICS, quote="'")
+        raise ValueError(f"--metric-for-best-model {best!r} is not measured{near or '.'} There are {', '.join(_METRICS)}.")
 
 
 def _alpha(text: str) -> float | str:

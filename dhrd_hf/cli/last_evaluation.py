@@ -15,23 +15,40 @@ if TYPE_CHECKING:
     from .arguments import TrainArguments
 
 
-def evaluate_rows(own: TrainArguments, trainer: DualHeadTrainer, dev: datasets.Dataset) -> dict[str, float]:
-    """Evaluate, and write the predictions, in one pass over the rows.
+def check_prediction_columns(own: TrainArguments) -> None:
+    """Raise where a column of the predictions would have the name of one that they are to stand beside.
 
     Args:
-        own ([`TrainArguments`]): `predictions` is the file, which appears whole or not at all.
+        own ([`TrainArguments`]): `predictions` is the file, `label_column` the column of the labels.
+
+    Raises:
+        ValueError: as said.
+    """
+    from ..evaluation import Prediction
+
+    added = prediction_columns(Prediction(None, error="none"), [], None, is_flat(own.predictions))
+    if own.label_column in added or own.label_column.startswith("probability_"):
+        raise ValueError(
+            f"--predictions would lose the labels, whose column {own.label_column!r} has the name of one of its own: "
+            "rename the column."
+        )
+
+
+def evaluate_rows(
+    own: TrainArguments, trainer: DualHeadTrainer, dev: datasets.Dataset
+) -> tuple[dict[str, float], Iterator[dict[str, Any]] | None]:
+    """Evaluate and predict in one pass over the rows.
+
+    Args:
+        own ([`TrainArguments`]): `predictions` is the file that the rows are for.
         trainer ([`DualHeadTrainer`]): It has the encoded rows as its `eval_dataset`.
         dev (`datasets.Dataset`): The rows themselves.
 
     Returns:
-        `dict[str, float]`: what `trainer.evaluate()` returns.
-
-    Raises:
-        OSError, ValueError: if the file can't be written.
+        `tuple[dict[str, float], Iterator[dict[str, Any]] | None]`: what `trainer.evaluate()` returns; what was said of each
+        row, on the first process alone.
     """
     import torch
-
-    from ..data.table_writing import write_rows
 
     order = list(range(len(dev)))
     if trainer.args.train_sampling_strategy == "group_by_length":
@@ -39,11 +56,11 @@ def evaluate_rows(own: TrainArguments, trainer: DualHeadTrainer, dev: datasets.D
         order.sort(key=lambda row: -lengths[row])
     output = trainer.predict(trainer.eval_dataset.select(order), metric_key_prefix="eval")
     trainer.log(output.metrics)
-    if trainer.is_world_process_zero():
-        logits = torch.as_tensor(output.predictions).double()
-        logits[order] = logits.clone()
-        write_rows(own.predictions, _said(own, trainer, dev, logits))
-    return output.metrics
+    if not trainer.is_world_process_zero():
+        return output.metrics, None
+    logits = torch.as_tensor(output.predictions).double()
+    logits[order] = logits.clone()
+    return output.metrics, _said(own, trainer, dev, logits)
 
 
 def _said(

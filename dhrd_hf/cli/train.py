@@ -8,14 +8,14 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import TrainArguments, parse_train
 from .card import read_card_facts, training_facts
-from .last_evaluation import evaluate_rows
+from .last_evaluation import check_prediction_columns, evaluate_rows
 from .parsing import chosen_prompt, quiet, resumed, unescaped
 
 if TYPE_CHECKING:
@@ -46,7 +46,10 @@ def run(argv: Sequence[str]) -> int:
     if training.process_index > 0:
         quiet()
     checkpoint = _start(own, training, say)
+    for line in _unused(own, training) if training.process_index == 0 else ():
+        print(f"warning: {line}", file=sys.stderr)
 
+    from ..data.table_writing import write_rows
     from ..export.card_facts import FACTS_FILE
 
     train, dev, labels = _tables(own, say)
@@ -54,6 +57,10 @@ def run(argv: Sequence[str]) -> int:
     if own.export and trainer.is_deepspeed_enabled:
         raise ValueError("--export does not go with DeepSpeed: leave it out, and use dhrd export afterwards.")
     audit = _look_at_rationales(own, train, trainer) if training.process_index == 0 else None
+    if checkpoint is not None:
+        _check_resumed(checkpoint, trainer)
+    elif training.process_index == 0:  # now that nothing of it can be refused any more
+        _clear(Path(training.output_dir))
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_fsdp_enabled:  # its checkpoints may be in shards; the result is one model
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
@@ -62,11 +69,13 @@ def run(argv: Sequence[str]) -> int:
     trainer.save_metrics("train", trained.metrics)
     metrics = None
     if dev is not None:
-        metrics = trainer.evaluate() if own.predictions is None else evaluate_rows(own, trainer, dev)
+        metrics, said = (trainer.evaluate(), None) if own.predictions is None else evaluate_rows(own, trainer, dev)
         trainer.save_metrics("eval", metrics)
         say("\nevaluation: " + ", ".join(f"{k.removeprefix('eval_')} {v:.4g}" for k, v in metrics.items()))
     if training.process_index == 0:
         training_facts(own, trainer, counts, metrics, audit).save(Path(training.output_dir) / FACTS_FILE)
+    if own.predictions is not None and said is not None:
+        write_rows(own.predictions, said)
     if training.push_to_hub:
         trainer.push_to_hub()
     if training.process_index == 0:
@@ -134,7 +143,7 @@ class _Labels:
 def _read_labels(table: datasets.Dataset, own: TrainArguments, where: str) -> _Labels:
     """The problem type and the labels: sorted, or in the order that a ClassLabel column gives them."""
     # A row without a label is left to the encoder, whose error names it.
-    values = [value for value in table[own.label_column] if value is not None and value != ""]
+    values = [value for value in table[own.label_column] if value is not None and value == value and value != ""]
     lists = sum(isinstance(value, list) for value in values)
     problem_type = own.problem_type or ("multi_label_classification" if lists else "single_label_classification")
     if problem_type == "regression":
@@ -175,14 +184,17 @@ def _joined(train: datasets.Dataset, own: TrainArguments, say: Callable[..., Non
 
 def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callable[..., None]) -> str | None:
     """Check the folders before anything is loaded; the checkpoint to go on from, if any."""
-    from ..export.card_facts import FACTS_FILE
-    from ..files import checkpoints, last_checkpoint
+    from ..export.classifier import check_apart
+    from ..files import last_checkpoint
 
     if own.predictions is not None:
         from ..data.table_writing import check_target
 
         check_target(own.predictions, own.train_data, own.eval_data, own.rationales)
+        check_prediction_columns(own)
     folder = Path(training.output_dir)
+    if own.export and Path(own.export).resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(f"--export {own.export} is or holds --output-dir {folder}, the run: name another folder.")
     if own.export and Path(own.export).exists() and (Path(own.export).is_file() or any(Path(own.export).iterdir())):
         raise FileExistsError(f"--export {own.export} exists and is not an empty folder: name another.")
     if folder.is_file():
@@ -201,11 +213,48 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
                 f"--output-dir {folder} is not empty. Add --resume to go on from its last checkpoint, "
                 "--overwrite-output-dir to start anew in it, or name another."
             )
-        if training.process_index == 0:
-            for old in checkpoints(folder):  # or a later --resume would go on from them
-                old.unlink() if old.is_symlink() else shutil.rmtree(old)
-            (folder / FACTS_FILE).unlink(missing_ok=True)  # of the old run
+        check_apart(folder, own.model, own.teacher)
     return None
+
+
+def _unused(own: TrainArguments, training: DualHeadTrainingArguments) -> Iterator[str]:
+    """Options that nothing comes of; in a study or a search another value of another option may ask for them."""
+    if training.alpha_schedule == "constant" and training.alpha_end != 0:
+        yield f"--alpha-end {training.alpha_end:g} is where a schedule ends, and there is none: see --alpha-schedule."
+    if training.alpha_schedule != "step" and training.alpha_step_at != 0.5:
+        yield f"--alpha-step-at {training.alpha_step_at:g} is of --alpha-schedule step, and does nothing."
+    if own.teacher is None and training.temperature != 1:
+        yield f"--temperature {training.temperature:g} is of a teacher's soft targets, and there is no --teacher."
+    if own.alpha == 0 and own.beta == 0:
+        yield "--alpha 0 and --beta 0: nothing is learned."
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an old run left that a later command would take for this run's."""
+    from ..export.card_facts import FACTS_FILE
+    from ..files import checkpoints
+
+    for old in checkpoints(folder):  # --resume would go on from them
+        old.unlink() if old.is_symlink() else shutil.rmtree(old)
+    (folder / FACTS_FILE).unlink(missing_ok=True)
+
+
+def _check_resumed(checkpoint: str, trainer: DualHeadTrainer) -> None:
+    """Raise where a checkpoint's head was trained for other labels: it would be resumed under the names of these."""
+    from ..auto import load_config
+    from ..modeling_dhrd import find_dual_head
+
+    if not (Path(checkpoint) / "config.json").is_file():  # of an adapter: its run knows them
+        checkpoint = str(Path(checkpoint).parent)
+    if not (Path(checkpoint) / "config.json").is_file():
+        return
+    then, now = load_config(checkpoint), find_dual_head(trainer.model).config
+    if (then.id2label, then.problem_type) != (now.id2label, now.problem_type):
+        raise ValueError(
+            f"{checkpoint} was trained for {then.problem_type} of {', '.join(map(repr, then.id2label.values()))}, and the "
+            f"training set is {now.problem_type} of {', '.join(map(repr, now.id2label.values()))}. Resume on the data that "
+            "it began with, or start anew in another --output-dir."
+        )
 
 
 def _trainer(
@@ -240,16 +289,22 @@ def _trainer(
     )
     model.config.max_input_length = encode.max_input_length
     encode_dev = copy.copy(encode)  # with counts of its own
-    trainer = DualHeadTrainer(
-        model=_with_lora(own, model) if own.lora else model,
-        args=training,
-        train_dataset=_encoded(train, encode, own.encoding_cache),
-        eval_dataset=None if dev is None else _encoded(dev, encode_dev, own.encoding_cache),
-        data_collator=DualHeadCollator(tokenizer, padding_free=own.padding_free),
-        processing_class=tokenizer,
-        compute_metrics=compute_metrics,
-        teacher=_teacher(own),
-    )
+    rows = _encoded(train, encode, own.encoding_cache)
+    dev_rows = None if dev is None else _encoded(dev, encode_dev, own.encoding_cache)
+    teacher = _teacher(own)
+    try:
+        trainer = DualHeadTrainer(
+            model=_with_lora(own, model) if own.lora else model,
+            args=training,
+            train_dataset=rows,
+            eval_dataset=dev_rows,
+            data_collator=DualHeadCollator(tokenizer, padding_free=own.padding_free),
+            processing_class=tokenizer,
+            compute_metrics=compute_metrics,
+            teacher=teacher,
+        )
+    except RuntimeError as error:  # as of --report-to without the package that it is for
+        raise ValueError(str(error)) from error
     say(f"train       {own.train_data}: {encode.counts}")
     if dev is not None:
         say(f"eval        {own.eval_data}: {encode_dev.counts}")

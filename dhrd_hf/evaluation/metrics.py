@@ -34,7 +34,7 @@ def compute_metrics(prediction: Any) -> dict[str, float]:
     """
     from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, mean_squared_error
 
-    logits, labels = (np.asarray(values) for values in prediction)
+    logits, labels = (np.asarray(values) for values in tuple(prediction)[:2])  # inputs and losses may follow
     if len(logits) != len(labels):
         raise ValueError(f"There are {len(logits)} rows of logits and {len(labels)} labels.")
     if logits.ndim == 1 or logits.shape[-1] == 1 or not (labels == np.round(labels)).all():

@@ -141,6 +141,8 @@ class DualHeadTrainer(Trainer):
                 "modules_to_save=['score'] with task_type='SEQ_CLS', as add_lora does."
             )
         if self.args.label_smoothing_factor != 0:
+            if not 0 <= self.args.label_smoothing_factor < 1:
+                raise ValueError(f"label_smoothing_factor={self.args.label_smoothing_factor} must be in [0, 1).")
             # The stock smoother takes the labels away from the model, and the reasoning term with them.
             config.label_smoothing = self.args.label_smoothing_factor
             self.label_smoother = None

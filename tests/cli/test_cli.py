@@ -432,7 +432,7 @@ BAD_TRAINING = {
     "suffix": ({}, ["--suffix", "{label}"], ["suffix template '{label}'"]),
     "not finite": ({}, ["--learning-rate", "1e30"], ["The loss is not finite", "Lower learning_rate"]),
     "used folder": ({}, ["--output-dir", "{tmp}"], ["is not empty. Add --resume", "--overwrite-output-dir"]),
-    "used export": ({}, ["--export", "{tmp}"], ["--export", "is not an empty folder"]),
+    "used export": ({}, ["--export", "{tmp}/full"], ["--export", "is not an empty folder"]),
     "export is the run": ({}, ["--export", "{tmp}/run"], ["--export", "is or holds --output-dir", "another folder"]),
     "lora_r": ({}, ["--lora-r", "4"], ["--lora-r is of LoRA adapters", "add --lora"]),
     "dora": ({}, ["--use-dora", "true"], ["--use-dora is of LoRA adapters", "add --lora"]),
@@ -457,6 +457,7 @@ def test_training_that_cannot_be_is_one_line(capsys, base, rows, tmp_path, case)
     write(tmp_path / "mixed.jsonl", [*rows, {**rows[0], **change}])
     write(tmp_path / "stranger.jsonl", [{**rows[0], "label": "stranger"}])
     (tmp_path / "broken.jsonl").write_text(json.dumps(rows[0]) + "\n{broken\n")
+    (tmp_path / "full/of/it").mkdir(parents=True)
     arguments = ["train", "--model", base, "--train-data", data, "--output-dir", str(tmp_path / "run"), *FAST]
     arguments += ["--max-steps", "5", *(option.replace("{tmp}", str(tmp_path)) for option in options)]
     line = refused(capsys, arguments)
@@ -598,9 +599,10 @@ def test_nothing_is_removed_for_a_run_that_does_not_begin(base, table, tmp_path,
     assert (run / "checkpoint-7/model.safetensors").exists() and (run / "card_facts.json").exists()
 
 
-def test_a_run_is_resumed_on_its_own_labels_alone(base, rows, table, tmp_path, capsys):
+@pytest.mark.parametrize("how", [[], ["--lora"]], ids=["whole", "lora"])
+def test_a_run_is_resumed_on_its_own_labels_alone(base, rows, table, tmp_path, capsys, how):
     run = tmp_path / "run"
-    arguments = ["train", "--model", base, "--output-dir", str(run), *FAST, "--save-strategy", "steps"]
+    arguments = ["train", "--model", base, "--output-dir", str(run), *FAST, *how, "--save-strategy", "steps"]
     arguments += ["--save-steps", "1", "--train-data"]
     assert main([*arguments, table, "--max-steps", "1"]) == 0
     other = write(tmp_path / "other.jsonl", [{**row, "label": f"not {row['label']}"} for row in rows])
