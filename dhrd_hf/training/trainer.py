@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
@@ -21,6 +22,7 @@ from ..quantised import is_quantised, state_for_adapter
 from .alpha import GradientBalance, scheduled_alpha
 from .label_check import check_labels
 from .padding_free import check_padding_free
+from .sampler import EpochLengthGroupedSampler
 from .soft_targets import Teacher, checked_teacher
 from .term_log import TermLog
 
@@ -385,6 +387,13 @@ class DualHeadTrainer(Trainer):
         """
         with self._collating_input_only(), self._in_order():
             return super().get_test_dataloader(test_dataset)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return EpochLengthGroupedSampler(sampler.lengths, sampler.batch_size, seed)
+        return sampler
 
     @contextmanager
     def _in_order(self) -> Iterator[None]:

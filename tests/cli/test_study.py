@@ -109,7 +109,11 @@ def test_predictions_need_rows_and_a_file_that_can_be_written(base, table, tmp_p
     assert "can't write said.txt" in capsys.readouterr().err
 
 
-def test_settings_start_from_one_head_and_see_the_rows_in_one_order(base, table, tmp_path, monkeypatch):
+GROUPED = ["--train-sampling-strategy", "group_by_length", "--length-column-name", "input_length"]
+
+
+@pytest.mark.parametrize("options", [[], ["--lora-dropout", "0.1", *GROUPED]], ids=["random", "grouped, dropout"])
+def test_settings_start_from_one_head_and_see_the_rows_in_one_order(base, table, tmp_path, monkeypatch, options):
     seen = {}
     compute_loss = DualHeadTrainer.compute_loss
 
@@ -125,11 +129,15 @@ def test_settings_start_from_one_head_and_see_the_rows_in_one_order(base, table,
     for alpha, seed in (("0", "1"), ("1", "1"), ("0", "2")):
         heads, batches = [], []
         run = ["--alpha", alpha, "--seed", seed, "--output-dir", str(tmp_path / f"{alpha}-{seed}"), "--lora"]
-        assert main(["train", "--model", base, "--train-data", table, *TRAIN, *run, "--max-steps", "7"]) == 0
+        run += ["--max-steps", "13", *options]
+        assert main(["train", "--model", base, "--train-data", table, *TRAIN, *run]) == 0
         seen[alpha, seed] = heads, batches
     (pooled_heads, pooled), (dual_heads, dual), (other_heads, other) = seen.values()
     assert (pooled_heads[0] == dual_heads[0]).all() and not (pooled_heads[-1] == dual_heads[-1]).all()
-    assert pooled == dual and len(dual) == 7
+    assert pooled == dual and len(dual) == 13
+    assert dual[:6] != dual[6:12] and sorted(sum((rows for _, rows in dual[:6]), [])) == sorted(
+        sum((rows for _, rows in dual[6:12]), [])
+    )
     assert pooled != other and not (pooled_heads[0] == other_heads[0]).all()
 
 

@@ -683,6 +683,33 @@ def test_predictions_are_in_the_rows_order_also_where_training_groups_by_length(
     torch.testing.assert_close(output.predictions, trainer.predict(encoded).predictions, rtol=1e-5, atol=1e-5)
 
 
+def test_rows_grouped_by_length_come_in_the_order_of_seed_and_epoch_alone(
+    dual_of, make_args, encoded, tokenizer, tmp_path
+):
+    seen = []
+
+    class Looking(DualHeadTrainer):
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            seen.append(inputs["labels"].tolist())
+            torch.rand(inputs["input_ids"].shape[1])  # as dropout would
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def run(max_steps, resume=None, **changes):
+        seen.clear()
+        grouped = {"train_sampling_strategy": "group_by_length", "length_column_name": "input_length", "save_steps": 1}
+        args = make_args(output_dir=str(tmp_path), max_steps=max_steps, save_strategy="steps", **grouped, **changes)
+        trainer = Looking(model=dual_of("llama"), args=args, train_dataset=encoded, processing_class=tokenizer)
+        trainer.train(resume_from_checkpoint=resume)
+        return list(seen)
+
+    epoch = -(-len(encoded) // 4)
+    whole = run(2 * epoch, per_device_train_batch_size=4)
+    assert whole[:epoch] != whole[epoch:]
+    assert sorted(sum(whole[:epoch], [])) == sorted(sum(whole[epoch:], [])) == sorted(encoded["labels"])
+    resumed = run(2 * epoch, str(tmp_path / f"checkpoint-{epoch + 1}"), per_device_train_batch_size=4)
+    assert resumed == whole[epoch + 1 :]
+
+
 def test_saving_a_quantised_model_does_not_change_it(make_lm, make_trainer, tmp_path):
     pytest.importorskip("bitsandbytes")
     # Wide enough for bitsandbytes to repack its layers for AVX512-BF16, where the processor has that.
