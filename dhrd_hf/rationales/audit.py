@@ -11,8 +11,9 @@ from ..data.named_rows import with_names
 from ..data.prompts import DEFAULT_PROMPT, render, template_columns
 from .advice import advice_on
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_rationale, near_duplicates
+from .label_names import is_missing, label_names
 from .languages import count_words, units
-from .truncation import is_missing, training_encoder, truncation
+from .truncation import training_encoder, truncation
 
 _OPENING = 4  # words at the start of a rationale that make it like others
 _SHOWN = 5
@@ -58,7 +59,8 @@ def audit_rationales(
         rows (`Sequence[Mapping[str, Any]]`): The table's rows; a `datasets.Dataset` is one.
         prompt (`str`, *optional*, defaults to `"{text}"`): Template of a row's text. Where its columns are missing from the
             table, what needs a text is left out.
-        label_column, rationale_column (`str`, *optional*): Names of columns. A rationale may be missing; so may all labels.
+        label_column, rationale_column (`str`, *optional*): Names of columns. A rationale may be missing; so may all labels. A
+            row with a list of labels (multi label) counts for each of them, and for the probe their set is one.
         id_column (`str`, *optional*): Column of what the rows are called; by default the first of `id`, `key`, `idx` that
             is there, else rows are numbered from 0. So they are where the ids of a default column repeat.
         group_column (`str`, *optional*): Column of what belongs together; by default `group`, if it is there.
@@ -68,8 +70,8 @@ def audit_rationales(
         tokenizer (`PreTrainedTokenizerBase`, *optional*), max_length (`int`, *optional*), suffix (`str`, *optional*): To
             count the rationales that training would cut, as [`DualHeadEncoder`] does, by default with its `max_length` and
             the paper's suffix. A row without a label counts as if it had the longest.
-        judge (`Callable`, *optional*): Takes texts and rationales, and gives the label that each pair argues for, or None
-            where it can't say; such as [`~dhrd_hf.rationales.judge.LabelJudge`].
+        judge (`Callable`, *optional*): Takes texts and rationales, and gives the label that each pair argues for, which
+            has to be one of the row's, or None where it can't say; such as [`~dhrd_hf.rationales.judge.LabelJudge`].
         probe_rows (`int`, *optional*, defaults to 10000): Rows drawn for the probe from a larger table.
         seed (`int`, *optional*, defaults to 0): Of the draws.
         progress (`bool`, *optional*, defaults to `False`): Show a bar on standard error.
@@ -92,7 +94,7 @@ def audit_rationales(
     table = _Table(rows, prompt, label_column, rationale_column, id_column, group_column)
     ids, texts, labels, rationales = table.ids, table.texts, table.labels, table.rationales
     encode = None if tokenizer is None else training_encoder(table.label_values, tokenizer, max_length, suffix)
-    names = sorted({label for label in labels if label is not None})
+    names = sorted({name for its in table.names for name in its})
     flagged: dict[str, list[int]] = {name: [] for name in CHECKS}
     examples: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row, rationale in enumerate(tqdm(rationales, desc="checks", unit="row", disable=not progress)):
@@ -141,9 +143,9 @@ def audit_rationales(
     words = [count_words(it) for it in rationales if it]
     report: dict[str, Any] = {
         "rows": len(ids),
-        "labels": dict(sorted(Counter(label for label in labels if label is not None).items())),
+        "labels": dict(sorted(Counter(name for its in table.names for name in its).items())),
         "checks": {name: [ids[row] for row in found] for name, found in flagged.items()},
-        "per_label": _per_label(labels, flagged),
+        "per_label": _per_label(table.names, flagged),
         "matching": matching,
         "label_probe": probe,
         "lengths": _lengths(words),
@@ -185,7 +187,12 @@ class _Table:
         self.notes: list[str] = []
         self.rationales = [_text(row.get(rationale_column)) for row in rows]
         self.label_values = [row.get(label_column) for row in rows]
-        self.labels = [_label(value) for value in self.label_values]
+        # Each once, and in order, so that one set of labels reads the same in every row.
+        self.names = [sorted(set(label_names(value))) for value in self.label_values]
+        self.labels = [
+            None if is_missing(value) else ", ".join(its) or "none"
+            for value, its in zip(self.label_values, self.names, strict=True)
+        ]
         if None in self.labels:
             missing = self.labels.count(None)
             self.notes.append(f"{missing} of {len(rows)} rows have no label in column {label_column!r}.")
@@ -229,15 +236,9 @@ def _text(value: Any) -> str | None:
     return None if value is None or value != value else str(value)
 
 
-def _label(value: Any) -> str | None:
-    if is_missing(value):
-        return None
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _per_label(labels: list[str | None], flagged: dict[str, list[int]]) -> dict[str, Any]:
-    rows = Counter(label for label in labels if label is not None)
-    counts = {name: Counter(labels[row] for row in found) for name, found in flagged.items()}
+def _per_label(names: list[list[str]], flagged: dict[str, list[int]]) -> dict[str, Any]:
+    rows = Counter(label for its in names for label in its)
+    counts = {name: Counter(label for row in found for label in names[row]) for name, found in flagged.items()}
     return {
         label: {"rows": count, "flagged": {name: counts[name][label] for name in CHECKS}}
         for label, count in sorted(rows.items())
@@ -302,12 +303,12 @@ def _consistency(table: _Table, judge: Judge) -> dict[str, Any]:
             "unjudged": 0,
             "reason": "a judge needs the rows' texts",
         }
-    kept = [n for n, it in enumerate(table.rationales) if it and table.labels[n] is not None]
+    kept = [n for n, it in enumerate(table.rationales) if it and table.names[n]]
     said = judge([table.texts[n] for n in kept], [table.rationales[n] for n in kept])
     if len(said) != len(kept):
         raise ValueError(f"the judge gave {len(said)} labels for {len(kept)} rows")
-    judged = [(n, _label(label)) for n, label in zip(kept, said, strict=True) if label is not None]
-    wrong = [n for n, label in judged if label != table.labels[n]]
+    judged = [(n, str(label)) for n, label in zip(kept, said, strict=True) if label is not None]
+    wrong = [n for n, label in judged if label not in table.names[n]]
     return {
         "accuracy": 1 - len(wrong) / len(judged) if judged else None,
         "inconsistent": [table.ids[n] for n in wrong],

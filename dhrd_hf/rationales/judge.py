@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..data.prompts import DEFAULT_PROMPT, render
+from .label_names import label_names
 from .prompt import parse_reply, without_thoughts
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class JudgeScore:
         return JUDGE_PROMPT.format(
             text=render(self.prompt, row),
             labels=", ".join(self.labels),
-            label=row[self.label_column],
+            label=", ".join(label_names(row[self.label_column])) or "none",
             rationale=str(row[self.rationale_column]).strip(),
         )
 

@@ -46,8 +46,8 @@ class LikelihoodScore:
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
         label2id (`Mapping[str, int]`): The labels.
         prompt (`str`, *optional*, defaults to `"{text}"`), max_length (`int`, *optional*, defaults to 1024), suffix (`str`,
-            *optional*, defaults to the paper's), label_column, rationale_column (`str`, *optional*): As for
-            [`~dhrd_hf.DualHeadEncoder`].
+            *optional*, defaults to the paper's), label_column, rationale_column, problem_type (`str`,
+            *optional*, the last defaults to `"single_label_classification"`): As for [`~dhrd_hf.DualHeadEncoder`].
         batch_tokens (`int`, *optional*): Most tokens of a batch, padding included; by default 1024 on a CPU and 16384 on
             an accelerator.
 
@@ -69,6 +69,7 @@ class LikelihoodScore:
         suffix: str = DEFAULT_SUFFIX,
         label_column: str = "label",
         rationale_column: str = "rationale",
+        problem_type: str = "single_label_classification",
         batch_tokens: int | None = None,
     ):
         self.model = model.eval()
@@ -80,7 +81,7 @@ class LikelihoodScore:
             suffix=suffix,
             label_column=label_column,
             rationale_column=rationale_column,
-            problem_type="single_label_classification",
+            problem_type=problem_type,
         )
         # Any token will do: causal attention keeps what follows a row out of it.
         self._pad = tokenizer.pad_token_id or 0

@@ -11,6 +11,7 @@ from ..data.joining import key_column
 from ..data.named_rows import with_names
 from ..data.prompts import DEFAULT_PROMPT, render, template_columns
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_rationale, near_duplicates
+from .label_names import label_names
 from .repair import repairs
 from .tally import Tally
 
@@ -99,7 +100,7 @@ def filter_rationales(
         stream, names = with_names(rows, label_column), labels
         if names is None:
             stream = [dict(row) for row in stream]
-            names = list(dict.fromkeys(str(row[label_column]) for row in stream if row.get(label_column) is not None))
+            names = list(dict.fromkeys(name for row in stream for name in label_names(row.get(label_column))))
 
         def judged() -> Iterator[_Judged]:
             for row in stream:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .label_names import label_names
+
 
 @dataclass
 class Tally:
@@ -51,20 +53,21 @@ class Tally:
         """Count a row.
 
         Args:
-            label (`Any`): Its label.
+            label (`Any`): Its label, or a list of them, for each of which it counts.
             before, after (`str`, *optional*): Its rationale.
             reasons (`Iterable[str]`, *optional*): Why the rationale, or the row, was dropped, or was mended.
             row_stays (`bool`, *optional*, defaults to `True`): Whether the row comes out.
         """
         after = after if row_stays else None
+        names = label_names(label) or [str(label)]
         self.rows_in += 1
         self.rows_out += row_stays
         if before is not None:
             self.rationales_in += 1
-            self.labels_in[str(label)] += 1
+            self.labels_in.update(names)
         if after is not None:
             self.rationales_out += 1
-            self.labels_out[str(label)] += 1
+            self.labels_out.update(names)
             self.changed += after != before
         gone = not row_stays or (before is not None and after is None)
         (self.dropped if gone else self.repaired).update(list(reasons))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .label_names import is_missing, label_names
+
 if TYPE_CHECKING:
     from ..data.encoding import DualHeadEncoder
 
@@ -75,15 +77,11 @@ def training_encoder(
         kind = "regression"
     else:
         kind = "single_label_classification"
-    names = ["label"] if kind == "regression" else sorted({name for value in known for name in _names(value)}) or [""]
+    names = (
+        ["label"] if kind == "regression" else sorted({name for value in known for name in label_names(value)}) or [""]
+    )
     given = {name: it for name, it in (("max_length", max_length), ("suffix", suffix)) if it is not None}
     return DualHeadEncoder(tokenizer, {name: n for n, name in enumerate(names)}, problem_type=kind, **given)
-
-
-def _names(value: Any) -> list[str]:
-    """The names in a label, as `dhrd train` reads them."""
-    entries = [it for it in value if it is not None] if isinstance(value, (list, tuple)) else [value]
-    return [str(int(it)) if isinstance(it, float) and it.is_integer() else str(it) for it in entries]
 
 
 def _is_number(value: Any) -> bool:
@@ -95,19 +93,7 @@ def _answers(values: Sequence[Any], encode: DualHeadEncoder) -> list[str]:
     labels = encode.labels
     longest = max(labels.longest_texts(), key=len)
     if labels.problem_type == "multi_label_classification":
-        return [longest if is_missing(it) else labels.text(labels.read(_names(it))) for it in values]
+        return [longest if is_missing(it) else labels.text(labels.read(label_names(it))) for it in values]
     if labels.problem_type == "regression":
         return [longest if is_missing(it) else labels.text(float(it)) for it in values]
-    return [longest if is_missing(it) else _names(it)[0] for it in values]
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a cell holds no label.
-
-    Args:
-        value (`Any`): Of the label column.
-
-    Returns:
-        `bool`: for None, NaN and empty text.
-    """
-    return value is None or value != value or value == ""
+    return [longest if is_missing(it) else label_names(it)[0] for it in values]

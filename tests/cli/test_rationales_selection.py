@@ -195,6 +195,29 @@ def test_select_with_labels_that_are_numbers_from_one(lm_dir_of, tmp_path):
     assert found[0] == found[1] and [row["label"] for row in read(tmp_path / "numbers out.jsonl")] == [1, 2, 3]
 
 
+def test_select_and_filter_with_several_labels_a_row(lm_dir_of, tmp_path, capsys):
+    why = ("It does not.", GOOD, f"It is spoken. {GOOD}")
+    rows = [
+        {"id": n, "text": "The lamp hums.", "label": ["spoken", "heard"][n:], "rationale": it}
+        for n in range(2)
+        for it in why
+    ]
+    table, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
+    assert main(["rationales", "filter", table, "--output", str(out)]) == 0
+    assert [row["rationale"] for row in read(out)] == [*why[:2], None] * 2
+    assert "heard: 6 in, 4 out; spoken: 3 in, 2 out" in capsys.readouterr().err
+    model = str(lm_dir_of("llama"))
+    assert main(["rationales", "select", table, "--model", model, "--device", "cpu", "--output", str(out)]) == 0
+    # The answer of a row with several labels is their names.
+    score = likelihood.LikelihoodScore.from_pretrained(model, ["heard, spoken", "heard"], device="cpu")
+    for row, answer in zip(read(out), ("heard, spoken", "heard"), strict=True):
+        found = score([row | {"label": answer, "rationale": it} for it in why])
+        assert (row["rationale"], row["rationale_score"]) == (
+            why[found.index(max(found))],
+            pytest.approx(max(found), abs=1e-5),
+        )
+
+
 def test_select_by_a_judge(tmp_path, capsys, monkeypatch):
     class Judge:
         concurrency = 4

@@ -109,6 +109,24 @@ def test_a_data_set_with_ids_is_audited_by_names():
     assert len(quick_audit(ids)["checks"]["label_leak"]) == 60
 
 
+SEVERAL = [["refuted", "spoken"], ["spoken", "refuted"], ["entailed", "spoken"], ["spoken"], []]
+
+
+def test_a_row_with_several_labels_is_looked_at_by_each_of_them():
+    rows = [row | {"label": SEVERAL[n % 5]} for n, row in enumerate(made())]
+    rows[0] |= {"rationale": "So it is refuted."}
+    rows[3] |= {"rationale": "What is spoken is so."}
+    report = audit_rationales(rows, judge=lambda texts, rationales: ["spoken"] * len(texts))
+    assert report["checks"]["label_leak"] == ["row-0", "row-3"] == quick_audit(rows)["checks"]["label_leak"]
+    assert report["labels"] == {"entailed": 12, "refuted": 24, "spoken": 48}
+    leaks = {label: it["flagged"]["label_leak"] for label, it in report["per_label"].items()}
+    assert leaks == {"entailed": 0, "refuted": 1, "spoken": 2}
+    # The order of a list says nothing: four sets of labels, of which a fifth of the rows has none.
+    assert report["label_probe"]["majority"] == 0.4
+    # A judge names one label, and there is none to name for a row without any.
+    assert report["consistency"] == {"accuracy": 1.0, "inconsistent": [], "rows": 48, "unjudged": 0}
+
+
 def test_shuffled_rows_are_found():
     rows = made(200)
     assert audit_rationales(rows)["matching"]["verdict"] == "aligned"

@@ -67,6 +67,15 @@ def test_what_fails_loses_its_rationale_and_the_row_stays(rows):
     assert rows[1]["rationale"] == FAULTY["truncated"]  # the caller's rows are left as they are
 
 
+def test_rows_with_several_labels_lose_what_names_one_of_them(rows):
+    several = [row | {"label": [row["label"], "spoken"]} for row in rows]
+    tally = Tally()
+    filtered = [row["rationale"] for row in filter_rationales(several, ["label_leak"], tally=tally)]
+    assert filtered == [row["rationale"] for row in filter_rationales(rows, ["label_leak"])]
+    assert tally.dropped == {"label_leak": 1 + 1}  # FAULTY["label_leak"], and what echoes "Answer: refuted"
+    assert tally.labels_in == {"entailed": 6, "refuted": 4, "spoken": 10}
+
+
 def test_rows_may_go_as_well(rows):
     tally = Tally()
     after = list(filter_rationales(rows, drop="rows", tally=tally))

@@ -172,10 +172,11 @@ def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _judge(args: argparse.Namespace, rows: list[dict[str, Any]]) -> LabelJudge:
     from ...rationales.judge import LabelJudge
+    from ...rationales.label_names import label_names
     from ...rationales.replies import Sampling
     from ...rationales.teachers import open_teacher
 
-    labels = sorted({str(row[args.label_column]) for row in rows if row.get(args.label_column) is not None})
+    labels = sorted({name for row in rows for name in label_names(row.get(args.label_column))})
     if not labels:
         raise ValueError(f"--judge compares with the labels, and column {args.label_column!r} has none.")
     judge = open_teacher(args.judge, args.judge_model, Sampling(temperature=0), api_key_env=args.api_key_env)

@@ -77,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
     check_target(args.output, args.data)
     needed = [args.rationale_column, args.label_column, *([args.id_column] if args.id_column else [])]
     source = Source(args.data, needed, args.label_column)
-    score, prompt = _likelihood(args, source.labels) if args.score == "likelihood" else _judge(args, source.labels)
+    score, prompt = _likelihood(args, source) if args.score == "likelihood" else _judge(args, source.labels)
     check_columns(source.columns, template_columns(prompt))
     if SCORE_COLUMN in source.columns:
         print(f"the column {SCORE_COLUMN} is written anew", file=sys.stderr)
@@ -106,12 +106,13 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _likelihood(args: argparse.Namespace, labels: Sequence[str]) -> tuple[Any, str]:
+def _likelihood(args: argparse.Namespace, source: Source) -> tuple[Any, str]:
+    from ...rationales.label_names import is_missing, label_names
     from ...rationales.likelihood import LikelihoodScore
 
     score = LikelihoodScore.from_pretrained(
         args.model,
-        labels,
+        source.labels,
         device=args.device,
         dtype=args.dtype,
         prompt=chosen_prompt(args.prompt, args.text_column) if args.prompt or args.text_column else None,
@@ -119,12 +120,16 @@ def _likelihood(args: argparse.Namespace, labels: Sequence[str]) -> tuple[Any, s
         batch_tokens=args.batch_tokens,
         label_column=args.label_column,
         rationale_column=args.rationale_column,
+        problem_type=f"{'multi' if source.multi_label else 'single'}_label_classification",
     )
 
     def by_name(rows: Sequence[dict[str, Any]]) -> list[float]:
         """The scores of rows whose labels may be numbers: the names of all are known, so that none is taken for an id."""
         label = args.label_column
-        return score([row if row.get(label) is None else {**row, label: str(row[label])} for row in rows])
+        return score([row if is_missing(row.get(label)) else {**row, label: named(row[label])} for row in rows])
+
+    def named(label: Any) -> str | list[str]:
+        return label_names(label) if source.multi_label else label_names(label)[0]
 
     return by_name, score.encode.prompt
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -55,17 +54,18 @@ class Source:
     def __init__(self, where: str, needed: Iterable[str], label_column: str = "label"):
         from ...data.named_rows import NamedRows
         from ...data.tables import check_columns
+        from ...rationales.label_names import label_names
 
         self._rows = NamedRows(where, label_column)
         columns: dict[str, None] = {}
-        self.count, found = 0, Counter()
+        self.count, self.multi_label, names = 0, False, set()
         for row in self:
             columns.update(dict.fromkeys(row))
             self.count += 1
-            if row.get(label_column) is not None:
-                found[str(row[label_column])] += 1
+            names.update(label_names(row.get(label_column)))
+            self.multi_label = self.multi_label or isinstance(row.get(label_column), list)
         self.columns: Sequence[str] = list(columns)
-        self.labels: Sequence[str] = sorted(found)
+        self.labels: Sequence[str] = sorted(names)
         check_columns(self.columns, needed)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
