@@ -63,6 +63,7 @@ ABLATIONS = {
     "same_label_rationale": Ablation("the rationale of another row with the same label", needs_label=True),
     "rationale_after_label": Ablation("the rows as they are, encoded label first", {"rationale_after_label": True}),
 }
+_AS_THEY_ARE = ("consistent", "rationale_after_label")
 
 
 def ablate(
@@ -112,35 +113,70 @@ def ablate(
 
     Source: Xu et al. 2025, arXiv 2509.21487, Table 2; Wadhwa et al. 2024, arXiv 2406.14511.
     """
+    _check(kind, keep)
+    if isinstance(dataset, dict):  # DatasetDict
+        columns = {"label_column": label_column, "rationale_column": rationale_column}
+        return type(dataset)({name: ablate(it, kind, seed, keep=keep, **columns) for name, it in dataset.items()})
+    needs_label = ABLATIONS[kind].needs_label
+    check_columns(dataset.column_names, [rationale_column, *([label_column] if needs_label else [])])
+    if kind in _AS_THEY_ARE:
+        return dataset
+    labels = dataset[label_column][:] if needs_label else [None] * len(dataset)
+    rationales, labels = ablate_columns(dataset[rationale_column][:], labels, kind, seed, keep=keep)
+    dataset = _with_column(dataset, rationale_column, rationales)
+    return _with_column(dataset, label_column, labels) if kind == "shuffled_rationale_and_label" else dataset
+
+
+def ablate_columns(
+    rationales: Sequence[Any], labels: Sequence[Any], kind: str, seed: int = 0, *, keep: float = KEEP
+) -> tuple[list[Any], list[Any]]:
+    """[`ablate`] of two columns alone, for rows that stay what they are otherwise.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.data.ablations import ablate_columns
+    >>> ablate_columns(["one", "two", "three"], ["a", "b", "a"], "same_label_rationale")
+    (['three', 'two', 'one'], ['a', 'b', 'a'])
+
+    ```
+
+    Args:
+        rationales (`Sequence[Any]`): A rationale a row; what is no text is read as text.
+        labels (`Sequence[Any]`): A label a row, or None where the kind needs none; only what is equal is one label.
+        kind (`str`), seed (`int`, *optional*, defaults to 0), keep (`float`, *optional*, defaults to 0.3): As of
+            [`ablate`].
+
+    Returns:
+        `tuple[list, list]`: the rationales, and the labels, which one kind alone changes.
+
+    Raises:
+        ValueError: if there is no such kind, or `keep` is not above 0 and at most 1.
+    """
+    _check(kind, keep)
+    if kind in _AS_THEY_ARE:
+        return list(rationales), list(labels)
+    before = [_said(rationale) for rationale in rationales]
+    if kind == "label_only":
+        return [None] * len(before), list(labels)
+    if kind in ("permuted_tokens", "keywords_only"):
+        change = _permuter(seed) if kind == "permuted_tokens" else _keywords(before, keep)
+        after = [None if rationale is None else change(rationale) for rationale in before]
+        _tell(kind, before, after)
+        return after, list(labels)
+    source = _sources(before, labels if kind == "same_label_rationale" else None, seed)
+    after = [before[row] for row in source]
+    _tell(kind, before, after)
+    return after, [labels[row] for row in source] if kind == "shuffled_rationale_and_label" else list(labels)
+
+
+def _check(kind: str, keep: float) -> None:
     if kind not in ABLATIONS:
         near = difflib.get_close_matches(str(kind), ABLATIONS, n=1)
         hint = f": did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"no ablation {kind!r}{hint} There are {', '.join(ABLATIONS)}")
     if not 0 < keep <= 1:
         raise ValueError(f"keep={keep} must be above 0 and at most 1")
-    if isinstance(dataset, dict):  # DatasetDict
-        columns = {"label_column": label_column, "rationale_column": rationale_column}
-        return type(dataset)({name: ablate(it, kind, seed, keep=keep, **columns) for name, it in dataset.items()})
-    check_columns(dataset.column_names, [rationale_column, *([label_column] if ABLATIONS[kind].needs_label else [])])
-    if kind in ("consistent", "rationale_after_label"):
-        return dataset
-    before = [_said(rationale) for rationale in dataset[rationale_column][:]]
-    if kind == "label_only":
-        return _with_column(dataset, rationale_column, [None] * len(before))
-    if kind in ("permuted_tokens", "keywords_only"):
-        change = _permuter(seed) if kind == "permuted_tokens" else _keywords(before, keep)
-        after = [None if rationale is None else change(rationale) for rationale in before]
-        _tell(kind, before, after)
-        return _with_column(dataset, rationale_column, after)
-
-    labels = dataset[label_column][:] if ABLATIONS[kind].needs_label else None
-    source = _sources(before, labels if kind == "same_label_rationale" else None, seed)
-    after = [before[row] for row in source]
-    _tell(kind, before, after)
-    dataset = _with_column(dataset, rationale_column, after)
-    if kind == "shuffled_rationale_and_label":
-        dataset = _with_column(dataset, label_column, [labels[row] for row in source])
-    return dataset
 
 
 def derange(values: Sequence[Hashable], seed: int = 0) -> list[int]:

@@ -300,6 +300,30 @@ def test_ablate(kind, rows, tmp_path, capsys):
         assert Counter(row["label"] for row in rows) == Counter(expected["label"])
 
 
+@pytest.mark.parametrize("kind", ABLATIONS)
+def test_ablate_leaves_the_other_columns_as_they_are(kind, tmp_path):
+    others = [
+        {"score": 12, "meta": {"b": [1]}},
+        {"score": 12.5, "note": "kept"},
+        {"meta": {"a": 1}},
+        {"score": "none"},
+    ]
+    rows = [{"label": n % 2, "rationale": f"It is {n} of the words."} | its for n, its in enumerate(others)]
+    table, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
+    assert main(["rationales", "ablate", table, "--kind", kind, "--output", str(out)]) == 0
+    after = read(out)
+    assert [{**row, "rationale": 0, "label": 0} for row in after] == [
+        {**row, "rationale": 0, "label": 0} for row in rows
+    ]
+    pair_of = {row["rationale"]: row["label"] for row in rows}
+    if kind == "shuffled_rationale_and_label":
+        assert [row["label"] for row in after] == [pair_of[row["rationale"]] for row in after] != [0, 1, 0, 1]
+    else:
+        assert [row["label"] for row in after] == [row["label"] for row in rows]
+    if kind == "same_label_rationale":
+        assert [row["rationale"] for row in after] == [rows[place]["rationale"] for place in (2, 3, 0, 1)]
+
+
 def test_ablate_bad_input(rationales, tmp_path, capsys):
     out = tmp_path / "out.jsonl"
     error = fails(capsys, "ablate", rationales, "--kind", "shuffeled_rationale", "--output", out)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ..parsing import Parser, did_you_mean
-from .source import add_table_options, write_table
+from .source import Source, add_table_options, write_table
 
 _EXAMPLES = """examples:
   dhrd rationales ablate train.jsonl --kind shuffled_rationale --output shuffled.jsonl
@@ -33,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
     Raises:
         ValueError, OSError: if the table cannot be read or written, or there is no such kind.
     """
-    from ...data.ablations import ABLATIONS, KEEP, ablate
+    from ...data.ablations import ABLATIONS, KEEP, ablate_columns
 
     width = max(map(len, ABLATIONS))
     parser = Parser(
@@ -53,24 +53,28 @@ def run(argv: Sequence[str]) -> int:
         near = did_you_mean(args.kind, ABLATIONS) or "."
         raise ValueError(f"--kind: no ablation {args.kind!r}{near} There are {', '.join(ABLATIONS)}")
 
-    from ...data.labels import with_label_names
     from ...data.table_writing import check_target
-    from ...data.tables import load_table
 
     check_target(args.output, args.data)
-    table = load_table(args.data)
-    if args.label_column in table.column_names:
-        table = with_label_names(table, args.label_column)
-    columns = {"rationale_column": args.rationale_column, "label_column": args.label_column}
-    after = ablate(table, args.kind, args.seed, keep=args.keep, **columns)
-    write_table(args.output, after, after.column_names)
-    before, now = (it[args.rationale_column][:] for it in (table, after))
+    needed = [args.rationale_column, *([args.label_column] if ABLATIONS[args.kind].needs_label else [])]
+    source = Source(args.data, needed, args.label_column)
+    columns = ((row.get(args.rationale_column), row.get(args.label_column)) for row in source)
+    before, labels = zip(*columns, strict=True)
+    now, labels_now = ablate_columns(before, labels, args.kind, args.seed, keep=args.keep)
+    moves_labels = args.kind == "shuffled_rationale_and_label"
+    # The other columns are written as they are read: a table of one type a column would change what stands in them.
+    rows = (
+        row | {args.rationale_column: rationale} | ({args.label_column: label} if moves_labels else {})
+        for row, rationale, label in zip(source, now, labels_now, strict=True)
+    )
+    count = write_table(args.output, rows, source.columns)
     had = [place for place, rationale in enumerate(before) if rationale is not None and str(rationale).strip()]
-    said = f"{len(table)} rows in, {len(after)} out; {len(had)} rationales in, {sum(now[it] is not None for it in had)} out"
+    said = (
+        f"{len(source)} rows in, {count} out; {len(had)} rationales in, {sum(now[it] is not None for it in had)} out"
+    )
     said += f", {sum(before[it] != now[it] for it in had)} of the rows have another"
-    if args.label_column in table.column_names:
-        pairs = zip(table[args.label_column], after[args.label_column], strict=True)
-        said += f"; {sum(one != other for one, other in pairs)} labels are others"
+    if args.label_column in source.columns:
+        said += f"; {sum(one != other for one, other in zip(labels, labels_now, strict=True))} labels are others"
     if args.kind == "rationale_after_label":
         said += "\ntrain on it with: dhrd train --rationale-after-label"
     print(said, file=sys.stderr)
