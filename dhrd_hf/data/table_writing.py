@@ -132,7 +132,7 @@ def _aligned(rows: Iterable[dict[str, Any]], columns: list[str] | None) -> Itera
         header = list(row) if header is None else header
         extra = [] if columns is not None else [key for key in row if key not in header]
         if extra:
-            raise TableError(f"row {number} has {extra[0]!r}, which the first row lacks: name the columns to write")
+            raise TableError(f"row {number} has {extra[0]!r}, which the first row lacks: write .jsonl")
         yield {column: row.get(column) for column in header}
 
 

@@ -30,6 +30,8 @@ FILE_NAME = re.compile(r"\.(?:(jsonl|json|csv|tsv)(\.gz)?|(parquet))$", re.IGNOR
 _HUB = re.compile(r"(?P<path>[\w.-]+/[\w.-]+)(?::(?P<name>[^@:]+))?(?:@(?P<split>.+))?")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 _KINDS = {str: "text", bool: "true/false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+# What pandas writes for an empty cell, NaN, is an empty cell.
+_JSON = json.JSONDecoder(parse_constant=lambda name: None if name == "NaN" else float(name))
 _LONGEST_CELL = 2**31 - 1  # characters; the most that csv takes on every platform, whose own limit is 131,072
 
 
@@ -284,24 +286,49 @@ def _numbered_rows(found: _Source) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     first = next((line for line in _lines(where) if line.strip()), "") if found.kind == "json" else ""
     if first.lstrip().startswith("["):
-        items = _parse("".join(_lines(where)), where, 1)
-        values = ((f"item {number}", item) for number, item in enumerate(items, 1))
+        text = "".join(_lines(where))
+        values = ((f"item {number}", item, text) for number, item in enumerate(_parse(text, where, 1), 1))
     else:
         lines = ((number, line) for number, line in enumerate(_lines(where), 1) if line.strip())
-        values = ((f"line {number}", _parse(line, where, number)) for number, line in lines)
-    for place, row in values:
+        values = ((f"line {number}", _parse(line, where, number), line) for number, line in lines)
+    for place, row, text in values:
         if not isinstance(row, dict):
             kind = _KINDS.get(type(row), "null")
             raise TableError(f"{where}, {place}: a row has to be a JSON object, and this is {kind}")
+        if found.kind == "json" and _is_columns(row):
+            raise TableError(f"{where} is one object of columns: write a list of rows, or JSON Lines")
+        if "\\ud" in text or "\\uD" in text:
+            _check_characters(row, f"{where}, {place}")
         yield place, row
+
+
+def _is_columns(row: dict[str, Any]) -> bool:
+    """Whether an object is a whole table, column by column, as `to_dict("list")` and pandas' `to_json` write it."""
+    columns = list(row.values())
+    return any(
+        all(isinstance(it, kind) for it in columns) and len({len(it) for it in columns}) == 1 for kind in (list, dict)
+    )
+
+
+def _check_characters(row: dict[str, Any], place: str) -> None:
+    r"""Raise on half of a character, such as the `\ud83d` of an emoji that was cut in two: no file and no tokenizer takes it."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.start + 1]
+        raise TableError(
+            f"{place}: {half!r} is half of a character, as where an emoji was cut in two: remove it"
+        ) from None
 
 
 def _parse(text: str, where: str, line: int) -> Any:
     try:
-        return json.loads(text.rstrip())
+        return _JSON.decode(text.rstrip())
     except json.JSONDecodeError as error:
         place = f"line {line + error.lineno - 1}"
         raise TableError(f"{where}, {place}: not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError:
+        raise TableError(f"{where}, line {line}: lists or objects lie too deep in each other to be read") from None
 
 
 def _csv_rows(where: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:

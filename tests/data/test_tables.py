@@ -131,6 +131,17 @@ def test_json_numbers_of_two_kinds_are_text_and_of_one_kind_are_numbers(put):
     assert [table.features[name].dtype for name in "abcde"] == ["string", "int64", "float64", "int64", "float64"]
 
 
+def test_a_nan_is_an_empty_cell(put):
+    put("rows.jsonl", '{"text": "fine", "n": Infinity}\n{"text": NaN, "n": 0.5}\n')
+    rows = [{"text": "fine", "n": float("inf")}, {"text": None, "n": 0.5}]
+    assert load_table("rows.jsonl").to_list() == list(iter_rows("rows.jsonl")) == rows
+
+
+def test_characters_of_two_halves_and_what_only_looks_like_one_are_read(put):
+    put("rows.jsonl", '{"a": "\\ud83d\\ude00"}\n{"a": "\\\\ud83d"}\n')
+    assert [row["a"] for row in iter_rows("rows.jsonl")] == ["\U0001f600", "\\ud83d"]
+
+
 def test_a_csv_cell_may_be_long(put):
     long = "x" * 200_000
     put("rows.csv", f"text,label\n{long},a\n")
@@ -246,6 +257,15 @@ BROKEN = {
     "empty list": ("x.json", "[]", r"x\.json holds no rows"),
     "empty CSV": ("x.csv", "", r"x\.csv holds no rows"),
     "header only": ("x.csv", "a,b\n", r"x\.csv holds no rows"),
+    "half a character": (
+        "x.jsonl",
+        '{"a": "\\ud83d\\ude00"}\n{"a": "cut \\uD83d"}\n',
+        r"x\.jsonl, line 2: '\\ud83d' is half of a character",
+    ),
+    "half a key": ("x.json", '[{"a": 1},\n{"b\\ude00": 2}]', r"x\.json, item 2: '\\ude00' is half of a character"),
+    "too deep": ("x.jsonl", '{"a": 1}\n' + "[" * 100_000, r"x\.jsonl, line 2: lists or objects lie too deep"),
+    "columns": ("x.json", '{"a": ["x", "y"], "b": [1, 2]}', r"x\.json is one object of columns: write a list of rows"),
+    "columns of pandas": ("x.json", '{"a": {"0": "x"}, "b": {"0": 1}}', r"x\.json is one object of columns"),
     "not Parquet": ("x.parquet", "no", r"x\.parquet is not a Parquet file"),
 }
 
@@ -494,7 +514,7 @@ def test_a_parquet_column_of_two_types_is_refused_at_once(put, values):
         ("rows.json", [], r"can't write rows\.json"),
         ("folder.csv", [], r"can't write folder\.csv: expected a file"),
         ("file/rows.csv", [], r"can't write file/rows\.csv: "),
-        ("rows.csv", [{"a": 1}, {"a": 1, "b": 2}], "row 2 has 'b', which the first row lacks: name the columns"),
+        ("rows.csv", [{"a": 1}, {"a": 1, "b": 2}], "row 2 has 'b', which the first row lacks: write .jsonl"),
         ("rows.parquet", [{"a": 1}] * 10_000 + [{"a": "x"}], "after row 10000 a column changes its type"),
     ],
 )
