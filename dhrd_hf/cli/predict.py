@@ -6,8 +6,8 @@ import argparse
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence, Set
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from .engines import ENGINES, on_engine
@@ -27,6 +27,8 @@ each label) and, where a row has no prediction, prediction_error. A classifier w
 adds accepted_labels, the labels whose probability reaches theirs.
 """
 after_interrupt = "No half-written predictions were left behind."
+# Of so many rows the columns are known before the model is loaded: as many as predict_texts reads ahead.
+_HEAD = 2048
 
 
 def run(argv: Sequence[str]) -> int:
@@ -78,26 +80,24 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> None:
     """Classify this rank's share of the rows; rank 0 shows how far it is, and says what was written."""
     from tqdm import tqdm
 
-    from ..data.prompts import template_columns
+    from ..data.prompts import input_columns
     from ..data.tables import check_columns, iter_rows
     from ..evaluation import Prediction, load_classifier, predict_texts
 
     rows = iter_rows(args.data)
-    first = next(rows)  # before the model is loaded: a wrong name or a broken file is an error at once
+    head = list(islice(rows, _HEAD))  # before the model is loaded: a wrong name or a broken file is an error at once
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
     prompt = chosen_prompt(args.prompt, args.text_column, getattr(model.config, "prompt_template", None))
     labels = list(model.config.id2label.values())
     thresholds = getattr(model.config, "label_thresholds", None)
     flat = is_flat(args.output)
-    check_columns(first, template_columns(prompt))
-    taken = prediction_columns(Prediction(None, error="none"), labels, thresholds, flat).keys() & first.keys()
-    if taken:
-        raise ValueError(f"the table has a column {min(taken)!r} already, which would be lost: rename or remove it")
+    check_columns(dict.fromkeys(chain.from_iterable(head)), input_columns(prompt))
+    added = prediction_columns(Prediction(None, error="none"), labels, thresholds, flat).keys()
     counts = Counter(empty=0, cut=0)
     read_ahead: deque[dict[str, Any]] = deque()
 
-    def predicted(share: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        texts = _texts(share, prompt, read_ahead)
+    def predicted(share: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+        texts = _texts(share, prompt, added, read_ahead)
         sizes = {"max_length": args.max_length, "batch_tokens": args.batch_tokens}
         for prediction in predict_texts(model, tokenizer, texts, **sizes):
             counts["empty"] += prediction.error is not None
@@ -107,7 +107,8 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> None:
 
     started = time.perf_counter()
     with tqdm(unit=" rows", file=sys.stderr, disable=ranks.rank > 0 or None) as progress:
-        count = ranks.write_rows(args.output, predicted(ranks.share(chain([first], rows))), counts)
+        share = ranks.share(enumerate(chain(head, rows), 1))
+        count = ranks.write_rows(args.output, predicted(share), counts)
     seconds = time.perf_counter() - started
     if ranks.rank == 0:
         print(
@@ -117,14 +118,24 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> None:
         )
 
 
-def _texts(rows: Iterable[dict[str, Any]], prompt: str, read_ahead: deque) -> Iterator[str | None]:
-    """The input of each row, or None where a column of the prompt is empty; the row waits in `read_ahead`."""
-    from ..data.prompts import render, template_columns
+def _texts(
+    rows: Iterable[tuple[int, dict[str, Any]]], prompt: str, added: Set[str], read_ahead: deque
+) -> Iterator[str | None]:
+    """The input of each numbered row, or None where a column of the prompt is empty; the row waits in `read_ahead`."""
+    from ..data.prompts import has_values, render
 
-    needed = template_columns(prompt)
-    for row in rows:
+    for number, row in rows:
+        taken = added & row.keys()
+        if taken:
+            raise ValueError(
+                f"row {number} has a column {min(taken)!r} already, which would be lost: rename or remove it"
+            )
+        try:
+            text = render(prompt, row) if has_values(prompt, row) else None
+        except ValueError as error:
+            raise ValueError(f"row {number}: {error}") from None
         read_ahead.append(row)
-        yield None if any(row.get(name) is None for name in needed) else render(prompt, row)
+        yield text
 
 
 def prediction_columns(

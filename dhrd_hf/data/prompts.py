@@ -50,6 +50,55 @@ def template_columns(template: str) -> list[str]:
     return list(dict.fromkeys(name for name, _, _ in fields))
 
 
+def input_columns(prompt: str) -> list[str]:
+    """Names of the columns that make the input, as [`template_columns`]; there has to be one.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.data.prompts import input_columns
+    >>> input_columns("{premise} So: {hypothesis}")
+    ['premise', 'hypothesis']
+
+    ```
+
+    Args:
+        prompt (`str`): The template of x.
+
+    Returns:
+        `list[str]`: the column names.
+
+    Raises:
+        ValueError: if it is malformed, or names no column.
+    """
+    names = template_columns(prompt)
+    if not names:
+        raise ValueError(f"The prompt {prompt!r} names no column, so every row would be the same text. Say {{text}}.")
+    return names
+
+
+def has_values(template: str, row: Mapping[str, Any]) -> bool:
+    """Whether a row has a value for each column that a template takes.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.data.prompts import has_values
+    >>> has_values("{text}", {"text": "It rains."}), has_values("{text}", {"text": None}), has_values("{text}", {})
+    (True, False, False)
+
+    ```
+
+    Args:
+        template (`str`): As for [`template_columns`].
+        row (`Mapping[str, Any]`): The row's values by column name; None and NaN, an empty cell of pandas, are none.
+
+    Returns:
+        `bool`: whether [`render`] finds all that it needs.
+    """
+    return not any(_is_missing(row.get(name)) for name in template_columns(template))
+
+
 def render(template: str, row: Mapping[str, Any]) -> str:
     """A template with a row's values in it.
 
@@ -70,14 +119,22 @@ def render(template: str, row: Mapping[str, Any]) -> str:
         `str`: the text.
 
     Raises:
-        ValueError: if the row has no value for a column that the template takes.
+        ValueError: if the row has no value for a column that the template takes, or a list or an object.
     """
     values = {}
     for name in template_columns(template):
-        if row.get(name) is None:
+        value = row.get(name)
+        if _is_missing(value):
             raise ValueError(f"column {name!r} has no value")
-        values[name] = str(row[name])
+        if isinstance(value, (list, dict)):
+            kind = "a list" if isinstance(value, list) else "an object"
+            raise ValueError(f"column {name!r} holds {kind}, not a text: make one text of it before")
+        values[name] = str(value)
     return template.format(**values)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
 
 
 class Suffix(NamedTuple):

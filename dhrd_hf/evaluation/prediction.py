@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..data import ensure_pad_token
 from ..data.labels import Labels, with_label_names
-from ..data.prompts import render, template_columns
+from ..data.prompts import input_columns, render
 from ..data.tables import check_columns
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def predict_texts(
     Args:
         model (`PreTrainedModel`): A stock sequence classifier, or a dual-head model (its class logits are used).
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer. Without a pad token its eos token becomes one.
-        texts (`Iterable[str]`): Inputs, with the prompt around them if the model was trained with one; None is empty.
+        texts (`Iterable[str]`): Inputs, with the prompt around them if the model was trained with one; None and NaN are
+            empty.
         max_length (`int`, *optional*): Most tokens of a text. By default the model's `max_input_length` of training,
             else the tokenizer's `model_max_length`, else the model's `max_position_embeddings`.
         batch_tokens (`int`, *optional*): Most tokens of a batch, padding included; a longer text is a batch of its
@@ -100,7 +101,10 @@ def predict_texts(
 
     Raises:
         ValueError: if model and tokenizer pad with different tokens, or a number is not 1 or greater.
+        TypeError: if `texts` is one text.
     """
+    if isinstance(texts, str):
+        raise TypeError(f"texts={texts[:40]!r} is one text, and would be read letter by letter: put it into a list.")
     sizes = {"max_length": max_length, "batch_tokens": batch_tokens, "batch_size": batch_size, "window": window}
     for name, value in sizes.items():
         if value is not None and value < 1:
@@ -112,7 +116,7 @@ def predict_texts(
 
     def predictions() -> Iterator[Prediction]:
         stream = iter(texts)
-        while part := [text or "" for text in islice(stream, window)]:
+        while part := ["" if text is None or text != text else text for text in islice(stream, window)]:
             yield from _predict_window(model, tokenizer, part, limit, batch_tokens, batch_size)
 
     return predictions()  # a generator of its own, so that wrong arguments raise at the call
@@ -174,18 +178,27 @@ def predict_table(
         [`LabelledLogits`]: in the order of the rows.
 
     Raises:
-        ValueError: if a column is missing, a text is empty, or a label is not one of the model's.
+        ValueError: if a column is missing, the prompt names none, a text is empty, or a label is not one of the model's.
     """
     config = model.config
     table = with_label_names(table, label_column, config.label2id)
-    check_columns(table.column_names, template_columns(prompt))
+    check_columns(table.column_names, input_columns(prompt))
     labels = Labels(config.label2id, config.problem_type, label_column).read_all(table[label_column])
-    predictions = list(predict_texts(model, tokenizer, (render(prompt, row) for row in table), **sizes))
+    predictions = list(predict_texts(model, tokenizer, _inputs(prompt, table), **sizes))
     for row, prediction in enumerate(predictions):
         if prediction.error:
             raise ValueError(f"Row {row}: {prediction.error}.")
     logits = np.array([prediction.logits for prediction in predictions])
     return LabelledLogits(logits, np.array(labels), sum(prediction.cut for prediction in predictions))
+
+
+def _inputs(prompt: str, table: Dataset) -> Iterator[str]:
+    for number, row in enumerate(table):
+        try:
+            text = render(prompt, row)
+        except ValueError as error:
+            raise ValueError(f"Row {number}: {error}.") from None
+        yield text
 
 
 def _predict_window(

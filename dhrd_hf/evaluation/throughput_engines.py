@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.labels import Labels, with_label_names
-from ..data.prompts import render, template_columns
+from ..data.prompts import has_values, input_columns, render
 from ..data.tables import check_columns
 from .cot import MAX_NEW_TOKENS, CoTDecoder
 from .prediction import agree_on_pad_token, input_limit, padded_inputs, padding_side_of, tokenize_inputs
@@ -80,7 +80,7 @@ class BenchRows:
             ValueError: if a column of the prompt is missing, a label is not one of the model's, no row has a text, or
                 model and tokenizer pad with different tokens.
         """
-        check_columns(table.column_names, template_columns(prompt), optional=[label_column])
+        check_columns(table.column_names, input_columns(prompt), optional=[label_column])
         agree_on_pad_token(config, tokenizer)
         labels = None
         if (
@@ -90,8 +90,7 @@ class BenchRows:
         ):
             named = with_label_names(table, label_column, config.label2id)
             labels = Labels(config.label2id, "single_label_classification", label_column).read_all(named[label_column])
-        needed = template_columns(prompt)
-        given = ["" if any(row[name] is None for name in needed) else render(prompt, row) for row in table]
+        given = [render(prompt, row) if has_values(prompt, row) else "" for row in table]
         limit = max_length or input_limit(config, tokenizer)
         ids, cut = tokenize_inputs(tokenizer, given, limit)
         kept = [

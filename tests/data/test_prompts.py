@@ -1,8 +1,9 @@
 """Templates: which columns they take, how rows fill them, and what is refused."""
 
+import numpy as np
 import pytest
 
-from dhrd_hf.data.prompts import DEFAULT_SUFFIX, Suffix, render, template_columns
+from dhrd_hf.data.prompts import DEFAULT_SUFFIX, Suffix, has_values, input_columns, render, template_columns
 
 
 def test_columns_are_named_in_order_and_once():
@@ -24,10 +25,24 @@ def test_malformed_templates_are_refused_and_shown(template):
     assert repr(template) in str(error.value) and "}}" in str(error.value)
 
 
-@pytest.mark.parametrize("row", [{}, {"text": None}])
+@pytest.mark.parametrize("row", [{}, {"text": None}, {"text": float("nan")}, {"text": np.float64("nan")}])
 def test_a_missing_value_is_named(row):
-    with pytest.raises(ValueError, match="'text'"):
+    with pytest.raises(ValueError, match="column 'text' has no value"):
         render("{text}", row)
+    assert not has_values("{text}", row) and has_values("{text}", {"text": ""})
+
+
+@pytest.mark.parametrize(("value", "kind"), [(["a", "b"], "a list"), ({"a": 1}, "an object")])
+def test_what_is_no_text_is_not_made_one(value, kind):
+    with pytest.raises(ValueError, match=f"column 'text' holds {kind}, not a text"):
+        render("{text}", {"text": value})
+    assert render("{text}", {"text": "x", "label": value}) == "x"
+
+
+def test_an_input_needs_a_column():
+    assert input_columns("{b} and {a}") == ["b", "a"]
+    with pytest.raises(ValueError, match="'fixed' names no column, so every row would be the same text"):
+        input_columns("fixed")
 
 
 def test_an_empty_value_is_a_value():

@@ -2,10 +2,11 @@ import itertools
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
 from dhrd_hf import export_classifier
-from dhrd_hf.evaluation import load_classifier, predict_texts
+from dhrd_hf.evaluation import load_classifier, predict_table, predict_texts
 from dhrd_hf.training import add_lora
 
 TEXTS = [f"{'The kiln is cold. ' * (1 + 7 * index % 11)}So: row {index} glows." for index in range(13)]
@@ -78,11 +79,18 @@ def test_an_endless_stream_is_read_a_window_at_a_time(dual_of, tokenizer):
 
 def test_empty_texts_are_answered_in_their_place(dual_of, tokenizer):
     dual = dual_of("llama")
-    texts = ["", TEXTS[0], " \n\t", None, TEXTS[1]]
+    texts = ["", TEXTS[0], " \n\t", None, TEXTS[1], float("nan")]
     found = list(predict_texts(dual, tokenizer, texts))
     alone = list(predict_texts(dual, tokenizer, [TEXTS[0], TEXTS[1]]))
-    assert [p.error for p in found] == ["the text is empty", None, "the text is empty", "the text is empty", None]
-    assert [p.label for p in found] == [None, alone[0].label, None, None, alone[1].label]
+    assert [p.error for p in found] == [
+        "the text is empty",
+        None,
+        "the text is empty",
+        "the text is empty",
+        None,
+        "the text is empty",
+    ]
+    assert [p.label for p in found] == [None, alone[0].label, None, None, alone[1].label, None]
     assert found[0].probabilities == {} and found[0].logits == ()
     assert [p.label for p in predict_texts(dual, tokenizer, ["", None])] == [None, None]
     assert list(predict_texts(dual, tokenizer, [])) == []
@@ -163,6 +171,16 @@ def test_wrong_arguments_raise_at_the_call(dual_of, tokenizer, pad_is_eos_tokeni
     for name in ("max_length", "batch_tokens", "batch_size", "window"):
         with pytest.raises(ValueError, match=f"{name}=0 must be 1 or greater"):
             predict_texts(dual, tokenizer, TEXTS, **{name: 0})
+    with pytest.raises(TypeError, match="texts='It rains.' is one text, and would be read letter by letter"):
+        predict_texts(dual, tokenizer, "It rains.")
+
+
+def test_a_row_without_a_text_is_named(dual_of, tokenizer):
+    table = Dataset.from_dict({"text": ["It rains.", None], "label": [0, 1]})
+    with pytest.raises(ValueError, match="Row 1: column 'text' has no value."):
+        predict_table(dual_of("llama"), tokenizer, table)
+    with pytest.raises(ValueError, match="The prompt 'fixed' names no column"):
+        predict_table(dual_of("llama"), tokenizer, table, "fixed")
 
 
 def labels_and_logits(folder):

@@ -63,7 +63,7 @@ def run(argv: Sequence[str]) -> int:
     args = _arguments(argv)
 
     from ...auto import load_config
-    from ...data.prompts import template_columns
+    from ...data.prompts import input_columns
     from ...data.tables import check_columns, load_table
     from ...evaluation.ranks import Ranks
     from ...export.engines import engine_of
@@ -81,7 +81,7 @@ def run(argv: Sequence[str]) -> int:
             "--engines, or name the run directory of `dhrd train` that it was exported from."
         )
     prompt = chosen_prompt(args.prompt, args.text_column, getattr(load_config(args.model), "prompt_template", None))
-    check_columns(table.column_names, template_columns(prompt))
+    check_columns(table.column_names, input_columns(prompt))
     given, table = len(table), table.select(range(min(args.rows, len(table))))
     with Ranks() as ranks:
         if ranks.rank > 0:
