@@ -96,16 +96,28 @@ def generate_rationales(
             (a [`TeacherError`]).
         OSError: if a file can't be written; what was done so far is kept.
     """
-    if samples < 1 or retries < 0:
-        raise ValueError(f"samples={samples} must be above 0 and retries={retries} not negative")
-    if samples > 1 and teacher.sampling.temperature == 0:
-        raise ValueError(f"{samples} samples of a row are all the same at temperature 0: raise --temperature")
+    check_tries(teacher, samples, retries)
     run = _Run()
     run.table, run.prompt, run.teacher = table, prompt, teacher
     run.files = OutputFiles(output, rejected, apart_from=[table.source])
     run.checks, run.samples, run.retries, run.reparse = checks or ReplyChecks(), samples, retries, reparse
     run.budget, run.overwrite, run.progress, run.say = budget or Budget(), overwrite, progress, say
     return run.run()
+
+
+def check_tries(teacher: Teacher, samples: int, retries: int) -> None:
+    """Check how often a row would be asked, before anything is.
+
+    Args:
+        teacher ([`Teacher`]), samples (`int`), retries (`int`): As for [`generate_rationales`].
+
+    Raises:
+        ValueError: if there would be no reply, or several that are all the same.
+    """
+    if samples < 1 or retries < 0:
+        raise ValueError(f"samples={samples} must be above 0 and retries={retries} not negative")
+    if samples > 1 and teacher.sampling.temperature == 0:
+        raise ValueError(f"{samples} samples of a row are all the same at temperature 0: raise --temperature")
 
 
 def estimated_tokens(text: str) -> int:

@@ -55,7 +55,7 @@ class LikelihoodScore:
         `list[float]`: a score for each row.
 
     Raises:
-        ValueError: as [`~dhrd_hf.DualHeadEncoder`].
+        ValueError: as [`~dhrd_hf.DualHeadEncoder`], or if `batch_tokens` is below 1.
     """
 
     def __init__(
@@ -72,6 +72,8 @@ class LikelihoodScore:
         problem_type: str = "single_label_classification",
         batch_tokens: int | None = None,
     ):
+        if batch_tokens is not None and batch_tokens < 1:
+            raise ValueError(f"batch_tokens={batch_tokens} must be 1 or greater")
         self.model = model.eval()
         self.encode = DualHeadEncoder(
             tokenizer,
@@ -86,7 +88,8 @@ class LikelihoodScore:
         # Any token will do: causal attention keeps what follows a row out of it.
         self._pad = tokenizer.pad_token_id or 0
         on_cpu = model.device.type == "cpu"
-        self.batch_tokens = batch_tokens or (_CPU_BATCH_TOKENS if on_cpu else _ACCELERATOR_BATCH_TOKENS)
+        by_default = _CPU_BATCH_TOKENS if on_cpu else _ACCELERATOR_BATCH_TOKENS
+        self.batch_tokens = by_default if batch_tokens is None else batch_tokens
 
     @classmethod
     def from_pretrained(
@@ -137,7 +140,8 @@ class LikelihoodScore:
         known = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
         prompt = prompt or getattr(config, "prompt_template", None) or DEFAULT_PROMPT
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        return cls(put_on(model, device), tokenizer, label2id, prompt, max_length or min(known, 1024), **kwargs)
+        max_length = min(known, 1024) if max_length is None else max_length
+        return cls(put_on(model, device), tokenizer, label2id, prompt, max_length, **kwargs)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
         if not rows:

@@ -52,6 +52,19 @@ def test_a_dry_run_shows_three_prompts_and_asks_nothing(capsys):
     assert os.listdir() == ["rows.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samples", "0"], "samples=0 must be above 0"),
+        (["--retries", "-1"], "retries=-1 not negative"),
+        (["--samples", "2", "--temperature", "0"], "all the same at temperature 0"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_dry_run_refuses_what_the_run_refuses(capsys, options, message, dry):
+    assert message in error_of(capsys, "--teacher", "http://127.0.0.1:9/v1", *options, *dry)
+
+
 def test_examples_in_a_saved_folder_are_shown_with_the_names_of_their_labels(capsys):
     examples = [row | {"rationale": f"It is about {row['text'][:9]}."} for row in rows(2)]
     names = sorted({row["label"] for row in rows(20)})

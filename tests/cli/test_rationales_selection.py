@@ -250,6 +250,8 @@ def test_select_by_a_judge(tmp_path, capsys, monkeypatch):
         (["--score", "likelihood"], "--score likelihood wants --model, and no --judge"),
         (["--score", "judge", "--model", "x"], "--score judge wants --judge, and no --model"),
         (["--best-of", "0", "--model", "x"], "--best-of 0 must be 1 or greater"),
+        (["--max-length", "0", "--model", "x"], "--max-length 0 must be 1 or greater"),
+        (["--batch-tokens", "-5", "--model", "x"], "--batch-tokens -5 must be 1 or greater"),
         (["--score", "length", "--model", "x"], "invalid choice: 'length'"),
         (["--id-column", "key", "--model", "x"], "no column 'key'"),
         (["--model", "./nowhere"], "nowhere"),

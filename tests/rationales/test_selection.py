@@ -273,6 +273,9 @@ def test_the_likelihood_from_a_folder(lm_dir_of, dual_of, tokenizer, tmp_path, r
     assert isinstance(lm.encode, DualHeadEncoder)
     with pytest.raises(ValueError, match="labels that .* does not know: 'maybe'; it has 'entailed', 'refuted'"):
         LikelihoodScore.from_pretrained(tmp_path, ["entailed", "maybe"])
+    for wrong, said in (({"max_length": 0}, "max_length 0 leaves no room"), ({"batch_tokens": 0}, "batch_tokens=0")):
+        with pytest.raises(ValueError, match=said):
+            LikelihoodScore.from_pretrained(tmp_path, ["entailed"], device="cpu", **wrong)
 
 
 # The judge

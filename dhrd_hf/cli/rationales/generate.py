@@ -274,8 +274,9 @@ def _dry_run(
     args: argparse.Namespace, table: LabelledTable, prompt: TeacherPrompt, teacher: Teacher, budget: Budget
 ) -> None:
     """Three prompts to standard output, and what all of them would take."""
-    from ...rationales.generation import estimated_tokens
+    from ...rationales.generation import check_tries, estimated_tokens
 
+    check_tries(teacher, args.samples, args.retries)
     tokens = rows = 0
     for it in table:
         if any(it.row.get(name) is None for name in prompt.columns):

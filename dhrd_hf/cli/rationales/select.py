@@ -60,8 +60,10 @@ def run(argv: Sequence[str]) -> int:
         "--concurrency", type=int, default=32, metavar="N", help="judge: requests at a time (default: 32)"
     )
     args = parser.parse_args(argv)
-    if args.best_of is not None and args.best_of < 1:
-        raise ValueError(f"--best-of {args.best_of} must be 1 or greater")
+    limits = {"--best-of": args.best_of, "--max-length": args.max_length, "--batch-tokens": args.batch_tokens}
+    for option, number in limits.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{option} {number} must be 1 or greater")
     wanted, other = ("model", "judge") if args.score == "likelihood" else ("judge", "model")
     if getattr(args, wanted) is None or getattr(args, other) is not None:
         raise ValueError(f"--score {args.score} wants --{wanted}, and no --{other}")
