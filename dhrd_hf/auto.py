@@ -152,9 +152,6 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
             )
         own["backbone_revision"] = getattr(revision, "resolved", revision)
         model = DHRDForDualHeadClassification(_new_config(causal_lm.config, own), causal_lm=causal_lm)
-        for name in ("hf_device_map", "hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit"):
-            if name in causal_lm.__dict__:
-                setattr(model, name, causal_lm.__dict__[name])
         model.eval()
         return (model, info) if wants_info else model
 
@@ -263,6 +260,8 @@ def _run_config(path: str, hub: dict) -> DHRDConfig:
 
 
 def _new_config(backbone: PreTrainedConfig, own: dict) -> DHRDConfig:
+    if all(own.get(name) is None for name in ("num_labels", "id2label", "label2id")):  # as stock classifiers take them
+        own = {**own, "id2label": backbone.id2label, "label2id": backbone.label2id}
     if own.get("problem_type") is None:
         own = {**own, "problem_type": getattr(backbone, "problem_type", None)}
     return DHRDConfig(backbone_config=backbone, name_or_path=backbone.name_or_path, dtype=backbone.dtype, **own)

@@ -188,9 +188,14 @@ class DHRDConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={value!r} must be a number, 0 or greater{more}") from None
             if not fits:
                 raise ValueError(f"{name}={value} must be 0 or greater, and finite.")
+            setattr(self, name, float(value))  # of NumPy or torch, which JSON does not hold
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing={self.label_smoothing} must be in [0, 1).")
         if self.class_weights is not None:
+            try:
+                self.class_weights = [float(weight) for weight in self.class_weights]
+            except (TypeError, ValueError):
+                raise ValueError(f"class_weights={self.class_weights!r} must be a list of numbers.") from None
             if len(self.class_weights) != self.num_labels:
                 raise ValueError(
                     f"class_weights has {len(self.class_weights)} values for {self.num_labels} labels; give one a label."

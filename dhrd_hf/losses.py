@@ -99,7 +99,8 @@ def classification_loss(
         `Tensor`: the loss, a float32 scalar; 0 for a batch in which no row counts.
 
     Raises:
-        ValueError: if a label is not in `[0, K)` (checked where the labels are on the CPU), or the shapes differ.
+        ValueError: if a label is not in `[0, K)`, or of multi label not in `[0, 1]` (checked where the labels are on the
+            CPU), or the shapes differ.
     """
     logits = logits.float()
     labels = labels.to(logits.device)
@@ -111,6 +112,11 @@ def classification_loss(
     elif problem_type == "multi_label_classification":
         if labels.shape != logits.shape:
             raise ValueError(f"multi-label wants 0/1 labels [B, K]: labels {_shape(labels)}, logits {_shape(logits)}.")
+        if labels.device.type == "cpu" and ((labels < 0) | (labels > 1)).any():
+            odd = labels[(labels < 0) | (labels > 1)][0].item()
+            raise ValueError(
+                f"multi-label labels must be 0 to 1, and there is {odd:g}: leave rows without labels out."
+            )
         total = F.binary_cross_entropy_with_logits(logits, labels.float(), pos_weight=weights, reduction="sum")
     else:
         labels = labels.reshape(-1)

@@ -39,6 +39,8 @@ _AUTO_MAP = {
     "AutoModel": _MODEL,
     "AutoModelForSequenceClassification": _MODEL,
 }
+# What from_pretrained leaves on a model that is spread over devices or quantised: it must not be moved or cast.
+_OF_LOADING = ("hf_device_map", "hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit")
 
 
 @dataclass
@@ -204,6 +206,9 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
             key: to for key, to in tied.items() if config.reasoning_head or "lm_head." not in key
         }
         self.post_init()
+        for name in _OF_LOADING:
+            if name in causal_lm.__dict__:
+                setattr(self, name, causal_lm.__dict__[name])
 
     def get_input_embeddings(self) -> nn.Module:
         """The backbone's token embeddings."""
@@ -391,7 +396,7 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
                 count=counts.targets,
             )
         if counts.share_only and labels is not None:
-            share = labels.ne(IGNORE_INDEX).sum() / counts.labels.to(labels.device)
+            share = labels.ne(IGNORE_INDEX).sum() / counts.labels.to(labels.device).clamp(min=1)
             for name in losses:
                 losses[name] = losses[name] * share.to(losses[name].device)
         loss = sum(weights[name] * value.to(logits.device) for name, value in losses.items()) if losses else None
@@ -433,7 +438,9 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
         return classification_count(labels, self._problem_type(labels), self._class_weights())
 
     def _class_weights(self) -> Tensor | None:
-        return None if self.config.class_weights is None else torch.tensor(self.config.class_weights)
+        return (
+            None if self.config.class_weights is None else torch.tensor(self.config.class_weights, dtype=torch.float32)
+        )
 
     def _problem_type(self, labels: Tensor) -> str:
         """transformers' rule: one label is regression, integer labels are single label, others multi label."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BartConfig,
@@ -197,6 +198,16 @@ def test_a_newer_format_is_refused(saved_dual):
 def test_labels_that_disagree_are_refused(lm_dir_of, labels):
     with pytest.raises(ValueError, match="id2label|label2id"):
         open_dual(lm_dir_of("llama"), **labels)
+
+
+@pytest.mark.parametrize("labels", [{"num_labels": 3}, {"id2label": {0: "no", 1: "maybe", 2: "yes"}}])
+def test_labels_of_a_config_are_those_of_the_head(lm_dir_of, labels):
+    """As the stock classifiers take them, and every example script gives them."""
+    config = AutoConfig.from_pretrained(lm_dir_of("llama"), **labels)
+    stock = AutoModelForSequenceClassification.from_pretrained(lm_dir_of("llama"), config=config)
+    dual = open_dual(lm_dir_of("llama"), config=config)
+    assert dual.config.id2label == stock.config.id2label and dual.score.weight.shape == stock.score.weight.shape
+    assert open_dual(lm_dir_of("llama"), config=config, num_labels=4).config.num_labels == 4
 
 
 @pytest.mark.parametrize("labels", [{"id2label": {0: "no", 1: "yes"}}, {"label2id": {"no": 0, "yes": 1}}])

@@ -359,3 +359,9 @@ def test_soft_targets_are_divided_by_the_count_that_is_given():
     torch.testing.assert_close(alone, 4 * shared)
     none = losses.distillation_loss(hidden, torch.full_like(targets, -100), head, soft)
     assert none == 0
+
+
+def test_multi_label_rows_without_labels_are_refused():
+    labels = torch.tensor([[1.0, 0.0], [-100.0, -100.0]])
+    with pytest.raises(ValueError, match="multi-label labels must be 0 to 1, and there is -100"):
+        losses.classification_loss(torch.zeros(2, 2), labels, "multi_label_classification")

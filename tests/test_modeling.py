@@ -555,3 +555,16 @@ def test_left_padding_without_a_mask_is_refused(dual_of):
 def test_a_config_without_backbone_is_refused():
     with pytest.raises(ValueError, match="backbone_config"):
         DHRDForDualHeadClassification(DHRDConfig(num_labels=2))
+
+
+def test_a_step_of_the_stock_trainer_without_a_label_is_no_nan(dual_of):
+    batch = make_batch([4, 15, 9], [2, 5, 8])
+    none = {**batch, "labels": torch.full_like(batch["labels"], -100)}
+    assert dual_of("llama")(**none, num_items_in_batch=torch.tensor(0)).loss.item() == 0
+
+
+def test_what_loading_left_on_the_causal_lm_is_on_the_dual_head(make_lm):
+    lm = make_lm("llama")
+    lm.hf_device_map = {"": "cpu"}
+    dual = DHRDForDualHeadClassification(DHRDConfig(backbone_config=lm.config, num_labels=2), causal_lm=lm)
+    assert dual.hf_device_map is lm.hf_device_map and "is_quantized" not in dual.__dict__

@@ -126,7 +126,7 @@ class Labels:
             `list[str]`: the texts.
         """
         if self.problem_type == "regression":
-            return [f"{-1.23456e-05:g}"]
+            return [", ".join([f"{-1.23456e-05:g}"] * len(self.label2id))]
         if self.problem_type == "multi_label_classification":
             return [", ".join(self.label2id), "none"]
         return list(self.label2id)

@@ -82,13 +82,16 @@ def search(
         say (`Callable`, *optional*, defaults to `print`): Takes a line for each trial.
 
     Returns:
-        `optuna.trial.FrozenTrial`: the best trial; `None` where none was completed.
+        `optuna.trial.FrozenTrial`: the best trial; `None` where none was completed. The trainer has no model afterwards: no
+        trial's is kept.
 
     Raises:
         ValueError: if the evaluation has no such metric, it is not known which way it is better, the folder holds
             another search or a file that is none, or a grid meets a range.
         ModuleNotFoundError: if Optuna is not installed.
     """
+    if trainer.model is None:  # after an earlier search
+        trainer.model = trainer.model_wrapped = trainer.call_model_init()
     rows = min(4, len(trainer.eval_dataset))
     found = trainer.evaluate(trainer.eval_dataset.select(range(rows)))
     if not isinstance(found.get(metric), (int, float)):
@@ -148,24 +151,27 @@ def search(
             raise
         return None
 
-    while True:
-        # No two processes take the last trial: `started` lets the others look when this one's is there to be seen.
-        with lock:
-            optuna.storages.fail_stale_trials(study)
-            done, running, waiting = _progress(study.get_trials(deepcopy=False))
-            if done >= trials:
-                break
-            free = waiting or done + running < trials
-            error = run_trial() if free else None
-        if not free:
-            time.sleep(1)  # other processes are at the last ones, and may not live to end them
-            continue
-        _release(trainer)  # here, where the error's traceback no longer holds the trial's tensors
-        trial = study.trials[current[0].number]
-        if trial.state == optuna.trial.TrialState.FAIL:
-            study.set_user_attr(_ERROR.format(trial.number), error)
-        say(_line(trial, study, metric, trials))
-        write_whole(Path(folder) / TRIALS_FILE, _table(study))
+    try:
+        while True:
+            # No two processes take the last trial: `started` lets the others look when this one's is there to be seen.
+            with lock:
+                optuna.storages.fail_stale_trials(study)
+                done, running, waiting = _progress(study.get_trials(deepcopy=False))
+                if done >= trials:
+                    break
+                free = waiting or done + running < trials
+                error = run_trial() if free else None
+            if not free:
+                time.sleep(1)  # other processes are at the last ones, and may not live to end them
+                continue
+            _release(trainer)  # here, where the error's traceback no longer holds the trial's tensors
+            trial = study.trials[current[0].number]
+            if trial.state == optuna.trial.TrialState.FAIL:
+                study.set_user_attr(_ERROR.format(trial.number), error)
+            say(_line(trial, study, metric, trials))
+            write_whole(Path(folder) / TRIALS_FILE, _table(study))
+    finally:
+        trainer.model_init = model_init
     write_whole(Path(folder) / TRIALS_FILE, _table(study))
     return _best(study)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,6 +139,11 @@ class Teacher:
         """
         student_only = ("labels", "input_length", "reasoning_targets", "num_items_in_batch", "alpha")
         seen = {name: value for name, value in inputs.items() if name not in student_only}
+        mask = seen.get("attention_mask")
+        counts_places = "position_ids" in inspect.signature(self.model.model.forward).parameters
+        if counts_places and "position_ids" not in seen and mask is not None and (mask[:, 0] == 0).any():
+            # Left padding: without these a teacher with absolute positions would see the text begin elsewhere.
+            seen["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
         outputs = self.model.model(**seen, use_cache=False)
         hidden = outputs.last_hidden_state[shift_targets(inputs["reasoning_targets"]) != IGNORE_INDEX]  # [N, H]
 
@@ -240,6 +246,8 @@ def checked_teacher(
             f"torchrun --nproc-per-node {args.n_gpu} ..."
         )
     teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
+    if teacher.model is student or teacher.model.model is student.model:
+        raise ValueError("The teacher is the student itself, from which there is nothing to learn: load it once more.")
     if _movable(teacher.model):
         teacher.model.to(args.device)
     teacher.check(student, tokenizer, padding_free)

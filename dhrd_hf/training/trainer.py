@@ -104,7 +104,18 @@ class DualHeadTrainer(Trainer):
     ):
         if model is not None:
             find_dual_head(model)
-        if data_collator is None and processing_class is not None:
+        if kwargs.get("compute_loss_func") is not None:
+            raise ValueError("compute_loss_func would replace the two losses: leave it out, or use the stock Trainer.")
+        if (kwargs.get("optimizers") or (None,))[0] is not None and getattr(args, "classifier_learning_rate", None):
+            raise ValueError(
+                "classifier_learning_rate is for the Trainer's own optimizer: give yours a group for "
+                "find_dual_head(model).score, or leave optimizers out."
+            )
+        if data_collator is None:
+            if processing_class is None:
+                raise ValueError(
+                    "Rows are padded by a tokenizer: give processing_class=tokenizer, or a data_collator."
+                )
             data_collator = DualHeadCollator(processing_class)
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class=processing_class, **kwargs
@@ -148,8 +159,26 @@ class DualHeadTrainer(Trainer):
             # The stock smoother takes the labels away from the model, and the reasoning term with them.
             config.label_smoothing = self.args.label_smoothing_factor
             self.label_smoother = None
-        if self.processing_class is not None and hasattr(self.processing_class, "pad_token_id"):
-            _align_pad_token(config, ensure_pad_token(self.processing_class))
+        elif config.label_smoothing != 0:
+            logger.warning_once(
+                f"The model's config has label_smoothing={config.label_smoothing:g}, which training and evaluation go by: "
+                "set model.config.label_smoothing = 0 to be without."
+            )
+        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
+        if hasattr(tokenizer, "pad_token_id"):
+            _align_pad_token(config, ensure_pad_token(tokenizer))
+        best = (self.args.metric_for_best_model or "loss").removeprefix("eval_")
+        if config.beta == 0 and self.args.load_best_model_at_end and best == "loss":
+            raise ValueError(
+                "With beta=0 there is no evaluation loss, and every checkpoint would be as good: name another "
+                "metric_for_best_model, or leave load_best_model_at_end out."
+            )
+        self._set_up_weights()
+
+    def _set_up_weights(self) -> None:
+        """Fit to the weights of the losses, which may have been changed in the config since."""
+        config = find_dual_head(self.model).config
+        config._check_objective()
         if config.alpha == 0 and self._schedule != "constant" and self.args.alpha_end > 0:
             raise ValueError(
                 f"alpha=0 is the pooled baseline, which would never follow alpha_schedule={self._schedule!r} to "
@@ -175,9 +204,15 @@ class DualHeadTrainer(Trainer):
         model = super().call_model_init(trial)
         if self._is_set_up:  # else `__init__` is at work, and will do it
             self.model = model
-            self._set_up_model()
+            if trial is None:  # else its arguments are not known yet
+                self._set_up_model()
             self._rest_idle_head()
         return model
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        super()._hp_search_setup(trial)
+        if trial is not None and self._is_set_up:
+            self._set_up_model()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; the model is left as it was but for its weights, also where training is interrupted.
@@ -189,6 +224,7 @@ class DualHeadTrainer(Trainer):
             `TrainOutput`: what it returns.
         """
         if self.model_init is None:  # else `call_model_init` does it: after a search's trial there is no model
+            self._set_up_weights()
             self._rest_idle_head()
         try:
             return super().train(*args, **kwargs)
@@ -200,11 +236,14 @@ class DualHeadTrainer(Trainer):
             self._resting = []
 
     def _rest_idle_head(self) -> None:
-        """Freeze an LM head that gets no gradient, for the time of the training: DDP would wait for one."""
+        """Freeze a head that gets no gradient, for the time of the training: DDP would wait for one."""
         dual_head = find_dual_head(self.model)
+        idle = [dual_head.score] if dual_head.config.beta == 0 else []
         if self._reads_x_alone() and dual_head.lm_head is not None and not dual_head.config.tie_word_embeddings:
-            self._resting += [parameter for parameter in dual_head.lm_head.parameters() if parameter.requires_grad]
-            dual_head.lm_head.requires_grad_(False)
+            idle.append(dual_head.lm_head)
+        for head in idle:
+            self._resting += [parameter for parameter in head.parameters() if parameter.requires_grad]
+            head.requires_grad_(False)
 
     # The weight of the reasoning loss
 
@@ -287,6 +326,11 @@ class DualHeadTrainer(Trainer):
             raise ValueError(
                 f"A batch has {', '.join(batches[0])}, and no labels: the classification head would stay random. Name the "
                 "column of class ids labels, as DualHeadEncoder does, or set config.beta to 0."
+            )
+        if not self._reads_x_alone() and any("reasoning_targets" not in batch for batch in batches):
+            raise ValueError(
+                f"A batch has {', '.join(batches[0])}, and no reasoning_targets: the reasoning loss would vanish. Encode the "
+                "rows with DualHeadEncoder and keep its columns, or set config.alpha to 0."
             )
         count_of = {"labels": dual_head.classification_count, "reasoning_targets": reasoning_count}
         counts = torch.zeros(len(count_of), device=device)

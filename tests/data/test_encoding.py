@@ -266,6 +266,12 @@ def test_a_model_may_know_both_spellings_of_a_number():
     assert with_label_names(table, "label", {"1": 0, "1.0": 1})["label"][:] == ["1", "1.0"]
 
 
+def test_room_is_kept_for_each_number_of_a_row(tokenizer):
+    encode = DualHeadEncoder(tokenizer, {"a": 0, "b": 1, "c": 2}, problem_type="regression", max_length=90)
+    found = encode({"text": ["word " * 60], "label": [[0.123456, -2.34567, 11.25]], "rationale": ["So it is."]})
+    assert 80 < len(found["input_ids"][0]) <= 90 and encode.counts.inputs_cut == 1
+
+
 def test_a_number_that_is_none_is_no_label_of_regression():
     for value in ("nan", [0.5, float("nan")]):
         with pytest.raises(ValueError, match="is not a number"):

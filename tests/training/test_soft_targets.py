@@ -150,6 +150,16 @@ def test_left_padding_takes_the_same_positions(dual_of, make_taught, make_lm, ma
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
+def test_left_padding_moves_no_teacher_that_counts_places(dual_of, make_taught, make_lm, make_tokenizer):
+    found = []
+    for side in ("right", "left"):
+        trainer = make_taught(dual_of("llama", alpha=0.0), make_lm("gpt2", seed=3), batch=8, max_steps=2)
+        trainer.data_collator = DualHeadCollator(make_tokenizer(padding_side=side))
+        trainer.train()
+        found.append([log["distillation_loss"] for log in loss_logs(trainer)])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 def test_a_killed_and_resumed_run_ends_as_the_uninterrupted_one(dual_of, teacher_lm, make_taught, tmp_path):
     settings = {"batch": 2, "accumulation": 2, "rows": 13, "learning_rate": 0.05, "max_grad_norm": 1.0}
     settings |= {"save_strategy": "steps", "save_steps": 2, "train_sampling_strategy": "random"}

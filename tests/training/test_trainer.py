@@ -4,6 +4,7 @@ import copy
 import shutil
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,14 @@ from transformers import (
     TrainingArguments,
 )
 
-from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHeadTrainer, export_classifier
+from dhrd_hf import (
+    AutoModelForDualHeadClassification,
+    DHRDConfig,
+    DualHeadCollator,
+    DualHeadTrainer,
+    DualHeadTrainingArguments,
+    export_classifier,
+)
 from dhrd_hf.training import add_lora
 
 SPLITS = [(8, 1), (2, 4), (1, 8)]
@@ -708,6 +716,98 @@ def test_rows_grouped_by_length_come_in_the_order_of_seed_and_epoch_alone(
     assert sorted(sum(whole[:epoch], [])) == sorted(sum(whole[epoch:], [])) == sorted(encoded["labels"])
     resumed = run(2 * epoch, str(tmp_path / f"checkpoint-{epoch + 1}"), per_device_train_batch_size=4)
     assert resumed == whole[epoch + 1 :]
+
+
+def test_each_trial_of_a_search_has_its_own_arguments(dual_of, make_args, encoded, tokenizer):
+    pytest.importorskip("optuna")
+    smoothing, seen = [0.0, 0.3, 0.0], []
+
+    class Look(TrainerCallback):
+        def on_train_end(self, args, state, control, model, **kwargs):
+            seen.append((args.label_smoothing_factor, model.config.label_smoothing))
+
+    trainer = DualHeadTrainer(
+        model_init=lambda trial=None: dual_of("llama"),
+        args=make_args(max_steps=1, eval_strategy="steps", eval_steps=1),
+        train_dataset=encoded,
+        eval_dataset=encoded,
+        processing_class=tokenizer,
+        callbacks=[Look()],
+    )
+    trainer.hyperparameter_search(
+        hp_space=lambda trial: {"label_smoothing_factor": smoothing[trial.number]}, n_trials=3, backend="optuna"
+    )
+    assert seen == [(it, it) for it in smoothing]
+
+
+def test_the_pad_token_is_the_collators_where_there_is_no_other(dual_of, make_args, encoded, make_tokenizer):
+    collate, found = DualHeadCollator(make_tokenizer(pad_token="<eos>")), []
+    for batch in (1, 8):
+        args = make_args(per_device_eval_batch_size=batch)
+        found.append(
+            DualHeadTrainer(model=dual_of("llama"), args=args, data_collator=collate).evaluate(encoded)["eval_loss"]
+        )
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "given", "said"),
+    [
+        ({}, {}, {"compute_loss_func": lambda *_, **__: 0}, "compute_loss_func would replace the two losses"),
+        ({}, {"classifier_learning_rate": 0.1}, {"optimizers": ("mine", None)}, "for the Trainer's own optimizer"),
+        ({}, {}, {"processing_class": None}, "give processing_class=tokenizer, or a data_collator"),
+        ({"beta": 0.0}, {"load_best_model_at_end": True, "save_strategy": "epoch", "eval_strategy": "epoch"}, {},
+         "With beta=0 there is no evaluation loss"),
+        ({}, {"distillation_weight": 0.5}, {"teacher": "model"}, "The teacher is the student itself"),
+    ],
+)  # fmt: skip
+def test_what_would_come_to_nothing_is_refused(dual_of, make_args, encoded, tokenizer, config, arguments, given, said):
+    model = dual_of("llama", **config)
+    args = make_args(DualHeadTrainingArguments, **arguments)
+    given = {"processing_class": tokenizer, **given}
+    if "teacher" in given:
+        given["teacher"] = model
+    with pytest.raises(ValueError, match=said):
+        DualHeadTrainer(model=model, args=args, train_dataset=encoded, eval_dataset=encoded, **given)
+
+
+def test_a_reasoning_loss_without_targets_is_refused(dual_of, make_trainer, encoded):
+    rows = encoded.remove_columns("reasoning_targets")
+    with pytest.raises(ValueError, match="no reasoning_targets: the reasoning loss would vanish"):
+        make_trainer(dual_of("llama"), dataset=rows, max_steps=1).train()
+    make_trainer(dual_of("llama", alpha=0.0), dataset=rows, max_steps=1).train()
+
+
+def test_weights_that_are_changed_behind_the_trainer_are_checked(dual_of, make_trainer):
+    trainer = make_trainer(dual_of("llama"), max_steps=1, logging_steps=1)
+    trainer.model.config.alpha = -1.0
+    with pytest.raises(ValueError, match=r"alpha=-1\.0 must be 0 or greater"):
+        trainer.train()
+    trainer.model.config.alpha = "auto"
+    trainer.train()
+    assert trainer.state.log_history[0]["alpha"] == 1.0
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_class_weights_of_any_numbers_train_and_are_saved(dual_of, make_trainer, tmp_path, kind):
+    model = dual_of("llama", class_weights=kind([1, 5, 2]))
+    trainer = make_trainer(model, max_steps=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "run"))
+    assert DHRDConfig.from_pretrained(tmp_path / "run").class_weights == [1.0, 5.0, 2.0]
+
+
+def test_a_head_without_a_loss_rests_while_the_other_is_trained(dual_of, make_trainer):
+    model = dual_of("llama", beta=0.0)
+    trainer, seen = make_trainer(model, max_steps=1), []
+    compute_loss = trainer.compute_loss
+    trainer.compute_loss = lambda *args, **kwargs: (
+        seen.append(model.score.weight.requires_grad),
+        compute_loss(*args, **kwargs),
+    )[1]
+    before = model.score.weight.detach().clone()
+    trainer.train()
+    assert seen == [False] and model.score.weight.requires_grad and torch.equal(model.score.weight, before)
 
 
 def test_saving_a_quantised_model_does_not_change_it(make_lm, make_trainer, tmp_path):
