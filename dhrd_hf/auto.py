@@ -261,7 +261,7 @@ def _run_config(path: str, hub: dict) -> DHRDConfig:
 
 def _new_config(backbone: PreTrainedConfig, own: dict) -> DHRDConfig:
     if all(own.get(name) is None for name in ("num_labels", "id2label", "label2id")):  # as stock classifiers take them
-        own = {**own, "id2label": backbone.id2label, "label2id": backbone.label2id}
+        own = {**own, "id2label": backbone.id2label}
     if own.get("problem_type") is None:
         own = {**own, "problem_type": getattr(backbone, "problem_type", None)}
     return DHRDConfig(backbone_config=backbone, name_or_path=backbone.name_or_path, dtype=backbone.dtype, **own)
