@@ -10,7 +10,7 @@ from ..data.joining import key_column
 from ..data.named_rows import with_names
 from ..data.prompts import DEFAULT_PROMPT, render, template_columns
 from .advice import advice_on
-from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_rationale, near_duplicates
+from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale, near_duplicates
 from .label_names import is_missing, label_names
 from .languages import count_words, units
 from .truncation import training_encoder, truncation
@@ -83,7 +83,8 @@ def audit_rationales(
         `truncation`, `consistency`; `verdict`, sentences of what to do; `notes`, what could not be looked at.
 
     Raises:
-        ValueError: if there are no rows, no rationale column, ids of a named column repeat, `max_length` leaves no room for the
+        ValueError: if there are no rows, no rationale column, ids of a named column repeat, no length is between
+            `min_words` and `max_words`, `max_length` leaves no room for the
             text, or the suffix lacks `{rationale}` or `{label}`.
     """
     from tqdm import tqdm
@@ -91,6 +92,7 @@ def audit_rationales(
     from .matching import match_rationales
     from .probe import label_probe
 
+    check_bounds(min_words, max_words)
     table = _Table(rows, prompt, label_column, rationale_column, id_column, group_column)
     ids, texts, labels, rationales = table.ids, table.texts, table.labels, table.rationales
     encode = None if tokenizer is None else training_encoder(table.label_values, tokenizer, max_length, suffix)

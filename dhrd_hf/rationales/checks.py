@@ -96,6 +96,27 @@ def length(rationale: str, min_words: int = MIN_WORDS, max_words: int = MAX_WORD
     return None
 
 
+def check_bounds(min_words: int, max_words: int) -> None:
+    """Check that some length is between the bounds of [`length`].
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.checks import check_bounds
+    >>> check_bounds(min_words=3, max_words=150)
+
+    ```
+
+    Args:
+        min_words, max_words (`int`): Fewest and most words of a rationale.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not 0 <= min_words <= max_words:
+        raise ValueError(f"min_words={min_words} and max_words={max_words} leave no length between them")
+
+
 def sentinel(reply: str, sentinel: str = SENTINEL) -> str | None:
     """The explanation in a teacher's reply does not end with the mark that shows it whole.
 
@@ -457,4 +478,4 @@ __all__ = [
     "MAX_WORDS",
     "MIN_WORDS",
 ]
-__all__ += ["SENTINEL", "answer", "check_rationale", "empty", "length", "near_duplicates", "sentinel"]
+__all__ += ["SENTINEL", "answer", "check_bounds", "check_rationale", "empty", "length", "near_duplicates", "sentinel"]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..data.joining import key_column
 from ..data.named_rows import with_names
 from ..data.prompts import DEFAULT_PROMPT, render, template_columns
-from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_rationale, near_duplicates
+from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale, near_duplicates
 from .label_names import label_names
 from .repair import repairs
 from .tally import Tally
@@ -80,7 +80,7 @@ def filter_rationales(
         `Iterator[dict[str, Any]]`: the rows in their order.
 
     Raises:
-        ValueError: if there is no such check, or `drop` is neither.
+        ValueError: if there is no such check, `drop` is neither, or the bounds leave no length between them.
     """
     checks = list(checks)
     for name in checks:
@@ -91,6 +91,7 @@ def filter_rationales(
             )
     if drop not in DROPS:
         raise ValueError(f"drop={drop!r} is neither 'rationales' nor 'rows'")
+    check_bounds(min_words, max_words)
     tally = Tally() if tally is None else tally
     mend = repairs(max_words) if repair else {}
     options = {"label_words": label_words, "min_words": min_words, "max_words": max_words, "only": checks}

@@ -159,7 +159,8 @@ def shorten_rationales(
     def shortened() -> Iterator[dict[str, Any]]:
         stream = iter(rows)
         while window := [dict(row) for row in islice(stream, _WINDOW)]:
-            texts = [str(row.get(rationale_column) or "").strip() for row in window]
+            said = [row.get(rationale_column) for row in window]
+            texts = ["" if it is None else str(it).strip() for it in said]
             for row, text, after in zip(window, texts, _shortened(texts, max_tokens, tokenizer), strict=True):
                 reasons = ["first sentence too long"] if text and after is None else []
                 tally.add(row.get(label_column), text or None, after, reasons)

@@ -76,8 +76,7 @@ class ReplyChecks:
         unknown = [name for name in self.skip if name not in REPLY_CHECKS]
         if unknown:
             raise ValueError(f"there is no check {unknown[0]!r} of a reply; there are {', '.join(REPLY_CHECKS)}")
-        if not 0 <= self.min_words <= self.max_words:
-            raise ValueError(f"min_words={self.min_words} and max_words={self.max_words} leave no length between them")
+        checks.check_bounds(self.min_words, self.max_words)
 
     def judge(self, reply: str, prompt: TeacherPrompt, row: Mapping[str, Any], label: str) -> Verdict:
         """Check a reply.

@@ -134,6 +134,7 @@ def test_a_judge_reads_the_labels(tmp_path, capsys, monkeypatch):
         (ROWS, ["--max-length", "9"], "--tokenizer"),
         (ROWS, ["--suffix", "{rationale}{label}"], "--tokenizer"),
         (ROWS, ["--key", "id"], "--data"),
+        (ROWS, ["--min-words", "50", "--max-words", "3"], "leave no length between them"),
         (ROWS, ["--label-words", "yes"], "is not JSON"),
         (ROWS + ROWS, ["--id-column", "id"], "repeat"),
     ],

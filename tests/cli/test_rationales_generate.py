@@ -105,6 +105,7 @@ def test_labels_that_can_not_be_named(capsys, label, message):
         (["--teacher", "http://127.0.0.1:9/v1", "--skip-check", "x"], "there is no check 'x'"),
         (["--teacher", "http://127.0.0.1:9/v1", "--max-cost", "1"], "needs the prices"),
         (["--teacher", "./nowhere"], "there is no such folder"),
+        (["--teacher", "rows.jsonl"], "to take the rationales in it, --teacher file:rows.jsonl"),
         (["--teacher", "column:why"], "no column 'why'"),
         (["--teacher", "hftp://x"], "is none of"),
     ],

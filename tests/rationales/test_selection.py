@@ -381,12 +381,13 @@ def test_shortening_rows_counts(tokenizer):
         {"label": "a", "rationale": "Snow is wet and " * 20},
         {"label": "b", "rationale": "Snow is wet."},
         {"label": "b", "rationale": None},
+        {"label": "b", "rationale": 0},  # a number is text, as for a filter
     ]
     tally = Tally()
     after = list(shorten_rationales(rows, 12, tokenizer, tally=tally))
-    assert [row["rationale"] is None for row in after] == [False, True, False, True]
+    assert [row["rationale"] is None for row in after] == [False, True, False, True, False]
     assert len(tokenizer(after[0]["rationale"])["input_ids"]) <= 12
-    assert (tally.rows_out, tally.rationales_in, tally.rationales_out, tally.changed) == (4, 3, 2, 1)
+    assert (tally.rows_out, tally.rationales_in, tally.rationales_out, tally.changed) == (5, 4, 3, 1)
     assert tally.dropped == {"first sentence too long": 1}
     with pytest.raises(ValueError, match="max_tokens=0"):
         shorten_rationales(rows, 0, tokenizer)

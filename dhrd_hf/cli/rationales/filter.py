@@ -60,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
     from ...rationales.selection import ROW_CHECKS, filter_rationales
     from ...rationales.tally import Tally
 
-    checks = ROW_CHECKS if args.checks is None else _names(args.checks)
+    checks = ROW_CHECKS if args.checks is None else _names("--checks", args.checks)
     for name in checks:
         if name not in CHECKS:
             near = did_you_mean(name, CHECKS) or "."
@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
         check_columns(source.columns, template_columns(prompt))
     elif not set(template_columns(prompt)) <= set(source.columns) and {"copy", "wrong_language"} & set(checks):
         print("no column 'text': copy and wrong_language are not checked (name it: --text-column)", file=sys.stderr)
-    labels = source.labels if args.labels is None else _names(args.labels)
+    labels = source.labels if args.labels is None else _names("--labels", args.labels)
     limits = {"min_words": args.min_words, "max_words": args.max_words}
     tally, rejected = Tally(), []
     rows = filter_rationales(
@@ -98,5 +98,8 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _names(typed: str) -> list[str]:
-    return [name.strip() for name in typed.split(",") if name.strip()]
+def _names(option: str, typed: str) -> list[str]:
+    names = [name.strip() for name in typed.split(",") if name.strip()]
+    if not names:
+        raise ValueError(f"{option} {typed!r} holds no name: write them with commas between, or leave {option} out")
+    return names

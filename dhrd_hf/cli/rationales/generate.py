@@ -52,6 +52,10 @@ def run(argv: Sequence[str]) -> int:
     if args.output is None and not args.dry_run:
         raise ValueError("--output is missing: the file to write, such as rationales.jsonl")
     given = args.teacher.startswith(_GIVEN)
+    if not given and Path(args.teacher).expanduser().is_file():
+        raise ValueError(
+            f"--teacher {args.teacher} is a file: to take the rationales in it, --teacher file:{args.teacher}"
+        )
 
     from ...rationales.labelled import LabelledTable
 
