@@ -391,11 +391,12 @@ def test_resized_embeddings_of_experts_keep_their_balancing_loss(name):
     ("name", "changes"),
     [("gemma2", {}), ("cohere", {"logit_scale": 0.25}), ("granite", {"logits_scaling": 8.0}), ("llama", {})],
 )
-def test_large_logits_are_capped_and_scaled_on_the_chunked_path_too(name, changes, monkeypatch):
+@pytest.mark.parametrize("large", ["weights", "states"])
+def test_large_logits_are_capped_and_scaled_on_the_chunked_path_too(name, changes, large, monkeypatch):
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(tiny_config(name, **changes)).eval()
-    with torch.no_grad():
-        lm.get_output_embeddings().weight.mul_(60)  # a soft cap is the identity on small ones
+    with torch.no_grad():  # a soft cap is the identity on small ones
+        lm.get_output_embeddings().weight.mul_(60) if large == "weights" else lm.model.norm.weight.add_(60)
     batch = make_batch([4, 15, 9], [2, 5, 8])
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     expected = lm(**inputs, labels=batch["reasoning_targets"]).loss.item()

@@ -8,7 +8,7 @@ import torch
 from test_resume import KillAt, Killed
 
 from dhrd_hf import DualHeadCollator, DualHeadTrainingArguments
-from dhrd_hf.training import scheduled_alpha
+from dhrd_hf.training import GradientBalance, scheduled_alpha
 
 SPLITS = [(8, 1), (2, 4), (1, 8)]
 
@@ -231,3 +231,12 @@ def test_the_schedule_of_the_learning_rate_holds_for_both(dual_of, make_trainer)
         trainer.lr_scheduler.step()
     rates = {group["lr"] for group in trainer.optimizer.param_groups if group["params"]}
     assert rates == {0.05, 0.25}
+
+
+def test_a_step_that_a_loss_scaler_will_skip_leaves_the_balance_alone():
+    balance = GradientBalance()
+    for gradient in (3.0, math.inf, math.nan):
+        balance.record("classification_loss", torch.tensor([gradient]))
+        balance.record("reasoning_loss", torch.tensor([6.0]))
+        balance.finish_step()
+        assert balance.alpha == 0.5
