@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from .tables import check_columns
 
 # Where no key is named, it is the first of these that a table has.
 KEY_COLUMNS = ("id", "key", "idx")
+_WHOLE = re.compile(r"(-?\d+)\.0")
 _NAMED = 3  # of many keys at fault, as many are named
 
 
@@ -64,7 +66,8 @@ def join_rationales(
 ) -> tuple[list[dict[str, Any]], JoinCounts]:
     """Give each row of a table the rationale that has its key.
 
-    Keys are compared as text, so that the 7 of a JSON file is the "7" of a CSV file. A row without a rationale stays,
+    Keys are compared as text, so that the 7 of a JSON file is the "7" of a CSV file, and the 7.0 that pandas makes of it
+    beside an empty cell. A row without a rationale stays,
     with None. A rationale that the table had is replaced, also by None: two teachers in one column would be taken for
     one.
 
@@ -151,6 +154,29 @@ def key_column(column_names: Iterable[str]) -> str | None:
     return next((name for name in KEY_COLUMNS if name in names), None)
 
 
+def comparable(value: Any) -> str:
+    """A key or a label as text that is the same wherever it was written.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.data.joining import comparable
+    >>> comparable(7), comparable("7"), comparable(7.0), comparable("7.0"), comparable("07")
+    ('7', '7', '7', '7', '07')
+
+    ```
+
+    Args:
+        value (`Any`): The cell.
+
+    Returns:
+        `str`: the text; of a whole number without a point.
+    """
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole else text
+
+
 def _by_key(
     source: Iterable[Mapping[str, Any]], where: str, key: str | None, rationale_key: str | None, rationale_column: str
 ) -> dict[str, dict[str, Any]]:
@@ -177,9 +203,9 @@ def _key(row: Mapping[str, Any], number: int, name: str | None, where: str) -> s
     if name is None:
         return str(number)
     value = row.get(name)
-    if value is None or value == "":
+    if value is None or value == "" or value != value:
         raise ValueError(f"row {number} of {where} has no {name!r} to join by")
-    return str(value)
+    return comparable(value)
 
 
 def _check_once(keys: list[str], what: str, hint: str = "") -> None:
@@ -197,7 +223,9 @@ def _check_labels(
         (key, row.get(column), its.get(column)) for key, row, its in zip(keys, table, matched, strict=True) if its
     ]
     both = [(key, ours, theirs) for key, ours, theirs in pairs if ours is not None and theirs is not None]
-    apart = [f"{key!r} ({ours!r} and {theirs!r})" for key, ours, theirs in both if str(ours) != str(theirs)]
+    apart = [
+        f"{key!r} ({ours!r} and {theirs!r})" for key, ours, theirs in both if comparable(ours) != comparable(theirs)
+    ]
     if apart:
         raise ValueError(
             f"{len(apart)} of {len(both)} labels differ between the table and {where}: "

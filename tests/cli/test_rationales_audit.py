@@ -70,6 +70,11 @@ def test_rationales_joined_to_their_texts(tmp_path, capsys):
     report = json.loads(taken.out)
     assert report["rows"] == 12 and report["matching"]["verdict"] == "aligned"
     assert "12 of 16 rows" in taken.err
+    floats = write(
+        tmp_path / "floats.jsonl", [{"key": float(n), "rationale": ROWS[n]["rationale"]} for n in range(12)]
+    )
+    assert audit(floats, "--data", texts, "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["checks"] == report["checks"]
     empty = write(
         tmp_path / "empty.jsonl",
         [{"key": 0, "rationale": " "}, *({"key": row["id"], "rationale": row["rationale"]} for row in ROWS[1:12])],

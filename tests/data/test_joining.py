@@ -82,6 +82,19 @@ def test_what_does_not_fit_is_one_line(rationales, message):
     assert "\n" not in str(error.value)
 
 
+def test_whole_numbers_are_one_key_however_they_are_written():
+    ways = [[0, 1, 2], ["0", "1", "2"], [0.0, 1.0, 2.0], ["0.0", "1.0", "2.0"]]
+    for ours in ways:
+        for theirs in ways:
+            rationales = [{"id": it, "label": it, "rationale": f"Of {n}."} for n, it in enumerate(theirs)]
+            rows, _ = join_rationales([{"id": it, "label": it} for it in ours], rationales)
+            assert [row["rationale"] for row in rows] == ["Of 0.", "Of 1.", "Of 2."]
+            assert [row["id"] for row in rows] == ours
+    for nothing in (None, "", float("nan")):
+        with pytest.raises(ValueError, match="row 0 of the table has no 'id' to join by"):
+            join_rationales([{"id": nothing}], [{"id": 0, "rationale": "So."}])
+
+
 def test_a_table_with_one_key_twice_or_none():
     with pytest.raises(ValueError, match="'id' of the table: 2 keys stand more than once, such as 'a', 'b'"):
         join_rationales([TABLE[0], TABLE[1], TABLE[0], TABLE[1]], [{"key": "a", "rationale": "So."}])

@@ -156,7 +156,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows that the file has, with their texts; an empty rationale is there to be flagged."""
-    from ...data.joining import join_rationales, key_column
+    from ...data.joining import comparable, join_rationales, key_column
     from ...data.named_rows import NamedRows
 
     names = {"rationale_column": args.rationale_column, "label_column": args.label_column}
@@ -164,8 +164,8 @@ def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows, counts = join_rationales(NamedRows(args.data, args.label_column), given, key=args.key, **names)
     columns = {name for row in given for name in row}
     theirs, ours = args.key if args.key in columns else key_column(columns), args.key or key_column(rows[0])
-    there = {str(row[theirs]) for row in given}
-    rows = [row for number, row in enumerate(rows) if str(row[ours] if ours else number) in there]
+    there = {comparable(row[theirs]) for row in given}
+    rows = [row for number, row in enumerate(rows) if comparable(row[ours] if ours else number) in there]
     print(f"{counts}; the {len(rows)} rows that {args.file} has are audited", file=sys.stderr)
     return rows
 
