@@ -99,6 +99,16 @@ def test_ids_keep_their_type_and_repeating_ones_give_way_to_numbers():
         audit_rationales(same, id_column="id")
 
 
+def test_labels_that_differ_by_a_space_are_told():
+    rows = made()
+    assert not any("differ by spaces" in line for line in audit_rationales(rows)["verdict"])
+    rows[0] |= {"label": " Yes"}
+    said = (
+        "Labels ' Yes' and 'yes' differ by spaces or case alone, and are 2 classes: spell them alike if they are one."
+    )
+    assert said in audit_rationales(rows)["verdict"]
+
+
 def test_a_data_set_with_ids_is_audited_by_names():
     rows = [
         row | {"label": ["refuted", "entailed"][n % 2], "rationale": "It is refuted."} for n, row in enumerate(made())
