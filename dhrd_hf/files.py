@@ -1,11 +1,12 @@
-"""Files that appear whole or not at all, and the last whole checkpoint among others."""
+"""Files that appear whole or not at all, the last whole checkpoint among others, and weights that are not whole."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -109,6 +110,42 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.filename == str(unfinished):  # a name that nobody has typed
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+@contextmanager
+def readable_weights(name: str | os.PathLike) -> Iterator[None]:
+    """Say in a line, where a model is loaded, that its weights are not whole.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.files import readable_weights
+    >>> with readable_weights("my-classifier"):
+    ...     pass
+
+    ```
+
+    Args:
+        name (`str` or `os.PathLike`): The model, as the error names it.
+
+    Returns:
+        `Iterator[None]`: a context.
+
+    Raises:
+        OSError: if a file of its weights is cut short, or is no safetensors file.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(
+            f"the weights of {name} can't be read ({error}): download them again; a Git LFS pointer wants git lfs pull"
+        ) from error

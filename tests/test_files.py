@@ -1,11 +1,13 @@
 """Files that appear whole or not at all."""
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import get_last_checkpoint
 
 from dhrd_hf.data.table_writing import write_rows
-from dhrd_hf.data.tables import iter_rows
-from dhrd_hf.files import last_checkpoint, unfinished_beside, write_whole
+from dhrd_hf.data.tables import TableError, iter_rows
+from dhrd_hf.files import last_checkpoint, readable_weights, unfinished_beside, write_whole
 
 
 def test_a_file_is_replaced_at_once_and_nothing_is_left_beside_it(tmp_path):
@@ -27,6 +29,28 @@ def test_who_is_interrupted_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_whole(target, "new")
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_what_cannot_be_written_has_the_name_that_was_given(tmp_path, monkeypatch):
+    with pytest.raises(OSError) as error:
+        write_whole(tmp_path, "{}")
+    assert (error.value.filename, error.value.filename2) == (str(tmp_path), None) and ".tmp" not in str(error.value)
+    monkeypatch.setattr("dhrd_hf.data.table_writing.unfinished_beside", lambda path: path / "no" / ".rows.tmp")
+    (tmp_path / "rows.jsonl").write_text("old")
+    with pytest.raises(TableError, match="can't write .*rows.jsonl: Not a directory$"):
+        write_rows(tmp_path / "rows.jsonl", [{"text": "new"}])
+
+
+def test_weights_that_are_not_whole_are_a_line(tmp_path):
+    save_file({"weight": torch.zeros(9)}, tmp_path / "model.safetensors")
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    for content in (whole[:-4], b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        with (
+            pytest.raises(OSError, match="the weights of mine can't be read .*git lfs pull"),
+            readable_weights("mine"),
+        ):
+            load_file(tmp_path / "model.safetensors")
 
 
 def test_two_that_write_one_file_at_once_do_not_meet(tmp_path):

@@ -56,7 +56,8 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[s
                 count = write(file, rows, columns)
         os.replace(unfinished, path)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise TableError(f"can't write {path}: {error.strerror} ({error.filename})") from error
+        where = "" if error.filename == str(unfinished) else f" ({error.filename})"
+        raise TableError(f"can't write {path}: {error.strerror}{where}") from error
     finally:
         with suppress(OSError):
             unfinished.unlink()

@@ -154,7 +154,10 @@ def check_columns(column_names: Iterable[str], needed: Iterable[str], optional: 
         if want not in names and (want in needed or alike):
             near = alike or difflib.get_close_matches(want, names, n=1)
             hint = f": did you mean {near[0]!r}?" if near else "."
-            raise TableError(f"no column {want!r}{hint} The table has: {', '.join(map(repr, names)) or 'no columns'}")
+            between = next((it for it in ";\t|," if len(names) == 1 and it in names[0]), None)
+            one = f". That is one column: is {between!r} between its fields? Write .csv with ',', .tsv with tabs"
+            there = (", ".join(map(repr, names)) or "no columns") + (one if between else "")
+            raise TableError(f"no column {want!r}{hint} The table has: {there}")
 
 
 def table_name(source: str | Path) -> str:

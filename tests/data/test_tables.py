@@ -362,6 +362,10 @@ def test_a_missing_column_says_what_there_is():
         check_columns(["question", "label"], needed=["label", "text"])
     with pytest.raises(TableError, match="no column 'premise': did you mean 'premises'"):
         check_columns(["premises"], needed=["premise"])
+    with pytest.raises(
+        TableError, match="'text;label'. That is one column: is ';' between its fields\\? Write .csv with ','"
+    ):
+        check_columns(["text;label"], needed=["text"])
 
 
 def test_an_optional_column_may_be_missing_but_not_misspelt():
