@@ -70,7 +70,8 @@ def run(argv: Sequence[str]) -> int:
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import calibration_metrics, fit_temperature, load_classifier, predict_table
     from ..evaluation.calibration import check_target
-    from ..export.classifier import check_apart
+    from ..export.classifier import check_apart, check_new_folder
+    from ..modeling_dhrd import find_dual_head
 
     if args.output and not isinstance(load_config(args.model), DHRDConfig):
         raise ValueError(
@@ -82,6 +83,7 @@ def run(argv: Sequence[str]) -> int:
     check_target(args.precision, args.recall)
     if args.output:
         check_apart(args.output, args.model)
+        check_new_folder(args.output, args.overwrite)
     check_card_tables(args.test_data, args.data, args.group_column)
     facts = read_card_facts(args.model, args.output, args.card) if args.output else None
     tables = {"calibration": load_table(args.data)}
@@ -120,6 +122,9 @@ def run(argv: Sequence[str]) -> int:
             reached = {label: it["threshold"] for label, it in thresholds[best].items() if it["threshold"] is not None}
         facts.calibration_data, facts.calibration_rows = table_name(args.data), len(found["calibration"].labels)
         dual_head = AutoModelForDualHeadClassification.from_pretrained(args.model)
+        config = find_dual_head(dual_head).config
+        config.prompt_template = prompt  # what the temperature was fitted with, which may be the user's
+        config.max_input_length = args.max_length or config.max_input_length
         folder = export_classifier(
             dual_head,
             tokenizer,

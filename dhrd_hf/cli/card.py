@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +56,7 @@ def read_card_facts(model: str, output: str, card: str | None) -> CardFacts:
     """What the run and the user say.
 
     Args:
-        model (`str`): The run directory.
+        model (`str`): The run directory, or a checkpoint in it.
         output (`str`): The folder of the export, whose name is the model's by default.
         card (`str`, *optional*): The user's YAML file, which wins.
 
@@ -65,13 +67,27 @@ def read_card_facts(model: str, output: str, card: str | None) -> CardFacts:
         ValueError, OSError: if one of the files is wrong.
     """
     from ..export import CardFacts
-    from ..export.card_facts import FACTS_FILE
 
-    facts = CardFacts(model_name=Path(output).resolve().name)
-    file = Path(model) / FACTS_FILE
-    if file.exists():
-        facts = facts.updated(CardFacts.load(file))
+    facts = CardFacts(model_name=Path(output).resolve().name).updated(_run_facts(Path(model).resolve()))
     return facts if card is None else facts.updated(CardFacts.from_yaml(card))
+
+
+def _run_facts(folder: Path) -> CardFacts:
+    """What a run says of itself; of one of its checkpoints, without what is true of its last step alone."""
+    from ..export import CardFacts
+    from ..export.card_facts import FACTS_FILE
+    from ..files import checkpoints
+
+    if (folder / FACTS_FILE).exists():
+        return CardFacts.load(folder / FACTS_FILE)
+    if folder not in checkpoints(folder.parent) or not (folder.parent / FACTS_FILE).exists():
+        return CardFacts()
+    facts = CardFacts.load(folder.parent / FACTS_FILE)
+    settings = {name: it for name, it in (facts.hyperparameters or {}).items() if name not in ("steps", "epochs")}
+    with suppress(OSError, ValueError, KeyError):  # what the Trainer writes beside the weights, and some remove
+        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        settings |= {"steps": state["global_step"], "epochs": f"{state['epoch'] or 0:.4g}"}
+    return dataclasses.replace(facts, hyperparameters=settings, dev_data=None, dev_rows=None, dev_metrics=None)
 
 
 def check_card_tables(evaluated: str | None, calibrated: str | None, group_column: str | None) -> None:

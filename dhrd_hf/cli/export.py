@@ -86,15 +86,19 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
     args = parser.parse_args(argv)
 
-    from ..export.classifier import check_apart
+    from ..export.classifier import check_apart, check_new_folder
+    from ..files import readable_weights
 
-    check_apart(args.output, args.model)
-    if args.format in ENGINES:
-        _for_engine(args)
-        return 0
-    if args.int8:
+    if args.int8 and args.format not in ENGINES:
         raise ValueError(f"--int8 goes with --format {' or '.join(ENGINES)}.")
-    folder = _write(args, args.output, args.format)
+    if args.format in ENGINES and (args.card or args.group_column):
+        raise ValueError(
+            "--card and --group-column are for the model card, which goes with --format dense or adapter."
+        )
+    check_apart(args.output, args.model)
+    check_new_folder(args.output, args.overwrite)
+    with readable_weights(args.model):
+        folder = _for_engine(args) if args.format in ENGINES else _write(args, args.output, args.format)
     print(f"Next:\n  dhrd predict --model {shlex.quote(str(folder))} --data TABLE --output predictions.jsonl")
     return 0
 
@@ -149,15 +153,11 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     return folder
 
 
-def _for_engine(args: argparse.Namespace) -> None:
+def _for_engine(args: argparse.Namespace) -> str:
     """Write the classifier for another engine, and say what that costs and wins on the rows of --eval-data."""
     from ..data.tables import check_columns, load_table
     from ..export import export_engine
 
-    if args.card or args.group_column:
-        raise ValueError(
-            "--card and --group-column are for the model card, which goes with --format dense or adapter."
-        )
     if args.calibrate and not is_training_checkpoint(args.model):
         raise ValueError(
             f"{args.model} is an export already: --calibrate goes with the run directory that it was made from."
@@ -176,7 +176,7 @@ def _for_engine(args: argparse.Namespace) -> None:
         print(f"Wrote {args.output}: its logits are within {off:.2g} of torch's, on random inputs, of the largest.")
         if table is not None:
             print(_compared(args, dense, table))
-    print(f"Next:\n  dhrd predict --model {shlex.quote(args.output)} --data TABLE --output predictions.jsonl")
+    return args.output
 
 
 def _compared(args: argparse.Namespace, dense: str, table: datasets.Dataset) -> str:

@@ -90,7 +90,7 @@ def export_classifier(
         model's config has one), safetensors, tokenizer, model card.
 
     Raises:
-        FileExistsError: if the folder holds something and `overwrite` is off.
+        FileExistsError: if the folder holds something and `overwrite` is off, or it is a file.
         TypeError: if the model has not two heads.
         ValueError: if the folder is one that the model was loaded from, or holds it, the temperature is not above 0, there is
             a threshold for no label or outside 0 to 1, the tokenizer has no pad token or another than the model, the model
@@ -214,14 +214,30 @@ def _base_model(folder: Path) -> str | None:
         return None
 
 
-@contextlib.contextmanager
-def whole_folder(output_dir: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
-    """A folder to write into, which becomes `output_dir` at the end, or leaves no trace."""
+def check_new_folder(output_dir: str | os.PathLike, overwrite: bool) -> None:
+    """Raise where a folder to write would replace a file, or a folder that holds something and may not be replaced.
+
+    Args:
+        output_dir (`str` or `os.PathLike`): The folder, which need not be there.
+        overwrite (`bool`): Whether a folder may be replaced.
+
+    Raises:
+        FileExistsError: as said.
+    """
     target = Path(output_dir)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())) and not overwrite:
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target} is a file, which is never replaced by a folder. Name another.")
+    if target.is_dir() and any(target.iterdir()) and not overwrite:
         raise FileExistsError(
             f"{target} exists and is not an empty folder. Name another, or pass overwrite=True (--overwrite)."
         )
+
+
+@contextlib.contextmanager
+def whole_folder(output_dir: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
+    """A folder to write into, which becomes `output_dir` at the end, or leaves no trace."""
+    check_new_folder(output_dir, overwrite)
+    target = Path(output_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

@@ -172,7 +172,7 @@ def export_engine(
 
     Raises:
         ModuleNotFoundError: if the engine is not installed.
-        FileExistsError: if the folder holds something and `overwrite` is off.
+        FileExistsError: if the folder holds something and `overwrite` is off, or it is a file.
         ValueError: if the engine is unknown, the folder is the classifier's own or holds it, the family can't be exported for
             the engine, or float32 logits differ.
     """

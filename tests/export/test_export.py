@@ -186,8 +186,9 @@ def test_a_folder_with_something_in_it_is_refused(dual_of, tokenizer, occupied):
     before = all_files(occupied)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         export_classifier(dual_of("llama"), tokenizer, occupied / "out")
-    with pytest.raises(FileExistsError):
-        export_classifier(dual_of("llama"), tokenizer, occupied / "out" / "precious.txt")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="precious.txt is a file, which is never replaced by a folder"):
+            export_classifier(dual_of("llama"), tokenizer, occupied / "out/precious.txt", overwrite=overwrite)
     assert all_files(occupied) == before
 
 
