@@ -18,6 +18,7 @@ from transformers.utils import find_adapter_config_file
 from ..auto import AutoModelForDualHeadClassification, load_config
 from ..configuration_dhrd import DHRDConfig
 from ..device import put_on
+from ..files import readable_weights
 from ..modeling_dhrd import check_loaded
 
 
@@ -49,8 +50,10 @@ def load_classifier(
         `tuple[PreTrainedModel, PreTrainedTokenizerBase]`: the model in eval mode, and its tokenizer.
 
     Raises:
-        ValueError: if the checkpoint has no trained classification head, or there is no such dtype or device.
+        ValueError: if the checkpoint has no trained classification head, there is no such dtype or device, or an export for
+            an engine is given options.
         FileNotFoundError: if there is no such checkpoint.
+        OSError: if its weights are not whole.
     """
     dtype = kwargs.get("dtype", "auto")
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
@@ -62,26 +65,34 @@ def load_classifier(
             raise ValueError(
                 f"{name_or_path} is an export for another engine, which runs on the CPU, not on {device!r}."
             )
+        options = {name: value for name, value in kwargs.items() if (name, value) != ("dtype", "auto")}
+        if options:
+            raise ValueError(
+                f"{name_or_path} is an export for another engine, which runs as it was exported: leave "
+                f"{', '.join(options)} out."
+            )
         return EngineClassifier.from_pretrained(name_or_path), AutoTokenizer.from_pretrained(name_or_path)
     config = load_config(name_or_path)
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    if isinstance(config, DHRDConfig) and config.reasoning_head:
-        model = AutoModelForDualHeadClassification.from_pretrained(name_or_path, **kwargs)
-        if hasattr(model, "merge_and_unload"):
-            model = model.merge_and_unload()
-    elif not isinstance(config, DHRDConfig) and find_adapter_config_file(os.fspath(name_or_path)) is not None:
-        model = _open_exported_adapter(name_or_path, config, kwargs)
-    else:
-        if not isinstance(config, DHRDConfig):
-            _check_classifier(config, name_or_path)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            name_or_path, output_loading_info=True, **kwargs
-        )
-        # Weights that are missing would be random; those left over, such as a pretraining head's, do no harm.
-        check_loaded({**info, "unexpected_keys": ()}, name_or_path)
+    with readable_weights(name_or_path):
+        model = _open(name_or_path, config, kwargs)
     if device is not None or "device_map" not in kwargs:
         model = put_on(model, device)
     return model.eval(), tokenizer
+
+
+def _open(name_or_path: str | os.PathLike, config: PreTrainedConfig, kwargs: dict) -> PreTrainedModel:
+    if isinstance(config, DHRDConfig) and config.reasoning_head:
+        model = AutoModelForDualHeadClassification.from_pretrained(name_or_path, **kwargs)
+        return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    if not isinstance(config, DHRDConfig) and find_adapter_config_file(os.fspath(name_or_path)) is not None:
+        return _open_exported_adapter(name_or_path, config, kwargs)
+    if not isinstance(config, DHRDConfig):
+        _check_classifier(config, name_or_path)
+    model, info = AutoModelForSequenceClassification.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+    # Weights that are missing would be random; those left over, such as a pretraining head's, do no harm.
+    check_loaded({**info, "unexpected_keys": ()}, name_or_path)
+    return model
 
 
 def _open_exported_adapter(name_or_path: str | os.PathLike, config: PreTrainedConfig, kwargs: dict) -> PreTrainedModel:

@@ -2,10 +2,14 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import pytest
+from transformers import AutoConfig, AutoTokenizer
 
 from dhrd_hf.cli import main
+from dhrd_hf.export import CardFacts
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +94,71 @@ def test_a_prompt_without_a_column_is_refused(run, rows, put, capsys):
     for command in (["predict", "--output", "-"], ["evaluate"], ["calibrate"], ["bench", "throughput"]):
         line = refused(capsys, *command, "--model", run, "--data", data, "--prompt", "fixed")
         assert "The prompt 'fixed' names no column" in line
+
+
+# Exports
+
+
+def test_what_is_exported_is_what_was_calibrated(run, rows, put, tmp_path, capsys):
+    data = put("data.jsonl", [{"claim": row["text"], "label": row["label"]} for row in rows])
+    options = ["--data", data, "--prompt", "Say: {claim}", "--max-length", "9"]
+    assert main(["calibrate", "--model", run, *options, "--output", "out"]) == 0
+    said = json.loads(capsys.readouterr().out)["calibration"]["after"]
+    config = AutoConfig.from_pretrained("out")
+    assert (config.prompt_template, AutoTokenizer.from_pretrained("out").model_max_length) == ("Say: {claim}", 9)
+    assert "Say: {claim}" in (tmp_path / "out" / "README.md").read_text()
+    assert main(["evaluate", "--model", "out", "--data", data]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {name: found[name] for name in said} == pytest.approx(said, rel=1e-3)
+
+
+@pytest.mark.parametrize("command", [["calibrate"], ["export", "--eval-data"], ["export", "--format", "onnx"]])
+def test_an_output_that_is_in_the_way_is_told_before_anything_is_computed(
+    run, rows, put, capsys, monkeypatch, command
+):
+    data = put("data.jsonl", rows)
+    monkeypatch.setattr("dhrd_hf.evaluation.predict_table", None)
+    command = [*command, "--data", data] if command == ["calibrate"] else command
+    command = [*command, data] if command[-1] == "--eval-data" else command
+    (Path("full") / "sub").mkdir(parents=True)
+    line = refused(capsys, *command, "--model", run, "--output", "full")
+    assert "full exists and is not an empty folder" in line
+    line = refused(capsys, *command, "--model", run, "--output", data, "--overwrite")
+    assert "data.jsonl is a file, which is never replaced by a folder" in line
+
+
+def test_the_card_of_a_checkpoint_says_how_it_was_trained(run, tmp_path):
+    settings = {"learning_rate": 0.005, "steps": 12, "epochs": "2"}
+    facts = CardFacts(train_data="rows.jsonl", train_rows=24, hyperparameters=settings)
+    facts.dev_data, facts.dev_rows, facts.dev_metrics = "dev.jsonl", 9, {"accuracy": 0.9}
+    checkpoint = shutil.copytree(run, tmp_path / "run" / "checkpoint-6")
+    facts.save(checkpoint.parent / "card_facts.json")
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": 6, "epoch": 1.0}))
+    assert main(["export", "--model", str(checkpoint), "--output", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    for words in ("24 rows of rows.jsonl", "| learning_rate | 0.005 |", "| steps | 6 |", "| epochs | 1 |"):
+        assert words in text, words
+    assert "dev.jsonl" not in text  # where the run ended
+
+
+# Models
+
+
+@pytest.mark.parametrize("kind", ["cut", "pointer"])
+def test_weights_that_are_not_whole_are_one_line(run, rows, put, tmp_path, capsys, kind):
+    broken = shutil.copytree(run, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    content = {"cut": weights.read_bytes()[:-100], "pointer": b"version https://git-lfs.github.com/spec/v1\nsize 9\n"}
+    weights.write_bytes(content[kind])
+    data = put("data.jsonl", rows)
+    for command in (
+        ["predict", "--data", data, "--output", "-"],
+        ["predict", "--data", data, "--output", "-", "--engine", "onnx"],
+        ["evaluate", "--data", data],
+        ["calibrate", "--data", data],
+        ["export", "--output", "out"],
+        ["export", "--output", "out", "--format", "onnx"],
+    ):
+        line = refused(capsys, *command, "--model", broken)
+        assert f"the weights of {broken} can't be read" in line and "git lfs pull" in line
+    assert not Path("out").exists()

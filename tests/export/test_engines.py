@@ -63,6 +63,10 @@ def test_predict_runs_it_with_the_same_labels_and_cuts(exported, classifier):
 
 def test_it_has_as_many_threads_as_asked_for(exported):
     _, folder, _ = exported
+    with pytest.raises(
+        ValueError, match="is an export for another engine, which runs as it was exported: leave dtype out"
+    ):
+        load_classifier(folder, dtype="bfloat16")
     opened = EngineClassifier.from_pretrained(folder, threads=1)
     assert (opened.threads, opened.dtype) == (1, torch.float32)
 
