@@ -44,18 +44,9 @@ class ReasoningHeadMixin:
     Example:
 
     ```python
-    >>> import torch
-    >>> from transformers import LlamaConfig
-    >>> from dhrd_hf import DHRDConfig, DHRDForDualHeadClassification
-
-    >>> backbone = LlamaConfig(
-    ...     vocab_size=128, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, pad_token_id=0
-    ... )
-    >>> dual = DHRDForDualHeadClassification(DHRDConfig(backbone_config=backbone, num_labels=3)).eval()
-    >>> ids = torch.tensor([[5, 6, 7]])
-    >>> outputs = dual.model(ids)
-    >>> dual.reasoning_logits(outputs.last_hidden_state[0, 1:], outputs).shape  # of two positions
-    torch.Size([2, 128])
+    >>> outputs = model.model(input_ids)  # doctest: +SKIP
+    >>> model.reasoning_logits(outputs.last_hidden_state[0, -2:], outputs).shape  # of two positions  # doctest: +SKIP
+    torch.Size([2, 49152])
 
     ```
     """
