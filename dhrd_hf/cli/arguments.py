@@ -243,7 +243,9 @@ def _check_used(values: argparse.Namespace) -> None:
     best = (values.metric_for_best_model or "loss").removeprefix("eval_")
     if best not in _METRICS:
         near = did_you_mean(best, _METRICS, quote="'")
-        raise ValueError(f"--metric-for-best-model {best!r} is not measured{near or '.'} There are {', '.join(_METRICS)}.")
+        raise ValueError(
+            f"--metric-for-best-model {best!r} is not measured{near or '.'} There are {', '.join(_METRICS)}."
+        )
 
 
 def _alpha(text: str) -> float | str:

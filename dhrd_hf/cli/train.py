@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import re
 import shlex
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import TrainArguments, parse_train
 from .card import read_card_facts, training_facts
+from .label_column import Labels, class_weights, read_labels
 from .last_evaluation import check_prediction_columns, evaluate_rows
 from .parsing import chosen_prompt, quiet, resumed, unescaped
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from .. import DHRDForDualHeadClassification, DualHeadEncoder, DualHeadTrainer, DualHeadTrainingArguments
     from ..data import EncodingCounts
     from ..training import Teacher
-
-_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -83,9 +80,7 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _tables(
-    own: TrainArguments, say: Callable[..., None]
-) -> tuple[datasets.Dataset, datasets.Dataset | None, _Labels]:
+def _tables(own: TrainArguments, say: Callable[..., None]) -> tuple[datasets.Dataset, datasets.Dataset | None, Labels]:
     """The rows to train on and to evaluate on, and the labels that both have."""
     from ..data.labels import with_label_names
     from ..data.tables import load_table
@@ -94,9 +89,9 @@ def _tables(
     if own.rationales is not None:
         train = _joined(train, own, say)
     dev = None if own.eval_data is None else with_label_names(load_table(own.eval_data), own.label_column)
-    labels = _read_labels(train, own, own.train_data)
+    labels = read_labels(train, own, own.train_data)
     if dev is not None:
-        labels.check(_read_labels(dev, own, own.eval_data), own.eval_data, f"the training set {own.train_data}")
+        labels.check(read_labels(dev, own, own.eval_data), own.eval_data, f"the training set {own.train_data}")
     return train, dev, labels
 
 
@@ -110,64 +105,6 @@ def after_interrupt(argv: Sequence[str]) -> str:
         `str`: a sentence with the command.
     """
     return f"To go on from the last checkpoint: {resumed('dhrd train', argv)}"
-
-
-@dataclass
-class _Labels:
-    """What the label column of a table holds."""
-
-    problem_type: str
-    names: list[str]
-    counts: Counter[str]
-
-    def check(self, other: _Labels, where: str, ours: str) -> None:
-        """Raise where another table has labels that are not here."""
-        if self.problem_type == "regression":
-            return
-        if other.problem_type != self.problem_type:
-            raise ValueError(f"{where} is {other.problem_type}, and {ours} is {self.problem_type}.")
-        unknown = [name for name in other.counts if name not in self.names]
-        if unknown:
-            raise ValueError(
-                f"{where} has labels that {ours} lacks: {', '.join(map(repr, sorted(unknown)[:5]))}. "
-                f"The labels there are {', '.join(map(repr, self.names[:20]))}."
-            )
-
-    def __str__(self) -> str:
-        if self.problem_type == "regression":
-            return "numbers (regression)"
-        counted = ", ".join(f"{name} {self.counts[name]}" for name in self.names[:20])
-        return counted + (f", ... ({len(self.names)} labels)" if len(self.names) > 20 else "")
-
-
-def _read_labels(table: datasets.Dataset, own: TrainArguments, where: str) -> _Labels:
-    """The problem type and the labels: sorted, or in the order that a ClassLabel column gives them."""
-    # A row without a label is left to the encoder, whose error names it.
-    values = [value for value in table[own.label_column] if value is not None and value == value and value != ""]
-    lists = sum(isinstance(value, list) for value in values)
-    problem_type = own.problem_type or ("multi_label_classification" if lists else "single_label_classification")
-    if problem_type == "regression":
-        return _Labels(problem_type, [own.label_column], Counter())
-    if (problem_type == "multi_label_classification") != bool(lists):
-        kind = "lists" if lists else f"single values such as {values[0]!r}" if values else "nothing"
-        raise ValueError(
-            f"{where}: column {own.label_column!r} holds {kind}, which does not fit --problem-type {problem_type}. "
-            'Multi label needs lists of names, in .jsonl as "label": ["a", "b"].'
-        )
-    fractions = [value for value in values if isinstance(value, float) and not value.is_integer()]
-    if fractions:
-        raise ValueError(f"{where}: column {own.label_column!r} holds {fractions[0]}: add --problem-type regression.")
-    # Where they stand beside whole numbers a table has them as text, in which 3.10 may also be a name.
-    if own.problem_type is None and all(isinstance(value, str) and _NUMBER.fullmatch(value) for value in values):
-        fractions = [value for value in values if not float(value).is_integer()]
-        if fractions:
-            raise ValueError(
-                f"{where}: column {own.label_column!r} holds {fractions[0]}: add --problem-type regression, or "
-                "--problem-type single_label_classification if these are names."
-            )
-    flat = [entry for value in values for entry in value if entry is not None] if lists else values
-    flat = [int(entry) if isinstance(entry, float) else entry for entry in flat]
-    return _Labels(problem_type, [str(entry) for entry in sorted(set(flat))], Counter(map(str, flat)))
 
 
 def _joined(train: datasets.Dataset, own: TrainArguments, say: Callable[..., None]) -> datasets.Dataset:
@@ -262,7 +199,7 @@ def _trainer(
     training: DualHeadTrainingArguments,
     train: datasets.Dataset,
     dev: datasets.Dataset | None,
-    labels: _Labels,
+    labels: Labels,
     say: Callable[..., None],
 ) -> tuple[DualHeadTrainer, EncodingCounts]:
     """The trainer and what became of the training rows; says what it will do."""
@@ -376,7 +313,7 @@ def _files(own: TrainArguments) -> dict[str, str]:
     return {} if own.gguf_file is None else {"gguf_file": own.gguf_file}
 
 
-def _model(own: TrainArguments, labels: _Labels) -> DHRDForDualHeadClassification:
+def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification:
     """The model before it is trained; a new classification head is drawn at random."""
     from transformers.utils import find_adapter_config_file
 
@@ -395,7 +332,7 @@ def _model(own: TrainArguments, labels: _Labels) -> DHRDForDualHeadClassificatio
         )
     if isinstance(config, DHRDConfig):
         # The checkpoint's head keeps the order of labels that it was trained with.
-        known = _Labels(labels.problem_type, list(config.id2label.values()), Counter())
+        known = Labels(labels.problem_type, list(config.id2label.values()), Counter())
         known.check(labels, own.train_data, f"the checkpoint {own.model}")
         labels.names = known.names
         if find_adapter_config_file(path) is not None:
@@ -411,7 +348,7 @@ def _model(own: TrainArguments, labels: _Labels) -> DHRDForDualHeadClassificatio
             f"all {sum(labels.counts.values())} rows of {own.train_data} have one label, {labels}: there is nothing "
             "to learn. Check --label-column, or add rows of every class."
         )
-    kwargs["class_weights"] = _class_weights(own.class_weights, labels)
+    kwargs["class_weights"] = class_weights(own.class_weights, labels)
     for name in ("classifier_head", "attn_implementation"):
         if getattr(own, name) is not None:
             kwargs[name] = getattr(own, name)
@@ -435,26 +372,6 @@ def _teacher(own: TrainArguments) -> Teacher | None:
     path = _model_path(own.teacher)
     lm = AutoModelForCausalLM.from_pretrained(path, dtype=own.dtype)
     return Teacher(lm, AutoTokenizer.from_pretrained(path), own.teacher_cache, own.teacher_top_k)
-
-
-def _class_weights(text: str | None, labels: _Labels) -> list[float] | None:
-    """Weights in the labels' order; balanced is scikit-learn's rule: rows / (labels * rows of the label)."""
-    if text is not None and labels.problem_type == "regression":
-        raise ValueError("--class-weights is for classes, and this is regression: leave it out.")
-    if text != "balanced":
-        try:
-            return None if text is None else [float(part) for part in text.split(",")]
-        except ValueError:
-            raise ValueError(f"--class-weights {text!r} must be 'balanced' or numbers such as 1,2.5,1.") from None
-    if labels.problem_type != "single_label_classification":
-        raise ValueError("--class-weights balanced is for a single label a row. Give a number for each label.")
-    absent = [name for name in labels.names if labels.counts[name] == 0]
-    if absent:
-        raise ValueError(
-            f"--class-weights balanced: no training row has the label {absent[0]!r}. Give numbers instead."
-        )
-    rows = sum(labels.counts.values())
-    return [rows / (len(labels.names) * labels.counts[name]) for name in labels.names]
 
 
 def _max_length(wanted: int, config: PreTrainedConfig, say: Callable[..., None]) -> int:

@@ -423,6 +423,7 @@ BAD_TRAINING = {
     "empty text": ({"text": " "}, ["--train-data", "{tmp}/mixed.jsonl"], ["Row 24", "text is empty"]),
     "numbers": ({"label": 0.5}, [], ["0.5", "--problem-type regression"]),
     "not lists": ({}, ["--problem-type", "multi_label_classification"], ["single values such as", "lists of names"]),
+    "lists as text": ({"label": '["entailed", "no"]'}, [], ["holds lists as text", "wants .jsonl or .parquet"]),
     "not numbers": ({}, ["--problem-type", "regression"], ["'entailed' is not a number"]),
     "weights": ({}, ["--class-weights", "1,2"], ["class_weights has 2 values for 3 labels"]),
     "weights in words": ({}, ["--class-weights", "much"], ["--class-weights 'much' must be 'balanced' or numbers"]),

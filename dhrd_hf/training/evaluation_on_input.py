@@ -1,0 +1,147 @@
+"""Evaluation as the classifier is deployed: on x alone, its loss computed once from the class logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers.trainer_utils import EvalLoopOutput
+
+from ..data import input_only
+from ..modeling_dhrd import find_dual_head
+from .label_check import check_labels
+
+
+class _InputOnly:
+    """A collator that shows the model x alone, as it is deployed."""
+
+    def __init__(self, collate: Callable[[list], dict]):
+        self.collate = collate
+
+    def __call__(self, features: list) -> dict:
+        return self.collate([input_only(feature) for feature in features])
+
+
+class EvaluationOnInputMixin:
+    """What makes a `Trainer` evaluate and predict on x alone, in the rows' order; for [`DualHeadTrainer`].
+
+    Example:
+
+    ```python
+    >>> trainer.evaluate()["eval_loss"]  # doctest: +SKIP
+    0.61
+
+    ```
+    """
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Batches of x alone, in the order of the rows: metrics may look at what else the data set has of them.
+
+        Args:
+            eval_dataset (`Dataset` or `str`, *optional*): As `Trainer.get_eval_dataloader`.
+
+        Returns:
+            `DataLoader`: the batches.
+        """
+        with self._collating_input_only(), self._in_order():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Batches of x alone, in the order of the rows: `predict` returns them as the batches come.
+
+        Args:
+            test_dataset (`Dataset`): As `Trainer.get_test_dataloader`.
+
+        Returns:
+            `DataLoader`: the batches.
+        """
+        with self._collating_input_only(), self._in_order():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _in_order(self) -> Iterator[None]:
+        strategy = self.args.train_sampling_strategy
+        if strategy == "group_by_length":  # transformers would shuffle these rows as well
+            self.args.train_sampling_strategy = "random"
+        try:
+            yield
+        finally:
+            self.args.train_sampling_strategy = strategy
+
+    @contextmanager
+    def _collating_input_only(self, condition: bool = True) -> Iterator[None]:
+        collate = self.data_collator
+        if condition:
+            self.data_collator = _InputOnly(collate)
+        try:
+            yield
+        finally:
+            self.data_collator = collate
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> EvalLoopOutput:
+        """Run over a data set; the loss is computed once, over all rows, from the class logits.
+
+        Args:
+            dataloader (`DataLoader`), description (`str`), args, kwargs: As `Trainer.evaluation_loop`.
+            prediction_loss_only (`bool`, *optional*): Has no effect: class logits are small, and always kept.
+
+        Returns:
+            `EvalLoopOutput`: predictions `[rows, K]`, labels and metrics.
+        """
+        with self._keeping_rows() as rows:
+            output = super().evaluation_loop(dataloader, description, False, *args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix") or (args[1] if len(args) > 1 else "eval")
+        if rows and f"{prefix}_loss" in output.metrics:
+            dual_head = find_dual_head(self.model)
+            logits, labels = (torch.cat(parts) for parts in zip(*rows, strict=True))
+            loss = dual_head.classification_loss(logits, labels).item()
+            output.metrics[f"{prefix}_loss"] = dual_head.config.beta * loss
+            output.metrics[f"{prefix}_classification_loss"] = loss
+        return output
+
+    @contextmanager
+    def _keeping_rows(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """The class logits and labels of all ranks, batch by batch, whatever the metrics are given of them."""
+        own, rows = self.preprocess_logits_for_metrics, []
+
+        def keep(logits: Any, labels: Tensor | None) -> Any:
+            if labels is not None:
+                first = logits[0] if isinstance(logits, (tuple, list)) else logits
+                rows.append(tuple(each.cpu() for each in self.gather_function((first, labels))))
+            return logits if own is None else own(logits, labels)
+
+        self.preprocess_logits_for_metrics = keep
+        try:
+            yield rows
+        finally:
+            self.preprocess_logits_for_metrics = own
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate on x alone, as deployed.
+
+        Args:
+            eval_dataset (`Dataset`, *optional*), args, kwargs: As `Trainer.evaluate`.
+
+        Returns:
+            `dict[str, float]`: the metrics, with `eval_classification_loss` beside `eval_loss`.
+
+        Raises:
+            ValueError: if a label is out of the model's range.
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]
+        for part in dataset.values() if isinstance(dataset, dict) else (dataset,):
+            check_labels(part, find_dual_head(self.model).config, training=False)
+        return super().evaluate(eval_dataset, *args, **kwargs)
