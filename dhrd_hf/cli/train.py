@@ -320,6 +320,7 @@ def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification
     from .. import AutoModelForDualHeadClassification, DHRDConfig
     from ..auto import load_config
     from ..data.prompts import DEFAULT_SUFFIX
+    from ..files import readable_weights
 
     path = _model_path(own.model)
     config = load_config(path, **_files(own))
@@ -352,9 +353,10 @@ def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification
     for name in ("classifier_head", "attn_implementation"):
         if getattr(own, name) is not None:
             kwargs[name] = getattr(own, name)
-    model = AutoModelForDualHeadClassification.from_pretrained(
-        path, alpha=own.alpha, beta=own.beta, dtype=own.dtype, **kwargs
-    )
+    with readable_weights(own.model):
+        model = AutoModelForDualHeadClassification.from_pretrained(
+            path, alpha=own.alpha, beta=own.beta, dtype=own.dtype, **kwargs
+        )
     # Kept for whoever decodes, as the prompt is for whoever classifies.
     known = getattr(config, "suffix_template", None) or DEFAULT_SUFFIX
     model.config.suffix_template = known if own.suffix is None else unescaped(own.suffix)

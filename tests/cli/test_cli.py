@@ -410,6 +410,7 @@ BAD_TRAINING = {
     "broken line": ({}, ["--train-data", "{tmp}/broken.jsonl"], ["broken.jsonl, line 2: not JSON"]),
     "no file": ({}, ["--train-data", "{tmp}/data.josnl"], ["no such file", "did you mean", "data.jsonl"]),
     "no model": ({}, ["--model", "{tmp}/nowhere"], ["no such folder", "nowhere"]),
+    "a pointer": ({}, ["--model", "{tmp}/pointer"], ["pointer can't be read", "git lfs pull"]),
     "no Hub": ({}, ["--model", "someone/something"], ["someone/something is no folder here"]),
     "one class": ({"label": "entailed"}, [], ["all 24 rows", "one label, entailed 24", "nothing to learn"]),
     "unknown eval label": (
@@ -459,6 +460,8 @@ def test_training_that_cannot_be_is_one_line(capsys, base, rows, tmp_path, case)
     write(tmp_path / "stranger.jsonl", [{**rows[0], "label": "stranger"}])
     (tmp_path / "broken.jsonl").write_text(json.dumps(rows[0]) + "\n{broken\n")
     (tmp_path / "full/of/it").mkdir(parents=True)
+    shutil.copytree(base, tmp_path / "pointer")
+    (tmp_path / "pointer/model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\nsize 1\n")
     arguments = ["train", "--model", base, "--train-data", data, "--output-dir", str(tmp_path / "run"), *FAST]
     arguments += ["--max-steps", "5", *(option.replace("{tmp}", str(tmp_path)) for option in options)]
     line = refused(capsys, arguments)
