@@ -291,6 +291,12 @@ def _updated(config: DHRDConfig, own: dict) -> DHRDConfig:
             f"The checkpoint has the {config.classifier_head!r} head, but classifier_head={own['classifier_head']!r} was "
             "asked for. Drop it, or start from the LM."
         )
+    asked = own.get("problem_type")
+    if None not in (asked, config.problem_type) and asked != config.problem_type:
+        raise ValueError(
+            f"The checkpoint's classification head was trained for {config.problem_type}, but problem_type={asked!r} was "
+            "asked for. Drop it, or start from the LM."
+        )
     for name, value in own.items():
         if value is not None or name == "class_weights":
             setattr(config, name, value)

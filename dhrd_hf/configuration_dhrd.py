@@ -206,6 +206,10 @@ class DHRDConfig(PreTrainedConfig):
                 raise ValueError(
                     "class_weights are all 0: nothing would be learned. Give a label that counts more than 0."
                 )
+        for name in ("label_smoothing", "class_weights"):
+            of = ("regression",) if name == "class_weights" else ("regression", "multi_label_classification")
+            if getattr(self, name) and self.problem_type in of:
+                raise ValueError(f"{name} does nothing in {self.problem_type}: leave it out.")
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The text config of the backbone: where `pad_token_id`, `vocab_size` and the like live.

@@ -233,6 +233,25 @@ def test_an_objective_out_of_range_is_refused(lm_dir_of, wrong):
         open_dual(lm_dir_of("llama"), num_labels=3, **wrong)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"problem_type": "regression", "class_weights": [1.0, 2.0]},
+        {"problem_type": "multi_label_classification", "label_smoothing": 0.1},
+    ],
+)
+def test_options_of_another_kind_of_labels_are_refused(given):
+    with pytest.raises(ValueError, match=f"{list(given)[1]} does nothing in {given['problem_type']}: leave it out"):
+        DHRDConfig(num_labels=2, **given)
+    DHRDConfig(num_labels=2, **{**given, "problem_type": "single_label_classification"})
+
+
+def test_a_trained_head_stays_of_its_kind(dual_of, tmp_path):
+    dual_of("llama", problem_type="single_label_classification").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="was trained for single_label_classification, but problem_type='regression'"):
+        open_dual(tmp_path, problem_type="regression")
+
+
 @pytest.mark.parametrize("name", ["alpha", "beta"])
 @pytest.mark.parametrize("value", ["x", "0.5", None, [1.0], -0.5, float("inf"), float("nan")])
 def test_weights_of_the_losses_are_finite_numbers(name, value):

@@ -130,6 +130,6 @@ def _wrong(row: Mapping[str, Any]) -> str | None:
     if row["metric"] in GROUPED and groups is None:
         return f"has no groups, which {row['metric']} is of"
     own = score(row["metric"], labels, predictions, groups)
-    if not isinstance(row["score"], (int, float)) or abs(own - row["score"]) > 1e-9:
+    if not isinstance(row["score"], (int, float)) or not abs(own - row["score"]) <= 1e-9:  # nor NaN
         return f"has the score {row['score']}, and its predictions have {own:.6f}"
     return None

@@ -321,6 +321,11 @@ class DualHeadTrainer(EvaluationOnInputMixin, Trainer):
                 f"A batch has {', '.join(batches[0])}, and no reasoning_targets: the reasoning loss would vanish. Encode the "
                 "rows with DualHeadEncoder and keep its columns, or set config.alpha to 0."
             )
+        if any({"labels", "reasoning_targets"} <= batch.keys() and "input_length" not in batch for batch in batches):
+            raise ValueError(
+                "A batch has reasoning_targets and no input_length: the pooled token would be the suffix's, which holds the "
+                "answer. Encode the rows with DualHeadEncoder and keep its columns."
+            )
         count_of = {"labels": dual_head.classification_count, "reasoning_targets": reasoning_count}
         counts = torch.zeros(len(count_of), device=device)
         for place, (name, count) in enumerate(count_of.items()):

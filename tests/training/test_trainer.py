@@ -779,6 +779,11 @@ def test_a_reasoning_loss_without_targets_is_refused(dual_of, make_trainer, enco
     make_trainer(dual_of("llama", alpha=0.0), dataset=rows, max_steps=1).train()
 
 
+def test_rows_that_would_pool_their_answer_are_refused(dual_of, make_trainer, encoded):
+    with pytest.raises(ValueError, match="no input_length: the pooled token would be the suffix's"):
+        make_trainer(dual_of("llama"), dataset=encoded.remove_columns("input_length"), max_steps=1).train()
+
+
 def test_weights_that_are_changed_behind_the_trainer_are_checked(dual_of, make_trainer):
     trainer = make_trainer(dual_of("llama"), max_steps=1, logging_steps=1)
     trainer.model.config.alpha = -1.0
