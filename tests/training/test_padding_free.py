@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from datasets import concatenate_datasets
 from families import tiny_config
 from transformers import DataCollatorWithFlattening
 
@@ -141,12 +142,13 @@ def test_a_family_that_mixes_the_rows_is_refused(name, encoded, tokenizer, make_
 
 def test_rows_of_like_length_come_together(dual_of, encoded, tokenizer, make_args):
     """The stock Trainer's own strategy, for the attention implementations that need padding."""
+    rows = concatenate_datasets([encoded] * 4)  # of few it sorts few at a time
 
     def padding(strategy):
         trainer = DualHeadTrainer(
             model=dual_of("llama"),
             args=make_args(train_sampling_strategy=strategy, per_device_train_batch_size=3),
-            train_dataset=encoded,
+            train_dataset=rows,
             data_collator=DualHeadCollator(tokenizer),
             processing_class=tokenizer,
         )
