@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> int:
     audit = _look_at_rationales(own, train, trainer) if training.process_index == 0 else None
     if checkpoint is not None:
         _check_resumed(checkpoint, trainer)
-    elif training.process_index == 0:  # now that nothing of it can be refused any more
+    elif own.overwrite_output_dir and training.process_index == 0:  # now that nothing can be refused any more
         _clear(Path(training.output_dir))
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_fsdp_enabled:  # its checkpoints may be in shards; the result is one model
@@ -186,7 +186,9 @@ def _check_resumed(checkpoint: str, trainer: DualHeadTrainer) -> None:
     if not (Path(checkpoint) / "config.json").is_file():
         return
     then, now = load_config(checkpoint), find_dual_head(trainer.model).config
-    if (then.id2label, then.problem_type) != (now.id2label, now.problem_type):
+    # A head that was never trained may not know its kind of labels yet.
+    other_kind = None not in (then.problem_type, now.problem_type) and then.problem_type != now.problem_type
+    if other_kind or then.id2label != now.id2label:
         raise ValueError(
             f"{checkpoint} was trained for {then.problem_type} of {', '.join(map(repr, then.id2label.values()))}, and the "
             f"training set is {now.problem_type} of {', '.join(map(repr, now.id2label.values()))}. Resume on the data that "

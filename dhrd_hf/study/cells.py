@@ -25,10 +25,8 @@ from .settings import ablation_of
 LAUNCH = (sys.executable, "-m", "dhrd_hf.cli", "train")
 _DECODE = (sys.executable, "-m", "dhrd_hf.study.decoding")
 _KEPT = ("train_results.json", "eval_results.json", "trainer_state.json")
-_WITH_COMMAS = (
-    "class_weights",
-    "target_modules",
-)  # other lists are typed as several words, as TrainingArguments has them
+# Lists of options of our own; those of TrainingArguments are typed as several words.
+_WITH_COMMAS = ("class_weights", "target_modules")
 # What decides a cell's time and memory besides its command: of its environment no more than this is recorded.
 _ENVIRONMENT = re.compile(r"MALLOC_.*|LD_PRELOAD|.*_NUM_THREADS")
 _NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")

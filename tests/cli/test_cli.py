@@ -617,6 +617,26 @@ def test_a_run_is_resumed_on_its_own_labels_alone(base, rows, table, tmp_path, c
     assert main([*arguments, table, "--max-steps", "2", "--resume"]) == 0
 
 
+def test_a_head_that_does_not_know_its_kind_of_labels_is_resumed(base, rows, table, tmp_path):
+    names = sorted({row["label"] for row in rows})
+    start = AutoModelForDualHeadClassification.from_pretrained(base, id2label=dict(enumerate(names)))
+    assert start.config.problem_type is None
+    start.save_pretrained(tmp_path / "start")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "start")
+    arguments = [
+        "train",
+        "--model",
+        str(tmp_path / "start"),
+        "--train-data",
+        table,
+        "--output-dir",
+        str(tmp_path / "run"),
+    ]
+    arguments += [*FAST, "--save-strategy", "steps", "--save-steps", "1", "--max-steps"]
+    assert main([*arguments, "1"]) == 0
+    assert main([*arguments, "2", "--resume"]) == 0
+
+
 def test_options_that_do_nothing_are_told(base, table, tmp_path, capsys):
     options = ["--alpha-end", "0.1", "--alpha-step-at", "0.3", "--temperature", "2"]
     arguments = ["train", "--model", base, "--train-data", table, "--output-dir", str(tmp_path / "run"), *STEPS]
