@@ -46,17 +46,7 @@ def _option(help: str, default: Any = None, **metadata: Any) -> Any:
 
 @dataclass
 class TrainArguments:
-    """What `dhrd train` takes besides [`DualHeadTrainingArguments`]; the help of each is its documentation.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.arguments import TrainArguments
-    >>> TrainArguments(model="smollm2", train_data="train.jsonl").alpha
-    1.0
-
-    ```
-    """
+    """What `dhrd train` takes besides [`DualHeadTrainingArguments`]; the help of each is its documentation."""
 
     model: str | None = _option(
         "Hub id or folder of a causal LM or a dual-head checkpoint; smollm2: the embedded one."
@@ -160,30 +150,7 @@ class _TrainParser(OneLineErrors, HfArgumentParser):
 
 
 def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingArguments]:
-    """The arguments of `dhrd train`, from the command line and the recipe that it may name.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.arguments import parse_train
-    >>> given = ["--model", "smollm2", "--train-data", "train.jsonl", "--output-dir", "runs/first"]
-    >>> own, training = parse_train([*given, "--alpha", "0.5", "--learning-rate", "1e-4"])
-    >>> own.alpha, training.learning_rate, training.report_to
-    (0.5, 0.0001, [])
-
-    ```
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd train`.
-
-    Returns:
-        `tuple[TrainArguments, DualHeadTrainingArguments]`: both, filled. By default each epoch ends with a checkpoint
-        and an evaluation, and the loss is logged every ten steps, to the screen alone.
-
-    Raises:
-        ValueError: on an unknown option or key, or a wrong value.
-        OSError: if the recipe cannot be read.
-    """
+    """The arguments of `dhrd train`, from the command line and the recipe that it may name."""
     if {"-h", "--help"} & set(argv):  # without the seconds that importing the Trainer takes
         _TrainParser([TrainArguments]).parse_args(["--help"])
 

@@ -36,11 +36,7 @@ _LORA = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "
 
 
 def add_card_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the model card.
-
-    Args:
-        parser (`argparse.ArgumentParser`): Changed in place.
-    """
+    """Add the options for the model card."""
     parser.add_argument(
         "--group-column", metavar="NAME", help="column of --eval-data by which the card gives the accuracy as well"
     )
@@ -53,19 +49,7 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_card_facts(model: str, output: str, card: str | None) -> CardFacts:
-    """What the run and the user say.
-
-    Args:
-        model (`str`): The run directory, or a checkpoint in it.
-        output (`str`): The folder of the export, whose name is the model's by default.
-        card (`str`, *optional*): The user's YAML file, which wins.
-
-    Returns:
-        [`CardFacts`]: the facts.
-
-    Raises:
-        ValueError, OSError: if one of the files is wrong.
-    """
+    """What the run and the user say."""
     from ..export import CardFacts
 
     facts = CardFacts(model_name=Path(output).resolve().name).updated(_run_facts(Path(model).resolve()))
@@ -91,15 +75,7 @@ def _run_facts(folder: Path) -> CardFacts:
 
 
 def check_card_tables(evaluated: str | None, calibrated: str | None, group_column: str | None) -> None:
-    """Raise where results would be of the rows that the temperature is fitted on, or groups of no rows.
-
-    Args:
-        evaluated, calibrated (`str`, *optional*): The tables.
-        group_column (`str`, *optional*): From `--group-column`.
-
-    Raises:
-        ValueError: as said, or if there is no such table.
-    """
+    """Raise where results would be of the rows that the temperature is fitted on, or groups of no rows."""
     from ..data.tables import same_table
 
     if group_column is not None and evaluated is None:
@@ -119,22 +95,7 @@ def with_results(
     temperature: float,
     group_column: str | None,
 ) -> CardFacts:
-    """The facts with the measures of a table.
-
-    Args:
-        facts ([`CardFacts`]): What is known.
-        source (`str`): The table as it was named.
-        table (`datasets.Dataset`): Its rows.
-        found ([`~dhrd_hf.evaluation.LabelledLogits`]): What the model says of them.
-        temperature (`float`): What the logits will be divided by; 1 for nothing.
-        group_column (`str`, *optional*): Column of the groups.
-
-    Returns:
-        [`CardFacts`]: new ones.
-
-    Raises:
-        ValueError: as [`~dhrd_hf.evaluation.evaluation_report`].
-    """
+    """The facts with the measures of a table."""
     from ..data.tables import table_name
     from ..evaluation import evaluation_report
 
@@ -155,18 +116,7 @@ def training_facts(
     metrics: dict[str, float] | None,
     audit: dict[str, Any] | None,
 ) -> CardFacts:
-    """What a run knows of itself, with names of tables and models only.
-
-    Args:
-        own ([`TrainArguments`]): The arguments of `dhrd train`.
-        trainer ([`DualHeadTrainer`]): After training.
-        counts ([`~dhrd_hf.data.EncodingCounts`]): Of the training rows.
-        metrics (`dict[str, float]`, *optional*): The last evaluation.
-        audit (`dict`, *optional*): From [`~dhrd_hf.rationales.audit.quick_audit`].
-
-    Returns:
-        [`CardFacts`]: the facts.
-    """
+    """What a run knows of itself, with names of tables and models only."""
     from ..data.encoding import REASONING_SPANS
     from ..data.tables import table_name
     from ..embedded import HUB_NAME, LICENSE

@@ -14,19 +14,7 @@ ENGINES = ("onnx", "openvino")
 
 @contextlib.contextmanager
 def on_engine(model: str, engine: str | None) -> Iterator[str]:
-    """The folder that holds a model for an engine: its own, or an export that lasts as long as the context.
-
-    Args:
-        model (`str`): Run directory, export or Hub id of a classifier.
-        engine (`str`, *optional*): `"torch"`, `"onnx"` or `"openvino"`; by default what the model is for.
-
-    Returns:
-        `Iterator[str]`: the folder, or the Hub id.
-
-    Raises:
-        ValueError: if the model was exported for another engine, or as [`export_engine`].
-        ModuleNotFoundError: if the engine is not installed.
-    """
+    """The folder that holds a model for an engine: its own, or an export that lasts as long as the context."""
     from ..export.engines import engine_of, export_engine
 
     made_for = engine_of(model)
@@ -46,17 +34,7 @@ def on_engine(model: str, engine: str | None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def dense_folder(model: str) -> Iterator[str]:
-    """A stock classifier: the model itself, or for as long as the context lasts a run's dense export, or a merged adapter.
-
-    Args:
-        model (`str`): Run directory, export or Hub id of a classifier.
-
-    Returns:
-        `Iterator[str]`: the folder, or the Hub id.
-
-    Raises:
-        ValueError, OSError: as [`export_classifier`] and [`~dhrd_hf.evaluation.load_classifier`].
-    """
+    """A stock classifier: the model itself or, while the context lasts, a dense export of it."""
     from transformers import AutoTokenizer
     from transformers.utils import find_adapter_config_file
 
@@ -79,17 +57,7 @@ def dense_folder(model: str) -> Iterator[str]:
 
 
 def is_training_checkpoint(model: str) -> bool:
-    """Whether a model still has its reasoning head.
-
-    Args:
-        model (`str`): Run directory, export or Hub id.
-
-    Returns:
-        `bool`: what the config says.
-
-    Raises:
-        OSError: if there is no such model.
-    """
+    """Whether a model still has its reasoning head."""
     from ..auto import load_config
     from ..configuration_dhrd import DHRDConfig
 

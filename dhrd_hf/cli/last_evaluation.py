@@ -16,14 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_prediction_columns(own: TrainArguments) -> None:
-    """Raise where a column of the predictions would have the name of one that they are to stand beside.
-
-    Args:
-        own ([`TrainArguments`]): `predictions` is the file, `label_column` the column of the labels.
-
-    Raises:
-        ValueError: as said.
-    """
+    """Raise where a column of the predictions would have the name of one that they are to stand beside."""
     from ..evaluation import Prediction
 
     added = prediction_columns(Prediction(None, error="none"), [], None, is_flat(own.predictions))
@@ -37,17 +30,7 @@ def check_prediction_columns(own: TrainArguments) -> None:
 def evaluate_rows(
     own: TrainArguments, trainer: DualHeadTrainer, dev: datasets.Dataset
 ) -> tuple[dict[str, float], Iterator[dict[str, Any]] | None]:
-    """Evaluate and predict in one pass over the rows.
-
-    Args:
-        own ([`TrainArguments`]): `predictions` is the file that the rows are for.
-        trainer ([`DualHeadTrainer`]): It has the encoded rows as its `eval_dataset`.
-        dev (`datasets.Dataset`): The rows themselves.
-
-    Returns:
-        `tuple[dict[str, float], Iterator[dict[str, Any]] | None]`: what `trainer.evaluate()` returns; what was said of each
-        row, on the first process alone.
-    """
+    """Evaluate and predict in one pass over the rows."""
     import torch
 
     order = list(range(len(dev)))

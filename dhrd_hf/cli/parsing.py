@@ -14,44 +14,14 @@ from typing import Any, NoReturn
 
 
 class OneLineErrors(argparse.ArgumentParser):
-    """Mixin of parsers that raise a `ValueError`, for `main` to print, and suggest the option that was meant.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.parsing import Parser
-    >>> parser = Parser(prog="dhrd predict")
-    >>> _ = parser.add_argument("--output")
-    >>> parser.parse_args(["--outptu", "x.csv"])
-    Traceback (most recent call last):
-    ValueError: unknown option --outptu: did you mean --output? All options: dhrd predict --help
-
-    ```
-    """
+    """Mixin of parsers that raise a `ValueError`, for `main` to print, and suggest the option that was meant."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage and leaving.
-
-        Args:
-            message (`str`): What is wrong.
-
-        Raises:
-            ValueError: always.
-        """
+        """Raise instead of printing the usage and leaving."""
         raise ValueError(f"{message}{'' if message.endswith('?') else '.'} All options: {self.prog} --help")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        """As `argparse.ArgumentParser.parse_args`.
-
-        Args:
-            args (`Sequence[str]`, *optional*), namespace (*optional*): As there.
-
-        Returns:
-            `argparse.Namespace`: the values.
-
-        Raises:
-            ValueError: on an option that is unknown, lacks its value, or has a wrong one.
-        """
+        """As `argparse.ArgumentParser.parse_args`."""
         args = list(sys.argv[1:] if args is None else args)
         known = [name for action in self._actions for name in action.option_strings]
         # First of all: argparse would only say that the option that was meant is missing.
@@ -65,64 +35,20 @@ class OneLineErrors(argparse.ArgumentParser):
 
 
 class Parser(OneLineErrors):
-    """The parser of a command; options are typed in full.
-
-    Args:
-        kwargs: As `argparse.ArgumentParser`.
-    """
+    """The parser of a command; options are typed in full."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(allow_abbrev=False, **kwargs)
 
 
 def did_you_mean(word: str, known: Iterable[str], quote: str = "") -> str:
-    """The nearest of the known words, as the end of an error message.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.parsing import did_you_mean
-    >>> did_you_mean("--outptu", ["--data", "--output"])
-    ': did you mean --output?'
-
-    ```
-
-    Args:
-        word (`str`): What was typed.
-        known (`Iterable[str]`): What could have been.
-        quote (`str`, *optional*, defaults to `""`): Put around the suggestion.
-
-    Returns:
-        `str`: empty where nothing is near.
-    """
+    """The nearest of the known words, as the end of an error message."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f": did you mean {quote}{near[0]}{quote}?" if near else ""
 
 
 def find_command(words: Sequence[str], commands: Mapping[str, str], package: str, prog: str) -> ModuleType:
-    """The module of the command that the first word names.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.parsing import find_command
-    >>> find_command(["predict"], {"predict": "classify rows"}, "dhrd_hf.cli", "dhrd").__name__
-    'dhrd_hf.cli.predict'
-
-    ```
-
-    Args:
-        words (`Sequence[str]`): What was typed behind `prog`.
-        commands (`Mapping[str, str]`): The commands, each with what it does.
-        package (`str`): The package that holds a module of each command's name.
-        prog (`str`): What was typed before, as errors name it.
-
-    Returns:
-        `ModuleType`: it has `run`, and what [`after_interrupt`] says.
-
-    Raises:
-        ValueError: if there is no word, or no such command.
-    """
+    """The module of the command that the first word names."""
     if not words:
         raise ValueError(f"no command was given; there are {', '.join(commands)}. Examples: {prog} --help")
     if words[0] not in commands:
@@ -132,40 +58,14 @@ def find_command(words: Sequence[str], commands: Mapping[str, str], package: str
 
 
 class CommandGroup:
-    """Commands behind a command, such as `dhrd bench train`: it has their help, and finds their modules.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.parsing import CommandGroup
-    >>> group = CommandGroup("dhrd", {"predict": "classify rows"}, "dhrd_hf.cli", "Classifiers.", "")
-    >>> group.after_interrupt(["predict", "--data", "new.csv"])
-    'No half-written predictions were left behind.'
-
-    ```
-
-    Args:
-        prog (`str`), commands (`Mapping[str, str]`), package (`str`): As [`find_command`].
-        description (`str`): What they are for.
-        examples (`str`): The end of the help.
-    """
+    """Commands behind a command, such as `dhrd bench train`: it has their help, and finds their modules."""
 
     def __init__(self, prog: str, commands: Mapping[str, str], package: str, description: str, examples: str):
         self.prog, self.commands, self.package = prog, commands, package
         self.description, self.examples = description, examples
 
     def run(self, argv: Sequence[str]) -> int:
-        """Run the command that is named, or print the help.
-
-        Args:
-            argv (`Sequence[str]`): The arguments behind `prog`.
-
-        Returns:
-            `int`: the command's exit code.
-
-        Raises:
-            ValueError, OSError: as the command.
-        """
+        """Run the command that is named, or print the help."""
         argv = list(argv) or ["--help"]
         if argv[0].startswith("-"):
             width = max(map(len, self.commands))
@@ -180,14 +80,7 @@ class CommandGroup:
         return self._find(argv).run(argv[1:])
 
     def after_interrupt(self, argv: Sequence[str]) -> str:
-        """What is left after Ctrl-C.
-
-        Args:
-            argv (`Sequence[str]`): The arguments.
-
-        Returns:
-            `str`: what the command that is named says.
-        """
+        """What is left after Ctrl-C."""
         return after_interrupt(self._find(argv), argv[1:])
 
     def _find(self, argv: Sequence[str]) -> ModuleType:
@@ -195,58 +88,18 @@ class CommandGroup:
 
 
 def after_interrupt(command: ModuleType, argv: Sequence[str]) -> str:
-    """What is left of a command after Ctrl-C, and how to go on.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli import predict
-    >>> from dhrd_hf.cli.parsing import after_interrupt
-    >>> after_interrupt(predict, ["--data", "new.csv"])
-    'No half-written predictions were left behind.'
-
-    ```
-
-    Args:
-        command (`ModuleType`): Has `after_interrupt`: a sentence, or a function of the arguments that makes one.
-        argv (`Sequence[str]`): Its arguments.
-
-    Returns:
-        `str`: the sentence.
-    """
+    """What is left of a command after Ctrl-C, and how to go on."""
     said = command.after_interrupt
     return said(argv) if callable(said) else said
 
 
 def resumed(prog: str, argv: Sequence[str]) -> str:
-    """The command that goes on where these arguments were interrupted.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.parsing import resumed
-    >>> resumed("dhrd train", ["--config", "my recipe.yaml"])
-    "dhrd train --config 'my recipe.yaml' --resume"
-
-    ```
-
-    Args:
-        prog (`str`): The command.
-        argv (`Sequence[str]`): Its arguments.
-
-    Returns:
-        `str`: to be typed.
-    """
+    """The command that goes on where these arguments were interrupted."""
     return f"{prog} {shlex.join([*argv, *(() if '--resume' in argv else ('--resume',))])}"
 
 
 def add_model_options(parser: argparse.ArgumentParser, batch_tokens: bool = True) -> None:
-    """Add the options that name a classifier and make texts of a table's rows.
-
-    Args:
-        parser (`argparse.ArgumentParser`): Changed in place.
-        batch_tokens (`bool`, *optional*, defaults to `True`): Whether the command cuts batches by their tokens.
-    """
+    """Add the options that name a classifier and make texts of a table's rows."""
     parser.add_argument(
         "--model", required=True, metavar="DIR", help="run directory, export or Hub id of a classifier"
     )
@@ -268,28 +121,7 @@ def add_model_options(parser: argparse.ArgumentParser, batch_tokens: bool = True
 
 
 def chosen_prompt(prompt: str | None, text_column: str | None, default: str | None = None) -> str:
-    r"""The template that makes the input of a row.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.parsing import chosen_prompt
-    >>> chosen_prompt(None, "sentence"), chosen_prompt(r"{a}\n{b}", None)
-    ('{sentence}', '{a}\n{b}')
-
-    ```
-
-    Args:
-        prompt (`str`, *optional*): From `--prompt`; backslash and n are a new line.
-        text_column (`str`, *optional*): From `--text-column`.
-        default (`str`, *optional*): The template where neither is given, by default `"{text}"`.
-
-    Returns:
-        `str`: the template.
-
-    Raises:
-        ValueError: if both are given.
-    """
+    r"""The template that makes the input of a row."""
     if prompt is not None and text_column is not None:
         raise ValueError(f"--prompt and --text-column exclude each other: write --prompt '{{{text_column}}}'.")
     if prompt is not None:
@@ -298,14 +130,7 @@ def chosen_prompt(prompt: str | None, text_column: str | None, default: str | No
 
 
 def unescaped(template: str) -> str:
-    r"""A template as it was meant on a command line, where a new line is typed as `\n`.
-
-    Args:
-        template (`str`): As typed.
-
-    Returns:
-        `str`: with new lines and tabs.
-    """
+    r"""A template as it was meant on a command line, where a new line is typed as `\n`."""
     return template.replace("\\n", "\n").replace("\\t", "\t")
 
 

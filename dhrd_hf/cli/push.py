@@ -20,17 +20,7 @@ after_interrupt = "The new files are all in the repository or none is; to push a
 
 
 def run(argv: Sequence[str]) -> int:
-    """Upload an exported classifier to the Hugging Face Hub.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd push`.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError: as [`push_classifier`].
-    """
+    """Upload an exported classifier to the Hugging Face Hub."""
     parser = Parser(
         prog="dhrd push",
         description="Upload an exported classifier to the Hugging Face Hub, in one commit or not at all. In the same "

@@ -38,17 +38,7 @@ _ONCE += ("use_liger_kernel", "liger_kernel_config")
 
 
 def run(argv: Sequence[str]) -> int:
-    """Search for the settings of a training run.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd search`.
-
-    Returns:
-        `int`: 0, or 1 where no trial was completed.
-
-    Raises:
-        ValueError, OSError, ModuleNotFoundError: with a message for the user.
-    """
+    """Search for the settings of a training run."""
     args = _parser().parse_args(argv)
     if args.trials < 1:
         raise ValueError(f"--trials {args.trials} must be 1 or more.")
@@ -81,14 +71,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def after_interrupt(argv: Sequence[str]) -> str:
-    """How to go on after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence with the command.
-    """
+    """How to go on after Ctrl-C."""
     return f"To go on with the search: {resumed('dhrd search', argv)}"
 
 

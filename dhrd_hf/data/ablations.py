@@ -29,23 +29,7 @@ _LONGEST_WORD = 20  # characters a word on average; beyond, a text is taken to b
 
 @dataclass(frozen=True)
 class Ablation:
-    """One of the [`ABLATIONS`].
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.ablations import ABLATIONS
-    >>> ABLATIONS["rationale_after_label"].encoder
-    {'rationale_after_label': True}
-    >>> encode = DualHeadEncoder(tokenizer, label2id, **ABLATIONS[kind].encoder)  # doctest: +SKIP
-
-    ```
-
-    Args:
-        description (`str`): What it does to a row.
-        encoder (`dict[str, Any]`): What [`~dhrd_hf.DualHeadEncoder`] has to be told besides.
-        needs_label (`bool`): Whether it reads the label column.
-    """
+    """One of the [`ABLATIONS`]."""
 
     description: str
     encoder: dict[str, Any] = field(default_factory=dict)
@@ -75,44 +59,7 @@ def ablate(
     rationale_column: str = "rationale",
     keep: float = KEEP,
 ) -> Table:
-    """The rows with their rationales (and, for one kind, labels) spoilt in a known way.
-
-    A row that has no rationale has none afterwards, so that the share of such rows does not change. Where rationales change
-    places no row keeps its own, nor the same text from another row: in sets where one rationale stands in several rows
-    that is not always possible, and the rows that had to keep theirs are told by a warning.
-
-    In `shuffled_rationale_and_label` the label column itself changes, so that the classification head learns the other
-    row's label as well: in the paper accuracy falls to 45% there, which no label in the suffix alone could do.
-
-    Example:
-
-    ```python
-    >>> from datasets import Dataset
-    >>> from dhrd_hf.data.ablations import ablate
-    >>> rows = Dataset.from_dict({"label": ["a", "b", "a"], "rationale": ["one", "two", "three"]})
-    >>> ablate(rows, "same_label_rationale")["rationale"][::2]
-    ['three', 'one']
-    >>> ablate(rows, "label_only")["rationale"][:]
-    [None, None, None]
-
-    ```
-
-    Args:
-        dataset (`datasets.Dataset` or `datasets.DatasetDict`): The rows; of several splits each by itself.
-        kind (`str`): One of [`ABLATIONS`]. What [`Ablation`] says under `encoder` is still to be done by the encoder.
-        seed (`int`, *optional*, defaults to 0): The same rows, kind and seed give the same result.
-        label_column (`str`, *optional*, defaults to `"label"`), rationale_column (`str`, *optional*, defaults to
-            `"rationale"`): The columns.
-        keep (`float`, *optional*, defaults to 0.3): For `keywords_only`, the share of the words that stay, at least one.
-
-    Returns:
-        The same type: rows and columns in their order, the columns' types unchanged.
-
-    Raises:
-        ValueError: if there is no such kind or column, or `keep` is not above 0 and at most 1.
-
-    Source: Xu et al. 2025, arXiv 2509.21487, Table 2; Wadhwa et al. 2024, arXiv 2406.14511.
-    """
+    """The rows with their rationales (and, for one kind, labels) spoilt in a known way."""
     _check(kind, keep)
     if isinstance(dataset, dict):  # DatasetDict
         columns = {"label_column": label_column, "rationale_column": rationale_column}
@@ -130,29 +77,7 @@ def ablate(
 def ablate_columns(
     rationales: Sequence[Any], labels: Sequence[Any], kind: str, seed: int = 0, *, keep: float = KEEP
 ) -> tuple[list[Any], list[Any]]:
-    """[`ablate`] of two columns alone, for rows that stay what they are otherwise.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.ablations import ablate_columns
-    >>> ablate_columns(["one", "two", "three"], ["a", "b", "a"], "same_label_rationale")
-    (['three', 'two', 'one'], ['a', 'b', 'a'])
-
-    ```
-
-    Args:
-        rationales (`Sequence[Any]`): A rationale a row; what is no text is read as text.
-        labels (`Sequence[Any]`): A label a row, or None where the kind needs none; only what is equal is one label.
-        kind (`str`), seed (`int`, *optional*, defaults to 0), keep (`float`, *optional*, defaults to 0.3): As of
-            [`ablate`].
-
-    Returns:
-        `tuple[list, list]`: the rationales, and the labels, which one kind alone changes.
-
-    Raises:
-        ValueError: if there is no such kind, or `keep` is not above 0 and at most 1.
-    """
+    """[`ablate`] of two columns alone, for rows that stay what they are otherwise."""
     _check(kind, keep)
     if kind in _AS_THEY_ARE:
         return list(rationales), list(labels)
@@ -180,30 +105,7 @@ def _check(kind: str, keep: float) -> None:
 
 
 def derange(values: Sequence[Hashable], seed: int = 0) -> list[int]:
-    """A random permutation that gives no place a value equal to its own, or as few places as can be.
-
-    Such a permutation exists if no value stands in more than half of the places. A random one is drawn; a place with its
-    own value v then changes with a random place that neither has v nor was given it. That can't spoil the other place,
-    and there is such a place as long as a better permutation exists: with m places of v, those that have v or were given
-    it are at most 2m - 1 while one of them is given its own.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.ablations import derange
-    >>> values = ["a", "a", "b", "c"]
-    >>> [values[place] for place in derange(values)] in (["b", "c", "a", "a"], ["c", "b", "a", "a"])
-    True
-
-    ```
-
-    Args:
-        values (`Sequence[Hashable]`): The values.
-        seed (`int`, *optional*, defaults to 0): Of the draw.
-
-    Returns:
-        `list[int]`: for each place the one whose value it is given.
-    """
+    """A random permutation that gives no place a value equal to its own, or as few places as can be."""
     import numpy as np
 
     number: dict[Hashable, int] = {}

@@ -24,31 +24,7 @@ _NAMES += ["Lucy", "Luke", "Mark", "Mary", "Max", "Nick", "Paul", "Rose", "Sam",
 
 
 def synthetic_visits(split: str, n: int, seed: int = 0) -> datasets.Dataset:
-    """Make `n` rows of facts, a question, its label and the reasoning steps between them: a synthetic data set.
-
-    The labels are "gate", "desk" and "shop", each once in every three rows. The same arguments give the same rows on
-    every machine, a larger `n` only adds rows, and no facts occur in two splits, whatever the seeds.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.synthetic import synthetic_visits
-    >>> sorted(synthetic_visits("train", n=3)[0])
-    ['label', 'rationale', 'text']
-
-    ```
-
-    Args:
-        split (`str`): `"train"`, `"validation"` or `"test"`.
-        n (`int`): The number of rows.
-        seed (`int`, *optional*, defaults to 0): Another seed draws other rows of the same split.
-
-    Returns:
-        `datasets.Dataset`: rows of `text`, `label` and `rationale`.
-
-    Raises:
-        ValueError: there is no such split, or `n` is below 1 or above what there is (600 in each split).
-    """
+    """Make `n` rows of facts, a question, its label and the reasoning steps between them: a synthetic data set."""
     import datasets
 
     if split not in _SPLITS:

@@ -25,23 +25,7 @@ _ROW_GROUP = 10_000  # rows held in memory until they are written to a Parquet f
 
 
 def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[str] | None = None) -> int:
-    """Write rows as they come to a file that appears whole or not at all, and return how many there were.
-
-    Example:
-        >>> write_rows("predictions.csv", ({"text": text, "label": "good"} for text in ["fine", "great"]))
-        2
-
-    Args:
-        path: a `.jsonl`, `.csv` or `.tsv` (also `.gz`) or `.parquet` file, replaced if it is there; its folder is
-            made. `"-"` is JSON Lines on standard output.
-        rows: the rows; what JSON can't hold is written as a list if it is an array, else as its `str`.
-        columns: the columns to write, in this order, None where a row lacks one. By default JSON rows are written as
-            they are, and the other files have the columns of the first row.
-
-    Raises:
-        TableError: the ending is none of those, the folder cannot be written, a row has a column too many, or a column
-            of a Parquet file would hold two types. Its type is that of the first 10,000 rows.
-    """
+    """Write rows as they come to a file that appears whole or not at all, and return how many there were."""
     if str(path) == "-":
         return _write_json(sys.stdout, rows, columns)
     path, kind, compressed = _target(path)
@@ -65,36 +49,15 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[s
 
 
 def check_target(path: str | Path, *others: str | Path | None) -> None:
-    """Check that [`write_rows`] knows the kind of a file and would not replace another, before there are rows to write.
-
-    Example:
-        >>> check_target("predictions.csv.gz", "texts.csv")
-
-    Args:
-        path: as for [`write_rows`].
-        others: files that must not be lost, whether they are there or not, however they are spelt; None is no file.
-
-    Raises:
-        TableError: the ending is none of those that can be written, or it is a folder, or one of the others.
-    """
+    """Check that [`write_rows`] knows the kind of a file and would not replace another, before there are rows to
+    write."""
     if str(path) != "-":
         _target(path)
         check_file(path, *others)
 
 
 def check_file(path: str | Path, *others: str | Path | None) -> None:
-    """Check that a file of any kind would replace no folder and no other file, before there is something to write.
-
-    Example:
-        >>> check_file("metrics.json", "rows.jsonl")
-
-    Args:
-        path: the file to write.
-        others: as for [`check_target`].
-
-    Raises:
-        TableError: it is a folder, or one of the others.
-    """
+    """Check that a file of any kind would replace no folder and no other file, before there is something to write."""
     if Path(path).expanduser().is_dir():
         raise TableError(f"{path} is a folder: name a file, such as {Path(path) / 'out.json'}")
     for other in others:
@@ -103,15 +66,7 @@ def check_file(path: str | Path, *others: str | Path | None) -> None:
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:
-    """Whether two names are of one file, which need not be there.
-
-    Example:
-        >>> same_file("rows.jsonl", "./rows.jsonl")
-        True
-
-    Args:
-        one, other: paths; what is no path, as the name of a Hub data set, is none of a file that is there.
-    """
+    """Whether two names are of one file, which need not be there."""
     first, second = (Path(it).expanduser().resolve() for it in (one, other))
     return first == second or (first.exists() and second.exists() and first.samefile(second))
 

@@ -13,11 +13,7 @@ from typing import Any
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every benchmark has.
-
-    Args:
-        parser (`argparse.ArgumentParser`): Changed in place.
-    """
+    """Add the options that every benchmark has."""
     parser.add_argument(
         "--output",
         metavar="FILE.json",
@@ -26,15 +22,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_output(path: str | None, data: str | None) -> None:
-    """Raise on a file that can't be one, before there is a result to lose.
-
-    Args:
-        path (`str`, *optional*): From `--output`.
-        data (`str`, *optional*): The table that is measured on.
-
-    Raises:
-        ValueError: if it is a folder, or the table itself.
-    """
+    """Raise on a file that can't be one, before there is a result to lose."""
     from ...data.table_writing import check_file
 
     if path not in (None, "-"):
@@ -42,43 +30,13 @@ def check_output(path: str | None, data: str | None) -> None:
 
 
 def at_least(number: int, name: str, least: int = 1) -> None:
-    """Raise on a number that is too small.
-
-    Args:
-        number (`int`): What was typed.
-        name (`str`): The option.
-        least (`int`, *optional*, defaults to 1): The least that will do.
-
-    Raises:
-        ValueError: if it is less.
-    """
+    """Raise on a number that is too small."""
     if number < least:
         raise ValueError(f"{name} {number} must be {least} or greater.")
 
 
 def whole_numbers(text: str, name: str, example: str) -> list[int]:
-    """Numbers with commas between them.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.bench.output import whole_numbers
-    >>> whole_numbers("1,8,32", "--batch-sizes", "1,8,32")
-    [1, 8, 32]
-
-    ```
-
-    Args:
-        text (`str`): What was typed.
-        name (`str`): The option.
-        example (`str`): What could be typed.
-
-    Returns:
-        `list[int]`: the numbers.
-
-    Raises:
-        ValueError: if one is no whole number of 1 or greater.
-    """
+    """Numbers with commas between them."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
@@ -89,19 +47,7 @@ def whole_numbers(text: str, name: str, example: str) -> list[int]:
 
 
 def with_origin(result: dict[str, Any], prog: str, argv: Sequence[str]) -> dict[str, Any]:
-    """A result with the machine, the versions and the command that it came from.
-
-    Folders of this machine are nobody else's business: of a path from the root or from home its last part is kept. A
-    path from where one stood stays as it was typed, so that the command can be run again from there.
-
-    Args:
-        result (`dict`): What was measured.
-        prog (`str`): The command, such as `"dhrd bench train"`.
-        argv (`Sequence[str]`): What was typed behind it.
-
-    Returns:
-        `dict`: with `machine` (one line), `versions` (by package), `command` and `finished` (ISO time, UTC).
-    """
+    """A result with the machine, the versions and the command that it came from."""
     from ...evaluation.timing import machine, versions
 
     words = [f"{name}{equals}{_last_part(value)}" for name, equals, value in (_split(word) for word in argv)]
@@ -124,15 +70,7 @@ def _last_part(value: str) -> str:
 
 
 def write_result(path: str | None, result: dict[str, Any]) -> None:
-    """Write a result to its file, if one was named, whole or not at all.
-
-    Args:
-        path (`str`, *optional*): From `--output`.
-        result (`dict`): What JSON can hold.
-
-    Raises:
-        OSError: if it can't be written.
-    """
+    """Write a result to its file, if one was named, whole or not at all."""
     from ...files import write_whole
 
     if path not in (None, "-"):
@@ -140,13 +78,7 @@ def write_result(path: str | None, result: dict[str, Any]) -> None:
 
 
 def show(path: str | None, result: dict[str, Any], *tables: Sequence[Sequence[str]]) -> None:
-    """Print a result's tables, and the result itself where it goes to standard output.
-
-    Args:
-        path (`str`, *optional*): From `--output`.
-        result (`dict`): What JSON can hold.
-        tables (`Sequence[Sequence[str]]`): Rows of cells; the first names the columns.
-    """
+    """Print a result's tables, and the result itself where it goes to standard output."""
     file = sys.stderr if path == "-" else sys.stdout
     for table in tables:
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -165,23 +97,7 @@ def show(path: str | None, result: dict[str, Any], *tables: Sequence[Sequence[st
 
 
 def times(ratio: float | None) -> str:
-    """A ratio of speeds for people, who read 1/96 more easily than 0.0104.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.bench.output import times
-    >>> times(1.27), times(0.0104), times(None)
-    ('1.27', '1/96', '')
-
-    ```
-
-    Args:
-        ratio (`float`, *optional*): The ratio.
-
-    Returns:
-        `str`: the text.
-    """
+    """A ratio of speeds for people, who read 1/96 more easily than 0.0104."""
     if ratio is None:
         return ""
     return f"{ratio:.2f}" if ratio >= 0.1 else f"1/{1 / ratio:.0f}"

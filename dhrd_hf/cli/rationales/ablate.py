@@ -22,17 +22,7 @@ after_interrupt = "No half-written table was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
-    """Spoil the rationales of a table in a known way.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd rationales ablate`.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError: if the table cannot be read or written, or there is no such kind.
-    """
+    """Spoil the rationales of a table in a known way."""
     from ...data.ablations import ABLATIONS, KEEP, ablate_columns
 
     width = max(map(len, ABLATIONS))

@@ -27,17 +27,7 @@ after_interrupt = "Nothing was written."
 
 
 def run(argv: Sequence[str]) -> int:
-    """Audit the rationales of a table.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd rationales audit`.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError: if a table, the tokenizer or an output can't be read or written, or a column is missing.
-    """
+    """Audit the rationales of a table."""
     parser = Parser(
         prog="dhrd rationales audit",
         description="Say what a table's rationales are worth before they are trained on.",

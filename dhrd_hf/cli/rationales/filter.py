@@ -22,17 +22,7 @@ after_interrupt = "No half-written table was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
-    """Drop or repair the rationales of a table that fail a check.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd rationales filter`.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError: if the table cannot be read or written, or a check is unknown.
-    """
+    """Drop or repair the rationales of a table that fail a check."""
     parser = Parser(
         prog="dhrd rationales filter",
         description="Drop or repair the rationales that fail a check; the counts go to standard error.",

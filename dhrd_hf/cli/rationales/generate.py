@@ -37,17 +37,7 @@ rationales.replies.jsonl (every reply as it came) and rationales.manifest.json. 
 
 
 def run(argv: Sequence[str]) -> int:
-    """Have a teacher write the rationales of a table.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd rationales generate`.
-
-    Returns:
-        `int`: 0, also where a budget was spent or rows are pending.
-
-    Raises:
-        ValueError, OSError: if a table, an option, the endpoint or the output is not as it should be.
-    """
+    """Have a teacher write the rationales of a table."""
     args = _parser().parse_args(argv)
     if args.output is None and not args.dry_run:
         raise ValueError("--output is missing: the file to write, such as rationales.jsonl")
@@ -103,14 +93,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence with the command.
-    """
+    """What is left after Ctrl-C."""
     again = [word for word in argv if word != "--overwrite"]
     return f"Every reply so far is kept. To go on: dhrd rationales generate {shlex.join(again)}"
 

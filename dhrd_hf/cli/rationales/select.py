@@ -23,17 +23,7 @@ after_interrupt = "No half-written table was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
-    """Keep the best of several rationales of a row.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd rationales select`.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError: if the table or the model cannot be read, the judge not be asked, or the file not written.
-    """
+    """Keep the best of several rationales of a row."""
     parser = Parser(
         prog="dhrd rationales select",
         description="Keep the best of several rationales of a row, by a score; the counts go to standard error.",

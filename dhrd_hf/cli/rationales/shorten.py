@@ -19,17 +19,7 @@ after_interrupt = "No half-written table was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
-    """Cut the rationales of a table to a number of tokens, in whole sentences.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd rationales shorten`.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError: if the table or the tokenizer cannot be read, or the file not written.
-    """
+    """Cut the rationales of a table to a number of tokens, in whole sentences."""
     parser = Parser(
         prog="dhrd rationales shorten",
         description="Cut rationales to a number of tokens, in whole sentences; the counts go to standard error.",

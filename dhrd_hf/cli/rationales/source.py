@@ -8,12 +8,7 @@ from typing import Any
 
 
 def add_table_options(parser: argparse.ArgumentParser, prompt: bool = True) -> None:
-    """Add the table, the file to write and the names of the columns.
-
-    Args:
-        parser (`argparse.ArgumentParser`): Changed in place.
-        prompt (`bool`, *optional*, defaults to `True`): Whether the rows' texts are needed.
-    """
+    """Add the table, the file to write and the names of the columns."""
     parser.add_argument(
         "data", metavar="FILE", help="the table with the rationales; - is JSON Lines on standard input"
     )
@@ -30,26 +25,7 @@ def add_table_options(parser: argparse.ArgumentParser, prompt: bool = True) -> N
 
 
 class Source:
-    """A table, read once to see its columns and labels, and then streamed as often as wanted.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.rationales.source import Source
-    >>> source = Source("rationales.jsonl", needed=["rationale"])  # doctest: +SKIP
-    >>> source.labels, sum(1 for row in source)  # doctest: +SKIP
-    (['dry', 'wet'], 1000)
-
-    ```
-
-    Args:
-        where (`str`): As for [`~dhrd_hf.data.named_rows.NamedRows`].
-        needed (`Iterable[str]`): Columns that have to be there.
-        label_column (`str`, *optional*, defaults to `"label"`): Where the labels are, if there are any.
-
-    Raises:
-        ValueError: if the table can't be read, or lacks a column.
-    """
+    """A table, read once to see its columns and labels, and then streamed as often as wanted."""
 
     def __init__(self, where: str, needed: Iterable[str], label_column: str = "label"):
         from ...data.named_rows import NamedRows
@@ -76,19 +52,7 @@ class Source:
 
 
 def write_table(output: str, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> int:
-    """Write rows with all the columns that any of them has.
-
-    Args:
-        output (`str`): As for [`~dhrd_hf.data.tables.write_rows`].
-        rows (`Iterable[dict[str, Any]]`): The rows.
-        columns (`Sequence[str]`): Their columns; rows of JSON are written with those that they have.
-
-    Returns:
-        `int`: how many rows.
-
-    Raises:
-        ValueError: as `write_rows`.
-    """
+    """Write rows with all the columns that any of them has."""
     from ...data.table_writing import write_rows
 
     flat = output.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))

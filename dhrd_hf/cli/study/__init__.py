@@ -9,30 +9,13 @@ from .. import parsing
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run a study, or report one.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd study`.
-
-    Returns:
-        `int`: the exit code of what was run.
-
-    Raises:
-        ValueError, OSError: as that.
-    """
+    """Run a study, or report one."""
     command, rest = _command(argv)
     return command.run(rest)
 
 
 def after_interrupt(argv: Sequence[str]) -> str:
-    """What is left after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: what the command behind it says.
-    """
+    """What is left after Ctrl-C."""
     command, rest = _command(argv)
     return parsing.after_interrupt(command, rest)
 

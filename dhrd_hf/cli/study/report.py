@@ -30,17 +30,7 @@ after_interrupt = "No half-written report was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
-    """Report what a study has found so far.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd study report`.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError: if a table can't be read, has nothing to report, or an output can't be written.
-    """
+    """Report what a study has found so far."""
     parser = Parser(
         prog="dhrd study report",
         description="Tables and plots of a study: gains over pooled with paired intervals, ablations, curves, throughput.",

@@ -43,18 +43,7 @@ share the folder, take turns in the cells. Exit code 1: some cells failed.
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the cells of a study that are not in its table yet.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd study`.
-
-    Returns:
-        `int`: 0, or 1 if cells of the study have failed.
-
-    Raises:
-        ValueError, OSError: if the study, its table or its data can't be read, or an option of a cell is not one of
-            `dhrd train`.
-    """
+    """Run the cells of a study that are not in its table yet."""
     args = _parser().parse_args(argv)
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit {args.limit} must be 1 or more")
@@ -78,14 +67,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def after_interrupt(argv: Sequence[str]) -> str:
-    """How to go on after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence with the command.
-    """
+    """How to go on after Ctrl-C."""
     import shlex
 
     return f"The table holds what was done. To go on: dhrd study {shlex.join(argv)}"
@@ -129,10 +111,7 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
 
 
 def _check_options(study: Study) -> None:
-    """Have `dhrd train` read the options of all cells before the first of them runs.
-
-    In a process of its own: what reading them imports is larger than all that the runner needs.
-    """
+    """Have `dhrd train` read the options of all cells before the first of them runs."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
