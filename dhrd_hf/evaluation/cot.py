@@ -138,36 +138,7 @@ def decode_answers(
 def read_answer(
     text: str, labels: Sequence[str], suffix: str = DEFAULT_SUFFIX, rationale_after_label: bool = False
 ) -> str | None:
-    r"""The label that a decoded text names behind the second delimiter; never one that it names elsewhere.
-
-    The delimiter (`"\nFinal Answer:\n"`) and the label are looked for as they were trained on, and only then in another
-    case, with other white space and with punctuation behind the label. What fits two labels fits none.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.cot import read_answer
-    >>> read_answer("Rain is water.\nFinal Answer:\nyes", ["no", "yes"])
-    'yes'
-    >>> read_answer("Rain is water.\nFinal answer: Yes.", ["no", "yes"])
-    'yes'
-    >>> read_answer("I say yes.", ["no", "yes"]) is None
-    True
-
-    ```
-
-    Args:
-        text (`str`): What was decoded: behind the first delimiter, or with `rationale_after_label` behind the input.
-        labels (`Sequence[str]`): The labels' names.
-        suffix (`str`, *optional*, defaults to the paper's): As for [`DualHeadEncoder`].
-        rationale_after_label (`bool`, *optional*, defaults to `False`): As for [`DualHeadEncoder`].
-
-    Returns:
-        `str`, *optional*: one of the labels, or None.
-
-    Raises:
-        ValueError: if the suffix is malformed.
-    """
+    r"""The label that a decoded text names behind the second delimiter; never one that it names elsewhere."""
     parts = Suffix.parse(suffix)
     # An empty rationale leaves the two delimiters side by side.
     _, found, rest = (text if rationale_after_label else parts.before + text).partition(parts.between)
@@ -198,26 +169,7 @@ def _folded(text: str) -> str:
 
 
 class CoTDecoder:
-    """The three steps of [`decode_answers`], apart: inputs to token ids, a batch of ids to new ids, new ids to an answer.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.cot import CoTDecoder
-    >>> decoder = CoTDecoder(model, tokenizer)  # doctest: +SKIP
-    >>> prompts, cut = decoder.prompts(["It rains. So: It is wet."])  # doctest: +SKIP
-    >>> decoder.answer(decoder.decode(prompts)[0], ["entailed", "refuted"]).label  # doctest: +SKIP
-    'entailed'
-
-    ```
-
-    Args:
-        model, tokenizer, max_new_tokens, temperature, top_p, seed, suffix, rationale_after_label: As for
-            [`decode_answers`].
-
-    Raises:
-        ValueError: as [`decode_answers`].
-    """
+    """The three steps of [`decode_answers`], apart."""
 
     def __init__(
         self,
@@ -252,14 +204,7 @@ class CoTDecoder:
         self.options |= {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id", "bos_token_id")}
 
     def prompts(self, texts: Sequence[str | None]) -> tuple[list[list[int]], int]:
-        """Token ids of each text with the first delimiter behind it.
-
-        Args:
-            texts (`Sequence[str]`): Inputs.
-
-        Returns:
-            `tuple[list[list[int]], int]`: ids by text, none where it is empty; and how many texts were cut.
-        """
+        """Token ids of each text with the first delimiter behind it."""
         given = [text or "" for text in texts]
         if not given:
             return [], 0
@@ -270,15 +215,7 @@ class CoTDecoder:
 
     @torch.inference_mode()
     def decode(self, prompts: Sequence[list[int]], max_new_tokens: int | None = None) -> list[list[int]]:
-        """New token ids of a batch of rows, up to the end-of-sequence token.
-
-        Args:
-            prompts (`Sequence[list[int]]`): Token ids to go on from; at least one row, none of them empty.
-            max_new_tokens (`int`, *optional*): Most new ids of a row; by default the decoder's.
-
-        Returns:
-            `list[list[int]]`: a row's own new ids; none where the model has no position left.
-        """
+        """New token ids of a batch of rows, up to the end-of-sequence token."""
         longest = max(map(len, prompts))
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         room = max_new_tokens or self.max_new_tokens
@@ -303,15 +240,7 @@ class CoTDecoder:
         return [_to_the_end(row, self.tokenizer.eos_token_id) for row in found[:, longest:].cpu()]
 
     def answer(self, ids: Sequence[int], labels: Sequence[str]) -> CoTAnswer:
-        """What a row's new ids say.
-
-        Args:
-            ids (`Sequence[int]`): New ids, as [`~CoTDecoder.decode`] returns them.
-            labels (`Sequence[str]`): The labels' names.
-
-        Returns:
-            [`CoTAnswer`]: the answer.
-        """
+        """What a row's new ids say."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return CoTAnswer(text, read_answer(text, labels, self.suffix, self.label_first), len(ids))
 

@@ -20,27 +20,7 @@ _SHORT = re.compile(
 
 
 class PeakMemory:
-    """Memory of a process above what it had when this was made, in MiB.
-
-    On CUDA it is what torch has allocated on the device. Elsewhere it is the resident memory of the process; its peak is
-    Linux's own count, which `reset` starts again, or where there is none the greatest of the process's life.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from dhrd_hf.evaluation.memory import PeakMemory
-    >>> memory = PeakMemory(torch.device("cpu"))
-    >>> memory.reset()
-    >>> freed = torch.ones(2**24).sum()  # 64 MiB
-    >>> memory.peak() > 60
-    True
-
-    ```
-
-    Args:
-        device (`torch.device`): Where the work is done.
-    """
+    """Memory of a process above what it had when this was made, in MiB."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -48,11 +28,7 @@ class PeakMemory:
         self._before = self.now()
 
     def now(self) -> float:
-        """What is taken now.
-
-        Returns:
-            `float`: MiB above the start.
-        """
+        """What is taken now."""
         if self.device.type == "cuda":
             taken = torch.cuda.memory_allocated(self.device) / _MIB
         else:
@@ -67,11 +43,7 @@ class PeakMemory:
             _RESET.write_text("5")  # man 5 proc_pid_clear_refs: VmHWM becomes what is resident now
 
     def peak(self) -> float:
-        """What was taken at most since [`~PeakMemory.reset`].
-
-        Returns:
-            `float`: MiB above the start.
-        """
+        """What was taken at most since [`~PeakMemory.reset`]."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / _MIB - self._before
         return (_of_status("VmHWM") or _greatest()) - self._before
@@ -95,27 +67,7 @@ def _greatest() -> float:
 
 
 def out_of_memory(error: Exception) -> str | None:
-    """Why something did not fit, if that is what an error says.
-
-    Torch, ONNX Runtime and OpenVINO each have errors of their own for it.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.memory import out_of_memory
-    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."))
-    "it does not fit into memory (DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.)"
-    >>> out_of_memory(RuntimeError("shapes differ")) is None
-    True
-
-    ```
-
-    Args:
-        error (`Exception`): What was raised.
-
-    Returns:
-        `str`, *optional*: a line, or None where the error says something else.
-    """
+    """Why something did not fit, if that is what an error says."""
     said = str(error).strip()
     first = said.splitlines()[0][:200] if said else type(error).__name__
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _SHORT.search(said):
@@ -124,16 +76,7 @@ def out_of_memory(error: Exception) -> str | None:
 
 
 def free_memory() -> None:
-    """Give back what nothing refers to any more; to be called when the error that left it is gone, with its frames.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.memory import free_memory
-    >>> free_memory()
-
-    ```
-    """
+    """Give back what nothing refers to any more; to be called when the error that left it is gone, with its frames."""
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()

@@ -32,26 +32,7 @@ _jobs = count()  # a store keeps its keys: each job has names of its own
 
 
 class Ranks:
-    """The processes that share a job, of which this is one: rank 0 is the one that speaks and writes.
-
-    A process that no launcher has started is the only rank, and does everything. Where there are several, each makes
-    the accelerator of its `LOCAL_RANK` the current one. An error in one ends them all: it is raised in the rank that
-    it struck first, and the others leave with exit code 2 without a word.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.ranks import Ranks
-    >>> with Ranks() as ranks:
-    ...     shouting = ({"text": row["text"].upper()} for row in ranks.share([{"text": "fine"}, {"text": "poor"}]))
-    ...     ranks.write_rows("shouting.jsonl", shouting)
-    2
-
-    ```
-
-    Raises:
-        ValueError: if `WORLD_SIZE` is above 1, and the other variables that `torchrun` sets are missing.
-    """
+    """The processes that share a job, of which this is one: rank 0 is the one that speaks and writes."""
 
     def __init__(self) -> None:
         self.count = int(os.environ.get("WORLD_SIZE", 1))
@@ -84,29 +65,13 @@ class Ranks:
                 self._wait_for(f"{other} left")
 
     def share(self, rows: Iterable[Any]) -> Iterator[Any]:
-        """This rank's share of the rows: every `count`-th.
-
-        Args:
-            rows (`Iterable`): All rows, the same for every rank.
-
-        Returns:
-            `Iterator`: the rows of this rank.
-        """
+        """This rank's share of the rows: every `count`-th."""
         for row in islice(rows, self.rank, None, self.count):
             self._leave_if_one_failed()
             yield row
 
     def gather(self, value: Any) -> list[Any]:
-        """One value of each rank, in all of them; so they also wait for each other.
-
-        Every rank has to come here as often as the others.
-
-        Args:
-            value (`Any`): What JSON can hold.
-
-        Returns:
-            `list`: the values in the order of the ranks.
-        """
+        """One value of each rank, in all of them; so they also wait for each other."""
         if self.count == 1:
             return [value]
         job = next(self._gathered)
@@ -114,22 +79,7 @@ class Ranks:
         return [json.loads(self._wait_for(f"gathered {job} of {other}")) for other in range(self.count)]
 
     def write_rows(self, path: str | Path, rows: Iterable[dict[str, Any]], counts: Counter | None = None) -> int:
-        """Write the rows of all ranks in their order to a file that appears whole or not at all; once in a `with` block.
-
-        Each rank writes its rows to a scratch file beside the target as they come; then rank 0 puts them together.
-
-        Args:
-            path (`str` or `Path`): As for [`~data.tables.write_rows`], on a disk that all ranks see.
-            rows (`Iterable[dict]`): What this rank made of each row of its share.
-            counts (`Counter`, *optional*): What this rank has counted on the way; in rank 0 the others' are added.
-
-        Returns:
-            `int`: the number of rows in the file.
-
-        Raises:
-            TableError: as [`~data.tables.write_rows`].
-            OSError: if the folder can't be written, or is not one that all ranks see.
-        """
+        """Write the rows of all ranks in their order to a file that appears whole or not at all."""
         if self.count == 1:
             return write_rows(path, rows)
         counts = Counter() if counts is None else counts

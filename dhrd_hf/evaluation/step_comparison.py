@@ -42,50 +42,7 @@ def compare_steps(
     steps: int = 7,
     warmup: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    r"""Measure a step of each of [`WAYS`] on the same batches, and say after each round what is known so far.
-
-    They start from the same weights, have the same optimiser and take turns on one batch a round. Warm-up rounds take the
-    first batches, so a measured round may be the first of its shape, for all ways alike. The memory of each is measured
-    before, in a process of its own, over two steps on the batch with the most tokens: on CUDA what torch has allocated at
-    most, else the resident memory at most, less that of the process before the model was there. A way that does not fit
-    into memory is left out, and the rest goes on; one that only does not fit beside the others, which are all there while
-    they are timed, keeps its memory and has no times.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.step_comparison import compare_steps
-    >>> from dhrd_hf.evaluation.steps import StepSetup
-    >>> setup = StepSetup("Qwen/Qwen3-0.6B", 3, tokenizer.pad_token_id)  # doctest: +SKIP
-    >>> for found in compare_steps(setup, rows, tokenizer):  # doctest: +SKIP
-    ...     print([(row["way"], row["seconds_per_step"]) for row in found["rows"]])
-
-    ```
-
-    Args:
-        setup ([`StepSetup`]): What is trained.
-        rows (`Sequence[Mapping]`): Rows as [`DualHeadEncoder`] makes them, a batch at least; they are gone through again
-            where there are fewer than the steps need.
-        tokenizer (`PreTrainedTokenizerBase`): The model's.
-        batch_size (`int`, *optional*, defaults to 8): Rows of a step.
-        steps (`int`, *optional*, defaults to 7): Number of rounds that count.
-        warmup (`int`, *optional*, defaults to 1): Number of rounds before them.
-
-    Returns:
-        `Iterator[dict]`: after each round that counts
-
-        - `rows`, a list of `way`, `seconds_per_step` (median over the rounds), `low`, `high`, `samples_per_second` (all four
-          None where it has no times), `peak_memory_mb` (MiB above the process without a model), `weights_memory_mb` (MiB of
-          the weights alone), `seconds` (a list);
-        - `ratios`, a list of `above` and `below` (two ways), `time`, `time_low`, `time_high` (of the one's time over the
-          other's in the same round; None where one has no times) and `peak_memory` (of the peaks; None where one is 0);
-        - `left_out`: a list of `way` and `why`;
-        - `batches`, the number of different batches, `tokens_per_step` and `input_tokens_per_step` (means, without padding);
-        - `rounds`: how many have been measured.
-
-    Raises:
-        ValueError: if a number is out of range, there are fewer rows than a batch has, or the model can't be opened.
-    """
+    r"""Measure a step of each of [`WAYS`] on the same batches, and say after each round what is known so far."""
     for name, value, least in (("batch_size", batch_size, 1), ("steps", steps, 1), ("warmup", warmup, 0)):
         if value < least:
             raise ValueError(f"{name}={value} must be {least} or greater.")
@@ -208,32 +165,7 @@ def _ratio(
 
 
 def step_memory(way: str, setup: StepSetup, batch: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
-    """Memory of a training step, measured in a process of its own.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.step_comparison import step_memory
-    >>> from dhrd_hf.evaluation.steps import StepSetup, step_batch
-    >>> setup = StepSetup("Qwen/Qwen3-0.6B", 3, tokenizer.pad_token_id)  # doctest: +SKIP
-    >>> step_memory("ours", setup, step_batch(rows, tokenizer))  # doctest: +SKIP
-    {'weights_memory_mb': 2273.9, 'peak_memory_mb': 10120.4}
-
-    ```
-
-    Args:
-        way (`str`): One of [`WAYS`].
-        setup ([`StepSetup`]): What is trained.
-        batch (`Mapping`): From [`step_batch`].
-
-    Returns:
-        `dict[str, float]`: `weights_memory_mb`, of the weights alone, and `peak_memory_mb`, above the process without a
-        model, in MiB.
-
-    Raises:
-        MemoryError: if it does not fit.
-        ValueError: if the process fails otherwise; the message has its last line.
-    """
+    """Memory of a training step, measured in a process of its own."""
     plain = {part: {name: it.tolist() for name, it in tensors.items()} for part, tensors in batch.items()}
     job = {"way": way, "setup": asdict(setup), "batch": plain, "threads": torch.get_num_threads()}
     # Where this package was imported from, installed or not.

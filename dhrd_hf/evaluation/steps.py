@@ -27,26 +27,7 @@ _LEARNING_RATE = 1e-6
 
 @dataclass(frozen=True)
 class StepSetup:
-    """What the steps have in common.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.steps import StepSetup
-    >>> StepSetup("Qwen/Qwen3-0.6B", num_labels=3, pad_token_id=151643, lora=True).dtype
-    'float32'
-
-    ```
-
-    Args:
-        model (`str`): Hub id or folder of a causal LM, which all of them start from.
-        num_labels (`int`): Number of classes.
-        pad_token_id (`int`): The token that batches are padded with.
-        lora (`bool`, *optional*, defaults to `False`): Train LoRA adapters (r=16 on all linear layers) and the
-            classification head, instead of everything.
-        device (`str`, *optional*): By default the accelerator if there is one, else the CPU.
-        dtype (`str`, *optional*, defaults to `"float32"`): Of the weights.
-    """
+    """What the steps have in common."""
 
     model: str
     num_labels: int
@@ -67,27 +48,7 @@ class StepSetup:
 
 
 class Step:
-    """Steps of training on batches: forward, backward, clipping and AdamW.
-
-    Each pass has its backward before the next one begins: two passes never hold two graphs.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.steps import Step, StepSetup, step_batch
-    >>> step = Step("ours", StepSetup("Qwen/Qwen3-0.6B", 3, tokenizer.pad_token_id))  # doctest: +SKIP
-    >>> step(step_batch(rows, tokenizer))  # doctest: +SKIP
-
-    ```
-
-    Args:
-        way (`str`): One of [`WAYS`].
-        setup ([`StepSetup`]): What is trained.
-        shared ([`Step`], *optional*): A step of our model, whose model and optimiser this one takes.
-
-    Raises:
-        ValueError, OSError: if the model can't be opened in this way.
-    """
+    """Steps of training on batches: forward, backward, clipping and AdamW."""
 
     def __init__(self, way: str, setup: StepSetup, shared: Step | None = None):
         self.way, self.device = way, setup.torch_device
@@ -101,14 +62,7 @@ class Step:
         self.optimizer = torch.optim.AdamW(trained, lr=_LEARNING_RATE, weight_decay=0.01)
 
     def losses(self, batch: Mapping[str, Mapping[str, Tensor]]) -> Iterator[Tensor]:
-        """The loss of each pass over a batch, which runs when it is asked for.
-
-        Args:
-            batch (`Mapping`): From [`step_batch`].
-
-        Returns:
-            `Iterator[Tensor]`: scalars, whose sum is minimised.
-        """
+        """The loss of each pass over a batch, which runs when it is asked for."""
         x, s, labels = (
             {name: it.to(self.device) for name, it in batch[part].items()} for part in ("x", "s", "labels")
         )
@@ -124,11 +78,7 @@ class Step:
             yield self.model(**inputs, reasoning_targets=s["reasoning_targets"]).loss
 
     def backward(self, batch: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Add a batch's gradients, of one pass after the other.
-
-        Args:
-            batch (`Mapping`): From [`step_batch`].
-        """
+        """Add a batch's gradients, of one pass after the other."""
         for loss in self.losses(batch):
             loss.backward()
 
@@ -173,29 +123,7 @@ def _with_lora(model: nn.Module, way: str) -> nn.Module:
 def random_rows(
     count: int, lengths: tuple[int, int], vocab_size: int, pad: int, num_labels: int = 3, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Rows of random tokens whose x and suffix have half to one and a half times the given numbers of tokens.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.steps import random_rows
-    >>> row = random_rows(4, (8, 6), vocab_size=100, pad=0)[0]
-    >>> sorted(row), 4 <= row["input_length"] <= 12, 0 in row["input_ids"]
-    (['attention_mask', 'input_ids', 'input_length', 'labels', 'reasoning_targets'], True, False)
-
-    ```
-
-    Args:
-        count (`int`): Number of rows.
-        lengths (`tuple[int, int]`): Mean number of tokens of x and of what follows it, each 1 or greater.
-        vocab_size (`int`): Number of words.
-        pad (`int`): The pad token's id, which no token has.
-        num_labels (`int`, *optional*, defaults to 3): Number of classes.
-        seed (`int`, *optional*, defaults to 0): Of the draws.
-
-    Returns:
-        `list[dict]`: rows as [`DualHeadEncoder`] makes them.
-    """
+    """Rows of random tokens whose x and suffix have half to one and a half times the given numbers of tokens."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(low: int, high: int, size: int = 1) -> list[int]:
@@ -211,25 +139,7 @@ def random_rows(
 
 
 def step_batch(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, Tensor]]:
-    """Encoded rows as one batch for every way to train on them.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.steps import step_batch
-    >>> batch = step_batch(rows, tokenizer)  # doctest: +SKIP
-    >>> batch["x"]["input_ids"].shape, batch["s"]["input_ids"].shape  # doctest: +SKIP
-    (torch.Size([8, 60]), torch.Size([8, 117]))
-
-    ```
-
-    Args:
-        rows (`Sequence[Mapping]`): Rows as [`DualHeadEncoder`] makes them.
-        tokenizer (`PreTrainedTokenizerBase`): It pads them.
-
-    Returns:
-        `dict`: `x` and `s`, the inputs of a model over x alone and over all of the row, and `labels`.
-    """
+    """Encoded rows as one batch for every way to train on them."""
     collate = DualHeadCollator(tokenizer)
     s, x = collate(list(rows)), collate([input_only(row) for row in rows])
     labels = {"labels": s.pop("labels")}

@@ -25,26 +25,7 @@ _WARMUP_TOKENS = 8
 
 @dataclass(frozen=True)
 class BenchRows:
-    """Rows of a table as token ids: what every engine classifies.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.throughput_engines import BenchRows
-    >>> rows = BenchRows.of(table, model.config, tokenizer)  # doctest: +SKIP
-    >>> len(rows.texts), rows.empty  # doctest: +SKIP
-    (600, 0)
-
-    ```
-
-    Args:
-        texts (`list[str]`): Inputs, none of them empty.
-        ids (`list[list[int]]`): Their token ids.
-        labels (`list[int]`, *optional*): Their class ids, where the table has labels of a single-label classifier.
-        limit (`int`, *optional*): Number of tokens that a text was cut to.
-        cut (`int`): How many were cut.
-        empty (`int`): How many rows were left out because their text is empty.
-    """
+    """Rows of a table as token ids: what every engine classifies."""
 
     texts: list[str]
     ids: list[list[int]] = field(repr=False)
@@ -63,23 +44,7 @@ class BenchRows:
         label_column: str = "label",
         max_length: int | None = None,
     ) -> BenchRows:
-        """Tokenise the rows of a table as a deployed classifier would.
-
-        Args:
-            table (`Dataset`): The rows.
-            config (`PreTrainedConfig`): The classifier's.
-            tokenizer (`PreTrainedTokenizerBase`): Its tokenizer. Without a pad token its eos token becomes one.
-            prompt (`str`, *optional*, defaults to `"{text}"`): Template of the input over the columns.
-            label_column (`str`, *optional*, defaults to `"label"`): Column of the labels; it may be missing.
-            max_length (`int`, *optional*): Most tokens of a text; by default the model's own.
-
-        Returns:
-            [`BenchRows`]: the rows.
-
-        Raises:
-            ValueError: if a column of the prompt is missing, a label is not one of the model's, no row has a text, or
-                model and tokenizer pad with different tokens.
-        """
+        """Tokenise the rows of a table as a deployed classifier would."""
         check_columns(table.column_names, input_columns(prompt), optional=[label_column])
         agree_on_pad_token(config, tokenizer)
         labels = None
@@ -110,14 +75,7 @@ class BenchRows:
         )
 
     def select(self, places: Sequence[int]) -> BenchRows:
-        """Some of the rows.
-
-        Args:
-            places (`Sequence[int]`): Which, in the order wanted.
-
-        Returns:
-            [`BenchRows`]: those; the counts stay those of all rows.
-        """
+        """Some of the rows."""
         return BenchRows(
             [self.texts[place] for place in places],
             [self.ids[place] for place in places],
@@ -128,31 +86,13 @@ class BenchRows:
         )
 
     def longest_first(self) -> BenchRows:
-        """The rows by length.
-
-        Returns:
-            [`BenchRows`]: the longest first, so that a batch that does not fit is known at once.
-        """
+        """The rows by length."""
         return self.select(sorted(range(len(self.ids)), key=lambda place: -len(self.ids[place])))
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What an engine answered to the rows, in their order.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.throughput_engines import Answers
-    >>> Answers([0, 2, None], new_tokens=130).labels
-    [0, 2, None]
-
-    ```
-
-    Args:
-        labels (`list[int | None]`): Class ids; None for an answer that names no label.
-        new_tokens (`int`, *optional*): Tokens decoded for all of them; None where nothing is decoded.
-    """
+    """What an engine answered to the rows, in their order."""
 
     labels: list[int | None]
     new_tokens: int | None = None
@@ -167,36 +107,12 @@ class Engine(Protocol):
     threads: int  # of a computation on the CPU
 
     def prepare(self, rows: BenchRows, batch_size: int) -> tuple[Callable[[], Any], Callable[[], Answers]]:
-        """What is timed, over rows that are ready to run.
-
-        Args:
-            rows (`BenchRows`): The rows, in the order in which they are batched.
-            batch_size (`int`): Rows of a batch.
-
-        Returns:
-            `tuple[Callable, Callable]`: a warm-up, and the whole run. When it returns, its answers are in main memory.
-        """
+        """What is timed, over rows that are ready to run."""
         ...
 
 
 class ForwardEngine:
-    """A classifier's forward pass over batches that are padded, and where the model is, before the clock starts.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.throughput_engines import ForwardEngine
-    >>> _, run = ForwardEngine(model, tokenizer).prepare(rows, batch_size=8)  # doctest: +SKIP
-    >>> run().labels  # doctest: +SKIP
-    [0, 2, 1]
-
-    ```
-
-    Args:
-        model (`PreTrainedModel` or [`~dhrd_hf.export.EngineClassifier`]): A stock classifier, a dual-head model, or an
-            export for another engine.
-        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-    """
+    """A classifier's forward pass over batches that are padded, and where the model is, before the clock starts."""
 
     includes_tokenization = False
 
@@ -224,22 +140,7 @@ class ForwardEngine:
 
 
 class PipelineEngine:
-    """A classifier through transformers' `pipeline`, as most people call one: texts in, names of labels out.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.throughput_engines import PipelineEngine
-    >>> _, run = PipelineEngine(stock, tokenizer).prepare(rows, batch_size=8)  # doctest: +SKIP
-    >>> run().labels  # doctest: +SKIP
-    [0, 2, 1]
-
-    ```
-
-    Args:
-        model (`PreTrainedModel`): A stock classifier.
-        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-    """
+    """A classifier through transformers' `pipeline`, as most people call one: texts in, names of labels out."""
 
     includes_tokenization = True
 
@@ -264,26 +165,7 @@ class PipelineEngine:
 
 
 class CoTEngine:
-    """Answers decoded with the reasoning head; tokens and labels are turned into each other within the run.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.throughput_engines import CoTEngine
-    >>> _, run = CoTEngine(model, tokenizer).prepare(rows, batch_size=8)  # doctest: +SKIP
-    >>> run().new_tokens  # doctest: +SKIP
-    327
-
-    ```
-
-    Args:
-        model ([`DHRDForDualHeadClassification`] or a `PeftModel` around one): The model.
-        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-        options (*optional*): `max_new_tokens`, `suffix` and what else [`~dhrd_hf.evaluation.cot.CoTDecoder`] takes.
-
-    Raises:
-        ValueError: if the model has no reasoning head.
-    """
+    """Answers decoded with the reasoning head; tokens and labels are turned into each other within the run."""
 
     includes_tokenization = False
 

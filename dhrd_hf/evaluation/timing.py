@@ -16,52 +16,14 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "datasets", "numpy",
 
 
 def turns(names: Iterable[str], index: int) -> list[str]:
-    """The order of one round: over as many rounds as there are names, each comes once at each place.
-
-    The next as many go backwards, so that none always follows the same other.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.timing import turns
-    >>> [turns("abc", index) for index in range(4)]
-    [['a', 'b', 'c'], ['b', 'c', 'a'], ['c', 'a', 'b'], ['c', 'b', 'a']]
-
-    ```
-
-    Args:
-        names (`Iterable[str]`): What takes turns.
-        index (`int`): The number of the round; those before the first that counts are below 0.
-
-    Returns:
-        `list[str]`: the names in their order.
-    """
+    """The order of one round: over as many rounds as there are names, each comes once at each place."""
     order = list(names)
     cycle, first = divmod(index, len(order) or 1)
     return (order[first:] + order[:first])[:: -1 if cycle % 2 else 1]
 
 
 def paired(variants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds that each of some functions takes in each round; all of them run in every round, the warm-up's too.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.timing import paired
-    >>> times = paired({"sum": lambda: sum(range(100)), "sorted": lambda: sorted(range(100))}, rounds=3)
-    >>> [len(seconds) for seconds in times.values()]
-    [3, 3]
-
-    ```
-
-    Args:
-        variants (`Mapping[str, Callable]`): Functions by name.
-        rounds (`int`): Number of rounds that count.
-        warmup (`int`, *optional*, defaults to 1): Number of rounds before them.
-
-    Returns:
-        `dict[str, list[float]]`: of each name its `rounds` times, in seconds.
-    """
+    """Seconds that each of some functions takes in each round; all of them run in every round, the warm-up's too."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for index in range(-warmup, rounds):
         for name in turns(variants, index):
@@ -73,63 +35,17 @@ def paired(variants: Mapping[str, Callable[[], object]], rounds: int, warmup: in
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, least and greatest of some values.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.timing import spread
-    >>> spread([3.0, 1.0, 2.0])
-    (2.0, 1.0, 3.0)
-
-    ```
-
-    Args:
-        values (`Sequence[float]`): At least one.
-
-    Returns:
-        `tuple[float, float, float]`: median, minimum, maximum.
-    """
+    """Median, least and greatest of some values."""
     return statistics.median(values), min(values), max(values)
 
 
 def ratio(times: Mapping[str, Sequence[float]], above: str, below: str) -> tuple[float, float, float]:
-    """Median, least and greatest over the rounds of one's time divided by another's in the same round.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.timing import ratio
-    >>> ratio({"slow": [2.0, 9.0, 4.0], "fast": [1.0, 3.0, 2.0]}, "slow", "fast")
-    (2.0, 2.0, 3.0)
-
-    ```
-
-    Args:
-        times (`Mapping[str, Sequence[float]]`): As [`paired`] returns them.
-        above, below (`str`): Two of their names.
-
-    Returns:
-        `tuple[float, float, float]`: median, minimum, maximum.
-    """
+    """Median, least and greatest over the rounds of one's time divided by another's in the same round."""
     return spread([a / b for a, b in zip(times[above], times[below], strict=True)])
 
 
 def machine() -> str:
-    """The machine in one line: its processor, its cores and threads, and its accelerators.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.timing import machine
-    >>> machine()  # doctest: +SKIP
-    'AMD EPYC (x86_64), 2 cores, 2 torch threads'
-
-    ```
-
-    Returns:
-        `str`: the line; it holds neither the machine's name nor its user's.
-    """
+    """The machine in one line: its processor, its cores and threads, and its accelerators."""
     said = [
         f"{_processor()} ({platform.machine()})",
         f"{_cores()} cores",
@@ -143,20 +59,7 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what a model says and how fast, as far as they are installed.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.timing import versions
-    >>> sorted(versions())[-1]
-    'transformers'
-
-    ```
-
-    Returns:
-        `dict[str, str]`: by name.
-    """
+    """Versions of Python and of the packages that decide what a model says and how fast, as far as they are installed."""
     from ..version import __version__
 
     found = {"python": platform.python_version(), "dhrd_hf": __version__}

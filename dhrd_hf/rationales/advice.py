@@ -29,14 +29,7 @@ _ADVICE = {
 
 
 def advice_on(report: Mapping[str, Any]) -> list[str]:
-    """What a person should do about rationales, most important first.
-
-    Args:
-        report (`Mapping[str, Any]`): What [`~dhrd_hf.rationales.audit.audit_rationales`] has found.
-
-    Returns:
-        `list[str]`: sentences; [`NOTHING_FOUND`] alone where nothing calls for anything.
-    """
+    """What a person should do about rationales, most important first."""
     said, rows = [], report["rows"]
     matching, probe = report["matching"], report["label_probe"]
     if matching["verdict"] == "shuffled":

@@ -102,26 +102,7 @@ code { background: var(--card); padding: 0 .3em; border-radius: 4px; }
 
 
 def audit_page(audit: Mapping[str, Any], title: str = "rationales") -> str:
-    """An audit as a page of HTML.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.audit import audit_rationales
-    >>> from dhrd_hf.rationales.audit_page import audit_page
-    >>> page = audit_page(audit_rationales([{"text": "Is ice cold?", "label": "<b>", "rationale": "It is frozen."}]))
-    >>> "&lt;b&gt; 1" in page, "<b> 1" in page
-    (True, False)
-
-    ```
-
-    Args:
-        audit (`Mapping[str, Any]`): From [`~dhrd_hf.rationales.audit.audit_rationales`].
-        title (`str`, *optional*, defaults to `"rationales"`): What was audited.
-
-    Returns:
-        `str`: one file without scripts, whose plots are SVG.
-    """
+    """An audit as a page of HTML."""
     from jinja2 import Environment
 
     rows = audit["rows"]

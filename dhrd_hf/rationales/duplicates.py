@@ -23,28 +23,7 @@ def near_duplicates(
     similarity: float = 0.6,
     min_words: int = 4,
 ) -> list[list[int]]:
-    """Groups of rows whose rationales are the same but for a word or two.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import near_duplicates
-    >>> near_duplicates(["A dog can not be a cat at the same time.", "It rains.", "A man can not be a cat at the same time."])
-    [[0, 2]]
-
-    ```
-
-    Args:
-        rationales (`Sequence[str]`): A rationale a row; None and very short ones have no duplicates.
-        groups (`Sequence[Hashable]`, *optional*): A group a row: rationales of one group may be alike, as where one rationale
-            stands for several candidates of a question.
-        similarity (`float`, *optional*, defaults to 0.6): Least share of common words and word pairs, of those in either.
-        min_words (`int`, *optional*, defaults to 4): Rationales of fewer words are left out.
-
-    Returns:
-        `list[list[int]]`: row numbers from 0, ascending; a row is in one list at most. Each row is alike to another of
-        its list, not always to all.
-    """
+    """Groups of rows whose rationales are the same but for a word or two."""
     import numpy as np
 
     grams, kept = [], []

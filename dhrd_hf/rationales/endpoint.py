@@ -28,33 +28,7 @@ _HERE = ("localhost", "127.0.0.1", "::1")
 
 
 class EndpointTeacher:
-    """A chat model behind an OpenAI-compatible endpoint (vLLM, TGI, llama.cpp, Ollama, OpenAI) or Inference Providers.
-
-    Example:
-
-    ```python
-    >>> import asyncio
-    >>> from dhrd_hf.rationales.endpoint import EndpointTeacher
-    >>> async def ask():
-    ...     async with EndpointTeacher("http://localhost:8000/v1") as teacher:
-    ...         return await teacher.ask([{"role": "user", "content": "Why is rain wet?"}])
-    >>> asyncio.run(ask()).text  # doctest: +SKIP
-    'Rain is water.'
-
-    ```
-
-    Args:
-        url (`str`, *optional*): The endpoint, up to `/v1`; None is the router of Inference Providers.
-        model (`str`, *optional*): By default the one that the endpoint lists as its only one.
-        sampling ([`Sampling`], *optional*): How to draw replies.
-        api_key (`str`, *optional*): Sent to the endpoint, and never shown or written. See [`find_api_key`].
-        key_source (`str`, *optional*): Where it is from, for errors.
-        concurrency (`int`, *optional*, defaults to 32): Most requests at a time.
-        timeout (`float`, *optional*, defaults to 120): Seconds until a request is given up.
-
-    Raises:
-        ValueError: if a number is not above 0, or the key holds what no key has.
-    """
+    """A chat model behind an OpenAI-compatible endpoint (vLLM, TGI, llama.cpp, Ollama, OpenAI) or Inference Providers."""
 
     def __init__(
         self,
@@ -103,20 +77,7 @@ class EndpointTeacher:
         await self._stack.aclose()
 
     async def ask(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> Reply:
-        """Ask for one reply.
-
-        Args:
-            messages (`Sequence[Mapping[str, str]]`): The chat.
-            seed (`int`, *optional*): Sent along if it is given.
-
-        Returns:
-            [`Reply`]: whole, and not empty.
-
-        Raises:
-            NoAnswer: if there was none, and another try may bring one.
-            Unusable: if it is empty or was cut off, or the endpoint refuses the request.
-            TeacherError: if no request can succeed.
-        """
+        """Ask for one reply."""
         from huggingface_hub.errors import HfHubHTTPError
 
         sampling, self._turn = self.sampling, self._turn + 1
@@ -219,32 +180,7 @@ class EndpointTeacher:
 
 
 def find_api_key(url: str | None, variable: str | None = None) -> tuple[str | None, str]:
-    """The key for an endpoint, from the environment or the Hub's login, and where it was found.
-
-    The Hub's token goes to Hugging Face's own hosts and to this machine only (not to Spaces, which run their owner's code),
-    `OPENAI_API_KEY` to any endpoint, as with OpenAI's client. Blanks and line ends around a key are no part of it.
-
-    Example:
-
-    ```python
-    >>> import os
-    >>> from dhrd_hf.rationales.endpoint import find_api_key
-    >>> os.environ["MY_KEY"] = "secret"
-    >>> find_api_key("https://example.org/v1", "MY_KEY")
-    ('secret', 'MY_KEY')
-
-    ```
-
-    Args:
-        url (`str`, *optional*): The endpoint; None is Inference Providers.
-        variable (`str`, *optional*): The environment variable that holds it.
-
-    Returns:
-        `tuple[str | None, str]`: the key, None if there is none, and its source.
-
-    Raises:
-        ValueError: if that variable is not set, or an endpoint that always wants a key has none.
-    """
+    """The key for an endpoint, from the environment or the Hub's login, and where it was found."""
     from huggingface_hub import get_token
 
     if variable is not None:
@@ -266,23 +202,7 @@ def find_api_key(url: str | None, variable: str | None = None) -> tuple[str | No
 
 
 def without_secrets(url: str) -> str:
-    """A URL without what may be a secret in it: a user's name and password, a query.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.endpoint import without_secrets
-    >>> without_secrets("https://me:secret@example.org/v1?key=secret")
-    'https://example.org/v1'
-
-    ```
-
-    Args:
-        url (`str`): The URL.
-
-    Returns:
-        `str`: scheme, host, port and path.
-    """
+    """A URL without what may be a secret in it: a user's name and password, a query."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 

@@ -106,14 +106,7 @@ def generate_rationales(
 
 
 def check_tries(teacher: Teacher, samples: int, retries: int) -> None:
-    """Check how often a row would be asked, before anything is.
-
-    Args:
-        teacher ([`Teacher`]), samples (`int`), retries (`int`): As for [`generate_rationales`].
-
-    Raises:
-        ValueError: if there would be no reply, or several that are all the same.
-    """
+    """Check how often a row would be asked, before anything is."""
     if samples < 1 or retries < 0:
         raise ValueError(f"samples={samples} must be above 0 and retries={retries} not negative")
     if samples > 1 and teacher.sampling.temperature == 0:
@@ -121,23 +114,7 @@ def check_tries(teacher: Teacher, samples: int, retries: int) -> None:
 
 
 def estimated_tokens(text: str) -> int:
-    """About how many tokens a text has, for whom a tokenizer is not at hand.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.generation import estimated_tokens
-    >>> estimated_tokens("Rain is water, and so the road is wet.")
-    9
-
-    ```
-
-    Args:
-        text (`str`): The text.
-
-    Returns:
-        `int`: a quarter of its bytes.
-    """
+    """About how many tokens a text has, for whom a tokenizer is not at hand."""
     return len(text.encode()) // _BYTES_PER_TOKEN
 
 

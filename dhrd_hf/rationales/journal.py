@@ -18,33 +18,7 @@ except ImportError:  # Windows
 
 
 class Journal:
-    """Raw replies, appended and fsynced by a thread of its own, so that the disk never holds up the requests.
-
-    Lines that arrive while the disk is busy share the next fsync. One process at a time has a journal open. A last line
-    that was torn by a kill is cut off when it is opened, and a line that can't be read is skipped and counted.
-
-    Example:
-
-    ```python
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from dhrd_hf.rationales.journal import Journal
-    >>> path = Path(tempfile.mkdtemp()) / "replies.jsonl"
-    >>> with Journal(path) as journal:
-    ...     journal.append({"key": "a", "reply": "Rain is water."})
-    >>> with Journal(path) as journal:
-    ...     [record["reply"] for _, record in journal.records()]
-    ['Rain is water.']
-
-    ```
-
-    Args:
-        path (`Path`): The file; made if it is not there.
-
-    Raises:
-        ValueError: if another process has it open.
-        OSError: if it can't be opened.
-    """
+    """Raw replies, appended and fsynced by a thread of its own, so that the disk never holds up the requests."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -71,11 +45,7 @@ class Journal:
         self.close()
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """All that is on disk, in order.
-
-        Yields:
-            `tuple[int, dict]`: where a line begins, and what it holds.
-        """
+        """All that is on disk, in order."""
         self.unreadable, offset = 0, 0
         with open(self.path, "rb") as file:
             for line in file:
@@ -87,25 +57,14 @@ class Journal:
                 offset += len(line)
 
     def read(self, offset: int) -> dict[str, Any]:
-        """The line that begins at a place.
-
-        Args:
-            offset (`int`): As [`~Journal.records`] or [`~Journal.append`] gave it.
-
-        Returns:
-            `dict`: what it holds.
-        """
+        """The line that begins at a place."""
         if self._reader is None:
             self._reader = open(self.path, "rb")  # noqa: SIM115 (closed by `close`)
         self._reader.seek(offset)
         return json.loads(self._reader.readline())
 
     def follow(self, output: Path) -> None:
-        """Append to a second file as well, from now on: what `append` gets as `row`, once the reply is on disk.
-
-        Args:
-            output (`Path`): The file.
-        """
+        """Append to a second file as well, from now on: what `append` gets as `row`, once the reply is on disk."""
         self._tail = open(output, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
 
     def append(
@@ -114,16 +73,7 @@ class Journal:
         row: str | None = None,
         done: Callable[[int], None] | None = None,
     ) -> None:
-        """Write a line; returns at once.
-
-        Args:
-            record (`dict`): The line.
-            row (`str`, *optional*): A line for the file that is followed.
-            done (`Callable`, *optional*): Called by the writing thread with the line's place when it is on disk.
-
-        Raises:
-            OSError: if an earlier line could not be written: then no later one is.
-        """
+        """Write a line; returns at once."""
         if self.error is not None:
             raise self.error
         self._queue.put((json.dumps(record, ensure_ascii=False).encode() + b"\n", row, done))

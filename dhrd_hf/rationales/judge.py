@@ -39,31 +39,7 @@ _NUMBER = re.compile(r"(?<![\d.,-])(10|\d)(?:[.,]0+)?(?:\s*/\s*10)?(?![\d/])")
 
 
 class JudgeScore:
-    """The number that a judge gives each rationale: a score for [`~dhrd_hf.rationales.selection.select_best`].
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.judge import JudgeScore
-    >>> from dhrd_hf.rationales.replies import Sampling
-    >>> from dhrd_hf.rationales.teachers import open_teacher
-    >>> judge = open_teacher("http://localhost:8000/v1", sampling=Sampling(temperature=0))  # doctest: +SKIP
-    >>> score = JudgeScore(judge, labels=["wet", "dry"])  # doctest: +SKIP
-    >>> score([{"text": "It rains.", "label": "wet", "rationale": "Rain is made of water."}])  # doctest: +SKIP
-    [9.0]
-
-    ```
-
-    Args:
-        judge ([`~dhrd_hf.rationales.teachers.Teacher`]): Who is asked.
-        labels (`Sequence[str]`): All labels' names.
-        prompt (`str`, *optional*, defaults to `"{text}"`): The text over a row's columns.
-        label_column (`str`, *optional*, defaults to `"label"`), rationale_column (`str`, *optional*, defaults to
-            `"rationale"`): The columns.
-
-    Returns (of a call with rows):
-        `list[float]`: 0 to 10, or -1 where the judge gave no number; `unjudged` counts those.
-    """
+    """The number that a judge gives each rationale: a score for [`~dhrd_hf.rationales.selection.select_best`]."""
 
     def __init__(
         self,
@@ -94,27 +70,7 @@ class JudgeScore:
 
 
 class LabelJudge:
-    """The label that a judge reads out of each rationale: for [`~dhrd_hf.rationales.audit.audit_rationales`].
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.judge import LabelJudge
-    >>> from dhrd_hf.rationales.replies import Sampling
-    >>> from dhrd_hf.rationales.teachers import open_teacher
-    >>> judge = open_teacher("http://localhost:8000/v1", sampling=Sampling(temperature=0))  # doctest: +SKIP
-    >>> LabelJudge(judge, ["wet", "dry"])(["It rains."], ["Rain is made of water."])  # doctest: +SKIP
-    ['wet']
-
-    ```
-
-    Args:
-        judge ([`~dhrd_hf.rationales.teachers.Teacher`]): Who is asked; it is not shown the labels of the rows.
-        labels (`Sequence[str]`): All labels' names.
-
-    Returns (of a call with texts and rationales):
-        `list[str | None]`: labels; None where the judge named none, or several.
-    """
+    """The label that a judge reads out of each rationale: for [`~dhrd_hf.rationales.audit.audit_rationales`]."""
 
     def __init__(self, judge: Teacher, labels: Sequence[str]):
         self.judge, self.labels = judge, list(labels)
@@ -155,22 +111,6 @@ async def _replies(judge: Teacher, messages: Sequence[str]) -> list[str | None]:
 
 
 def read_verdict(reply: str) -> float:
-    """The number in a judge's reply.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.judge import read_verdict
-    >>> read_verdict("8"), read_verdict("Score: 7/10"), read_verdict("I can't say.")
-    (8.0, 7.0, -1.0)
-
-    ```
-
-    Args:
-        reply (`str`): The reply.
-
-    Returns:
-        `float`: 0 to 10, or -1 where there is no number, or several that differ.
-    """
+    """The number in a judge's reply."""
     numbers = {float(number) for number in _NUMBER.findall(without_thoughts(reply))}
     return numbers.pop() if len(numbers) == 1 else UNJUDGED

@@ -101,27 +101,14 @@ _ANSWER_IS_UNSPACED = r"(?:答案|标签|標籤|结论|結論|答え|ラベル|�
 
 
 class Matcher(NamedTuple):
-    """What finds the labels' names in a rationale.
-
-    Args:
-        plain (`regex.Pattern`, *optional*): Words that name a label wherever they stand.
-        answers (`regex.Pattern`, *optional*): Ordinary words where an answer is given.
-        keys (`frozenset[str]`): One of these is in every text that `answers` finds: most texts need no closer look.
-    """
+    """What finds the labels' names in a rationale."""
 
     plain: regex.Pattern | None
     answers: regex.Pattern | None
     keys: frozenset[str]
 
     def find(self, text: str) -> str | None:
-        """The first name of a label.
-
-        Args:
-            text (`str`): A rationale.
-
-        Returns:
-            `str`, *optional*: the words found.
-        """
+        """The first name of a label."""
         found = self.plain and self.plain.search(text)
         if not found and not self.keys.isdisjoint(units(text)):
             found = self.answers and self.answers.search(text)
@@ -129,26 +116,7 @@ class Matcher(NamedTuple):
 
 
 def label_matcher(labels: Sequence[str], label_words: Mapping[str, Sequence[str]] | None = None) -> Matcher:
-    """Compile what finds the names of a set's labels.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.label_words import label_matcher
-    >>> matcher = label_matcher(["yes", "no"])
-    >>> matcher.find("There is no sign of rain."), matcher.find("It rained, so the answer is no.")
-    (None, 'so the answer is no')
-
-    ```
-
-    Args:
-        labels (`Sequence[str]`): The labels' names, in any language.
-        label_words (`Mapping[str, Sequence[str]]`, *optional*): For a label, further words that name it, beside its name
-            and what is known here of synonyms.
-
-    Returns:
-        [`Matcher`]: made once for the same labels.
-    """
+    """Compile what finds the names of a set's labels."""
     further = tuple((str(label), *map(str, words)) for label, words in (label_words or {}).items())
     return _matcher(tuple(map(str, labels)), further)
 

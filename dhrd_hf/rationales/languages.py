@@ -95,23 +95,7 @@ _FEWEST_HITS, _FEWEST_DISTINCT = 4, 3
 
 
 def units(text: str) -> list[str]:
-    """The words of a text in lower case, and the characters of what is written without spaces.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.languages import units
-    >>> units("It's a dog: 它是狗"), units("Die Straße")
-    (["it's", 'a', 'dog', '它', '是', '狗'], ['die', 'strasse'])
-
-    ```
-
-    Args:
-        text (`str`): Any text.
-
-    Returns:
-        `list[str]`: without punctuation.
-    """
+    """The words of a text in lower case, and the characters of what is written without spaces."""
     return list(_units(text))
 
 
@@ -122,46 +106,14 @@ def _units(text: str) -> tuple[str, ...]:
 
 
 def count_words(text: str) -> int:
-    """The number of words of a text; of what is written without spaces, a word for every 1.7 characters.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.languages import count_words
-    >>> count_words("The dog sleeps."), count_words("那只狗在睡觉。")
-    (3, 4)
-
-    ```
-
-    Args:
-        text (`str`): Any text.
-
-    Returns:
-        `int`: the number.
-    """
+    """The number of words of a text; of what is written without spaces, a word for every 1.7 characters."""
     characters = 0 if text.isascii() else len(_UNSPACED_UNIT.findall(text))
     return len(_units(text)) - characters + round(characters / _CHARACTERS_A_WORD)
 
 
 @lru_cache(maxsize=4096)
 def script_shares(text: str) -> dict[str, int]:
-    """How many letters of a text are in each script; those of Japanese are told from Chinese by their kana.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.languages import script_shares
-    >>> script_shares("Да, yes")
-    {'Latin': 3, 'Cyrillic': 2}
-
-    ```
-
-    Args:
-        text (`str`): Any text.
-
-    Returns:
-        `dict[str, int]`: letters by script, without those that have none.
-    """
+    """How many letters of a text are in each script; those of Japanese are told from Chinese by their kana."""
     text = text[:_MOST_LETTERS]
     if text.isascii():
         letters = sum(map(str.isalpha, text))
@@ -175,45 +127,13 @@ def script_shares(text: str) -> dict[str, int]:
 
 @lru_cache(maxsize=4096)
 def common_word_hits(text: str) -> dict[str, int]:
-    """How many words of a text are among the commonest of each language that shares its script with others.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.languages import common_word_hits
-    >>> max(hits := common_word_hits("Le chien est dans la maison et il dort."), key=hits.get)
-    'French'
-
-    ```
-
-    Args:
-        text (`str`): Any text.
-
-    Returns:
-        `dict[str, int]`: hits by language.
-    """
+    """How many words of a text are among the commonest of each language that shares its script with others."""
     counts = Counter(_units(text[:_MOST_LETTERS]))
     return {language: sum(counts[word] for word in words & counts.keys()) for language, words in _COMMON_WORDS.items()}
 
 
 def language_of(text: str) -> str | None:
-    """The language of a text, where there is no doubt about it.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.languages import language_of
-    >>> language_of("Der Hund schläft nicht, weil er mit dem Ball spielt."), language_of("Hund"), language_of("狗在睡觉。")
-    ('German', None, 'Chinese')
-
-    ```
-
-    Args:
-        text (`str`): Any text.
-
-    Returns:
-        `str`, *optional*: the language, or the script where that is shared by languages that are not told apart.
-    """
+    """The language of a text, where there is no doubt about it."""
     scripts = script_shares(text)
     if not scripts:
         return None

@@ -15,30 +15,7 @@ _WAIT_FOR_MORE = 0.02  # seconds that a batch which is not full waits for furthe
 
 
 class LocalTeacher:
-    """A transformers chat model, on whatever device there is; requests that come together are one batch.
-
-    Example:
-
-    ```python
-    >>> import asyncio
-    >>> from dhrd_hf.rationales.local_teacher import LocalTeacher
-    >>> async def ask():
-    ...     async with LocalTeacher("Qwen/Qwen3-8B", batch_size=16) as teacher:
-    ...         return await teacher.ask([{"role": "user", "content": "Why is rain wet?"}])
-    >>> asyncio.run(ask()).text  # doctest: +SKIP
-    'Rain is water.'
-
-    ```
-
-    Args:
-        name (`str`): Folder or Hub id, or `smollm2`: the embedded model, which shows the way and is too weak to teach.
-        sampling ([`Sampling`], *optional*): How to draw replies; its `extra_body` goes to the chat template.
-        batch_size (`int`, *optional*, defaults to 8): Rows at a time.
-        device (`str`, *optional*): By default the accelerator if there is one.
-
-    Raises:
-        ValueError: if the batch size is not above 0.
-    """
+    """A transformers chat model, on whatever device there is; requests that come together are one batch."""
 
     def __init__(self, name: str, sampling: Sampling | None = None, *, batch_size: int = 8, device: str | None = None):
         if batch_size < 1:
@@ -59,19 +36,7 @@ class LocalTeacher:
             self._runner.cancel()
 
     async def ask(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> Reply:
-        """Ask for one reply.
-
-        Args:
-            messages (`Sequence[Mapping[str, str]]`): The chat.
-            seed (`int`, *optional*): The batch is drawn with the seed of its first request.
-
-        Returns:
-            [`Reply`]: whole, and not empty.
-
-        Raises:
-            Unusable: if it is empty or was cut off.
-            TeacherError: if the model can't chat, or has no room for the batch.
-        """
+        """Ask for one reply."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((messages, seed, future))
         if self._runner is None or self._runner.done():

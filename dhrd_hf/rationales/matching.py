@@ -26,41 +26,7 @@ def match_rationales(
     others: int = 20,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Match each rationale back to its own text among those of other rows, by the rare words that they share.
-
-    The verdict does not ask how many are matched, which depends on how much people quote, but how many rationales are no
-    more similar to their own text than to a stranger's: of a shuffled set all are. A row is mismatched if its own text is
-    not the best of those compared, and another one of the table fits twice as well, and as well as right rows fit; in a
-    shuffled set, where right rows are not to be seen, if its own text is not the best of those compared.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.matching import match_rationales
-    >>> animals = "ant bee cat dog eel fox gnu hen ibex jay kiwi lynx".split()
-    >>> texts = [f"Can the {it} swim?" for it in animals]
-    >>> match_rationales(texts, [f"It's known that an {it} sinks." for it in animals])["verdict"]
-    'aligned'
-    >>> match_rationales(texts, [f"It's known that an {it} sinks." for it in animals[1:] + animals[:1]])["verdict"]
-    'shuffled'
-
-    ```
-
-    Args:
-        texts (`Sequence[str]`): A text a row.
-        rationales (`Sequence[str]`): Its rationale; rows without one are left out.
-        groups (`Sequence[Hashable]`, *optional*): A group a row, whose rationales may serve each other's texts; rows of
-            equal text are of one group in any case.
-        others (`int`, *optional*, defaults to 20): How many other texts each own one is set among, drawn at random from
-            other groups.
-        seed (`int`, *optional*, defaults to 0): Of the draw.
-
-    Returns:
-        `dict`: `verdict` ("aligned", "partly shuffled" or "shuffled"), `accuracy` (share of rationales that are most similar
-        to their own text), `chance` (what a shuffled set would reach), `unrelated` (share of rationales that fit their own
-        text no better than any other), `mismatched` (row numbers from 0), `rows`, `others`. Where there is too little to
-        compare, `verdict` and `accuracy` are None and `reason` says why.
-    """
+    """Match each rationale back to its own text among those of other rows, by the rare words that they share."""
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
 

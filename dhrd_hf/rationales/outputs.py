@@ -20,13 +20,7 @@ MANIFEST_FORMAT = 1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a row.
-
-    Args:
-        rationales (`dict[int, str]`): Accepted rationales by the number of their sample.
-        why (`dict[str, str]`, *optional*): Why it has none, by check, where the last word is spoken; None is pending.
-        tries (`int`): Replies so far.
-    """
+    """What became of a row."""
 
     rationales: dict[int, str] = field(default_factory=dict)
     why: dict[str, str] | None = None
@@ -35,22 +29,7 @@ class Outcome:
 
 @dataclass
 class GenerationCounts:
-    """Rows by what became of them; they add up.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.outputs import GenerationCounts
-    >>> print(GenerationCounts(rows=500, accepted=480, rejected=15, pending=5))
-    accepted 480 + rejected 15 + pending 5 = 500 rows
-
-    ```
-
-    Args:
-        rows, accepted, rejected, pending (`int`): Of the table.
-        rationales (`int`): Accepted ones; more than rows where several are drawn.
-        rejected_by (`Counter[str]`): Rejected rows by the checks of their last reply, each.
-    """
+    """Rows by what became of them; they add up."""
 
     rows: int = 0
     accepted: int = 0
@@ -70,25 +49,7 @@ class GenerationCounts:
 
 
 class OutputFiles:
-    """Where a generation writes: beside `rationales.jsonl` its `rationales.replies.jsonl` and `rationales.manifest.json`.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.outputs import OutputFiles
-    >>> OutputFiles("data/rationales.jsonl").manifest.name
-    'rationales.manifest.json'
-
-    ```
-
-    Args:
-        output (`str` or `Path`): The accepted rows, a `.jsonl` file.
-        rejected (`str` or `Path`, *optional*): The rejected rows; by default `rejected.jsonl` beside it.
-        apart_from (`Sequence[str | Path]`, *optional*): Files that none of these may be: those that are read.
-
-    Raises:
-        ValueError: if a file can't be one of these.
-    """
+    """Where a generation writes."""
 
     def __init__(self, output: str | Path, rejected: str | Path | None = None, apart_from: Sequence[str | Path] = ()):
         self.output = Path(output).expanduser()
@@ -119,14 +80,7 @@ class OutputFiles:
                     unfinished.unlink()
 
     def read_manifest(self) -> dict[str, Any] | None:
-        """The manifest that is there.
-
-        Returns:
-            `dict`, *optional*: None if there is none.
-
-        Raises:
-            ValueError: if it can't be read.
-        """
+        """The manifest that is there."""
         try:
             found = json.loads(self.manifest.read_text(encoding="utf-8"))
             if not isinstance(found, dict):
@@ -140,14 +94,7 @@ class OutputFiles:
             ) from None
 
     def check_ours(self, settings: Mapping[str, Any]) -> None:
-        """Check that what is there was written by the same settings, and that no other generation writes there.
-
-        Args:
-            settings (`Mapping[str, Any]`): What shapes the replies.
-
-        Raises:
-            ValueError: naming the settings that differ, and what to type.
-        """
+        """Check that what is there was written by the same settings, and that no other generation writes there."""
         self.check_rejected()
         manifest = self.read_manifest()
         if manifest is None:
@@ -165,11 +112,7 @@ class OutputFiles:
             )
 
     def check_rejected(self) -> None:
-        """Check that the rejected rows of another output don't go to the same file.
-
-        Raises:
-            ValueError: if they do.
-        """
+        """Check that the rejected rows of another output don't go to the same file."""
         for other in self.output.parent.glob("*.manifest.json"):
             if other == self.manifest:
                 continue
@@ -185,16 +128,7 @@ class OutputFiles:
     def write(
         self, table: LabelledTable, outcome_of: Callable[[LabelledRow], Outcome], several: bool = False
     ) -> GenerationCounts:
-        """Write accepted and rejected rows in the table's order, each file whole or not at all.
-
-        Args:
-            table ([`LabelledTable`]): The rows.
-            outcome_of (`Callable`): What became of each.
-            several (`bool`, *optional*, defaults to `False`): Rows may have several rationales: number them.
-
-        Returns:
-            [`GenerationCounts`]: all rows, counted.
-        """
+        """Write accepted and rejected rows in the table's order, each file whole or not at all."""
         counts = GenerationCounts()
         unfinished = unfinished_beside(self.rejected)
         try:
@@ -227,48 +161,23 @@ class OutputFiles:
         return counts
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Write the manifest, whole or not at all.
-
-        Args:
-            manifest (`Mapping[str, Any]`): What JSON can hold.
-        """
+        """Write the manifest, whole or not at all."""
         write_whole(self.manifest, json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
 
     def names(self) -> dict[str, str]:
-        """The files, for a manifest.
-
-        Returns:
-            `dict[str, str]`: their names.
-        """
+        """The files, for a manifest."""
         kinds = ("output", "rejected", "replies")
         return {kind: getattr(self, kind).name for kind in kinds}
 
 
 def accepted_row(table: LabelledTable, it: LabelledRow, rationale: str, sample: int | None = None) -> dict[str, Any]:
-    """A row as it is written with its rationale.
-
-    Args:
-        table ([`LabelledTable`]): Names the column of the rationales.
-        it ([`LabelledRow`]): The row.
-        rationale (`str`): Its rationale.
-        sample (`int`, *optional*): Its number, where several are drawn.
-
-    Returns:
-        `dict[str, Any]`: the row's columns, `key`, the rationale, and the sample's number.
-    """
+    """A row as it is written with its rationale."""
     row = {**it.row, "key": it.row.get("key", it.key), table.rationale_column: rationale}
     return row if sample is None else {**row, "sample": sample}
 
 
 def to_line(row: Mapping[str, Any]) -> str:
-    """A row as a line of JSON, as [`write_rows`] writes it.
-
-    Args:
-        row (`Mapping[str, Any]`): The row.
-
-    Returns:
-        `str`: with its end.
-    """
+    """A row as a line of JSON, as [`write_rows`] writes it."""
     return json.dumps(row, ensure_ascii=False, default=_plain) + "\n"
 
 

@@ -22,13 +22,7 @@ class TeacherError(ValueError):
 
 
 class NoAnswer(Exception):
-    """A request brought no answer that can be used, and another try may.
-
-    Args:
-        reason (`str`): What happened, for a person.
-        retry_after (`float`, *optional*): Seconds that the endpoint asked us to wait.
-        crowded (`bool`, *optional*, defaults to `False`): It has more requests than it wants.
-    """
+    """A request brought no answer that can be used, and another try may."""
 
     def __init__(self, reason: str, retry_after: float | None = None, crowded: bool = False):
         super().__init__(reason)
@@ -40,28 +34,7 @@ class BudgetSpent(Exception):
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that a response asks us to wait, from its `Retry-After`, in seconds or as a date.
-
-    Example:
-
-    ```python
-    >>> from datetime import UTC, datetime
-    >>> from dhrd_hf.rationales.pacing import retry_after
-    >>> retry_after({"Retry-After": "2.5"})
-    2.5
-    >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    >>> retry_after({"Retry-After": "Thu, 01 Jan 2026 12:00:30 GMT"}, now=noon)
-    30.0
-
-    ```
-
-    Args:
-        headers (`Mapping[str, str]`): The response's headers.
-        now (`datetime`, *optional*): By default the clock's.
-
-    Returns:
-        `float`, *optional*: never negative; None where the header is missing or can't be read.
-    """
+    """Seconds that a response asks us to wait, from its `Retry-After`, in seconds or as a date."""
     value = headers.get("Retry-After") or headers.get("retry-after")
     if not value:
         return None
@@ -78,27 +51,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
 
 
 class Pace:
-    """Lets requests through: at most `concurrency` at a time, fewer while the endpoint says that there are too many.
-
-    Additive increase, multiplicative decrease, as TCP does: a 429 halves the number that may run (requests that were
-    under way by then don't halve it again), each answer adds its share of one. `Retry-After` holds all requests back.
-
-    Example:
-
-    ```python
-    >>> import asyncio
-    >>> from dhrd_hf.rationales.pacing import Pace
-    >>> async def hello():
-    ...     return "hello"
-    >>> asyncio.run(Pace(concurrency=4).ask(hello))
-    'hello'
-
-    ```
-
-    Args:
-        concurrency (`int`): Most requests at a time.
-        tries (`int`, *optional*, defaults to `8`): Times that a request is sent before it is given up.
-    """
+    """Lets requests through."""
 
     def __init__(self, concurrency: int, tries: int = TRIES):
         self.concurrency, self.tries = concurrency, tries
@@ -108,18 +61,7 @@ class Pace:
         self._resume = self._last_cut = 0.0
 
     async def ask(self, request: Callable[[], Awaitable], admit: Callable[[], bool] = lambda: True):
-        """Send a request until it brings an answer.
-
-        Args:
-            request (`Callable`): Sends it; raises [`NoAnswer`] where another try may help.
-            admit (`Callable`, *optional*): Asked before each try; False is "not now", and it may raise.
-
-        Returns:
-            what `request` returns.
-
-        Raises:
-            NoAnswer: if no try brought one.
-        """
+        """Send a request until it brings an answer."""
         for attempt in range(self.tries):
             while self.active >= int(self.limit) or time.monotonic() < self._resume or not admit():
                 await asyncio.sleep(max(_POLL, min(self._resume - time.monotonic(), 1.0)))
@@ -155,24 +97,7 @@ class Pace:
 
 @dataclass
 class Budget:
-    """What may be spent on an output file, over all the runs that write it, and what was.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.pacing import Budget
-    >>> budget = Budget(price_input=1.0, price_output=4.0, max_cost=0.01)
-    >>> budget.spend(1000, 500)
-    >>> budget.cost
-    0.003
-
-    ```
-
-    Args:
-        max_requests, max_tokens (`int`, *optional*), max_cost (`float`, *optional*): The limits; None is no limit.
-        price_input, price_output (`float`, *optional*, defaults to 0): Price of a million tokens, in any currency.
-        expected (`int`, *optional*, defaults to 0): Tokens to expect of a request as long as none has told us.
-    """
+    """What may be spent on an output file, over all the runs that write it, and what was."""
 
     max_requests: int | None = None
     max_tokens: int | None = None
@@ -207,38 +132,17 @@ class Budget:
         return self.price(self.prompt_tokens, self.completion_tokens)
 
     def price(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """What a number of tokens costs.
-
-        Args:
-            prompt_tokens, completion_tokens (`float`): The numbers.
-
-        Returns:
-            `float`: in the prices' currency.
-        """
+        """What a number of tokens costs."""
         return (prompt_tokens * self.price_input + completion_tokens * self.price_output) / 1e6
 
     def spend(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Count what an answer took.
-
-        Args:
-            prompt_tokens, completion_tokens (`int`): As the endpoint says.
-        """
+        """Count what an answer took."""
         self.replies += 1
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
 
     def admit(self, active: int) -> bool:
-        """Whether one more request may be sent while others are under way; it is counted if so.
-
-        Args:
-            active (`int`): Requests that are under way, of which nobody knows yet what they take.
-
-        Returns:
-            `bool`: False while it depends on those.
-
-        Raises:
-            BudgetSpent: if none may be sent any more; `spent` says which limit it was.
-        """
+        """Whether one more request may be sent while others are under way; it is counted if so."""
         if self.max_requests is not None and self.requests >= self.max_requests:
             self._stop(f"{self.requests} of {self.max_requests} requests (--max-requests)")
         each = self.tokens / self.replies if self.replies else self.expected

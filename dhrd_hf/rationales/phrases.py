@@ -10,15 +10,7 @@ from .languages import units
 
 
 class Phrases(NamedTuple):
-    """Wordings, and what makes it worth to look for them.
-
-    Args:
-        pattern (`regex.Pattern`): The wordings.
-        keys (`frozenset[str]`): One of these words, or of the marks, is in every text that holds one: most texts need no
-            closer look.
-        marks (`str`, *optional*, defaults to `""`): Characters.
-        unless_ascii (`bool`, *optional*, defaults to `False`): Look into every text that is not all ASCII as well.
-    """
+    """Wordings, and what makes it worth to look for them."""
 
     pattern: regex.Pattern
     keys: frozenset[str]
@@ -26,14 +18,7 @@ class Phrases(NamedTuple):
     unless_ascii: bool = False
 
     def find(self, text: str) -> str | None:
-        """The first of them in a text.
-
-        Args:
-            text (`str`): A rationale.
-
-        Returns:
-            `str`, *optional*: as it stands there.
-        """
+        """The first of them in a text."""
         worth_it = not self.keys.isdisjoint(units(text)) or any(mark in text for mark in self.marks)
         if not worth_it and (text.isascii() or not self.unless_ascii):
             return None

@@ -19,35 +19,8 @@ def label_probe(
     most_rows: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Cross-validated accuracy of logistic regression on TF-IDF of the rationale alone, of the text alone, and by majority.
-
-    Where the rationale alone does far better than the text alone, its wording gives the label away: a student can learn the
-    wording instead of the reasoning, and accuracy with a gold rationale in the input means nothing.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.probe import label_probe
-    >>> said = [f"It {can} be {it}." for it in range(20) for can in ("can", "cannot")]
-    >>> found = label_probe(said, ["yes", "no"] * 20)
-    >>> found["rationale_only"], found["text_only"], found["majority"]
-    (1.0, None, 0.5)
-
-    ```
-
-    Args:
-        rationales (`Sequence[str]`): A rationale a row; rows without one are left out.
-        labels (`Sequence[str]`): A label a row.
-        texts (`Sequence[str]`, *optional*): A text a row; without them there is no `text_only`.
-        groups (`Sequence[Hashable]`, *optional*): A group a row, which stays in one fold. Rows with one rationale stay in
-            one fold in any case.
-        most_rows (`int`, *optional*, defaults to 10000): Rows drawn from a larger table.
-        seed (`int`, *optional*, defaults to 0): Of the draw and the folds.
-
-    Returns:
-        `dict`: `rationale_only`, `text_only`, `majority` (accuracies; None where there is none), `rows`, `folds`, and
-        `telling`, for each label the words of the rationale that speak for it most. Where there is no probe, `reason`.
-    """
+    """Cross-validated accuracy of logistic regression on TF-IDF of the rationale alone, of the text alone, and by
+    majority."""
     import numpy as np
 
     from .matching import _joined, _numbered

@@ -23,45 +23,13 @@ _LOOP = regex.compile(r"(?is)(?<!\w)(?P<phrase>\S.{2,200}?\S)(?:[\s,;]+(?P=phras
 
 
 def without_echo(rationale: str) -> str:
-    """Leave out what repeats the prompt: "Reasoning:" before, the sentinel and "Answer: ..." behind, and whole sentences.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.repair import without_echo
-    >>> without_echo("Reasoning: Rain is water. [END OF REASONING] Answer: Yes")
-    'Rain is water.'
-
-    ```
-
-    Args:
-        rationale (`str`): The rationale.
-
-    Returns:
-        `str`: what is left; it may be empty.
-    """
+    """Leave out what repeats the prompt: "Reasoning:" before, the sentinel and "Answer: ..." behind."""
     left = _HEAD.sub("", _TAIL.sub("", rationale), count=1).strip()
     return "".join(sentence for sentence in split_sentences(left) if not prompt_echo(sentence)).strip()
 
 
 def without_repetition(rationale: str) -> str:
-    """Keep the first of sentences that are said again, and of a phrase that loops.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.repair import without_repetition
-    >>> without_repetition("Rain is water. It is wet, it is wet, it is wet. Rain is water.")
-    'Rain is water. It is wet.'
-
-    ```
-
-    Args:
-        rationale (`str`): The rationale.
-
-    Returns:
-        `str`: what is left.
-    """
+    """Keep the first of sentences that are said again, and of a phrase that loops."""
     seen, kept = set(), []
     for sentence in split_sentences(rationale):
         words = tuple(units(sentence))
@@ -72,45 +40,12 @@ def without_repetition(rationale: str) -> str:
 
 
 def without_rest(rationale: str) -> str:
-    """Cut off a last sentence that has no end.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.repair import without_rest
-    >>> without_rest("Rain is water. Water makes thi")
-    'Rain is water.'
-
-    ```
-
-    Args:
-        rationale (`str`): The rationale.
-
-    Returns:
-        `str`: the whole sentences; empty where there is only one.
-    """
+    """Cut off a last sentence that has no end."""
     return "".join(split_sentences(rationale.strip())[:-1]).strip()
 
 
 def within_words(rationale: str, max_words: int) -> str:
-    """Keep the first sentences that fit into a number of words.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.repair import within_words
-    >>> within_words("Rain is water. Water is wet.", 4)
-    'Rain is water.'
-
-    ```
-
-    Args:
-        rationale (`str`): The rationale.
-        max_words (`int`): Most words, as [`~dhrd_hf.rationales.checks.length`] counts them.
-
-    Returns:
-        `str`: the sentences; empty where the first is too long.
-    """
+    """Keep the first sentences that fit into a number of words."""
     kept = ""
     for sentence in split_sentences(rationale.strip()):
         if count_words(kept + sentence) > max_words:
@@ -120,23 +55,7 @@ def within_words(rationale: str, max_words: int) -> str:
 
 
 def repairs(max_words: int) -> dict[str, Callable[[str], str]]:
-    """The repairs by the check that asks for them, in the order in which they are tried.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.repair import repairs
-    >>> list(repairs(max_words=150))
-    ['prompt_echo', 'repetition', 'truncated', 'length']
-
-    ```
-
-    Args:
-        max_words (`int`): Most words of a rationale.
-
-    Returns:
-        `dict[str, Callable[[str], str]]`: each takes a rationale and gives what is left of it.
-    """
+    """The repairs by the check that asks for them, in the order in which they are tried."""
     return {
         "prompt_echo": without_echo,
         "repetition": without_repetition,

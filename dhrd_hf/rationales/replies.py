@@ -9,14 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reply:
-    """What a teacher said.
-
-    Args:
-        text (`str`): The reply.
-        model (`str`): The model's name, as the endpoint gives it.
-        prompt_tokens, completion_tokens (`int`): What it took; 0 where the endpoint doesn't say.
-        finish_reason (`str`): Why it ends, such as `"stop"`.
-    """
+    """What a teacher said."""
 
     text: str
     model: str
@@ -26,13 +19,7 @@ class Reply:
 
 
 class Unusable(Exception):
-    """A reply that is empty or was cut off, or a request that is refused: it is not kept, and says nothing of the next.
-
-    Args:
-        reason (`str`): What happened, for a person.
-        reply ([`Reply`], *optional*): What came, for its tokens are paid.
-        check (`str`, *optional*, defaults to `"refused"`): The name that it is counted under.
-    """
+    """A reply that is empty or was cut off, or a request that is refused."""
 
     def __init__(self, reason: str, reply: Reply | None = None, check: str = "refused"):
         super().__init__(reason)

@@ -35,28 +35,7 @@ _INITIAL = regex.compile(r"\p{Lu}$")
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of a text; joined they are the text.
-
-    A full stop in a number, an abbreviation or before an initial ends none: "3.5", "e.g.", "Dr.", "J. Smith". Where it is
-    open (Thai has no full stop) a text stays in one piece, which is safer than cutting in the middle.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.sentences import split_sentences
-    >>> split_sentences("Dr. Wen is 3.5 feet tall, e.g. shorter than Ada. So she can't reach it!")
-    ['Dr. Wen is 3.5 feet tall, e.g. shorter than Ada. ', "So she can't reach it!"]
-    >>> split_sentences("狗在睡觉。所以它没有跑。")
-    ['狗在睡觉。', '所以它没有跑。']
-
-    ```
-
-    Args:
-        text (`str`): Any text.
-
-    Returns:
-        `list[str]`: each with the space behind it; empty for an empty text.
-    """
+    """The sentences of a text; joined they are the text."""
     found, start = [], 0
     for match in _END.finditer(text):
         if match.end() > start and _ends(text, start, match):
@@ -125,34 +104,7 @@ def shorten_rationales(
     label_column: str = "label",
     tally: Tally | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Shorten the rationales of a stream of rows.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.sentences import shorten_rationales
-    >>> from dhrd_hf.rationales.tally import Tally
-    >>> tally = Tally()
-    >>> rows = list(shorten_rationales(rows, 64, tokenizer, tally=tally))  # doctest: +SKIP
-    >>> print(tally)  # doctest: +SKIP
-    1000 rows in, 1000 out; 1000 rationales in, 996 out, 120 of them changed
-    by reason  first sentence too long: 4 dropped
-
-    ```
-
-    Args:
-        rows (`Iterable[Mapping[str, Any]]`): The rows, each with the rationale column, be it None.
-        max_tokens (`int`), tokenizer (`PreTrainedTokenizerBase`): As for [`shorten`].
-        rationale_column (`str`, *optional*, defaults to `"rationale"`), label_column (`str`, *optional*, defaults to
-            `"label"`): The columns; labels are only counted.
-        tally ([`Tally`], *optional*): Counts what happens.
-
-    Returns:
-        `Iterator[dict[str, Any]]`: the rows in their order; a rationale whose first sentence is too long is None.
-
-    Raises:
-        ValueError: if `max_tokens` is below 1.
-    """
+    """Shorten the rationales of a stream of rows."""
     _check(max_tokens)
     tally = Tally() if tally is None else tally
 

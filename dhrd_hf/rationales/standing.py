@@ -15,20 +15,7 @@ from .verdicts import ReplyChecks, Verdict
 
 
 class Standing:
-    """Which rows are accepted, rejected or still to be asked, worked out from the journal alone.
-
-    A row has a slot for each of its samples. Of a slot only the places of its replies in the journal are kept in memory.
-
-    Example: see [`~dhrd_hf.rationales.generation.generate_rationales`].
-
-    Args:
-        table ([`LabelledTable`]): The rows.
-        prompt ([`TeacherPrompt`]): What the teacher is asked.
-        checks ([`ReplyChecks`]): What a reply has to pass.
-        model (`str`, *optional*): The teacher's model.
-        sampling (`dict[str, Any]`): How it draws.
-        samples, retries (`int`): As for [`~dhrd_hf.rationales.generation.generate_rationales`].
-    """
+    """Which rows are accepted, rejected or still to be asked, worked out from the journal alone."""
 
     def __init__(
         self,
@@ -55,20 +42,11 @@ class Standing:
         return len(self._index)
 
     def matches(self) -> bool:
-        """Whether any reply belongs to a row of the table.
-
-        Returns:
-            `bool`: False where the replies are to another table's rows.
-        """
+        """Whether any reply belongs to a row of the table."""
         return any(slot in self._index for it in self.table for slot in self._slots(it) or ())
 
     def load(self, journal: Journal, budget: Budget) -> None:
-        """Read the journal, and count in the budget what its replies took.
-
-        Args:
-            journal ([`Journal`]): Read again later for single replies.
-            budget ([`Budget`]): Changed in place.
-        """
+        """Read the journal, and count in the budget what its replies took."""
         self._journal = journal
         for place, record in journal.records():
             usage = record.get("usage") or {}
@@ -79,13 +57,7 @@ class Standing:
                 self.note(slot_of(record["key"], record.get("sample", 0)), place, accepted=False)
 
     def note(self, slot: bytes, place: int, accepted: bool) -> None:
-        """A reply is on disk.
-
-        Args:
-            slot (`bytes`): Whose.
-            place (`int`): Where.
-            accepted (`bool`): Whether the checks let it pass.
-        """
+        """A reply is on disk."""
         known = self._index.get(slot)
         if accepted or known is None:
             self._index[slot] = -1 - place if accepted else place
@@ -93,33 +65,15 @@ class Standing:
             self._index[slot] = (*known, place) if isinstance(known, tuple) else (known, place)
 
     def give_up(self, slot: bytes, why: dict[str, str], tries: int) -> None:
-        """Set a slot aside for this run.
-
-        Args:
-            slot (`bytes`): Which.
-            why (`dict[str, str]`): By check.
-            tries (`int`): Replies that were asked for.
-        """
+        """Set a slot aside for this run."""
         self._given_up[slot] = why, tries
 
     def done(self, slot: bytes) -> None:
-        """Nobody asks for a slot any more.
-
-        Args:
-            slot (`bytes`): Which.
-        """
+        """Nobody asks for a slot any more."""
         self._busy.discard(slot)
 
     def verdict(self, slot: bytes, it: LabelledRow) -> tuple[Verdict | None, int]:
-        """What the checks say of a slot's first good reply, else of its last.
-
-        Args:
-            slot (`bytes`): Which.
-            it ([`LabelledRow`]): Its row.
-
-        Returns:
-            `tuple[Verdict | None, int]`: None where there is no reply; and how many there are.
-        """
+        """What the checks say of a slot's first good reply, else of its last."""
         places = self._index.get(slot, ())
         if isinstance(places, int) and places < 0:
             reply = self._journal.read(-1 - places)["reply"]
@@ -134,28 +88,14 @@ class Standing:
         return verdict, len(places)
 
     def last_reply(self, slot: bytes) -> str | None:
-        """The last reply of a slot that has none that was accepted.
-
-        Args:
-            slot (`bytes`): Which.
-
-        Returns:
-            `str`, *optional*: None where there is none.
-        """
+        """The last reply of a slot that has none that was accepted."""
         places = self._index.get(slot)
         if places is None:
             return None
         return self._journal.read(places[-1] if isinstance(places, tuple) else places)["reply"]
 
     def outcome(self, it: LabelledRow) -> Outcome:
-        """What became of a row.
-
-        Args:
-            it ([`LabelledRow`]): The row.
-
-        Returns:
-            [`Outcome`]: its rationales; or why it has none; or neither, where it is pending.
-        """
+        """What became of a row."""
         slots = self._slots(it)
         if slots is None:
             empty = next(name for name in self.prompt.columns if it.row.get(name) is None)
@@ -179,11 +119,7 @@ class Standing:
         return Outcome(rationales, None if pending else why, tried)
 
     def to_ask(self) -> Iterator[tuple[bytes, int, LabelledRow, int]]:
-        """The slots that are undecided, each once, as the table is streamed.
-
-        Yields:
-            `tuple[bytes, int, LabelledRow, int]`: slot, sample, row, and the replies that it has.
-        """
+        """The slots that are undecided, each once, as the table is streamed."""
         for it in self.table:
             for sample, slot in enumerate(self._slots(it) or ()):
                 places = self._index.get(slot, ())
@@ -203,22 +139,5 @@ class Standing:
 
 
 def slot_of(key: str, sample: int) -> bytes:
-    """A slot, from what the journal holds.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.standing import slot_of
-    >>> slot_of("0aff", 1).hex()
-    '0aff0001'
-
-    ```
-
-    Args:
-        key (`str`): Hexadecimal digits, as [`~dhrd_hf.rationales.prompt.request_key`] gives them.
-        sample (`int`): The sample's number.
-
-    Returns:
-        `bytes`: the slot.
-    """
+    """A slot, from what the journal holds."""
     return bytes.fromhex(key) + sample.to_bytes(2, "big")

@@ -12,30 +12,7 @@ from .label_names import label_names
 
 @dataclass
 class Tally:
-    """Counts of rows and rationales on their way through a step.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.tally import Tally
-    >>> tally = Tally()
-    >>> tally.add("wet", "Rain is water.", "Rain is water.")
-    >>> tally.add("dry", "N/A", None, ["empty"])
-    >>> print(tally)
-    2 rows in, 2 out; 2 rationales in, 1 out, 0 of them changed
-    by reason  empty: 1 dropped
-    by label   dry: 1 in, 0 out; wet: 1 in, 1 out
-
-    ```
-
-    Args:
-        rows_in, rows_out (`int`): Rows.
-        rationales_in, rationales_out (`int`): Rationales that say something.
-        changed (`int`): Of those that came out, the ones with another text.
-        dropped (`Counter[str]`): Dropped rationales or rows by reason; one may have several.
-        repaired (`Counter[str]`): The same of those that were mended.
-        labels_in, labels_out (`Counter[str]`): Rationales by label.
-    """
+    """Counts of rows and rationales on their way through a step."""
 
     rows_in: int = 0
     rows_out: int = 0
@@ -50,14 +27,7 @@ class Tally:
     def add(
         self, label: Any, before: str | None, after: str | None, reasons: Iterable[str] = (), row_stays: bool = True
     ) -> None:
-        """Count a row.
-
-        Args:
-            label (`Any`): Its label, or a list of them, for each of which it counts.
-            before, after (`str`, *optional*): Its rationale.
-            reasons (`Iterable[str]`, *optional*): Why the rationale, or the row, was dropped, or was mended.
-            row_stays (`bool`, *optional*, defaults to `True`): Whether the row comes out.
-        """
+        """Count a row."""
         after = after if row_stays else None
         names = label_names(label) or [str(label)]
         self.rows_in += 1

@@ -37,18 +37,7 @@ class CellError(Exception):
 
 
 def train_command(cell: Cell, study: Study, folder: Path, rows: CellRows, run: str = "run") -> list[str]:
-    """The arguments of a cell's `dhrd train`, with paths as seen from the study's output folder.
-
-    Args:
-        cell ([`Cell`]): The cell.
-        study ([`Study`]): Its study.
-        folder (`Path`): The study's output folder.
-        rows ([`CellRows`]): The cell's rows.
-        run (`str`, *optional*, defaults to `"run"`): Name of the run's folder in the cell's.
-
-    Returns:
-        `list[str]`: the arguments behind `dhrd train`.
-    """
+    """The arguments of a cell's `dhrd train`, with paths as seen from the study's output folder."""
     here = f"cells/{cell.id}"
     options = {"model": _model(cell.model, study, folder), "train_data": _relative(rows.train, folder)}
     if cell.setting != "cot_decoding":
@@ -72,23 +61,7 @@ def train_command(cell: Cell, study: Study, folder: Path, rows: CellRows, run: s
 
 
 def typed_options(options: Mapping[str, Any]) -> list[str]:
-    """Options of a command line as one types them.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.cells import typed_options
-    >>> typed_options({"alpha": 0.5, "lora": True, "bf16": False, "class_weights": [1, 2.5]})
-    ['--alpha', '0.5', '--lora', 'true', '--bf16', 'false', '--class-weights', '1,2.5']
-
-    ```
-
-    Args:
-        options (`Mapping[str, Any]`): Values by the options' names; None is left out.
-
-    Returns:
-        `list[str]`: the words.
-    """
+    """Options of a command line as one types them."""
     words: list[str] = []
     for name, value in options.items():
         if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
@@ -113,21 +86,7 @@ def run_cell(
     resume: bool = False,
     started: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Run a cell, and read its row from the run's files.
-
-    Args:
-        cell ([`Cell`]), study ([`Study`]), folder (`Path`), rows ([`CellRows`]), run (`str`): As [`train_command`].
-        launch (`Sequence[str]`, *optional*): What `dhrd train` is started by.
-        decode (`Sequence[str]`, *optional*): What decoding the answers is started by.
-        resume (`bool`, *optional*, defaults to `False`): Go on from the run's last checkpoint.
-        started (`Callable[[int], None]`, *optional*): Told the process ids.
-
-    Returns:
-        `dict[str, Any]`: the row of the table, but for what [`new_row`] has.
-
-    Raises:
-        CellError: if a process fails, or leaves files that make no row.
-    """
+    """Run a cell, and read its row from the run's files."""
     here = folder / "cells" / cell.id
     here.mkdir(parents=True, exist_ok=True)
     log = here / "log.txt"
@@ -152,14 +111,7 @@ def run_cell(
 
 
 def new_row(cell: Cell, study: Study, folder: Path, rows: CellRows | None) -> dict[str, Any]:
-    """The row of a cell before it has run: what was asked for, by whom, and where.
-
-    Args:
-        cell ([`Cell`]), study ([`Study`]), folder (`Path`), rows ([`CellRows`], *optional*): As [`train_command`].
-
-    Returns:
-        `dict[str, Any]`: all columns of the table, those of the results empty.
-    """
+    """The row of a cell before it has run: what was asked for, by whom, and where."""
     from ..evaluation.timing import machine, versions
 
     options = dict(cell.options)
@@ -196,14 +148,7 @@ def new_row(cell: Cell, study: Study, folder: Path, rows: CellRows | None) -> di
 
 
 def clear(cell: Cell, folder: Path, run: str, keep_model: bool) -> None:
-    """Remove a run's model and checkpoints, and keep what its row was read from.
-
-    Args:
-        cell ([`Cell`]): The cell.
-        folder (`Path`): The study's output folder.
-        run (`str`): Name of the run's folder in the cell's.
-        keep_model (`bool`): Keep it all.
-    """
+    """Remove a run's model and checkpoints, and keep what its row was read from."""
     here = folder / "cells" / cell.id
     if keep_model or not (here / run).is_dir():
         return
@@ -272,10 +217,7 @@ def _metrics(evaluated: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _chosen(said: Sequence[Mapping[str, Any]], rows: CellRows, ids: Mapping[str, int], cell: Cell) -> list[int]:
-    """Yes for the candidate of each question with the highest probability of it, No for its others.
-
-    A decoded answer has no probability: it is for its candidate or not. Of candidates that are level one is drawn.
-    """
+    """Yes for the candidate of each question with the highest probability of it, No for its others."""
     assert rows.groups is not None
     draw = random.Random(cell.seed)
     if cell.setting == "cot_decoding":

@@ -21,14 +21,7 @@ _BEAT = 20.0
 
 @dataclass
 class Claim:
-    """One process's right to run one cell, kept fresh by a thread until it is released.
-
-    Args:
-        path (`Path`): The claim file.
-        number (`int`): 1, or more where it was taken over.
-        token (`str`): What tells it from a later claim that has its number.
-        taken_from (`str`, *optional*): In words, who had it before.
-    """
+    """One process's right to run one cell, kept fresh by a thread until it is released."""
 
     path: Path
     number: int
@@ -46,11 +39,7 @@ class Claim:
                 os.utime(self.path)
 
     def note_child(self, pid: int) -> None:
-        """Say which process trains, so that whoever takes over can end it.
-
-        Args:
-            pid (`int`): Its process id.
-        """
+        """Say which process trains, so that whoever takes over can end it."""
         said = json.loads(self.path.read_text())
         _write(self.path, said | {"child": pid, "child_started": started_at(pid)})
 
@@ -76,41 +65,14 @@ class Claim:
 
 
 class Claims:
-    """The claims on a study's cells.
-
-    A claim is a file that is created exclusively. Taking over creates the next number of it, exclusively again, so that
-    only one of several processes does.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.claims import Claims
-    >>> claim = Claims(Path("claims")).take("0f3a")  # doctest: +SKIP
-    >>> Claims(Path("claims")).take("0f3a") is None  # doctest: +SKIP
-    True
-    >>> claim.release()  # doctest: +SKIP
-
-    ```
-
-    Args:
-        folder (`Path`): Their folder; it is made.
-        stale_after (`float`, *optional*, defaults to 600): Seconds without a heartbeat after which a claim of another
-            machine is taken over. One of this machine is taken over when its process is gone.
-    """
+    """The claims on a study's cells."""
 
     def __init__(self, folder: Path, stale_after: float = STALE_AFTER):
         self.folder = folder
         self.stale_after = stale_after
 
     def take(self, cell: str) -> Claim | None:
-        """Claim a cell.
-
-        Args:
-            cell (`str`): Its id.
-
-        Returns:
-            [`Claim`], or None where another process has it.
-        """
+        """Claim a cell."""
         self.folder.mkdir(parents=True, exist_ok=True)
         files = _files(self.folder, cell)
         if not files:

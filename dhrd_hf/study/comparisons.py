@@ -14,27 +14,7 @@ from .statistics import Gain, Summary, gain_over, summary_of
 
 @dataclass(frozen=True)
 class Comparison:
-    """A group beside its pooled baseline; one of the two may be missing.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.comparisons import Comparison
-    >>> from dhrd_hf.study.groups import Group
-    >>> Comparison("cb", {}, None, Group("cb", "pooled", {}, [{"seed": 0}]), None, None, None).n_seeds
-    1
-
-    ```
-
-    Args:
-        data (`str`): The data set.
-        config (`dict[str, Any]`): Of the group, or of the pooled cells where it is missing.
-        group ([`~dhrd_hf.study.groups.Group`], *optional*), base (*optional*): Where both are there, their common seeds
-            alone.
-        score ([`~dhrd_hf.study.statistics.Summary`], *optional*), pooled (*optional*): Their scores.
-        gain ([`~dhrd_hf.study.statistics.Gain`], *optional*): Of the group over its baseline.
-        left_out (`int`): Cells of the group that were left out because those beside it in a table lack their seeds.
-    """
+    """A group beside its pooled baseline; one of the two may be missing."""
 
     data: str
     config: dict[str, Any]
@@ -52,28 +32,7 @@ class Comparison:
 
 
 def compared(group: Group | None, groups: Sequence[Group], base: Group | None = None) -> Comparison:
-    """A group beside the pooled cells that share its data set, its seeds and the options that pooled cells have.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.comparisons import compared
-    >>> compared(groups[1], groups).gain.gain  # doctest: +SKIP
-    1.25
-
-    ```
-
-    Args:
-        group ([`~dhrd_hf.study.groups.Group`] or `None`): The group; None for pooled cells alone.
-        groups (`Sequence[Group]`): All of the table.
-        base ([`~dhrd_hf.study.groups.Group`], *optional*): The pooled cells; by default those that fit.
-
-    Returns:
-        [`Comparison`]: over the seeds that both have; where they have none in common, without the pooled side.
-
-    Raises:
-        ValueError: as [`~dhrd_hf.study.statistics.summarise`].
-    """
+    """A group beside the pooled cells that share its data set, its seeds and the options that pooled cells have."""
     if group is not None and base is None:
         base = baseline_of(group, groups)
     gain = None
@@ -89,52 +48,12 @@ def compared(group: Group | None, groups: Sequence[Group], base: Group | None = 
 
 
 def against(group: Group, reference: Group) -> Gain | None:
-    """The gain of a group over one of another setting with the same options.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.comparisons import against
-    >>> against(shuffled, dual_head).gain  # doctest: +SKIP
-    -4.5
-
-    ```
-
-    Args:
-        group ([`~dhrd_hf.study.groups.Group`]), reference ([`~dhrd_hf.study.groups.Group`]): The two.
-
-    Returns:
-        [`~dhrd_hf.study.statistics.Gain`], or None where they have no seed in common or differ in more than the setting;
-            CoT decoding is compared whatever the weights of the other's losses.
-
-    Raises:
-        ValueError: as [`~dhrd_hf.study.statistics.summarise`].
-    """
+    """The gain of a group over one of another setting with the same options."""
     return _gain(group, reference) if comparable(group, reference) else None
 
 
 def main_comparisons(groups: Sequence[Group], where: Mapping[str, str]) -> list[Comparison]:
-    """Pooled against the dual head, once for each data set: the options with the most seeds that both have.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.comparisons import main_comparisons
-    >>> [it.data for it in main_comparisons(groups, {"alpha": "0.5"})]  # doctest: +SKIP
-    ['esnli', 'cb']
-
-    ```
-
-    Args:
-        groups (`Sequence[Group]`): From [`~dhrd_hf.study.groups.grouped`].
-        where (`Mapping[str, str]`): Values that options must have, as for [`~dhrd_hf.study.groups.meets`].
-
-    Returns:
-        `list[Comparison]`: in the order of the table; data sets without a pair are left out.
-
-    Raises:
-        ValueError: as [`compared`].
-    """
+    """Pooled against the dual head, once for each data set: the options with the most seeds that both have."""
     found = []
     for data in _data_sets(groups):
         duals = [it for it in groups if it.data == data and it.setting == "dual_head" and _fits(it, where)]
@@ -146,26 +65,7 @@ def main_comparisons(groups: Sequence[Group], where: Mapping[str, str]) -> list[
 
 
 def ahead_level_behind(found: Iterable[Comparison]) -> tuple[int, int, int]:
-    """In how many pairs of runs, of the same seed, a group's score is above, at and below its baseline's.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.comparisons import ahead_level_behind
-    >>> ahead_level_behind(main_comparisons(groups, {}))  # doctest: +SKIP
-    (24, 1, 8)
-
-    ```
-
-    Args:
-        found (`Iterable[Comparison]`): With both sides.
-
-    Returns:
-        `tuple[int, int, int]`: the numbers, on the test rows that both runs have.
-
-    Raises:
-        ValueError: as [`compared`].
-    """
+    """In how many pairs of runs, of the same seed, a group's score is above, at and below its baseline's."""
     gains: list[float] = []
     for it in found:
         rows = rows_in_common([*it.group.rows, *it.base.rows])
@@ -178,28 +78,7 @@ def ahead_level_behind(found: Iterable[Comparison]) -> tuple[int, int, int]:
 def settings_comparisons(
     groups: Sequence[Group], where: Mapping[str, str], order: Sequence[str]
 ) -> dict[str, list[Comparison]]:
-    """For each data set with ablations, controls or CoT decoding: the dual head and these, with the same options.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.comparisons import settings_comparisons
-    >>> list(settings_comparisons(groups, {}, ["label_only", "cot_decoding"]))  # doctest: +SKIP
-    ['esnli']
-
-    ```
-
-    Args:
-        groups (`Sequence[Group]`), where (`Mapping[str, str]`): As for [`main_comparisons`].
-        order (`Sequence[str]`): The settings in the order in which they shall stand; others follow.
-
-    Returns:
-        `dict[str, list[Comparison]]`: by data set; the dual head first if it is there. Of several options those with the
-        most settings, then the most cells.
-
-    Raises:
-        ValueError: as [`compared`].
-    """
+    """For each data set with ablations, controls or CoT decoding: the dual head and these, with the same options."""
     found = {}
     for data in _data_sets(groups):
         families: dict[str, list[Group]] = {}
@@ -229,51 +108,13 @@ def settings_comparisons(
 
 
 def axes(groups: Sequence[Group]) -> list[str]:
-    """The options of which a data set has several values with all else the same, in the order of a report.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.comparisons import axes
-    >>> axes(groups)  # doctest: +SKIP
-    ['alpha', 'train_size']
-
-    ```
-
-    Args:
-        groups (`Sequence[Group]`): From [`~dhrd_hf.study.groups.grouped`].
-
-    Returns:
-        `list[str]`: alpha, train size and head first.
-    """
+    """The options of which a data set has several values with all else the same, in the order of a report."""
     names = dict.fromkeys(["alpha", "train_size", "classifier_head", *(name for it in groups for name in it.config)])
     return [name for name in names if any(_family(groups, data, name, {}) for data in _data_sets(groups))]
 
 
 def axis_comparisons(groups: Sequence[Group], axis: str, where: Mapping[str, str]) -> dict[str, list[Comparison]]:
-    """For each data set the dual head and pooled at each value of an option, all else the same.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.comparisons import axis_comparisons
-    >>> [it.config["alpha"] for it in axis_comparisons(groups, "alpha", {})["esnli"]]  # doctest: +SKIP
-    [0.25, 1.0, 'auto']
-
-    ```
-
-    Args:
-        groups (`Sequence[Group]`), where (`Mapping[str, str]`): As for [`main_comparisons`]; of the axis itself all values.
-        axis (`str`): The option.
-
-    Returns:
-        `dict[str, list[Comparison]]`: by data set, numbers first and in their order; only data sets with several values. Of
-        several sets of other options that with the most values, then the most cells. All values on the seeds that they
-        have in common, if there are any.
-
-    Raises:
-        ValueError: as [`compared`].
-    """
+    """For each data set the dual head and pooled at each value of an option, all else the same."""
     found = {}
     for data in _data_sets(groups):
         family = _family(groups, data, axis, where)

@@ -28,15 +28,7 @@ _SHAPES = {
 
 @dataclass(frozen=True)
 class Point:
-    """One estimate with its interval.
-
-    Args:
-        name (`str`): What it is the estimate of; on an axis of categories the category.
-        value (`float`), low (`float`), high (`float`): The estimate and its interval, in the axis' unit.
-        x (`float`, *optional*): Place on a horizontal axis of numbers.
-        kind (`str`, *optional*): One of the series' kinds, where it is not the series'.
-        note (`str`, *optional*): What stands behind its name, such as `(1 seed)`.
-    """
+    """One estimate with its interval."""
 
     name: str
     value: float
@@ -49,13 +41,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points that belong together.
-
-    Args:
-        name (`str`): For the legend.
-        kind (`str`): `pooled`, `dual_head`, `cot_decoding`, or another setting: its colour and shape.
-        points (`Sequence[Point]`): In the order of the horizontal axis.
-    """
+    """Points that belong together."""
 
     name: str
     kind: str
@@ -64,31 +50,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Plot:
-    """What a plot shows; [`draw`] makes it SVG.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.figures import Plot, Point, Series, draw
-    >>> gains = Series("dual head", "dual_head", [Point("cb", 2.0, -1.0, 5.0), Point("mean", 1.5, 0.5, 2.5, kind="mean")])
-    >>> draw(Plot("forest", "Gains", "relative gain, %", [gains])).count("<title>")
-    3
-
-    ```
-
-    Args:
-        form (`str`): `forest` (a line for each point, around 0), `bars` (the same, as bars from 0; in both an arrow
-            head stands for what of an interval the axis has no room for), `curve` (vertical axis, points at categories in
-            their order, joined where `joined` says so), `scatter` (`x` on a log axis, hollow marks).
-        title (`str`): What it shows, also for those who can't see it.
-        label (`str`): Of the axis of values, with its unit.
-        series (`Sequence[Series]`): The points.
-        x_label (`str`, *optional*): Of the horizontal axis, with its unit, for `curve` and `scatter`.
-        zero (`bool`, *optional*, defaults to `False`): Whether a `curve` has 0 on its axis, as gains do.
-        joined (`bool`, *optional*, defaults to `False`): Whether a `curve` joins its points: they are in an order.
-        signed (`bool`, *optional*, defaults to `False`): Whether ticks above 0 have a sign, as gains do.
-        log (`bool`, *optional*, defaults to `False`): Whether a `curve` has its points at their `x` on a log axis.
-    """
+    """What a plot shows; [`draw`] makes it SVG."""
 
     form: str
     title: str
@@ -102,17 +64,7 @@ class Plot:
 
 
 def draw(plot: Plot) -> str:
-    """A plot as HTML: a legend where there are several series, and one SVG as wide as there is room.
-
-    The SVG has no view box: places along its width are percentages, so that letters keep their size on any screen. Names
-    and tick labels stand outside its box, in the padding around it.
-
-    Args:
-        plot ([`Plot`]): What to show; its texts are escaped.
-
-    Returns:
-        `str`: HTML for a page that has the style of [`~dhrd_hf.study.report_page.report_page`].
-    """
+    """A plot as HTML: a legend where there are several series, and one SVG as wide as there is room."""
     horizontal = plot.form in ("forest", "bars")
     body, height, left, below = (_horizontal if horizontal else _vertical)(plot)
     said = f'<p class="soft">{_BEYOND}</p>' if horizontal and any(map(any, _beyond(plot))) else ""

@@ -17,24 +17,7 @@ _NAMED = ("alpha", "beta", "classifier_head", "train_size")
 
 @dataclass(frozen=True, eq=False)  # by identity, so that it can be a cache's key
 class Group:
-    """The cells of one data set and setting that differ by nothing but their seed.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.groups import Group
-    >>> Group("cb", "pooled", {"alpha": 0.0}, [{"seed": 0}, {"seed": 2}]).seeds
-    [0, 2]
-
-    ```
-
-    Args:
-        data (`str`), setting (`str`): As in the table.
-        config (`dict[str, Any]`): `alpha`, `beta`, `classifier_head`, `train_size` and every option that was set.
-        rows (`list[dict[str, Any]]`): Done rows, by seed.
-        model (`str`, *optional*), rows_digest (`str`, *optional*), eval_rows (`int`, *optional*): As in the table. The last two
-            tell data of one name apart; an older table has no digest.
-    """
+    """The cells of one data set and setting that differ by nothing but their seed."""
 
     data: str
     setting: str
@@ -60,38 +43,15 @@ class Group:
         return json.dumps([self.data, self.setting, self.named], sort_keys=True, default=str)
 
     def shared(self, but: str | None = None) -> str:
-        """What a cell and the pooled cell beside it have in common, as a key.
-
-        The number of evaluation rows is left out: they are compared on those that both have, as decoding takes fewer.
-
-        Args:
-            but (`str`, *optional*): An option that is left out.
-
-        Returns:
-            `str`: equal for cells that can be compared.
-        """
+        """What a cell and the pooled cell beside it have in common, as a key."""
         return _key({**self.config, "rows_digest": self.rows_digest}, {*OF_REASONING, but})
 
     def without(self, option: str | None = None) -> str:
-        """Its data's rows and its options but one, as a key.
-
-        Args:
-            option (`str`, *optional*): The one; by default none is left out.
-
-        Returns:
-            `str`: equal for cells that differ by this option alone.
-        """
+        """Its data's rows and its options but one, as a key."""
         return _key({**self.config, "rows_digest": self.rows_digest, "eval_rows": self.eval_rows}, {option})
 
     def only(self, seeds: Iterable[int]) -> Group:
-        """The cells of some seeds.
-
-        Args:
-            seeds (`Iterable[int]`): The seeds.
-
-        Returns:
-            [`Group`]: itself, if that is all of them.
-        """
+        """The cells of some seeds."""
         kept = set(seeds)
         if kept >= set(self.seeds):
             return self
@@ -99,26 +59,7 @@ class Group:
 
 
 def latest(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """One row of each cell: the last that was done, or that failed where none was done.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.groups import latest
-    >>> cell = {"cell": "a", "model": "m", "data": "cb", "setting": "pooled", "seed": 0, "options": {}, "status": "done"}
-    >>> kept, twice = latest([cell, {**cell, "score": 0.5}, {**cell, "status": "failed"}])
-    >>> [row["score"] for row in kept], twice
-    ([0.5], 1)
-
-    ```
-
-    Args:
-        rows (`Iterable[Mapping[str, Any]]`): Of one table or several, in their order.
-
-    Returns:
-        `tuple[list[dict], int]`: the rows, and how many done rows were passed over for a later one of the same model, data
-        (also `rows_digest` and `eval_rows`), setting, seed and options.
-    """
+    """One row of each cell: the last that was done, or that failed where none was done."""
     # By cell, and in it by the number of evaluation rows, which a row that failed may not know.
     found: dict[str, dict[Any, dict[str, Any]]] = {}
     twice = 0
@@ -140,23 +81,7 @@ def latest(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int
 
 
 def grouped(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
-    """The done rows in groups that differ by nothing but the seed.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.groups import grouped
-    >>> [(it.setting, it.seeds) for it in grouped(rows)]  # doctest: +SKIP
-    [('pooled', [0, 1, 2]), ('dual_head', [0, 1])]
-
-    ```
-
-    Args:
-        rows (`Iterable[Mapping[str, Any]]`): From [`latest`].
-
-    Returns:
-        `list[Group]`: in the order in which they first stand in the table.
-    """
+    """The done rows in groups that differ by nothing but the seed."""
     groups: dict[str, Group] = {}
     for row in rows:
         if row["status"] == "done":
@@ -169,23 +94,7 @@ def grouped(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
 
 
 def several_data(groups: Iterable[Group]) -> list[str]:
-    """Names under which there are several data: read from other files, read otherwise, or evaluated on more or fewer rows.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.groups import Group, several_data
-    >>> several_data([Group("cb", "pooled", {}, [], rows_digest=it) for it in ("1f0c88aa10", "e42d97514b")])
-    ['cb']
-
-    ```
-
-    Args:
-        groups (`Iterable[Group]`): From [`grouped`].
-
-    Returns:
-        `list[str]`: the names, in the order in which they first stand; CoT decoding, which answers fewer rows, makes none.
-    """
+    """Names under which there are several data."""
     digests: dict[str, set[str | None]] = defaultdict(set)
     sizes: dict[str, set[int | None]] = defaultdict(set)
     for group in groups:
@@ -196,23 +105,7 @@ def several_data(groups: Iterable[Group]) -> list[str]:
 
 
 def varying_options(groups: Iterable[Group]) -> dict[tuple[str, str], list[str]]:
-    """What tells the groups of one data set and setting apart.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.groups import Group, varying_options
-    >>> varying_options([Group("cb", "dual_head", {"alpha": it, "beta": 1.0}, []) for it in (0.5, 1.0)])
-    {('cb', 'dual_head'): ['alpha']}
-
-    ```
-
-    Args:
-        groups (`Iterable[Group]`): From [`grouped`].
-
-    Returns:
-        `dict[tuple[str, str], list[str]]`: for each data set and setting the options that have several values.
-    """
+    """What tells the groups of one data set and setting apart."""
     configs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for group in groups:
         configs[group.data, group.setting].append(group.named)
@@ -227,27 +120,7 @@ def varying_options(groups: Iterable[Group]) -> dict[tuple[str, str], list[str]]
 
 
 def comparable(group: Group, baseline: Group) -> bool:
-    """Whether two groups differ by the setting alone; pooled cells and CoT decoding have a reasoning loss of their own or none.
-
-    Groups of other data are not compared, though these bear one name; of one data set pooled cells are, on the evaluation
-    rows that both have.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.groups import Group, comparable
-    >>> pooled, dual_head = (Group("cb", it, {"alpha": it != "pooled"}, []) for it in ("pooled", "dual_head"))
-    >>> comparable(dual_head, pooled)
-    True
-
-    ```
-
-    Args:
-        group ([`Group`]), baseline ([`Group`]): The two.
-
-    Returns:
-        `bool`: whether they can be compared.
-    """
+    """Whether two groups differ by the setting alone."""
     if (group.model, group.data) != (baseline.model, baseline.data):
         return False
     if {group.setting, baseline.setting} & {"pooled", "cot_decoding"}:
@@ -256,25 +129,7 @@ def comparable(group: Group, baseline: Group) -> bool:
 
 
 def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") -> Group | None:
-    """The group that another is compared with: of those that fit the one with the most seeds in common, then as many rows.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.groups import baseline_of
-    >>> baseline_of(groups[1], groups).setting  # doctest: +SKIP
-    'pooled'
-
-    ```
-
-    Args:
-        group ([`Group`]): The group.
-        groups (`Iterable[Group]`): Where to look.
-        setting (`str`, *optional*, defaults to `"pooled"`): The baseline's.
-
-    Returns:
-        [`Group`], or None where none fits that has a seed in common.
-    """
+    """The group that another is compared with."""
     fit = [it for it in groups if it.setting == setting and comparable(group, it)]
     best = max(
         fit, key=lambda it: (len(set(it.seeds) & set(group.seeds)), it.eval_rows == group.eval_rows), default=None
@@ -283,23 +138,7 @@ def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") 
 
 
 def unpaired(groups: Sequence[Group]) -> int:
-    """How many cells have no partner: pooled ones beside which nothing was run, others without their pooled one.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.groups import unpaired
-    >>> unpaired(grouped(rows))  # doctest: +SKIP
-    1
-
-    ```
-
-    Args:
-        groups (`Sequence[Group]`): From [`grouped`].
-
-    Returns:
-        `int`: the number of cells.
-    """
+    """How many cells have no partner: pooled ones beside which nothing was run, others without their pooled one."""
     sides: dict[bool, set[tuple[str, str, int]]] = {True: set(), False: set()}
     for group in groups:
         sides[group.setting == "pooled"].update((group.data, group.shared(), seed) for seed in group.seeds)
@@ -311,46 +150,12 @@ def unpaired(groups: Sequence[Group]) -> int:
 
 
 def meets(value: Any, name: str, typed: str) -> bool:
-    """Whether a value of the table is one that was asked for.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.groups import meets
-    >>> meets("cb", "data", "cb,rte"), meets("cb", "data!", "cb"), meets(0.0002, "learning_rate", "2e-4")
-    (True, False, True)
-
-    ```
-
-    Args:
-        value: Of the table; None is an option that was not set, the default.
-        name (`str`): Its name, with `!` behind it where the value shall be none of these.
-        typed (`str`): A value, or several with commas between them.
-
-    Returns:
-        `bool`: whether it is.
-    """
+    """Whether a value of the table is one that was asked for."""
     return any(_same(value, one) for one in (typed, *typed.split(","))) != name.endswith("!")
 
 
 def shown(value: Any) -> str:
-    """A value as people read and type it.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.groups import shown
-    >>> shown(0.0002), shown(True), shown(None)
-    ('0.0002', 'true', 'default')
-
-    ```
-
-    Args:
-        value: Of an option; None is one that was not set.
-
-    Returns:
-        `str`: the text.
-    """
+    """A value as people read and type it."""
     if value is None:
         return "default"
     if isinstance(value, bool):

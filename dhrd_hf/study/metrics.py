@@ -23,52 +23,14 @@ TASK_METRICS = {"cb": "macro_f1+accuracy", "copa": "question_accuracy", "multirc
 def score(
     metric: str, labels: Sequence[int], predictions: Sequence[int], groups: Sequence[int] | None = None
 ) -> float:
-    """The score of predictions.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.metrics import score
-    >>> score("accuracy", [0, 1, 1, 0], [0, 1, 0, -1])
-    0.5
-    >>> score("question_accuracy", [0, 1, 1, 0], [0, 1, 0, 1], groups=[0, 0, 1, 1])
-    0.5
-
-    ```
-
-    Args:
-        metric (`str`): One of `METRICS`: `accuracy`; `macro_f1`, over the classes among labels and predictions;
-            `macro_f1+accuracy` (CB), their mean; `question_accuracy` (COPA), the share of questions with all rows right;
-            `f1a+em` (MultiRC), the mean of the F1 of label id 1 and the share of questions with all rows right.
-        labels (`Sequence[int]`), predictions (`Sequence[int]`): Label ids; -1 is an answer that could not be read.
-        groups (`Sequence[int]`, *optional*): The question of each row, numbered from 0.
-
-    Returns:
-        `float`: in 0 to 1.
-    """
+    """The score of predictions."""
     of_row = None if groups is None else np.asarray(groups)
     weights = np.ones((1, len(labels) if groups is None else max(groups) + 1))
     return float(resampled_scores(metric, np.asarray(labels), np.asarray(predictions), of_row, weights)[0])
 
 
 def chance(metric: str, labels: Sequence[int], groups: Sequence[int] | None = None) -> float:
-    """The score of who does not read: the best that one label for all rows gets, or a random candidate of each question.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.metrics import chance
-    >>> chance("accuracy", [0, 1, 1, 2]), chance("question_accuracy", [0, 1, 1, 0], groups=[0, 0, 1, 1])
-    (0.5, 0.5)
-
-    ```
-
-    Args:
-        metric (`str`), labels (`Sequence[int]`), groups (`Sequence[int]`, *optional*): As for [`score`].
-
-    Returns:
-        `float`: in 0 to 1.
-    """
+    """The score of who does not read."""
     if metric == "question_accuracy":
         sizes = np.bincount(groups)
         return float((1 / sizes).mean())
@@ -78,27 +40,7 @@ def chance(metric: str, labels: Sequence[int], groups: Sequence[int] | None = No
 def resampled_scores(
     metric: str, labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray | None, weights: np.ndarray
 ) -> np.ndarray:
-    """The scores of predictions under each of several weightings of the test items.
-
-    Example:
-
-    ```python
-    >>> import numpy as np
-    >>> from dhrd_hf.study.metrics import resampled_scores
-    >>> labels, predictions = np.array([0, 1]), np.array([0, 0])
-    >>> resampled_scores("accuracy", labels, predictions, None, np.array([[1.0, 1.0], [2.0, 0.0]])).tolist()
-    [0.5, 1.0]
-
-    ```
-
-    Args:
-        metric (`str`), labels (`np.ndarray` `[rows]`), predictions (`np.ndarray` `[rows]`): As for [`score`].
-        groups (`np.ndarray` `[rows]`, *optional*): The item of each row, from 0 to items - 1; by default each is its own.
-        weights (`np.ndarray` `[resamples, items]`): How often each item was drawn.
-
-    Returns:
-        `np.ndarray` `[resamples]`: the scores.
-    """
+    """The scores of predictions under each of several weightings of the test items."""
     parts = [_PARTS[part](labels, predictions, groups, weights) for part in METRICS[metric]]
     return np.mean(parts, axis=0)
 

@@ -52,21 +52,7 @@ _AXES = ("data", "setting", "seed", "train_size")
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set of a study.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.plan import DataSet
-    >>> DataSet("cb", {"superglue": "cb", "source": "data"}).metric
-    'macro_f1+accuracy'
-
-    ```
-
-    Args:
-        name (`str`): Its name in the study.
-        spec (`dict[str, Any]`): What the YAML file says of it.
-    """
+    """A data set of a study."""
 
     name: str
     spec: dict[str, Any]
@@ -164,23 +150,7 @@ class Study:
 
 
 def digest(value: Any) -> str:
-    """A short hash of something that JSON can hold.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.plan import digest
-    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    True
-
-    ```
-
-    Args:
-        value (`Any`): The value.
-
-    Returns:
-        `str`: ten hexadecimal digits.
-    """
+    """A short hash of something that JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 

@@ -13,12 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended.
-
-    Args:
-        code (`int`): Its exit code; negative for a signal.
-        peak_memory_mb (`float`, *optional*): Most memory that it had, in MB; None where the system does not say.
-    """
+    """How a process ended."""
 
     code: int
     peak_memory_mb: float | None
@@ -27,20 +22,7 @@ class Ended:
 def run_process(
     command: Sequence[str], folder: Path, log: Path, started: Callable[[int], None] = lambda _: None
 ) -> Ended:
-    """Run a process to its end, its output in a file; it is ended with us.
-
-    Args:
-        command (`Sequence[str]`): What to run.
-        folder (`Path`): Its working directory.
-        log (`Path`): The file, to which is added.
-        started (`Callable[[int], None]`, *optional*): Told its process id.
-
-    Returns:
-        [`Ended`]: how it ended.
-
-    Raises:
-        OSError: if it can't be started.
-    """
+    """Run a process to its end, its output in a file; it is ended with us."""
     package = str(Path(__file__).resolve().parents[2])  # for a checkout that is not installed
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     with log.open("ab") as file:
@@ -72,14 +54,7 @@ def _wait(process: subprocess.Popen) -> Ended:
 
 
 def started_at(pid: int) -> float | None:
-    """When a process was started: with its id, what tells it from one that gets the id later.
-
-    Args:
-        pid (`int`): Its id.
-
-    Returns:
-        `float`, *optional*: seconds since the epoch; None where there is no such process.
-    """
+    """When a process was started: with its id, what tells it from one that gets the id later."""
     import psutil
 
     try:
@@ -89,15 +64,7 @@ def started_at(pid: int) -> float | None:
 
 
 def is_alive(pid: int, started: float | None) -> bool:
-    """Whether a process is there and runs, and is not another that got its id since.
-
-    Args:
-        pid (`int`): Its id.
-        started (`float`, *optional*): As [`started_at`] said.
-
-    Returns:
-        `bool`: whether it is.
-    """
+    """Whether a process is there and runs, and is not another that got its id since."""
     import psutil
 
     now = started_at(pid)
@@ -109,11 +76,7 @@ def is_alive(pid: int, started: float | None) -> bool:
 
 
 def end_process(pid: int) -> None:
-    """End a process and those that it started.
-
-    Args:
-        pid (`int`): Its id; it may be gone.
-    """
+    """End a process and those that it started."""
     import psutil
 
     try:

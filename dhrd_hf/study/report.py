@@ -31,16 +31,7 @@ _OF_ROWS = ("study", "model", "data", "seed")
 
 @dataclass(frozen=True)
 class Report:
-    """What a study found.
-
-    Args:
-        title (`str`): The studies' names.
-        headline (`list[str]`): The result in a sentence or two.
-        tables (`list[Table]`): Those for which there are cells.
-        counts (`str`): How many cells are done, failed, not paired.
-        notes (`list[str]`): What was not run; models, machines and versions.
-        commands (`list[str]`): What makes the results and the report again.
-    """
+    """What a study found."""
 
     title: str
     headline: list[str]
@@ -59,41 +50,7 @@ def build_report(
     commands: Sequence[str] = (),
     planned: Sequence[Cell] = (),
 ) -> Report:
-    """Compare the cells of a study.
-
-    Where options vary besides the one that a table is about, it takes for each data set those with the most cells, the first
-    in the table of equal ones, and says which; the cells that no other table has stand in one of their own.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report import build_report
-    >>> row = {"study": "s", "cell": "a", "status": "done", "model": "m", "data": "cb", "setting": "pooled", "alpha": 0.0,
-    ...        "beta": 1.0, "classifier_head": "linear", "train_size": 100, "train_rows": 100, "seed": 0, "options": {},
-    ...        "metric": "accuracy", "score": 0.5, "labels": [0, 1, 1, 0], "predictions": [0, 1, 0, 1], "groups": None}
-    >>> other = {**row, "cell": "b", "setting": "dual_head", "alpha": 1.0, "score": 0.75, "predictions": [0, 1, 0, 0]}
-    >>> build_report([row, other]).tables[0].rows[0][:6]
-    ['cb', '100 / 4', '1', '50.0', '50.0 ± –', '75.0 ± –']
-
-    ```
-
-    Args:
-        rows (`Iterable[Mapping[str, Any]]`): Rows of `results.jsonl`, of one study or several.
-        throughput (`Mapping[str, Any]`, *optional*): What `dhrd bench throughput --output` wrote.
-        where (`Mapping[str, str]`, *optional*): Values that options must have where a table is not about them; also `study`,
-            `model`, `data` and `seed`. As for [`~dhrd_hf.study.groups.meets`].
-        not_in_mean (`Sequence[str]`, *optional*): Data sets that the mean and the headline leave out, such as one with the
-            test rows of another, which would count twice. They stand in every table.
-        commands (`Sequence[str]`, *optional*): What makes the results and the report again.
-        planned (`Sequence[Cell]`, *optional*): The cells of the study, for those of them that have not run.
-
-    Returns:
-        [`Report`]: the report.
-
-    Raises:
-        ValueError: if there are no rows, none that is done, results of several models, a name or value in `where` or
-            `not_in_mean` that no row has, no data set for the mean, or cells of other test rows side by side.
-    """
+    """Compare the cells of a study."""
     where = dict(where or {})
     rows = list(rows)
     if not rows:
@@ -144,30 +101,7 @@ def build_report(
 
 
 def report_markdown(report: Report) -> str:
-    """A report as Markdown, for a README.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report import Report, report_markdown
-    >>> print(report_markdown(Report("first", ["No gain."], [], "2 cells done.", [], ["dhrd study first.yaml"])))
-    No gain.
-    <BLANKLINE>
-    2 cells done.
-    <BLANKLINE>
-    ```bash
-    dhrd study first.yaml
-    ```
-    <BLANKLINE>
-
-    ```
-
-    Args:
-        report ([`Report`]): From [`build_report`].
-
-    Returns:
-        `str`: headings of the third level, a table each.
-    """
+    """A report as Markdown, for a README."""
     parts = [_escaped(" ".join(report.headline))]
     for table in report.tables:
         lines = [table.columns, ["---"] * len(table.columns), *table.rows]
@@ -182,27 +116,7 @@ def report_markdown(report: Report) -> str:
 
 
 def with_results(readme: str, markdown: str) -> str:
-    r"""A README with what stands between its two marker comments replaced.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report import with_results
-    >>> with_results("# A\n<!-- study:begin -->\nold\n<!-- study:end -->\nz", "new\n").splitlines()
-    ['# A', '<!-- study:begin -->', '', 'new', '', '<!-- study:end -->', 'z']
-
-    ```
-
-    Args:
-        readme (`str`): The text.
-        markdown (`str`): What shall stand there.
-
-    Returns:
-        `str`: the new text.
-
-    Raises:
-        ValueError: if a marker is missing or there more than once, or they are in the other order.
-    """
+    r"""A README with what stands between its two marker comments replaced."""
     if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
         raise ValueError(f"expected one line {BEGIN} and below it one line {END}: what is between them is replaced")
     before, after = readme.split(BEGIN)[0], readme.split(END)[1]

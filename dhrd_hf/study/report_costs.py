@@ -23,24 +23,7 @@ _WAYS = {
 
 
 def training_table(main: Sequence[Comparison]) -> Table | None:
-    """What a training with the reasoning head takes beside the pooled one, on the same rows and machine.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report_costs import training_table
-    >>> training_table(main_comparisons(groups, {})).rows[0][0]  # doctest: +SKIP
-    'esnli'
-
-    ```
-
-    Args:
-        main (`Sequence[Comparison]`): From [`~dhrd_hf.study.comparisons.main_comparisons`].
-
-    Returns:
-        [`~dhrd_hf.study.report_tables.Table`], or None where no cells have their times. A resumed cell has not: it knows
-            those of its last part.
-    """
+    """What a training with the reasoning head takes beside the pooled one, on the same rows and machine."""
     rows, left_out = [], 0
     for it in main:
         pairs = list(zip(it.base.rows, it.group.rows, strict=True))
@@ -74,26 +57,7 @@ def _sides(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], name: s
 
 
 def throughput_table(measured: Mapping[str, Any]) -> Table:
-    """Queries a second of the ways to run a classifier.
-
-    Where the rows were measured in two orders, the first of them is shown.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report_costs import throughput_table
-    >>> row = {"engine": "torch", "batch_size": 8, "samples_per_second": 80.0, "low": 72.0, "high": 88.0, "rows": 10}
-    >>> throughput_table({"rows": [row]}).rows[0][:3]
-    ['classification head', '8', '80 (72 to 88)']
-
-    ```
-
-    Args:
-        measured (`Mapping[str, Any]`): From [`~dhrd_hf.study.report_input.read_throughput`].
-
-    Returns:
-        [`~dhrd_hf.study.report_tables.Table`]: with a plot of accuracy against speed, where accuracy was measured.
-    """
+    """Queries a second of the ways to run a classifier."""
     order = measured["rows"][0].get("sorted")
     shown = [it for it in measured["rows"] if it.get("sorted") == order]
     rows = []

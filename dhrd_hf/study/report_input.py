@@ -16,27 +16,7 @@ _OF_DONE_ROWS = ("metric", "score", "labels", "predictions", "groups", "train_ro
 
 
 def read_results(paths: Sequence[str | Path], say: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
-    """The rows of one results table or several.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report_input import read_results
-    >>> rows = read_results(["runs/study/results.jsonl"], say=print)  # doctest: +SKIP
-
-    ```
-
-    Args:
-        paths (`Sequence[str]` or `Sequence[Path]`): `.jsonl` files, also `.jsonl.gz`.
-        say (`Callable[[str], None]`, *optional*): Told of a last line that is only half there, and of several studies.
-
-    Returns:
-        `list[dict[str, Any]]`: the rows, in the order of the files.
-
-    Raises:
-        ValueError: if a table is not there or has no rows, or a line in it is no row of a study.
-        OSError: if a file can't be read.
-    """
+    """The rows of one results table or several."""
     rows = []
     for path in map(Path, paths):
         found = _rows(path.expanduser(), say)
@@ -52,18 +32,7 @@ def read_results(paths: Sequence[str | Path], say: Callable[[str], None] = lambd
 
 
 def read_throughput(path: str | Path) -> dict[str, Any]:
-    """A measurement of `dhrd bench throughput`.
-
-    Args:
-        path (`str` or `Path`): The file that its `--output` named.
-
-    Returns:
-        `dict[str, Any]`: what it holds.
-
-    Raises:
-        ValueError: if it is not such a file.
-        OSError: if it can't be read.
-    """
+    """A measurement of `dhrd bench throughput`."""
     path = Path(path).expanduser()
     try:
         found = json.loads(path.read_bytes())

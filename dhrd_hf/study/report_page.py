@@ -9,25 +9,7 @@ from .report import Report
 
 
 def report_page(report: Report) -> str:
-    """A report as a page of HTML.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report import Report
-    >>> from dhrd_hf.study.report_page import report_page
-    >>> page = report_page(Report("<first>", ["No gain."], [], "2 cells done."))
-    >>> "&lt;first&gt;" in page, "<first>" in page
-    (True, False)
-
-    ```
-
-    Args:
-        report ([`~dhrd_hf.study.report.Report`]): From [`~dhrd_hf.study.report.build_report`].
-
-    Returns:
-        `str`: one file without scripts, with the tables of the Markdown and a plot above each where there is one.
-    """
+    """A report as a page of HTML."""
     from jinja2 import Environment
     from markupsafe import Markup
 

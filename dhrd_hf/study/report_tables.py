@@ -27,17 +27,7 @@ AXES = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report, and the plots that show it.
-
-    Args:
-        name (`str`): `main`, `settings`, the option that varies, `others` or `throughput`.
-        title (`str`): For its heading.
-        columns (`list[str]`), rows (`list[list[str]]`): Its cells as text, the columns' first.
-        notes (`list[str]`): What stands behind it, a sentence each.
-        plots (`list[Plot]`): On the page.
-        folded (`bool`): Whether it is shown only to who asks for it.
-        mean (`int`, *optional*): The place of the row that is the mean of those above it.
-    """
+    """A table of the report, and the plots that show it."""
 
     name: str
     title: str
@@ -52,26 +42,7 @@ class Table:
 def main_table(
     main: Sequence[Comparison], mean: Gain, usual: Mapping[str, Any], apart: Sequence[Comparison] = ()
 ) -> Table:
-    """Pooled against the dual head, a row for each data set and one for their mean.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report_tables import main_table
-    >>> main_table(main_comparisons(groups, {}), mean, usual={}).rows[-1][0]  # doctest: +SKIP
-    'mean of 12'
-
-    ```
-
-    Args:
-        main (`Sequence[Comparison]`): From [`~dhrd_hf.study.comparisons.main_comparisons`], one at least.
-        mean ([`~dhrd_hf.study.statistics.Gain`]): The mean over them.
-        usual (`Mapping[str, Any]`): Options that all cells have, which need no mention.
-        apart (`Sequence[Comparison]`, *optional*): Those that are not in the mean, for the rows below it.
-
-    Returns:
-        [`Table`]: with a forest plot.
-    """
+    """Pooled against the dual head, a row for each data set and one for their mean."""
     whole = [*main, *apart]
     rows = [
         [it.data, _sizes(it), str(it.n_seeds), f"{100 * _chance(it):.1f}", score_text(it.pooled), score_text(it.score)]
@@ -125,24 +96,7 @@ def main_table(
 
 
 def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mapping[str, Any]) -> Table:
-    """The ablations and controls of each data set, against pooled and against the dual head.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report_tables import settings_table
-    >>> settings_table(settings_comparisons(groups, {}, order), usual={}).columns[:3]  # doctest: +SKIP
-    ['data', 'setting', 'seeds']
-
-    ```
-
-    Args:
-        by_setting (`Mapping[str, Sequence[Comparison]]`): From [`~dhrd_hf.study.comparisons.settings_comparisons`].
-        usual (`Mapping[str, Any]`): As for [`main_table`].
-
-    Returns:
-        [`Table`]: with bars for each data set.
-    """
+    """The ablations and controls of each data set, against pooled and against the dual head."""
     rows, plots, few, decoded, unlike = [], [], [], [], False
     for data, found in by_setting.items():
         dual = next((it for it in found if it.group.setting == "dual_head"), None)
@@ -181,25 +135,7 @@ def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mappin
 
 
 def axis_table(axis: str, by_data: Mapping[str, Sequence[Comparison]], usual: Mapping[str, Any]) -> Table:
-    """Pooled and the dual head at each value of an option.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report_tables import axis_table
-    >>> axis_table("alpha", axis_comparisons(groups, "alpha", {}), usual={}).rows[0][:3]  # doctest: +SKIP
-    ['esnli', '0.25', '3']
-
-    ```
-
-    Args:
-        axis (`str`): The option.
-        by_data (`Mapping[str, Sequence[Comparison]]`): From [`~dhrd_hf.study.comparisons.axis_comparisons`].
-        usual (`Mapping[str, Any]`): As for [`main_table`].
-
-    Returns:
-        [`Table`]: with a curve for each data set: of scores over train sizes, else of gains.
-    """
+    """Pooled and the dual head at each value of an option."""
     name = axis.replace("_", " ")
     of_all = [it for found in by_data.values() for it in found]
     rows = [
@@ -238,23 +174,7 @@ def axis_table(axis: str, by_data: Mapping[str, Sequence[Comparison]], usual: Ma
 
 
 def options_table(tables: Sequence[Table]) -> Table:
-    """Several tables of [`axis_table`] as one, for the options of which a reader wants no table each.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report_tables import options_table
-    >>> options_table([axis_table(name, found, {}) for name, found in by_axis.items()]).title  # doctest: +SKIP
-    'Other options, one at a time'
-
-    ```
-
-    Args:
-        tables (`Sequence[Table]`): One at least.
-
-    Returns:
-        [`Table`]: with their plots.
-    """
+    """Several tables of [`axis_table`] as one, for the options of which a reader wants no table each."""
     rows = [[row[0], table.columns[1], *row[1:]] for table in tables for row in table.rows]
     plots = [replace(plot, title=f"{plot.title}: {plot.x_label}") for table in tables for plot in table.plots]
     of_all = [note for note in tables[0].notes if all(note in table.notes for table in tables)]
@@ -265,25 +185,7 @@ def options_table(tables: Sequence[Table]) -> Table:
 
 
 def others_tables(others: Sequence[Group], groups: Sequence[Group], usual: Mapping[str, Any]) -> list[Table]:
-    """The cells that no other table has: first those that differ in several options and have their pooled cells.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.report_tables import others_tables
-    >>> [it.title for it in others_tables(groups[-2:], groups, usual={})]  # doctest: +SKIP
-    ['Several options at once', 'All other cells']
-
-    ```
-
-    Args:
-        others (`Sequence[Group]`): Their groups.
-        groups (`Sequence[Group]`): All groups of the table.
-        usual (`Mapping[str, Any]`): As for [`main_table`].
-
-    Returns:
-        `list[Table]`: those with rows; the last one folded.
-    """
+    """The cells that no other table has: first those that differ in several options and have their pooled cells."""
     duals = [group for group in others if group.setting != "pooled"]
     paired = [(group, it) for group in duals if (it := compared(group, groups)).gain is not None]
     bases = {it.base.key for _, it in paired}

@@ -115,19 +115,7 @@ def run_study(
 
 
 def planned_cells(study: Study, output_dir: str | Path) -> Iterator[tuple[Cell, str, str]]:
-    """The cells of a study in the order in which they run, with their state and their commands; nothing is run.
-
-    The rows of the cells are written, as the commands name them.
-
-    Args:
-        study ([`Study`]), output_dir (`str` or `Path`): As [`run_study`].
-
-    Yields:
-        `tuple[Cell, str, str]`: the cell; `done`, `failed` or `to run`; and its command.
-
-    Raises:
-        ValueError, OSError: as [`run_study`], or if a cell's rows can't be read.
-    """
+    """The cells of a study in the order in which they run, with their state and their commands; nothing is run."""
     folder = Path(output_dir).expanduser().resolve()
     states = _states(ResultsTable(folder / TABLE, study.name).read(), study)
     data = StudyData(study, folder)

@@ -21,67 +21,19 @@ _SCHEDULE = ("alpha_schedule", "alpha_end", "alpha_step_at")
 
 
 def setting_names() -> list[str]:
-    """The settings that a cell can have.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.settings import setting_names
-    >>> setting_names()[:3]
-    ['pooled', 'dual_head', 'cot_decoding']
-
-    ```
-
-    Returns:
-        `list[str]`: `pooled`, `dual_head`, `cot_decoding`, and the ablations of the rationales.
-    """
+    """The settings that a cell can have."""
     from ..data.ablations import ABLATIONS
 
     return ["pooled", "dual_head", "cot_decoding", *(name for name in ABLATIONS if name != "consistent")]
 
 
 def ablation_of(setting: str) -> str:
-    """The kind of [`~dhrd_hf.data.ablations.ablate`] that makes a setting's training rows.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.settings import ablation_of
-    >>> ablation_of("pooled"), ablation_of("label_only")
-    ('consistent', 'label_only')
-
-    ```
-
-    Args:
-        setting (`str`): One of [`setting_names`].
-
-    Returns:
-        `str`: the ablation; `consistent` leaves the rows as they are.
-    """
+    """The kind of [`~dhrd_hf.data.ablations.ablate`] that makes a setting's training rows."""
     return "consistent" if setting in ("pooled", "dual_head", "cot_decoding") else setting
 
 
 def in_setting(setting: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a cell as its setting has them: what the setting fixes is fixed, what it ignores is left out.
-
-    So a grid over alpha has one pooled cell, and not one for each alpha.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.settings import in_setting
-    >>> in_setting("pooled", {"alpha": 0.5, "alpha_schedule": "linear", "learning_rate": 1e-4})
-    {'alpha': 0.0, 'beta': 1.0, 'classifier_head': 'linear', 'learning_rate': 0.0001}
-
-    ```
-
-    Args:
-        setting (`str`): One of [`setting_names`].
-        options (`dict[str, Any]`): Options of `dhrd train` by their names.
-
-    Returns:
-        `dict[str, Any]`: with `alpha`, `beta` and `classifier_head` first.
-    """
+    """The options of a cell as its setting has them: what the setting fixes is fixed, what it ignores is left out."""
     weights = {"alpha": options.get("alpha", 1.0), "beta": options.get("beta", 1.0)}
     ignored: tuple[str, ...] = ()
     if setting == "pooled":

@@ -152,27 +152,7 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
 
 
 def summary_of(group: Group, varying: Sequence[str] = ()) -> Summary:
-    """The scores of one group, as [`summarise`] has them.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.statistics import summary_of
-    >>> summary_of(groups[0]).mean  # doctest: +SKIP
-    0.7
-
-    ```
-
-    Args:
-        group ([`~dhrd_hf.study.groups.Group`]): The group.
-        varying (`Sequence[str]`, *optional*): Names for `options`.
-
-    Returns:
-        [`Summary`]: its mean, deviation and interval.
-
-    Raises:
-        ValueError: as [`summarise`].
-    """
+    """The scores of one group, as [`summarise`] has them."""
     rows, cells = rows_in_common(group.rows), in_one_grouping(group.rows)
     scores, drawn = seed_scores(cells, rows, resampled=False)[0], seed_scores(cells, rows)
     low, high = interval(scores.mean(), drawn.mean(1), [(scores, drawn)], within=(0.0, 1.0))
@@ -229,26 +209,7 @@ def paired_gains(rows: Iterable[Mapping[str, Any]], baseline: str = "pooled") ->
 
 
 def gain_over(group: Group, baseline: Group) -> Gain | None:
-    """The gain of one group over another on the seeds that both have.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.statistics import gain_over
-    >>> gain_over(dual_head, pooled).gain  # doctest: +SKIP
-    1.25
-
-    ```
-
-    Args:
-        group ([`~dhrd_hf.study.groups.Group`]), baseline ([`~dhrd_hf.study.groups.Group`]): The two.
-
-    Returns:
-        [`Gain`], or None where they have no seed in common.
-
-    Raises:
-        ValueError: as [`summarise`].
-    """
+    """The gain of one group over another on the seeds that both have."""
     pair = pair_of(group, baseline)
     return None if pair is None else _gain(pair)
 

@@ -12,27 +12,7 @@ from filelock import FileLock
 
 
 class ResultsTable:
-    """The rows of a study's cells, in the order in which they were completed.
-
-    A row is appended in one piece, under a lock. A last line that a killed process left half-written is taken away before
-    the next row comes, and told.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.table import ResultsTable
-    >>> table = ResultsTable("results.jsonl", "first")
-    >>> table.append({"study": "first", "cell": "0f3a", "status": "done"})
-    >>> [row["cell"] for row in table.read()]
-    ['0f3a']
-
-    ```
-
-    Args:
-        path (`str` or `Path`): The file; it need not be there yet.
-        study (`str`): The study's name: a table of another is refused.
-        say (`Callable[[str], None]`, *optional*): Told of repairs.
-    """
+    """The rows of a study's cells, in the order in which they were completed."""
 
     def __init__(self, path: str | Path, study: str, say: Callable[[str], None] = lambda _: None):
         self.path = Path(path)
@@ -42,14 +22,7 @@ class ResultsTable:
         self._read_to = 0  # bytes; always the end of a line
 
     def read(self) -> list[dict[str, Any]]:
-        """The rows that are whole.
-
-        Returns:
-            `list[dict[str, Any]]`: the rows.
-
-        Raises:
-            ValueError: if the table is another study's, or a line in it is broken.
-        """
+        """The rows that are whole."""
         if self.path.exists():
             with open(self.path, "rb") as file:
                 file.seek(self._read_to)
@@ -60,14 +33,7 @@ class ResultsTable:
         return list(self._rows)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row.
-
-        Args:
-            row (`Mapping[str, Any]`): The row.
-
-        Raises:
-            OSError: if it can't be written whole; the table is then as it was.
-        """
+        """Add a row."""
         line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
         with self._lock():
             self._repair()

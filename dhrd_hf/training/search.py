@@ -51,45 +51,7 @@ def search(
     bound_to: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = print,
 ) -> optuna.trial.FrozenTrial | None:
-    """Run `Trainer.hyperparameter_search` until the folder holds so many trials, in this process and in others.
-
-    Each trial is kept in the folder's SQLite file as it goes. A trial whose process was killed is found by its silence,
-    and runs again with the same values. One that diverged, ran out of memory, or failed for whatever other reason is a
-    failed trial with its error in `trials.jsonl`, and the next one begins.
-
-    Example:
-
-    ```python
-    >>> best = search(trainer, space, hp_space, Path("runs/search"), trials=20)  # doctest: +SKIP
-    >>> best.params  # doctest: +SKIP
-    {'alpha': 0.42}
-
-    ```
-
-    Args:
-        trainer ([`DualHeadTrainer`]): With a `model_init` that takes a trial, an evaluation set and an evaluation at least at the end.
-        space (`dict`): From [`~dhrd_hf.training.search_space.read_space`].
-        hp_space (`Callable`): As of `Trainer.hyperparameter_search`: the training arguments of a trial.
-        folder (`Path`): Gets `search.db`, and `trials.jsonl` after each trial.
-        trials (`int`, *optional*, defaults to 20): Number of trials in the folder, those of earlier runs counted.
-        metric (`str`, *optional*, defaults to `"eval_accuracy"`): What the last evaluation of a trial is judged by.
-        direction (`str`, *optional*): `"maximize"` or `"minimize"`; by default as [`direction_of`] knows it.
-        sampler (`str`, *optional*, defaults to `"tpe"`): Or `"grid"`, which wants lists, or `"random"`.
-        pruner (`str`, *optional*, defaults to `"median"`): Stop a trial that is below the median of the others after as
-            many evaluations; or `"none"`.
-        seed (`int`, *optional*, defaults to 42): Of the sampler; trial n draws from seed + n, in whichever process.
-        bound_to (`dict`, *optional*): What else must be the same for the folder to go on with this search.
-        say (`Callable`, *optional*, defaults to `print`): Takes a line for each trial.
-
-    Returns:
-        `optuna.trial.FrozenTrial`: the best trial; `None` where none was completed. The trainer has no model afterwards: no
-        trial's is kept.
-
-    Raises:
-        ValueError: if the evaluation has no such metric, it is not known which way it is better, the folder holds
-            another search or a file that is none, or a grid meets a range.
-        ModuleNotFoundError: if Optuna is not installed.
-    """
+    """Run `Trainer.hyperparameter_search` until the folder holds so many trials, in this process and in others."""
     if trainer.model is None:  # after an earlier search
         trainer.model = trainer.model_wrapped = trainer.call_model_init()
     rows = min(4, len(trainer.eval_dataset))
@@ -177,23 +139,7 @@ def search(
 
 
 def direction_of(metric: str) -> str | None:
-    """Which way a metric is better: losses and errors down, shares of right answers up.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.training.search import direction_of
-    >>> direction_of("eval_loss"), direction_of("eval_mse"), direction_of("macro_f1"), direction_of("eval_runtime")
-    ('minimize', 'minimize', 'maximize', None)
-
-    ```
-
-    Args:
-        metric (`str`): Its name, with or without `eval_`.
-
-    Returns:
-        `str`: `"minimize"` or `"maximize"`; `None` for a name that our evaluation does not give.
-    """
+    """Which way a metric is better: losses and errors down, shares of right answers up."""
     name = metric.removeprefix("eval_")
     if name.endswith("loss") or name in _LOWER:
         return "minimize"
@@ -201,11 +147,7 @@ def direction_of(metric: str) -> str | None:
 
 
 def check_optuna() -> None:
-    """Raise where Optuna is missing.
-
-    Raises:
-        ModuleNotFoundError: with what to type.
-    """
+    """Raise where Optuna is missing."""
     try:
         import optuna  # noqa: F401
     except ModuleNotFoundError:

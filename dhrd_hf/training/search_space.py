@@ -11,28 +11,7 @@ if TYPE_CHECKING:
 
 
 def read_space(space: Any, where: str = "space") -> dict[str, list | dict[str, Any]]:
-    """Check what a search may choose from.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.training.search_space import read_space
-    >>> read_space({"alpha": {"low": 0.1, "high": "2", "log": True}, "alpha_schedule": ["constant", "linear"]})
-    {'alpha': {'low': 0.1, 'high': 2.0, 'log': True, 'step': None}, 'alpha_schedule': ['constant', 'linear']}
-
-    ```
-
-    Args:
-        space (`dict`): For each setting a list of values, or `low` and `high` of a range, with `log: true` or a `step`.
-            A range is of integers where both bounds are.
-        where (`str`, *optional*): Where it was read, for the errors.
-
-    Returns:
-        `dict`: the same, every range with all of its keys.
-
-    Raises:
-        ValueError: if it is empty, or an entry is not of that form.
-    """
+    """Check what a search may choose from."""
     if not isinstance(space, Mapping) or not space:
         raise ValueError(f"{where} holds nothing to search: write lines such as 'alpha: {{low: 0.1, high: 2.0}}'.")
     return {str(name): _read_entry(entry, f"{where}: {name}") for name, entry in space.items()}
@@ -66,25 +45,7 @@ def _read_entry(entry: Any, where: str) -> list | dict[str, Any]:
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, list | dict[str, Any]]) -> dict[str, Any]:
-    """The values of a trial.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.training.search_space import suggest
-    >>> import optuna  # doctest: +SKIP
-    >>> suggest(optuna.trial.FixedTrial({"alpha": 0.5}), {"alpha": [0.5, 1.0]})  # doctest: +SKIP
-    {'alpha': 0.5}
-
-    ```
-
-    Args:
-        trial (`optuna.Trial`): The trial.
-        space (`dict`): From [`read_space`].
-
-    Returns:
-        `dict[str, Any]`: a value for each setting.
-    """
+    """The values of a trial."""
     values = {}
     for name, entry in space.items():
         if isinstance(entry, list):
@@ -99,23 +60,7 @@ def suggest(trial: optuna.Trial, space: Mapping[str, list | dict[str, Any]]) -> 
 
 
 def candidates(space: Mapping[str, list | dict[str, Any]]) -> list[dict[str, Any]]:
-    """A few points of a space that between them have each listed value and both ends of each range: to check it by.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.training.search_space import candidates
-    >>> candidates({"alpha": {"low": 0.1, "high": 2.0}, "lora_r": [4, 8, 16]})
-    [{'alpha': 0.1, 'lora_r': 4}, {'alpha': 2.0, 'lora_r': 8}, {'alpha': 2.0, 'lora_r': 16}]
-
-    ```
-
-    Args:
-        space (`dict`): From [`read_space`].
-
-    Returns:
-        `list[dict[str, Any]]`: the points.
-    """
+    """A few points of a space that between them have each listed value and both ends of each range: to check it by."""
     values = {
         name: entry if isinstance(entry, list) else [entry["low"], entry["high"]] for name, entry in space.items()
     }
@@ -124,26 +69,7 @@ def candidates(space: Mapping[str, list | dict[str, Any]]) -> list[dict[str, Any
 
 
 def grid_size(space: Mapping[str, list | dict[str, Any]]) -> int:
-    """Number of points of a space of lists.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.training.search_space import grid_size
-    >>> grid_size({"alpha": [0.5, 1.0], "lora_r": [4, 8, 16]})
-    6
-
-    ```
-
-    Args:
-        space (`dict`): From [`read_space`].
-
-    Returns:
-        `int`: the number.
-
-    Raises:
-        ValueError: if it has a range.
-    """
+    """Number of points of a space of lists."""
     ranges = [name for name, entry in space.items() if not isinstance(entry, list)]
     if ranges:
         raise ValueError(f"--sampler grid wants a list of values for {ranges[0]}, which has a range.")

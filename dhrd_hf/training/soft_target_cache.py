@@ -43,16 +43,7 @@ _BOUND_TO = {
 
 @dataclass(frozen=True)
 class CacheOf:
-    """What a cache is of.
-
-    Args:
-        folder (`Path`): Where it is, or will be.
-        model ([`DHRDForDualHeadClassification`]): The teacher's.
-        soft_targets (`Callable[[Mapping[str, Any]], SoftTargets]`): Its distributions for a batch.
-        tokenizer (`PreTrainedTokenizerBase`, *optional*): The student's.
-        vocab_size (`int`): Tokens that both know.
-        top_k (`int`): Tokens that are kept of a position.
-    """
+    """What a cache is of."""
 
     folder: Path
     model: DHRDForDualHeadClassification
@@ -63,18 +54,7 @@ class CacheOf:
 
 
 def with_soft_targets(dataset: datasets.Dataset, cache: CacheOf) -> datasets.Dataset:
-    """Encoded rows with the teacher's top k beside them, as [`Teacher.cached`] gives them.
-
-    Args:
-        dataset (`datasets.Dataset`): As there.
-        cache ([`CacheOf`]): The cache.
-
-    Returns:
-        `datasets.Dataset`: the rows with two more columns.
-
-    Raises:
-        ValueError: as there.
-    """
+    """Encoded rows with the teacher's top k beside them, as [`Teacher.cached`] gives them."""
     from datasets import Dataset, concatenate_datasets, load_from_disk
 
     if not isinstance(dataset, Dataset) or "reasoning_targets" not in dataset.column_names:
@@ -102,41 +82,13 @@ def with_soft_targets(dataset: datasets.Dataset, cache: CacheOf) -> datasets.Dat
 def cached_soft_targets(
     inputs: dict[str, Any], vocab_size: int, weight: float = 1.0, temperature: float = 1.0
 ) -> SoftTargets:
-    """Take a batch's cached distributions out of it, as the model takes them.
-
-    Args:
-        inputs (`dict[str, Any]`): A batch of [`DualHeadCollator`]; its soft targets are removed.
-        vocab_size (`int`): As for [`SoftTargets`].
-        weight (`float`, *optional*, defaults to 1.0), temperature (`float`, *optional*, defaults to 1.0): As there.
-
-    Returns:
-        [`SoftTargets`]: the distributions.
-    """
+    """Take a batch's cached distributions out of it, as the model takes them."""
     log_probs, ids = (inputs.pop(name) for name in SOFT_TARGETS)
     return SoftTargets(lambda rows: (log_probs[rows], ids[rows]), vocab_size, weight, temperature)
 
 
 def top_k_with_rest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """A distribution as its k most likely tokens and the mass of all others.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from dhrd_hf.training.soft_target_cache import top_k_with_rest
-    >>> log_probs, ids = top_k_with_rest(torch.tensor([[0.2, 0.5, 0.3]]).log(), k=1)
-    >>> ids.tolist(), [round(p, 2) for p in log_probs.exp()[0].tolist()]
-    ([[1]], [0.5, 0.5])
-
-    ```
-
-    Args:
-        logits (`Tensor` of shape `[N, V]`): The distribution.
-        k (`int`): How many; all of them where V is less.
-
-    Returns:
-        `tuple[Tensor, Tensor]`: float32 log-probabilities `[N, k + 1]` (`[N, V]` where k >= V) and the ids `[N, k]`.
-    """
+    """A distribution as its k most likely tokens and the mass of all others."""
     log_probs = torch.log_softmax(logits.float(), -1)
     top, ids = log_probs.topk(min(k, logits.shape[-1]), -1)
     if ids.shape[-1] < logits.shape[-1]:

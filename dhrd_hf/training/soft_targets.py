@@ -220,19 +220,7 @@ def checked_teacher(
     tokenizer: PreTrainedTokenizerBase | None,
     padding_free: bool = False,
 ) -> Teacher | None:
-    """A Trainer's teacher, checked and on its device, if it is to be learned from.
-
-    Args:
-        teacher ([`Teacher`], or a causal LM, *optional*): What the Trainer was given.
-        args (`TrainingArguments`): Its arguments; without `distillation_weight` nothing is learned from a teacher.
-        student ([`DHRDForDualHeadClassification`]), tokenizer, padding_free: As for [`~Teacher.check`].
-
-    Returns:
-        [`Teacher`], or None where nothing is to be learned from it.
-
-    Raises:
-        ValueError: if it is to be learned from and is not there, can't be shared out, or [`~Teacher.check`] refuses it.
-    """
+    """A Trainer's teacher, checked and on its device, if it is to be learned from."""
     weight = getattr(args, "distillation_weight", 0.0)
     if teacher is None or weight == 0:
         if weight > 0:

@@ -13,27 +13,7 @@ TERMS = ("classification_loss", "reasoning_loss", "distillation_loss")
 
 
 class TermLog(TrainerCallback):
-    """What a training's log says beside `loss`: each term, averaged as it is, and alpha where it changes.
-
-    It begins anew with each training, also after a start that `auto_find_batch_size` gave up.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from dhrd_hf.training.term_log import TermLog
-    >>> terms = TermLog()
-    >>> for step in range(2):  # of one micro-batch each
-    ...     terms.add(torch.tensor(3.0), {"classification_loss": torch.tensor(1.0 + step)}, step)
-    >>> terms.take(2, float)
-    {'classification_loss': 1.5}
-
-    ```
-
-    Args:
-        alpha (`float`, *optional*): The weight of the reasoning loss in the last step, where it is not the config's.
-        evaluations (`int`): How often this training was evaluated for a search, as the Trainer counts it.
-    """
+    """What a training's log says beside `loss`: each term, averaged as it is, and alpha where it changes."""
 
     def __init__(self) -> None:
         self.on_train_begin()
@@ -46,16 +26,7 @@ class TermLog(TrainerCallback):
         self._from_step = 0
 
     def add(self, loss: Tensor, outputs: Any, step: int) -> None:
-        """Take a micro-batch's terms in.
-
-        Args:
-            loss (`Tensor`): Its loss.
-            outputs (`Mapping[str, Tensor]`): The model's outputs, or some of the terms by name.
-            step (`int`): Optimiser steps that are done.
-
-        Raises:
-            FloatingPointError: if the loss is not finite.
-        """
+        """Take a micro-batch's terms in."""
         # In float32: under FSDP outputs come in the dtype that it computes in, in which a sum of many steps stands still.
         terms = {name: outputs[name].detach().float().sum() for name in TERMS if outputs.get(name) is not None}
         if not torch.isfinite(loss).all():
@@ -70,15 +41,7 @@ class TermLog(TrainerCallback):
             self._sums[name] = self._sums.get(name, 0) + value
 
     def take(self, step: int, over_ranks: Callable[[Tensor], float]) -> dict[str, float]:
-        """The means over the steps since the last call.
-
-        Args:
-            step (`int`): Optimiser steps that are done.
-            over_ranks (`Callable[[Tensor], float]`): Adds a sum up over the ranks.
-
-        Returns:
-            `dict[str, float]`: the terms by name, and `alpha`; nothing where no step was done.
-        """
+        """The means over the steps since the last call."""
         steps = step - self._from_step
         if not self._sums or steps < 1:
             return {}
