@@ -1,4 +1,8 @@
-"""Dual-Head Reasoning Distillation for Hugging Face Transformers (arXiv 2509.21487)."""
+"""Dual-Head Reasoning Distillation for Hugging Face Transformers.
+
+Source: Zhou et al. 2025, "Dual-Head Reasoning Distillation: Improving Classifier Accuracy with Train-Time-Only Reasoning",
+arXiv 2509.21487.
+"""
 
 from __future__ import annotations
 

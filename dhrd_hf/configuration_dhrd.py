@@ -99,7 +99,7 @@ class DHRDConfig(PreTrainedConfig):
         ValueError: if a value is out of its range, the labels disagree with each other, or the checkpoint was written
             by a newer version of this package.
 
-    Source: Xu et al. 2025, arXiv 2509.21487, section 3 (heads) and eqs. 2-4 (alpha, beta).
+    Source: Zhou et al. 2025, arXiv 2509.21487, section 3 (heads) and eqs. 2-4 (alpha, beta).
     """
 
     model_type = "dhrd"

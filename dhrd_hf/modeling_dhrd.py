@@ -165,7 +165,7 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
     Raises:
         ValueError: if the config has no backbone, or the family's causal LM is more than a backbone and an output layer.
 
-    Source: Xu et al. 2025, arXiv 2509.21487, section 3.
+    Source: Zhou et al. 2025, arXiv 2509.21487, section 3.
     """
 
     config_class = DHRDConfig

@@ -125,7 +125,7 @@ class DualHeadEncoder:
         ValueError: on labels that are missing or unknown, empty texts, columns that the table lacks or spells in two
             ways, or lengths that leave no room. The message names the row.
 
-    Source: Xu et al. 2025, arXiv 2509.21487, eq. 1 and appendix E.2.
+    Source: Zhou et al. 2025, arXiv 2509.21487, eq. 1 and appendix E.2.
     """
 
     def __init__(

@@ -85,7 +85,7 @@ def load_superglue(
         ValueError: if there is no such task, split or source, a field is missing, a label or a position makes no sense, or
             the rationales belong to other rows.
 
-    Source: Xu et al. 2025, arXiv 2509.21487, appendix E.2; Wang et al. 2019, arXiv 1905.00537.
+    Source: Zhou et al. 2025, arXiv 2509.21487, appendix E.2; Wang et al. 2019, arXiv 1905.00537.
     """
     import datasets
 

@@ -105,7 +105,7 @@ def decode_answers(
         ValueError: if the model has no reasoning head, there are no labels, model and tokenizer pad with different
             tokens, or a number is out of range.
 
-    Source: Xu et al. 2025, arXiv 2509.21487, appendix E.6.
+    Source: Zhou et al. 2025, arXiv 2509.21487, appendix E.6.
     """
     if batch_size < 1 or not labels:
         raise ValueError(f"batch_size={batch_size} with {len(labels)} labels: both must be 1 or greater.")

@@ -309,7 +309,7 @@ def superglue_average(results: Mapping[str, Mapping[str, float]]) -> float:
     Raises:
         ValueError: if a task or a metric is missing, or unknown.
 
-    Source: Xu et al. 2025, arXiv 2509.21487, section 4; Wang et al. 2019, arXiv 1905.00537, section 3.
+    Source: Zhou et al. 2025, arXiv 2509.21487, section 4; Wang et al. 2019, arXiv 1905.00537, section 3.
     """
     _check_tasks(results)
     missing = [task for task in SUPERGLUE_METRICS if task not in results]

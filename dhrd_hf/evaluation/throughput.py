@@ -111,7 +111,7 @@ def measure_throughput(
     Raises:
         ValueError: if a number is below 1 (0 for `warmup`), or there are fewer rows than ranks.
 
-    Source: Xu et al. 2025, arXiv 2509.21487, appendices E.6 and E.7.
+    Source: Zhou et al. 2025, arXiv 2509.21487, appendices E.6 and E.7.
     """
     numbers = {"repeats": (repeats, 1), "warmup": (warmup, 0), "cot_rows": (cot_rows, 1)}
     numbers |= {f"batch_sizes[{place}]": (size, 1) for place, size in enumerate(batch_sizes)}

@@ -1,4 +1,4 @@
-"""What a teacher is asked, and how its reply is read (Xu et al. 2025, arXiv 2509.21487, appendix E.3)."""
+"""What a teacher is asked, and how its reply is read (Zhou et al. 2025, arXiv 2509.21487, appendix E.3)."""
 
 from __future__ import annotations
 

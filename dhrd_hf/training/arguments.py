@@ -52,7 +52,7 @@ class DualHeadTrainingArguments(TrainingArguments):
         ValueError: on an unknown schedule, a share outside `[0, 1]`, a negative or infinite `alpha_end`,
             `classifier_learning_rate` or `distillation_weight`, or a `temperature` that is not above 0.
 
-    Source: `examples/benchmarks/results/smollm2.jsonl`; Xu et al. 2025, arXiv 2509.21487, appendix E.5; schedules are among its
+    Source: `examples/benchmarks/results/smollm2.jsonl`; Zhou et al. 2025, arXiv 2509.21487, appendix E.5; schedules are among its
     future work.
     """
 

@@ -54,7 +54,7 @@ def add_lora(
     Returns:
         `PeftModel`: task type SEQ_CLS, so it loads onto the stock classifier as well.
 
-    Source: Xu et al. 2025, arXiv 2509.21487, appendix E.4.
+    Source: Zhou et al. 2025, arXiv 2509.21487, appendix E.4.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 

@@ -74,7 +74,7 @@ class DualHeadTrainer(EvaluationOnInputMixin, Trainer):
             follow a schedule as well or alpha = 0 one that goes up, or the teacher is missing or has other tokens.
         FloatingPointError: in training, if the loss is not finite.
 
-    Source: Xu et al. 2025, arXiv 2509.21487, eqs. 2-4; transformers `trainer.py`.
+    Source: Zhou et al. 2025, arXiv 2509.21487, eqs. 2-4; transformers `trainer.py`.
     """
 
     teacher: Teacher | None = None

@@ -216,6 +216,9 @@ def test_it_says_what_is_known_and_shows_no_path(full, lm_dir_of):
         "- Sorting notes on herons.\n- Not for other birds.",
         "cut to 77 tokens",
         "arXiv 2509.21487",
+        "title = {Dual-Head Reasoning Distillation: Improving Classifier Accuracy with Train-Time-Only Reasoning},",
+        "author = {Zhou, D. and Xu, J. and Ruan, J. and Lakshmanan, K. and Lin, S. and Shukla, V. and Zou, W. and Yang, Y. "
+        "and Liu, Y.},",
     ):
         assert words in text, words
     if kind == "adapter":  # opens on the folder that it was trained on, and on no other
