@@ -379,7 +379,9 @@ def _teacher(own: TrainArguments) -> Teacher | None:
 
 
 def _max_length(wanted: int, config: PreTrainedConfig, say: Callable[..., None]) -> int:
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    from ..data.inputs import positions_of
+
+    positions = positions_of(config)
     if positions is None or wanted <= positions:
         return wanted
     say(f"max_length is {positions}, all the positions that the model has, instead of {wanted}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .inputs import known_limit, tokenize_inputs
 from .labels import Labels, with_label_names
 from .prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, Suffix, render, template_columns
 from .tables import check_columns
@@ -293,21 +293,19 @@ class DualHeadEncoder:
         Returns:
             `Iterator[RowParts]`: each row's.
         """
-        input_ids = self.tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
-        cut = [index for index, x in enumerate(input_ids) if len(x) > self.max_input_length]
-        limit = {"truncation": True, "max_length": self.max_input_length}
-        shorter = self.tokenizer([texts[index] for index in cut], **limit)["input_ids"] if cut else []
-        kept_of = dict(zip(cut, shorter, strict=True))
+        inputs, cut = tokenize_inputs(self.tokenizer, texts, self.max_input_length)
         answers = self._suffix_ids([self.suffix.between + label + self.suffix.after for label in labels])
         reason = self._suffix_ids([self.suffix.before])[0]
         rationale_ids = self._suffix_ids(rationales)
-        for index, (x, rationale, answer) in enumerate(zip(input_ids, rationale_ids, answers, strict=True)):
-            whole = len(x) + (len(reason) + len(rationale) if rationale else 0) + len(answer) + len(self._end)
-            x = kept_of.get(index, x)
-            kept = rationale[: max(self.max_length - len(x) - len(reason) - len(answer) - len(self._end), 0)]
-            yield RowParts(
-                x, reason + kept if kept else [], answer, len(kept) < len(rationale), index in kept_of, whole
+        for index, (x, rationale, answer) in enumerate(zip(inputs, rationale_ids, answers, strict=True)):
+            whole = (
+                cut.get(index, len(x))
+                + (len(reason) + len(rationale) if rationale else 0)
+                + len(answer)
+                + len(self._end)
             )
+            kept = rationale[: max(self.max_length - len(x) - len(reason) - len(answer) - len(self._end), 0)]
+            yield RowParts(x, reason + kept if kept else [], answer, len(kept) < len(rationale), index in cut, whole)
 
     @property
     def _end(self) -> list[int]:
@@ -320,10 +318,10 @@ class DualHeadEncoder:
         return [found[text] for text in texts]
 
     def _known_limit(self, max_length: int) -> int:
-        limit = self.tokenizer.model_max_length
-        if limit is not None and limit < max_length and limit < sys.maxsize:
+        limit = known_limit(self.tokenizer)
+        if limit is not None and limit < max_length:
             logger.warning(f"max_length {max_length} is above the tokenizer's model_max_length: using {limit}.")
-            return int(limit)
+            return limit
         return max_length
 
     def _input_limit(self, max_input_length: int | None) -> int:

@@ -14,9 +14,10 @@ from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..data.inputs import input_limit, positions_of, tokenize_inputs
 from ..data.prompts import DEFAULT_SUFFIX, Suffix
 from ..modeling_dhrd import DHRDForDualHeadClassification
-from .prediction import agree_on_pad_token, input_limit, padded_inputs, tokenize_inputs
+from .prediction import agree_on_pad_token, padded_inputs
 
 logger = logging.get_logger(__name__)
 
@@ -217,7 +218,7 @@ class CoTDecoder:
     def decode(self, prompts: Sequence[list[int]], max_new_tokens: int | None = None) -> list[list[int]]:
         """New token ids of a batch of rows, up to the end-of-sequence token."""
         longest = max(map(len, prompts))
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        positions = positions_of(self.model.config)
         room = max_new_tokens or self.max_new_tokens
         room = room if positions is None else min(room, positions - longest)
         if room < 1:

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import ensure_pad_token
+from ..data.inputs import input_limit, tokenize_inputs
 from ..data.labels import Labels, with_label_names
 from ..data.prompts import input_columns, render
 from ..data.tables import check_columns
@@ -89,8 +90,8 @@ def predict_texts(
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer. Without a pad token its eos token becomes one.
         texts (`Iterable[str]`): Inputs, with the prompt around them if the model was trained with one; None and NaN are
             empty.
-        max_length (`int`, *optional*): Most tokens of a text. By default the model's `max_input_length` of training,
-            else the tokenizer's `model_max_length`, else the model's `max_position_embeddings`.
+        max_length (`int`, *optional*): Most tokens of a text. By default the least of the model's `max_input_length` of
+            training, the tokenizer's `model_max_length` and the model's positions; never more than those.
         batch_tokens (`int`, *optional*): Most tokens of a batch, padding included; a longer text is a batch of its
             own. By default 1024 on a CPU and 16384 on an accelerator.
         batch_size (`int`, *optional*, defaults to 256): Most rows of a batch.
@@ -112,7 +113,7 @@ def predict_texts(
     agree_on_pad_token(model.config, tokenizer)
     if batch_tokens is None:
         batch_tokens = _CPU_BATCH_TOKENS if model.device.type == "cpu" else _ACCELERATOR_BATCH_TOKENS
-    limit = max_length or input_limit(model.config, tokenizer)
+    limit = input_limit(model.config, tokenizer, max_length)
 
     def predictions() -> Iterator[Prediction]:
         stream = iter(texts)
@@ -225,28 +226,6 @@ def _predict_window(
         for index, said in zip(longest_first, read_logits(logits, model.config), strict=True):
             results[index] = replace(said, cut=index in cut)
     return results
-
-
-def tokenize_inputs(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], limit: int | None
-) -> tuple[list[list[int]], set[int]]:
-    """Token ids of each text as the deployed tokenizer cuts them, and the indices of those that were cut.
-
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
-        texts (`list[str]`): Inputs, at least one.
-        limit (`int`, *optional*): Most tokens of a text.
-
-    Returns:
-        `tuple[list[list[int]], set[int]]`: ids by text, and indices of texts.
-    """
-    rows = tokenizer(texts, verbose=False)["input_ids"]
-    cut = [index for index, ids in enumerate(rows) if limit is not None and len(ids) > limit]
-    if cut:
-        shorter = tokenizer([texts[index] for index in cut], truncation=True, max_length=limit)["input_ids"]
-        for index, ids in zip(cut, shorter, strict=True):
-            rows[index] = ids
-    return rows, set(cut)
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int, batch_size: int) -> Iterator[list[int]]:
@@ -370,21 +349,3 @@ def agree_on_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerB
             f"The model pools by pad token id {text_config.pad_token_id}, but the tokenizer pads with id {pad} "
             f"({tokenizer.pad_token!r}). Give the tokenizer that was saved with the model."
         )
-
-
-def input_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The number of tokens to which a text is cut when deployed.
-
-    Args:
-        config (`PreTrainedConfig`): The model's.
-        tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
-
-    Returns:
-        `int`, *optional*: of training, else of the tokenizer, else of the model; None where none of them has one.
-    """
-    trained = getattr(config, "max_input_length", None)
-    if trained is not None:
-        return trained
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    known = [limit for limit in (tokenizer.model_max_length, positions) if limit is not None and limit < 1e9]
-    return known[0] if known else None

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.inputs import input_limit, tokenize_inputs
 from ..data.labels import Labels, with_label_names
 from ..data.prompts import has_values, input_columns, render
 from ..data.tables import check_columns
 from .cot import MAX_NEW_TOKENS, CoTDecoder
-from .prediction import agree_on_pad_token, input_limit, padded_inputs, padding_side_of, tokenize_inputs
+from .prediction import agree_on_pad_token, padded_inputs, padding_side_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,7 +57,7 @@ class BenchRows:
             named = with_label_names(table, label_column, config.label2id)
             labels = Labels(config.label2id, "single_label_classification", label_column).read_all(named[label_column])
         given = [render(prompt, row) if has_values(prompt, row) else "" for row in table]
-        limit = max_length or input_limit(config, tokenizer)
+        limit = input_limit(config, tokenizer, max_length)
         ids, cut = tokenize_inputs(tokenizer, given, limit)
         kept = [
             place
@@ -70,7 +71,7 @@ class BenchRows:
             ids=[ids[place] for place in kept],
             labels=None if labels is None else [labels[place] for place in kept],
             limit=limit,
-            cut=len(cut.intersection(kept)),
+            cut=len(cut.keys() & kept),
             empty=len(given) - len(kept),
         )
 
