@@ -343,6 +343,12 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
                 "compute_loss_func), and one loss term would vanish. Use DualHeadTrainer, or set "
                 "config.label_smoothing and leave label_smoothing_factor at 0."
             )
+        if not self.training and input_length is None and labels is not None and reasoning_targets is not None:
+            raise ValueError(
+                "reasoning_targets came without input_length: the pooled token would be the suffix's, which holds the "
+                "answer. Keep the column input_length of DualHeadEncoder, or leave reasoning_targets out where the whole "
+                "row is x."
+            )
         if cu_seq_lens_q is not None:
             kwargs["cu_seq_lens_q"] = cu_seq_lens_q
         outputs = self.model(

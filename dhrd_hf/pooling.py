@@ -33,6 +33,7 @@ def pooled_positions(
         hidden (`Tensor` of shape `[B, L, H]`): Hidden states of s = [x, suffix].
         input_ids (`Tensor` of shape `[B, L]`, *optional*): Token ids; without them there is no pad detection.
         attention_mask (`Tensor` of shape `[B, L]`, *optional*): 1 = token, 0 = padding: where a row starts.
+            One of another form (4D) says nothing of that.
         input_length (`Tensor` of shape `[B]`, *optional*): Number of tokens of x, left padding not counted. Absent:
             the whole row is x.
         pad_token_id (`int`, *optional*): Id of the pad token.
@@ -109,16 +110,11 @@ def _row_starts(
     batch: int, input_ids: Tensor | None, attention_mask: Tensor | None, pad_token_id: int | None
 ) -> Tensor:
     """Number `[B, 1]` of left padding tokens in each row."""
-    if attention_mask is not None and attention_mask.dim() == 2:
+    if isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
         return attention_mask.long().argmax(-1, keepdim=True)
-    if (
-        attention_mask is None
-        and input_ids is not None
-        and pad_token_id is not None
-        and bool((input_ids[:, 0] == pad_token_id).any())
-    ):
+    if input_ids is not None and pad_token_id is not None and bool((input_ids[:, 0] == pad_token_id).any()):
         raise ValueError(
-            "A row starts with the pad token, and input_length came without attention_mask: padding and text "
-            "cannot be told apart. Pass the attention_mask that the tokenizer or collator made."
+            "A row starts with the pad token, and input_length came without an attention_mask of shape [B, L]: padding and "
+            "text cannot be told apart. Pass the one that the tokenizer or collator made, or pad on the right."
         )
     return torch.zeros(batch, 1, dtype=torch.long)

@@ -213,6 +213,7 @@ def test_a_mixture_of_experts_has_its_familys_auxiliary_loss(name):
     targets = torch.where(mask == 1, ids, -100)
     expected = lm(ids * mask, attention_mask=mask, labels=targets)
     batch = {"input_ids": ids * mask, "attention_mask": mask, "labels": LABELS, "reasoning_targets": targets}
+    batch["input_length"] = torch.tensor(LENGTHS) - 1
     found = dual(**batch)
     close(found.reasoning_loss, expected.loss)
     if expected.get("aux_loss") is not None:

@@ -553,6 +553,38 @@ def test_left_padding_without_a_mask_is_refused(dual_of):
         dual_of("llama")(**batch)
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_4d_mask_pools_x_or_is_refused(side, dual_of):
+    batch = make_batch([4, 9], [2, 8], side)
+    expected = dual_of("llama")(**batch).logits
+    causal = torch.ones(9, 9, dtype=torch.bool).tril()
+    seen = batch["attention_mask"][:, None, None, :].bool() & causal  # [B, 1, L, L]
+    batch["attention_mask"] = seen | torch.eye(9, dtype=torch.bool)  # a row of nothing is NaN
+    if side == "left":
+        with pytest.raises(ValueError, match=r"attention_mask of shape \[B, L\]"):
+            dual_of("llama")(**batch)
+    else:
+        assert largest_difference(dual_of("llama")(**batch).logits, expected) < 1e-5
+
+
+@pytest.mark.parametrize("form", ["padded", "padding-free"])
+def test_evaluation_of_rows_that_would_pool_their_answer_is_refused(form, dual_of):
+    model = dual_of("llama")
+    batch = make_batch([6, 6], [2, 5])
+    if form == "padding-free":
+        batch = {name: it.reshape(1, -1) if it.dim() == 2 else it for name, it in batch.items()}
+        bounds = torch.tensor([0, 6, 12], dtype=torch.int32)
+        batch |= {"cu_seq_lens_q": bounds, "position_ids": torch.arange(6).repeat(1, 2)}
+        batch.pop("attention_mask")
+    batch.pop("input_length")
+    with pytest.raises(ValueError, match="reasoning_targets came without input_length"):
+        model(**batch)
+    targets = batch.pop("reasoning_targets")
+    assert model(**batch).logits.shape == (2, 3)  # the whole row is x
+    batch.pop("labels")
+    assert model(**batch, reasoning_targets=targets).reasoning_loss > 0  # a language model's loss alone
+
+
 def test_a_config_without_backbone_is_refused():
     with pytest.raises(ValueError, match="backbone_config"):
         DHRDForDualHeadClassification(DHRDConfig(num_labels=2))

@@ -123,7 +123,7 @@ class DualHeadCollator:
         teacher's cache: `teacher_log_probs` `[N, k + 1]` and `teacher_ids` `[N, k]` of the batch's N targets, row by row.
 
     Raises:
-        ValueError: if there are no rows, a row is empty, only some rows have a field, or `pad_to_multiple_of` is given
+        ValueError: if there are no rows, a row is empty or has a suffix and no `input_length`, only some rows have a field, or `pad_to_multiple_of` is given
             for batches without padding.
     """
 
@@ -203,6 +203,11 @@ def _check_row(feature: Mapping[str, Any], index: int) -> None:
     length = len(feature["input_ids"])
     if length == 0:
         raise ValueError(f"Row {index} of the batch has no tokens.")
+    if "reasoning_targets" in feature and "input_length" not in feature:
+        raise ValueError(
+            f"Row {index} of the batch has reasoning_targets and no input_length: the pooled token would be the suffix's, "
+            "which holds the answer. Keep the column input_length of DualHeadEncoder, or give x alone (input_only)."
+        )
     if "input_length" in feature and not 1 <= int(feature["input_length"]) <= length:
         raise ValueError(f"Row {index} of the batch: input_length {feature['input_length']} is not in 1 to {length}.")
     if "reasoning_targets" in feature and len(feature["reasoning_targets"]) != length:

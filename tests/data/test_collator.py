@@ -126,7 +126,8 @@ def test_input_only_is_x(tokenizer, encoded):
         ([{"input_ids": [5], "labels": 1}, {"input_ids": [6]}], "labels"),
         ([{"input_ids": [5, 6], "input_length": 0}], "input_length 0"),
         ([{"input_ids": [5, 6], "input_length": 3}], "input_length 3"),
-        ([{"input_ids": [5, 6], "reasoning_targets": [5]}], "reasoning_targets"),
+        ([{"input_ids": [5, 6], "input_length": 1, "reasoning_targets": [5]}], "reasoning_targets"),
+        ([{"input_ids": [5, 6], "reasoning_targets": [5, 6], "labels": 1}], "reasoning_targets and no input_length"),
     ],
 )
 def test_broken_rows_are_refused(tokenizer, features, message):

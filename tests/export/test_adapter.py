@@ -234,7 +234,8 @@ def test_qlora_trains_a_plain_head_and_exports_its_adapter_alone(make_lm, tokeni
     assert type(dual.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
     assert type(dual.score) is torch.nn.Linear and dual.score.weight.dtype == torch.float32
     model = add_lora(peft.prepare_model_for_kbit_training(dual, use_gradient_checkpointing=False), r=4)
-    out = model(**batch, labels=torch.tensor([0, 1, 2]), reasoning_targets=batch["input_ids"])
+    length = torch.tensor([3, 4, 5])
+    out = model(**batch, labels=torch.tensor([0, 1, 2]), input_length=length, reasoning_targets=batch["input_ids"])
     out.loss.backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
     model = moved(model)
