@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def unfinished_beside(path: Path) -> Path:
@@ -59,31 +64,45 @@ def checkpoints(folder: str | os.PathLike) -> list[Path]:
     return [it for _, it in sorted(found, reverse=True)]
 
 
-def last_checkpoint(folder: str | os.PathLike) -> str | None:
-    """The last checkpoint of a run that is whole: a run that was killed while it saved leaves one that is not.
+def last_checkpoint(folder: str | os.PathLike, tell: Callable[[str], None] = lambda reason: None) -> str | None:
+    """The last checkpoint of a run that is whole, having told of those after it why they are not."""
+    for checkpoint in checkpoints(folder):
+        reason = broken_part(checkpoint)
+        if reason is None:
+            return str(checkpoint)
+        tell(f"{checkpoint} is passed over, as {reason}")
+    return None
 
-    Example:
 
-    ```python
-    >>> from dhrd_hf.files import last_checkpoint
-    >>> last_checkpoint("runs/first")  # doctest: +SKIP
-    'runs/first/checkpoint-12'
-
-    ```
-
-    Args:
-        folder (`str` or `os.PathLike`): The run's output folder.
-
-    Returns:
-        `str`, *optional*: the checkpoint's folder; None where there is none.
+def broken_part(checkpoint: Path) -> str | None:
+    """Why a checkpoint can't be gone on from: a run that was killed, or a disk that was full, leaves files that are cut short.
 
     Source: transformers `trainer.py::_save_checkpoint`, which writes `trainer_state.json` last.
     """
-    for checkpoint in checkpoints(folder):
-        with suppress(OSError, ValueError):
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-            return str(checkpoint)
-    return None
+    from safetensors import SafetensorError, safe_open
+
+    if not checkpoint.is_dir():
+        return "there is no such folder"
+    for file in sorted(it for it in checkpoint.iterdir() if it.is_file()):
+        whole = True
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass
+            elif file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            elif file.suffix in (".pt", ".pth", ".bin"):
+                whole = zipfile.is_zipfile(file)  # as torch.save writes them: what says so is at their end
+        except (SafetensorError, ValueError):
+            whole = False
+        if not whole:
+            return f"its {file.name} is {'cut short or damaged' if file.stat().st_size else 'empty'}"
+    if not (checkpoint / "trainer_state.json").is_file():
+        return "it has no trainer_state.json, which is written last"
+    index = checkpoint / "model.safetensors.index.json"
+    shards = {*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()} if index.is_file() else ()
+    missing = sorted(it for it in shards if not (checkpoint / it).is_file())
+    return f"its {missing[0]} is missing" if missing else None
 
 
 def write_whole(path: str | os.PathLike, text: str) -> None:
@@ -149,3 +168,15 @@ def readable_weights(name: str | os.PathLike) -> Iterator[None]:
         raise OSError(
             f"the weights of {name} can't be read ({error}): download them again; a Git LFS pointer wants git lfs pull"
         ) from error
+
+
+def non_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
+    """The first tensor that holds NaN or infinities, in words; None where all numbers are finite."""
+    for name, tensor in tensors:
+        if tensor.is_floating_point() and tensor.element_size() > 1 and tensor.device.type != "meta":
+            finite = tensor.isfinite()
+            if not finite.all():
+                return (
+                    f"{tensor.numel() - int(finite.sum())} of {tensor.numel()} numbers of {name} that are not finite"
+                )
+    return None

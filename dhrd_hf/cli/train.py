@@ -54,23 +54,25 @@ def run(argv: Sequence[str]) -> int:
     if own.export and trainer.is_deepspeed_enabled:
         raise ValueError("--export does not go with DeepSpeed: leave it out, and use dhrd export afterwards.")
     audit = _look_at_rationales(own, train, trainer) if training.process_index == 0 else None
-    if checkpoint is not None:
-        _check_resumed(checkpoint, trainer)
-    elif own.overwrite_output_dir and training.process_index == 0:  # now that nothing can be refused any more
-        _clear(Path(training.output_dir))
+    folder = Path(training.output_dir)
+    if (
+        checkpoint is None and own.overwrite_output_dir and training.process_index == 0
+    ):  # now that nothing can be refused any more
+        _clear(folder)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_fsdp_enabled:  # its checkpoints may be in shards; the result is one model
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model()
     trainer.save_state()
-    trainer.save_metrics("train", trained.metrics)
+    if trained.global_step > trainer.steps_before or not (folder / "train_results.json").is_file():
+        trainer.save_metrics("train", trained.metrics)
     metrics = None
     if dev is not None:
         metrics, said = (trainer.evaluate(), None) if own.predictions is None else evaluate_rows(own, trainer, dev)
         trainer.save_metrics("eval", metrics)
         say("\nevaluation: " + ", ".join(f"{k.removeprefix('eval_')} {v:.4g}" for k, v in metrics.items()))
     if training.process_index == 0:
-        training_facts(own, trainer, counts, metrics, audit).save(Path(training.output_dir) / FACTS_FILE)
+        training_facts(own, trainer, counts, metrics, audit).save(folder / FACTS_FILE)
     if own.predictions is not None and said is not None:
         write_rows(own.predictions, said)
     if training.push_to_hub:
@@ -122,7 +124,7 @@ def _joined(train: datasets.Dataset, own: TrainArguments, say: Callable[..., Non
 def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callable[..., None]) -> str | None:
     """Check the folders before anything is loaded; the checkpoint to go on from, if any."""
     from ..export.classifier import check_apart
-    from ..files import last_checkpoint
+    from ..training.resuming import checkpoint_to_resume
 
     if own.predictions is not None:
         from ..data.table_writing import check_target
@@ -140,8 +142,9 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
         raise ValueError("--resume and --overwrite-output-dir exclude each other.")
     if training.resume_from_checkpoint:
         return training.resume_from_checkpoint
-    last = last_checkpoint(folder)
     if own.resume:
+        tell = print if training.process_index == 0 else lambda *_, **__: None
+        last = checkpoint_to_resume(folder, lambda reason: tell(f"warning: {reason}", file=sys.stderr))
         say(f"Going on from {last}." if last else f"No checkpoint in {folder} yet: starting from the beginning.")
         return last
     if folder.is_dir() and any(folder.iterdir()):
@@ -174,26 +177,6 @@ def _clear(folder: Path) -> None:
     for old in checkpoints(folder):  # --resume would go on from them
         old.unlink() if old.is_symlink() else shutil.rmtree(old)
     (folder / FACTS_FILE).unlink(missing_ok=True)
-
-
-def _check_resumed(checkpoint: str, trainer: DualHeadTrainer) -> None:
-    """Raise where a checkpoint's head was trained for other labels: it would be resumed under the names of these."""
-    from ..auto import load_config
-    from ..modeling_dhrd import find_dual_head
-
-    if not (Path(checkpoint) / "config.json").is_file():  # of an adapter: its run knows them
-        checkpoint = str(Path(checkpoint).parent)
-    if not (Path(checkpoint) / "config.json").is_file():
-        return
-    then, now = load_config(checkpoint), find_dual_head(trainer.model).config
-    # A head that was never trained may not know its kind of labels yet.
-    other_kind = None not in (then.problem_type, now.problem_type) and then.problem_type != now.problem_type
-    if other_kind or then.id2label != now.id2label:
-        raise ValueError(
-            f"{checkpoint} was trained for {then.problem_type} of {', '.join(map(repr, then.id2label.values()))}, and the "
-            f"training set is {now.problem_type} of {', '.join(map(repr, now.id2label.values()))}. Resume on the data that "
-            "it began with, or start anew in another --output-dir."
-        )
 
 
 def _trainer(

@@ -21,6 +21,8 @@ from .alpha import GradientBalance, scheduled_alpha
 from .evaluation_on_input import EvaluationOnInputMixin
 from .label_check import check_labels
 from .padding_free import check_padding_free
+from .resuming import ResumingMixin
+from .run_settings import identity
 from .sampler import EpochLengthGroupedSampler
 from .soft_targets import Teacher, checked_teacher
 from .term_log import TermLog
@@ -28,7 +30,7 @@ from .term_log import TermLog
 logger = logging.get_logger(__name__)
 
 
-class DualHeadTrainer(EvaluationOnInputMixin, Trainer):
+class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
     r"""Train a dual-head model; everything but the loss and its log is the stock `Trainer`.
 
     - Both terms are normalised over the whole accumulated batch and over the ranks: the gradient does not depend on how
@@ -117,6 +119,7 @@ class DualHeadTrainer(EvaluationOnInputMixin, Trainer):
         flat = getattr(self.data_collator, "padding_free", False)
         with self.accelerator.autocast():  # as training will run
             self.teacher = checked_teacher(teacher, self.args, dual_head, self.processing_class, flat)
+        self._taught_by = None if self.teacher is None else identity(self.teacher.model)
         if self.teacher is not None and self.teacher.cache_dir is not None:
             with self.args.main_process_first(desc="soft targets"):
                 self.train_dataset = self.teacher.cached(self.train_dataset, self.processing_class)
