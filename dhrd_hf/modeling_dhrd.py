@@ -32,13 +32,6 @@ from .losses import (
 from .pooling import pooled_in_flat, pooled_positions
 from .reasoning_head import ReasoningHeadMixin
 
-# How transformers finds the code that a checkpoint carries, where this package is not installed.
-_MODEL = "modeling_dhrd.DHRDForDualHeadClassification"
-_AUTO_MAP = {
-    "AutoConfig": "configuration_dhrd.DHRDConfig",
-    "AutoModel": _MODEL,
-    "AutoModelForSequenceClassification": _MODEL,
-}
 # What from_pretrained leaves on a model that is spread over devices or quantised: it must not be moved or cast.
 _OF_LOADING = ("hf_device_map", "hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit")
 
@@ -133,8 +126,8 @@ class DHRDClassificationHead(nn.Module):
 class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
     r"""A decoder-only LM with a pooled classification head and its own LM head over one forward pass.
 
-    Weights are named `model.*` (the backbone's own names), `score.*` and `lm_head.*`. An exported classifier with the
-    paper's head is this class with `config.reasoning_head=False`: it has no `lm_head`.
+    Weights are named `model.*` (the backbone's own names), `score.*` and `lm_head.*`. With `config.reasoning_head=False`
+    there is no `lm_head`.
 
     Example:
 
@@ -268,7 +261,13 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
             is_main_process (`bool`, *optional*, defaults to `True`): As in `PreTrainedModel.save_pretrained`.
             kwargs (*optional*): What it takes besides.
         """
-        self.config.auto_map = dict(_AUTO_MAP)
+        # How transformers finds the code in the folder, where this package is not installed.
+        code = f"modeling_dhrd.{type(self).__name__}"
+        self.config.auto_map = {
+            "AutoConfig": "configuration_dhrd.DHRDConfig",
+            "AutoModel": code,
+            "AutoModelForSequenceClassification": code,
+        }
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     # The forward pass
@@ -458,6 +457,10 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
             else:
                 self.config.problem_type = "multi_label_classification"
         return self.config.problem_type
+
+
+class DHRDForSequenceClassification(DHRDForDualHeadClassification):
+    """An exported classifier with the paper's head, `config.reasoning_head=False`: the name says to others what it is."""
 
 
 class _Counts:

@@ -15,6 +15,7 @@ from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from ..families import stock_classifier
 from ..modeling_dhrd import DHRDForDualHeadClassification
 from ..quantised import state_for_adapter
+from .portable import widen_config
 
 
 def write_adapter(
@@ -62,6 +63,7 @@ def write_adapter(
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     _stock_peft_config(model, peft_config, names).save_pretrained(folder)
     config.save_pretrained(folder / ADAPTER_CONFIG_FOLDER)
+    widen_config(folder / ADAPTER_CONFIG_FOLDER)
     try:
         exported = PeftModel.from_pretrained(base, folder)
         # Where PEFT adapts a mixture's experts in another form than ours, it warns and leaves its own as they begin.

@@ -28,6 +28,7 @@ from ..quantised import is_quantised
 from .adapter import check_adapter, write_adapter
 from .card_facts import CardFacts, hub_name
 from .model_card import write_model_card
+from .portable import save_tokenizer, widen_config
 from .remote_code import write_with_code
 
 logger = logging.get_logger(__name__)
@@ -152,6 +153,7 @@ def _write_dense(
     if merged.config.classifier_head != "linear":
         return write_with_code(merged, pad_token_id, temperature, max_shard_size, folder)
     _stock_classifier(merged, pad_token_id, temperature).save_pretrained(folder, max_shard_size=max_shard_size)
+    widen_config(folder)
     opened, info = AutoModelForSequenceClassification.from_pretrained(
         folder,
         dtype=_dtype(merged),
@@ -309,7 +311,7 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, max_input_length: int | 
     tokenizer = copy.deepcopy(tokenizer)
     if max_input_length is not None:
         tokenizer.model_max_length = max_input_length
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
 
 
 def _write_thresholds(thresholds: Mapping[str, float], folder: Path) -> None:

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..modeling_dhrd import check_loaded, logits_tolerance
 from .classifier import check_apart, probe_batches, whole_folder
+from .portable import save_tokenizer, widen_config
 
 ENGINES = ("onnx", "openvino")
 
@@ -190,7 +191,8 @@ def export_engine(
     batches = list(probe_batches(text_config.vocab_size, text_config.pad_token_id))
     with whole_folder(output_dir, overwrite) as folder:
         _export(model, batches[0], engine, int8).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        widen_config(folder)
+        save_tokenizer(tokenizer, folder)
         opened = EngineClassifier.from_pretrained(folder)
         off = 0.0
         for batch in batches:

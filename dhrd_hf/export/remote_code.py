@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from ..modeling_dhrd import DHRDForDualHeadClassification
+from ..modeling_dhrd import DHRDForDualHeadClassification, DHRDForSequenceClassification
+from .portable import widen_config
 
 
 def write_with_code(
@@ -35,12 +36,13 @@ def write_with_code(
     config.pad_token_id = pad_token_id
     config.dtype = next(dual_head.score.parameters()).dtype
     with torch.device("meta"):
-        classifier = DHRDForDualHeadClassification(config)
+        classifier = DHRDForSequenceClassification(config)
     tensors = {name: tensor for name, tensor in dual_head.state_dict().items() if not name.startswith("lm_head.")}
     for name in ("score.out_proj.weight", "score.out_proj.bias"):
         tensors[name] = tensors[name] / temperature
     classifier.load_state_dict(tensors, strict=True, assign=True)
     classifier.save_pretrained(folder, max_shard_size=max_shard_size)
-    return DHRDForDualHeadClassification.from_pretrained(
+    widen_config(folder)
+    return DHRDForSequenceClassification.from_pretrained(
         folder, dtype=config.dtype, attn_implementation=dual_head.model.config._attn_implementation
     )
