@@ -81,6 +81,10 @@ class TrainArguments:
     max_length: int = _option("Most tokens of a row; rationales are cut to fit.", 1024)
     encoding_cache: str | None = _option("Folder that keeps the encoded rows, for runs that encode the same alike.")
     max_input_length: int | None = _option("Most tokens of the input [max_length less the longest answer].")
+    truncation_side: str | None = _option(
+        "Side on which longer inputs are cut; left keeps a question at the end [the tokenizer's].",
+        choices=("right", "left"),
+    )
     padding_free: bool = _option(
         "Batches without padding, for attention that honours their boundaries (flash attention).", False
     )

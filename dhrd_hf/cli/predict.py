@@ -123,7 +123,7 @@ def _texts(
     rows: Iterable[tuple[int, dict[str, Any]]], prompt: str, added: Set[str], read_ahead: deque
 ) -> Iterator[str | None]:
     """The input of each numbered row, or None where a column of the prompt is empty; the row waits in `read_ahead`."""
-    from ..data.prompts import has_values, render
+    from ..data.prompts import has_input, render
 
     for number, row in rows:
         taken = added & row.keys()
@@ -132,7 +132,7 @@ def _texts(
                 f"row {number} has a column {min(taken)!r} already, which would be lost: rename or remove it"
             )
         try:
-            text = render(prompt, row) if has_values(prompt, row) else None
+            text = render(prompt, row) if has_input(prompt, row) else None
         except ValueError as error:
             raise ValueError(f"row {number}: {error}") from None
         read_ahead.append(row)

@@ -144,7 +144,6 @@ def _search(
 ) -> Any:
     from transformers import set_seed
 
-    from ..modeling_dhrd import find_dual_head
     from ..training.search import search
     from ..training.search_space import suggest
     from .train import _model, _tables, _trainer, _with_lora
@@ -159,7 +158,6 @@ def _search(
     quietly = lambda *_: None  # noqa: E731
     train, dev, labels = _tables(own, quietly)
     trainer, _ = _trainer(own, training, train, dev, labels, quietly)
-    max_input_length = find_dual_head(trainer.model).config.max_input_length
 
     def model_init(trial: Any) -> Any:
         own, values = _parsed(given, suggest(trial, space))
@@ -171,7 +169,6 @@ def _search(
         trainer.neftune_noise_alpha = values.neftune_noise_alpha  # which the Trainer reads when it is made
         set_seed(values.seed)
         model = _model(own, labels)
-        model.config.max_input_length = max_input_length
         model = _with_lora(own, model) if own.lora else model
         set_seed(values.seed)  # as the Trainer of dhrd train does when it is made
         return model

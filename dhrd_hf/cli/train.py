@@ -196,20 +196,18 @@ def _trainer(
     set_seed(training.seed)  # the classification head is drawn at random
     model = _model(own, labels)
     tokenizer = AutoTokenizer.from_pretrained(_model_path(own.model), **_files(own))
+    if own.truncation_side is not None:
+        tokenizer.truncation_side = own.truncation_side
     encode = DualHeadEncoder(
         tokenizer,
-        model.config.label2id,
-        model.config.prompt_template,
-        _max_length(own.max_length, model.config, say),
-        own.max_input_length,
-        suffix=model.config.suffix_template,
+        model=model,
+        max_length=_max_length(own.max_length, model.config, say),
+        max_input_length=own.max_input_length,
         label_column=own.label_column,
         rationale_column=own.rationale_column,
         problem_type=labels.problem_type,
-        rationale_after_label=model.config.rationale_after_label,
         reasoning_span=own.reasoning_span,
     )
-    model.config.max_input_length = encode.max_input_length
     encode_dev = copy.copy(encode)  # with counts of its own
     rows = _encoded(train, encode, own.encoding_cache)
     dev_rows = None if dev is None else _encoded(dev, encode_dev, own.encoding_cache)

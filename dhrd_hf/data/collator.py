@@ -10,45 +10,11 @@ import numpy as np
 import torch
 from transformers import DataCollatorWithFlattening, PreTrainedTokenizerBase
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
-from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+from .inputs import ensure_pad_token
 
 # Columns of rows whose soft targets a teacher's cache holds.
 SOFT_TARGETS = ("teacher_log_probs", "teacher_ids")
-
-
-def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The tokenizer's pad token id; where it has none, its eos token becomes the pad token, and a warning says so.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data import ensure_pad_token
-    >>> model.config.pad_token_id = ensure_pad_token(tokenizer)  # doctest: +SKIP
-
-    ```
-
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`): The tokenizer; changed in place where it has no pad token.
-
-    Returns:
-        `int`: the pad token's id.
-
-    Raises:
-        ValueError: if it has neither a pad nor an eos token.
-    """
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None:
-            raise ValueError(
-                "The tokenizer has neither a pad nor an eos token. Add one: "
-                "tokenizer.add_special_tokens({'pad_token': '<pad>'}); model.resize_token_embeddings(len(tokenizer))"
-            )
-        tokenizer.pad_token = tokenizer.eos_token
-        logger.warning(
-            f"The tokenizer has no pad token: using its eos token {tokenizer.eos_token!r} (id {tokenizer.eos_token_id})."
-        )
-    return tokenizer.pad_token_id
 
 
 def input_only(feature: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .inputs import known_limit, tokenize_inputs
+from .continuation import continued_ids
+from .inputs import INPUT_NAMES, own_limit, pool_by_pad_token, positions_of, remember_settings, tokenize_inputs
 from .labels import Labels, with_label_names
-from .prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, Suffix, render, template_columns
+from .prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, Suffix, input_columns, render_input
 from .tables import check_columns
 
 if TYPE_CHECKING:
@@ -41,12 +42,16 @@ class EncodingCounts:
         without_rationale (`int`): Rows without a rationale, encoded in the label-only form.
         rationales_cut (`int`): Rows whose rationale was cut, or left out, to fit `max_length`.
         inputs_cut (`int`): Rows whose x was cut to `max_input_length`.
+        endings_cut (`int`): Rows whose x lost what the prompt ends with, such as its question.
+        doubled_bos (`int`): Rows whose x begins with the bos token twice.
     """
 
     rows: int = 0
     without_rationale: int = 0
     rationales_cut: int = 0
     inputs_cut: int = 0
+    endings_cut: int = 0
+    doubled_bos: int = 0
 
     def __add__(self, other: EncodingCounts) -> EncodingCounts:
         return EncodingCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -57,25 +62,32 @@ class EncodingCounts:
             f"{self.rationales_cut} rationales cut, {self.inputs_cut} inputs cut"
         )
 
+    @property
+    def advice(self) -> list[str]:
+        """What is rarely meant, and how to have it otherwise."""
+        said = []
+        if self.endings_cut:
+            said.append(
+                f"{self.endings_cut} rows lost what the prompt ends with, for their inputs are cut on the right: cut the left "
+                "(tokenizer.truncation_side = 'left' before they are encoded; dhrd train --truncation-side left)."
+            )
+        if self.doubled_bos:
+            said.append(
+                f"{self.doubled_bos} rows begin with the bos token twice: their text has it, and the tokenizer adds it. Leave it "
+                "out of the prompt or the texts, or set tokenizer.add_bos_token = False before they are encoded."
+            )
+        return said
+
 
 class RowParts(NamedTuple):
-    """What a row is made of, cut to fit.
-
-    Args:
-        x (`list[int]`): Token ids of the input.
-        reasoning (`list[int]`): Of the delimiter and the rationale; empty where nothing of the rationale is there.
-        answer (`list[int]`): Of the delimiter and the label.
-        rationale_cut (`bool`): Whether the rationale was cut, or left out.
-        input_cut (`bool`): Whether x was cut.
-        whole (`int`): Number of tokens that the row would have if nothing had been cut.
-    """
+    """What a row is made of, cut to fit."""
 
     x: list[int]
-    reasoning: list[int]
-    answer: list[int]
+    reasoning: list[int]  # of the delimiter and the rationale; empty where nothing of the rationale is there
+    answer: list[int]  # of the delimiter and the label
     rationale_cut: bool
     input_cut: bool
-    whole: int
+    whole: int  # number of tokens if nothing had been cut
 
 
 class DualHeadEncoder:
@@ -90,7 +102,7 @@ class DualHeadEncoder:
     ```python
     >>> from dhrd_hf import DualHeadEncoder
     >>> encode = DualHeadEncoder(  # doctest: +SKIP
-    ...     tokenizer, label2id={"no": 0, "yes": 1}, prompt="Passage:\n{passage}\nQuestion:\n{question}"
+    ...     tokenizer, model=model, prompt="Passage:\n{passage}\nQuestion:\n{question}"
     ... )
     >>> train = dataset.map(encode, batched=True, remove_columns=dataset.column_names)  # doctest: +SKIP
     >>> print(encode.counts)  # doctest: +SKIP
@@ -100,21 +112,26 @@ class DualHeadEncoder:
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): The model's tokenizer.
-        label2id (`dict[str, int]`): The labels, as `model.config.label2id`.
-        prompt (`str`, *optional*, defaults to `"{text}"`): Template of x over the row's columns.
-        max_length (`int`, *optional*, defaults to 1024): Most tokens of a row. The rationale is cut to fit, the answer
-            never; where not even the answer fits behind x, x is cut.
+        label2id (`dict[str, int]`, *optional*): The labels, as `model.config.label2id`; by default the model's.
+        prompt (`str`, *optional*): Template of x over the row's columns; by default the model's, else `"{text}"`.
+        max_length (`int`, *optional*, defaults to 1024): Most tokens of a row, or the tokenizer's or the model's own limit
+            where that is less. The rationale is cut to fit, the answer never; where not even the answer fits behind x, x is
+            cut.
         max_input_length (`int`, *optional*): Most tokens of x, cut as the deployed tokenizer cuts it (`truncation=True`).
             By default `max_length` less the longest answer, so that one number holds for every row and in deployment.
-        suffix (`str`, *optional*, defaults to the paper's): Template with `{rationale}` and then `{label}`.
+        model ([`DHRDForDualHeadClassification`], *optional*): The model to train, whose config gets what the encoder does:
+            prompt, suffix, `max_input_length`, pad token. Without it they are left with the tokenizer, from which
+            [`DualHeadTrainer`] and [`export_classifier`] take them.
+        suffix (`str`, *optional*): Template with `{rationale}` and then `{label}`; by default the model's, else the paper's.
         label_column (`str`, *optional*, defaults to `"label"`): Column of the labels: names or ids; lists of them for
             multi label; numbers for regression.
         rationale_column (`str`, *optional*, defaults to `"rationale"`): Column of the rationales. A row where it is
             missing, null or empty becomes the label-only form `[x, <ANS>, y]`.
-        problem_type (`str`, *optional*): As in transformers; by default one label is regression, a list of labels is
-            multi label, anything else single label.
-        rationale_after_label (`bool`, *optional*, defaults to `False`): Put the two parts of the suffix the other way
-            round, `[x, <ANS>, y, <REASON>, r]`: a control, in which the label does not follow from the rationale.
+        problem_type (`str`, *optional*): As in transformers; by default the model's, else one label is regression, a list of
+            labels is multi label, anything else single label.
+        rationale_after_label (`bool`, *optional*): Put the two parts of the suffix the other way round, `[x, <ANS>, y,
+            <REASON>, r]`: a control, in which the label does not follow from the rationale. By default as in the model's
+            config, else `False`.
         reasoning_span (`str`, *optional*, defaults to `"input+rationale"`): The tokens that the reasoning loss is over:
             the whole row, as in the paper, or with `"rationale"` only what follows x.
 
@@ -122,8 +139,8 @@ class DualHeadEncoder:
         `dict[str, list]`: `input_ids`, `attention_mask`, `input_length`, `reasoning_targets`, `labels`.
 
     Raises:
-        ValueError: on labels that are missing or unknown, empty texts, columns that the table lacks or spells in two
-            ways, or lengths that leave no room. The message names the row.
+        ValueError: on labels that are missing, unknown or not the model's, empty texts, columns that the table lacks or
+            spells in two ways, or lengths that leave no room. The message names the row.
 
     Source: Zhou et al. 2025, arXiv 2509.21487, eq. 1 and appendix E.2.
     """
@@ -131,39 +148,55 @@ class DualHeadEncoder:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        label2id: Mapping[str, int],
-        prompt: str = DEFAULT_PROMPT,
+        label2id: Mapping[str, int] | None = None,
+        prompt: str | None = None,
         max_length: int = 1024,
         max_input_length: int | None = None,
         *,
-        suffix: str = DEFAULT_SUFFIX,
+        model: PreTrainedModel | None = None,
+        suffix: str | None = None,
         label_column: str = "label",
         rationale_column: str = "rationale",
         problem_type: str | None = None,
-        rationale_after_label: bool = False,
+        rationale_after_label: bool | None = None,
         reasoning_span: str = REASONING_SPANS[0],
     ):
         if reasoning_span not in REASONING_SPANS:
             raise ValueError(f"reasoning_span={reasoning_span!r} is not one of {', '.join(REASONING_SPANS)}.")
-        if not template_columns(prompt):
-            raise ValueError(
-                f"The prompt {prompt!r} names no column, so every row would be the same text. Say {{text}}."
-            )
+        config = None if model is None else model.config
+        if config is not None:
+            label2id = _labels_of(config, label2id)
+            prompt = config.prompt_template if prompt is None else prompt
+            suffix = config.suffix_template if suffix is None else suffix
+            problem_type = config.problem_type if problem_type is None else problem_type
+            if rationale_after_label is None:
+                rationale_after_label = config.rationale_after_label
+        elif label2id is None:
+            raise ValueError("Which labels are there? Give model=model, or label2id=model.config.label2id.")
+        prompt = DEFAULT_PROMPT if prompt is None else prompt
+        suffix = DEFAULT_SUFFIX if suffix is None else suffix
+        self.columns = input_columns(prompt)
         self.tokenizer = tokenizer
         self.labels = Labels(label2id, problem_type, label_column)
         self.prompt = prompt
         self.suffix = Suffix.parse(suffix)
         self.label_column = label_column
         self.rationale_column = rationale_column
-        self.rationale_after_label = rationale_after_label
+        self.rationale_after_label = bool(rationale_after_label)
         self.reasoning_span = reasoning_span
-        self.max_length = self._known_limit(max_length)
+        self.max_length = self._known_limit(max_length, config)
         self.max_input_length = self._input_limit(max_input_length)
+        if config is not None:
+            pool_by_pad_token(config, tokenizer)
+        settings = (prompt, suffix, self.rationale_after_label, self.max_input_length)
+        remember_settings(tokenizer, label2id, dict(zip(INPUT_NAMES, settings, strict=True)), config)
         self.counts = EncodingCounts()
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
         encoded, marks = self._encode(batch, first_row=self.counts.rows)
-        self.counts = self.counts + _totals(encoded, marks)
+        before, self.counts = self.counts, self.counts + _totals(encoded, marks)
+        if len(self.counts.advice) > len(before.advice):
+            logger.warning(f"Among the first {self.counts.rows} rows: {' '.join(self.counts.advice)}")
         return encoded
 
     def encode_dataset(
@@ -205,7 +238,8 @@ class DualHeadEncoder:
         seen = _totals(encoded, marks)
         self.counts = self.counts + seen
         log = logger.warning if seen != EncodingCounts(rows=seen.rows) else logger.info
-        log(f"{seen} (max_length {self.max_length}, max_input_length {self.max_input_length}).")
+        limits = f"(max_length {self.max_length}, max_input_length {self.max_input_length})"
+        log(" ".join((f"{seen} {limits}.", *seen.advice)))
         return encoded.remove_columns(list(marks))
 
     def _cached_as(self, dataset: datasets.Dataset, folder: Path) -> dict[str, str]:
@@ -230,13 +264,11 @@ class DualHeadEncoder:
         self, batch: Mapping[str, Sequence[Any]], first_row: int
     ) -> tuple[dict[str, list], dict[str, list[int]]]:
         """The encoded rows, and for each what [`EncodingCounts`] counts as 0 or 1."""
-        rows = _rows(batch, [*template_columns(self.prompt), self.label_column], self.rationale_column)
+        rows = _rows(batch, [*self.columns, self.label_column], self.rationale_column)
         texts, labels, rationales = [], [], []
         for index, row in enumerate(rows):
             try:
-                text = render(self.prompt, row)
-                if not text.strip():
-                    raise ValueError("its text is empty")
+                text = render_input(self.prompt, row)
                 label = self.labels.read(row[self.label_column])
             except ValueError as error:
                 raise ValueError(f"Row {first_row + index}: {error}. The row: {_excerpt(row)}") from None
@@ -248,7 +280,10 @@ class DualHeadEncoder:
         encoded: dict[str, list] = {
             name: [] for name in ("input_ids", "attention_mask", "input_length", "reasoning_targets")
         }
-        marks: dict[str, list[int]] = {"without_rationale": [], "rationales_cut": [], "inputs_cut": []}
+        marks: dict[str, list[int]] = {f.name: [] for f in fields(EncodingCounts) if f.name != "rows"}
+        cut_on_right = self.tokenizer.truncation_side == "right"
+        loses_ending = cut_on_right and bool(self.prompt.rpartition("}")[2].strip())
+        twice_bos = [self.tokenizer.bos_token_id] * 2
         named = [self.labels.text(label) for label in labels]
         for index, (x, reasoning, answer, rationale_cut, input_cut, _) in enumerate(
             self.parts(texts, named, rationales)
@@ -271,6 +306,8 @@ class DualHeadEncoder:
             marks["without_rationale"].append(int(not rationales[index]))
             marks["rationales_cut"].append(int(rationale_cut))
             marks["inputs_cut"].append(int(input_cut))
+            marks["endings_cut"].append(int(input_cut and loses_ending))
+            marks["doubled_bos"].append(int(x[:2] == twice_bos))
         encoded["labels"] = labels
         return encoded, marks
 
@@ -294,9 +331,9 @@ class DualHeadEncoder:
             `Iterator[RowParts]`: each row's.
         """
         inputs, cut = tokenize_inputs(self.tokenizer, texts, self.max_input_length)
-        answers = self._suffix_ids([self.suffix.between + label + self.suffix.after for label in labels])
-        reason = self._suffix_ids([self.suffix.before])[0]
-        rationale_ids = self._suffix_ids(rationales)
+        answers = self.continued([self.suffix.between + label + self.suffix.after for label in labels])
+        [reason] = self.continued([self.suffix.before])
+        rationale_ids = self.continued(rationales, self.suffix.before)
         for index, (x, rationale, answer) in enumerate(zip(inputs, rationale_ids, answers, strict=True)):
             whole = (
                 cut.get(index, len(x))
@@ -311,22 +348,23 @@ class DualHeadEncoder:
     def _end(self) -> list[int]:
         return [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
 
-    def _suffix_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        distinct = list(dict.fromkeys(texts))  # of the answers there are few
-        ids = self.tokenizer(distinct, add_special_tokens=False, verbose=False)["input_ids"] if distinct else []
-        found = dict(zip(distinct, ids, strict=True))
-        return [found[text] for text in texts]
+    def continued(self, texts: Sequence[str], before: str | None = None) -> list[list[int]]:
+        """Token ids of parts of the suffix, as they stand behind `before` or any text."""
+        return continued_ids(self.tokenizer, texts, before)
 
-    def _known_limit(self, max_length: int) -> int:
-        limit = known_limit(self.tokenizer)
-        if limit is not None and limit < max_length:
-            logger.warning(f"max_length {max_length} is above the tokenizer's model_max_length: using {limit}.")
-            return limit
+    def _known_limit(self, max_length: int, config: PreTrainedConfig | None) -> int:
+        limits = {"the tokenizer's model_max_length": own_limit(self.tokenizer)}
+        if config is not None:
+            limits["the model's max_position_embeddings"] = positions_of(config)
+        for name, limit in limits.items():
+            if limit is not None and limit < max_length:
+                logger.warning(f"max_length {max_length} is above {name}: using {limit}.")
+                max_length = limit
         return max_length
 
     def _input_limit(self, max_input_length: int | None) -> int:
         answers = [self.suffix.between + answer + self.suffix.after for answer in self.labels.longest_texts()]
-        reserved = max(len(ids) for ids in self._suffix_ids(answers)) + len(self._end)
+        reserved = max(len(ids) for ids in self.continued(answers)) + len(self._end)
         limit = self.max_length - reserved
         if limit < 1:
             raise ValueError(
@@ -338,6 +376,17 @@ class DualHeadEncoder:
                 f"{reserved} tokens of the longest answer. Raise max_length or lower max_input_length."
             )
         return limit if max_input_length is None else max_input_length
+
+
+def _labels_of(config: PreTrainedConfig, label2id: Mapping[str, int] | None) -> Mapping[str, int]:
+    if not hasattr(config, "max_input_length"):
+        raise TypeError(
+            f"The model is a {config.model_type}, which has not two heads. Open it with "
+            "AutoModelForDualHeadClassification.from_pretrained(name_or_path, ...)."
+        )
+    if label2id is not None and dict(label2id) != config.label2id:
+        raise ValueError(f"label2id={dict(label2id)} is not the model's, {config.label2id}. Leave it out.")
+    return config.label2id
 
 
 def _rows(batch: Mapping[str, Sequence[Any]], needed: list[str], optional: str) -> list[dict[str, Any]]:

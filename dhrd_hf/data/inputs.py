@@ -1,14 +1,37 @@
-"""x: the one way in which a text becomes the ids that are pooled, in training, prediction, exports and checks."""
+"""x: the one way in which a text becomes the ids that are pooled, in training, prediction, exports and checks.
+
+What an encoder did belongs to the model's config. An encoder that is not given the model is remembered by its tokenizer, by
+which the trainer and an export find it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import contextlib
+import copy
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 # A tokenizer that knows no limit says 1e30.
 _NO_LIMIT = 10**9
+# transformers saves of a tokenizer what it was made with; these shape x, and may have been set since.
+_SAVED_WITH = ("truncation_side", "padding_side", "split_special_tokens")
+# Of a run directory's tokenizer: the limit that it has, training's, and the one that it had before.
+_LIMITS = "dual_head_limits"
+# An encoder's settings, by their names in the model's config.
+INPUT_NAMES = ("prompt_template", "suffix_template", "rationale_after_label", "max_input_length")
+# What the encoders of a tokenizer did, the last one at the end, each with the labels that it was given.
+_encoders: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, list[_Encoder]] = weakref.WeakKeyDictionary()
+
+
+class _Encoder(NamedTuple):
+    label2id: Mapping[str, int]
+    settings: dict[str, Any]
 
 
 class TokenizedInputs(NamedTuple):
@@ -21,16 +44,7 @@ class TokenizedInputs(NamedTuple):
 def tokenize_inputs(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
 ) -> TokenizedInputs:
-    """Texts as x: with the tokenizer's special tokens, cut on its truncation side as `truncation=True` cuts.
-
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
-        texts (`Sequence[str]`): The texts, with the prompt around them.
-        max_length (`int`, *optional*): Most tokens of a text, such as [`input_limit`]; by default none is cut.
-
-    Returns:
-        [`TokenizedInputs`]: `ids` by text, and which were `cut`.
-    """
+    """Texts, with the prompt around them, as x: cut to `max_length` on the side and with the specials of the tokenizer."""
     ids = tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
     cut = {} if max_length is None else {place: len(it) for place, it in enumerate(ids) if len(it) > max_length}
     if cut:
@@ -44,19 +58,9 @@ def tokenize_inputs(
 def input_limit(
     config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
 ) -> int | None:
-    """The number of tokens to which x is cut: the least of training's, the tokenizer's and the model's positions.
-
-    Args:
-        config (`PreTrainedConfig`): The model's.
-        tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
-        max_length (`int`, *optional*): Instead of training's and the tokenizer's.
-
-    Returns:
-        `int`, *optional*: the limit; None where there is none.
-    """
-    given = (
-        (getattr(config, "max_input_length", None), known_limit(tokenizer)) if max_length is None else (max_length,)
-    )
+    """Most tokens of x: the least of training's, the tokenizer's and the model's positions; `max_length` for the first two."""
+    trained = getattr(config, "max_input_length", None)
+    given = (trained, known_limit(tokenizer)) if max_length is None else (max_length,)
     return min((limit for limit in (*given, positions_of(config)) if limit is not None), default=None)
 
 
@@ -69,3 +73,164 @@ def known_limit(tokenizer: PreTrainedTokenizerBase) -> int | None:
 def positions_of(config: PreTrainedConfig) -> int | None:
     """The number of positions that the model has, where its config says so."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+# The pad token
+
+
+def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The tokenizer's pad token id; where it has none, its eos token becomes the pad token, and a warning says so.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.data import ensure_pad_token
+    >>> model.config.pad_token_id = ensure_pad_token(tokenizer)  # doctest: +SKIP
+
+    ```
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): The tokenizer; changed in place where it has no pad token.
+
+    Returns:
+        `int`: the pad token's id.
+
+    Raises:
+        ValueError: if it has neither a pad nor an eos token.
+    """
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                "The tokenizer has neither a pad nor an eos token. Add one: "
+                "tokenizer.add_special_tokens({'pad_token': '<pad>'}); model.resize_token_embeddings(len(tokenizer))"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+        logger.warning(
+            f"The tokenizer has no pad token: using its eos token {tokenizer.eos_token!r} (id {tokenizer.eos_token_id})."
+        )
+    return tokenizer.pad_token_id
+
+
+def pool_by_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have the model pool by the token that its batches are padded with."""
+    pad = ensure_pad_token(tokenizer)
+    if config.pad_token_id != pad:
+        logger.warning(f"The model's pad token id is now the tokenizer's, {pad} (it was {config.pad_token_id}).")
+        config.pad_token_id = pad
+
+
+# What an encoder did, on its way to the model's config
+
+
+def own_limit(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The tokenizer's limit, which it has again where a run directory has given it training's."""
+    trained, before = tokenizer.init_kwargs.get(_LIMITS, (None, None))
+    if trained is not None and tokenizer.model_max_length == trained:
+        tokenizer.model_max_length = before
+    return known_limit(tokenizer)
+
+
+def remember_settings(
+    tokenizer: PreTrainedTokenizerBase,
+    label2id: Mapping[str, int],
+    settings: dict[str, Any],
+    config: PreTrainedConfig | None,
+) -> None:
+    """Remember what an encoder does; where it was given the model, the config has it, and the tokenizer saves its part."""
+    new = _Encoder(label2id, settings)
+    _encoders[tokenizer] = [*(it for it in _encoders.get(tokenizer, ()) if it != new), new]
+    if config is not None:
+        _write(config, settings)
+        _have_saved(tokenizer)
+
+
+def take_settings(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, longest: int | None) -> None:
+    """Write into a model's config what the encoder of its training rows did, whose x have up to `longest` tokens."""
+    encoders, own = _encoders.get(tokenizer, ()), _inputs_of(config)
+    known = _settings_for(config, (it for it in encoders if it.label2id is config.label2id))
+    known = known or _settings_for(config, (it for it in encoders if dict(it.label2id) == config.label2id))
+    fitting = [it for it in known if longest is None or longest <= it["max_input_length"]]
+    if known and not fitting:
+        logger.warning(
+            f"The training rows have inputs of up to {longest} tokens, and no encoder of this tokenizer makes such: the "
+            f"model's max_input_length is now {longest}. Give DualHeadEncoder the model: model=model."
+        )
+        _write(config, {**own, "max_input_length": longest})
+    elif fitting and own not in fitting:
+        _write_last(config, fitting)
+
+
+def fill_settings(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write into a model's config what it does not know of its inputs, from the encoder that was given its labels."""
+    encoders, own = _encoders.get(tokenizer, ()), _inputs_of(config)
+    known = _settings_for(config, (it for it in encoders if it.label2id is config.label2id))
+    if known and own["max_input_length"] is None:
+        _write_last(config, [{name: own[name] or value for name, value in it.items()} for it in known])
+    elif known and own not in known:
+        logger.warning(
+            f"The model's config is gone by, and its encoder differs ({_differences(own, known[-1])}). If the model was "
+            "trained on that encoder's rows, give it the model: DualHeadEncoder(tokenizer, model=model)."
+        )
+
+
+@contextlib.contextmanager
+def saving_inputs(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> Iterator[None]:
+    """While a run's tokenizer is saved: `truncation=True` makes x of a text as training did."""
+    limit, init_kwargs = tokenizer.model_max_length, dict(tokenizer.init_kwargs)
+    own_limit(tokenizer)
+    _have_saved(tokenizer)
+    if config.max_input_length is not None:
+        tokenizer.init_kwargs[_LIMITS] = [config.max_input_length, tokenizer.model_max_length]
+        tokenizer.model_max_length = config.max_input_length
+    try:
+        yield
+    finally:
+        tokenizer.model_max_length, tokenizer.init_kwargs = limit, init_kwargs
+
+
+def for_deployment(tokenizer: PreTrainedTokenizerBase, max_input_length: int | None) -> PreTrainedTokenizerBase:
+    """A copy that makes x of a text as training did, wherever it is saved and opened."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.init_kwargs.pop(_LIMITS, None)
+    _have_saved(tokenizer)
+    if max_input_length is not None:
+        tokenizer.model_max_length = max_input_length
+    if tokenizer.is_fast:  # what the last call asked for is no setting
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def _settings_for(config: PreTrainedConfig, encoders: Iterable[_Encoder]) -> list[dict[str, Any]]:
+    """What encoders did, on a model with these positions."""
+    positions = positions_of(config) or _NO_LIMIT
+    return [{**it.settings, "max_input_length": min(it.settings["max_input_length"], positions)} for it in encoders]
+
+
+def _write_last(config: PreTrainedConfig, settings: list[dict[str, Any]]) -> None:
+    if any(it != settings[-1] for it in settings):
+        logger.warning(
+            f"The tokenizer has had encoders with other settings ({_differences(settings[-2], settings[-1])}); the model's "
+            "are the last one's. Give the encoder of its rows the model: DualHeadEncoder(tokenizer, model=model)."
+        )
+    _write(config, settings[-1])
+
+
+def _have_saved(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.init_kwargs |= {name: getattr(tokenizer, name) for name in _SAVED_WITH}
+
+
+def _inputs_of(config: PreTrainedConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in INPUT_NAMES}
+
+
+def _write(config: PreTrainedConfig, settings: Mapping[str, Any]) -> None:
+    own = _inputs_of(config)
+    if own["max_input_length"] is not None and own != settings:
+        logger.warning(f"The model's inputs are not those that it had: {_differences(own, settings)}.")
+    for name, value in settings.items():
+        setattr(config, name, value)
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {before[name]!r}, now {it!r}" for name, it in after.items() if before[name] != it)

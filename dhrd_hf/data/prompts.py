@@ -13,26 +13,7 @@ DEFAULT_SUFFIX = "\nReasoning:\n{rationale}\nFinal Answer:\n{label}"
 
 
 def template_columns(template: str) -> list[str]:
-    r"""Names of the columns that a template takes, in order, each once.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.prompts import template_columns
-    >>> template_columns("Passage:\n{passage}\nQuestion:\n{question}")
-    ['passage', 'question']
-
-    ```
-
-    Args:
-        template (`str`): Text with `{column}` where a column's value belongs; `{{` and `}}` are literal braces.
-
-    Returns:
-        `list[str]`: the column names.
-
-    Raises:
-        ValueError: if the template is malformed, or names anything but columns.
-    """
+    """Names of the columns that a template takes, each once; `{{` and `}}` are literal braces."""
     try:
         fields = [
             (name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None
@@ -51,26 +32,7 @@ def template_columns(template: str) -> list[str]:
 
 
 def input_columns(prompt: str) -> list[str]:
-    """Names of the columns that make the input, as [`template_columns`]; there has to be one.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.prompts import input_columns
-    >>> input_columns("{premise} So: {hypothesis}")
-    ['premise', 'hypothesis']
-
-    ```
-
-    Args:
-        prompt (`str`): The template of x.
-
-    Returns:
-        `list[str]`: the column names.
-
-    Raises:
-        ValueError: if it is malformed, or names no column.
-    """
+    """Names of the columns that make the input, as [`template_columns`]; there has to be one."""
     names = template_columns(prompt)
     if not names:
         raise ValueError(f"The prompt {prompt!r} names no column, so every row would be the same text. Say {{text}}.")
@@ -78,49 +40,25 @@ def input_columns(prompt: str) -> list[str]:
 
 
 def has_values(template: str, row: Mapping[str, Any]) -> bool:
-    """Whether a row has a value for each column that a template takes.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.prompts import has_values
-    >>> has_values("{text}", {"text": "It rains."}), has_values("{text}", {"text": None}), has_values("{text}", {})
-    (True, False, False)
-
-    ```
-
-    Args:
-        template (`str`): As for [`template_columns`].
-        row (`Mapping[str, Any]`): The row's values by column name; None and NaN, an empty cell of pandas, are none.
-
-    Returns:
-        `bool`: whether [`render`] finds all that it needs.
-    """
+    """Whether a row has a value, be it blank, for each column that a template takes."""
     return not any(_is_missing(row.get(name)) for name in template_columns(template))
 
 
+def has_input(prompt: str, row: Mapping[str, Any]) -> bool:
+    """Whether a row has a value for each column of the prompt, and not blanks alone."""
+    return has_values(prompt, row) and any(str(row[name]).strip() for name in template_columns(prompt))
+
+
+def render_input(prompt: str, row: Mapping[str, Any]) -> str:
+    """As [`render`]; a row with nothing to classify in it is an error."""
+    text = render(prompt, row)
+    if not has_input(prompt, row):
+        raise ValueError("its text is empty")
+    return text
+
+
 def render(template: str, row: Mapping[str, Any]) -> str:
-    """A template with a row's values in it.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.prompts import render
-    >>> render("{premise} So: {hypothesis}", {"premise": "It rains.", "hypothesis": "It is wet."})
-    'It rains. So: It is wet.'
-
-    ```
-
-    Args:
-        template (`str`): As for [`template_columns`].
-        row (`Mapping[str, Any]`): The row's values by column name.
-
-    Returns:
-        `str`: the text.
-
-    Raises:
-        ValueError: if the row has no value for a column that the template takes, or a list or an object.
-    """
+    """A template with a row's values in it, which are no lists or objects."""
     values = {}
     for name in template_columns(template):
         value = row.get(name)
@@ -138,31 +76,15 @@ def _is_missing(value: Any) -> bool:
 
 
 class Suffix(NamedTuple):
-    """A suffix template, split where its two values stand.
+    """A suffix template, split where its two values stand."""
 
-    Args:
-        before (`str`): Text before the rationale: the <REASON> delimiter.
-        between (`str`): Text between rationale and label: the <ANS> delimiter.
-        after (`str`): Text after the label.
-    """
-
-    before: str
-    between: str
+    before: str  # the <REASON> delimiter
+    between: str  # the <ANS> delimiter
     after: str
 
     @classmethod
     def parse(cls, template: str) -> Suffix:
-        """Split a template such as [`DEFAULT_SUFFIX`].
-
-        Args:
-            template (`str`): Text with `{rationale}` and then `{label}`, each once.
-
-        Returns:
-            [`Suffix`]: its parts.
-
-        Raises:
-            ValueError: if it does not hold the two in this order.
-        """
+        """Split a template such as [`DEFAULT_SUFFIX`], which holds `{rationale}` and then `{label}`, each once."""
         parts, names = [""], []
         if template_columns(template):
             for text, name, *_ in Formatter().parse(template):

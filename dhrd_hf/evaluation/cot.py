@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..data.continuation import continued_ids
 from ..data.inputs import input_limit, positions_of, tokenize_inputs
 from ..data.prompts import DEFAULT_SUFFIX, Suffix
 from ..modeling_dhrd import DHRDForDualHeadClassification
@@ -198,7 +199,7 @@ class CoTDecoder:
             self.label_first = getattr(config, "rationale_after_label", False)
         # Token ids of the first delimiter, as they follow x in training; <ANS> is tokenised with its label there.
         before = "" if self.label_first else Suffix.parse(self.suffix).before
-        self.delimiter = tokenizer(before, add_special_tokens=False, verbose=False)["input_ids"] if before else []
+        [self.delimiter] = continued_ids(tokenizer, [before])
         self.max_new_tokens = max_new_tokens
         self.seed = seed
         self.options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0, "use_cache": True}

@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from ..data import ensure_pad_token
 from ..data.inputs import input_limit, tokenize_inputs
 from ..data.labels import Labels, with_label_names
-from ..data.prompts import input_columns, render
+from ..data.prompts import input_columns, render_input
 from ..data.tables import check_columns
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def predict_table(
 def _inputs(prompt: str, table: Dataset) -> Iterator[str]:
     for number, row in enumerate(table):
         try:
-            text = render(prompt, row)
+            text = render_input(prompt, row)
         except ValueError as error:
             raise ValueError(f"Row {number}: {error}.") from None
         yield text

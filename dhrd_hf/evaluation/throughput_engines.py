@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..data.inputs import input_limit, tokenize_inputs
 from ..data.labels import Labels, with_label_names
-from ..data.prompts import has_values, input_columns, render
+from ..data.prompts import has_input, input_columns, render
 from ..data.tables import check_columns
 from .cot import MAX_NEW_TOKENS, CoTDecoder
 from .prediction import agree_on_pad_token, padded_inputs, padding_side_of
@@ -56,7 +56,7 @@ class BenchRows:
         ):
             named = with_label_names(table, label_column, config.label2id)
             labels = Labels(config.label2id, "single_label_classification", label_column).read_all(named[label_column])
-        given = [render(prompt, row) if has_values(prompt, row) else "" for row in table]
+        given = [render(prompt, row) if has_input(prompt, row) else "" for row in table]
         limit = input_limit(config, tokenizer, max_length)
         ids, cut = tokenize_inputs(tokenizer, given, limit)
         kept = [

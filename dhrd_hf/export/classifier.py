@@ -22,6 +22,7 @@ from transformers import (
 from transformers.utils import logging
 
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
+from ..data.inputs import fill_settings, for_deployment
 from ..families import stock_classifier
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
 from ..quantised import is_quantised
@@ -70,8 +71,9 @@ def export_classifier(
 
     Args:
         model ([`DHRDForDualHeadClassification`], or a `PeftModel` around one): The model.
-        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer, with a pad token; its `model_max_length` is set to
-            `model.config.max_input_length` in the export where that is known, so `truncation=True` cuts as in training.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer, with a pad token. In the export `truncation=True` makes x of a
+            text as training did: its `model_max_length` is `model.config.max_input_length`. What the config does not know of
+            its inputs it gets from the tokenizer's [`DualHeadEncoder`].
         output_dir (`str` or `os.PathLike`): The folder to write; it must not exist or be empty.
         format (`str`, *optional*, defaults to `"dense"`): `"dense"`: all weights of the classifier, an adapter merged
             in. `"adapter"`: the adapter and the head alone, as PEFT's task type SEQ_CLS, with the name and revision of
@@ -108,6 +110,7 @@ def export_classifier(
     model = next((module for module in model.modules() if hasattr(module, "peft_config")), dual_head)  # DDP's inside
     check_apart(output_dir, model.name_or_path, dual_head.name_or_path)
     pad_token_id = _checked_pad_token(dual_head, tokenizer)
+    fill_settings(dual_head.config, tokenizer)
     for label, threshold in (thresholds or {}).items():
         if label not in dual_head.config.label2id or not 0 <= threshold <= 1:
             raise ValueError(
@@ -119,7 +122,7 @@ def export_classifier(
             opened = write_adapter(model, dual_head, _stock_config(dual_head, pad_token_id), temperature, folder)
         else:
             opened = _write_dense(_merged(model, dual_head), pad_token_id, temperature, max_shard_size, folder)
-        _save_tokenizer(tokenizer, dual_head.config.max_input_length, folder)
+        save_tokenizer(for_deployment(tokenizer, dual_head.config.max_input_length), folder)
         if thresholds:
             _write_thresholds(thresholds, folder / ADAPTER_CONFIG_FOLDER if format == "adapter" else folder)
         _compare(dual_head, opened, pad_token_id, temperature)
@@ -305,13 +308,6 @@ def _stock_config(dual_head: DHRDForDualHeadClassification, pad_token_id: int) -
     if own.prompt_template is not None:
         config.prompt_template = own.prompt_template
     return config
-
-
-def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, max_input_length: int | None, folder: Path) -> None:
-    tokenizer = copy.deepcopy(tokenizer)
-    if max_input_length is not None:
-        tokenizer.model_max_length = max_input_length
-    save_tokenizer(tokenizer, folder)
 
 
 def _write_thresholds(thresholds: Mapping[str, float], folder: Path) -> None:

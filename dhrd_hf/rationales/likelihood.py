@@ -158,7 +158,7 @@ class LikelihoodScore:
         """The token ids of each row up to the label's last, and how many of them are the label's."""
         names = dict.fromkeys(name for row in rows for name in row)
         ids = self.encode({name: [row.get(name) for row in rows] for name in names})
-        suffix, tokenize = self.encode.suffix, self.encode._suffix_ids
+        suffix, tokenize = self.encode.suffix, self.encode.continued
         labels = [self.encode.labels.text(label) for label in ids["labels"]]
         between = tokenize([suffix.between])[0]
         found = []

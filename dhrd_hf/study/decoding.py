@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(name, type=int, required=True)
     args = parser.parse_args(argv)
 
-    from ..data.prompts import render
+    from ..data.prompts import has_input, render
     from ..data.table_writing import write_rows
     from ..data.tables import iter_rows
     from ..evaluation import load_classifier
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     answers = decode_answers(
         model,
         tokenizer,
-        [render(prompt, row) for row in rows],
+        [render(prompt, row) if has_input(prompt, row) else "" for row in rows],
         names,
         max_new_tokens=args.max_new_tokens,
         seed=args.seed,

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
 
-from ..data import DualHeadCollator, ensure_pad_token
+from ..data import DualHeadCollator
 from ..data.collator import SOFT_TARGETS
+from ..data.inputs import pool_by_pad_token, saving_inputs
 from ..losses import reasoning_count
 from ..modeling_dhrd import find_dual_head
 from ..quantised import is_quantised, state_for_adapter
 from .alpha import GradientBalance, scheduled_alpha
 from .evaluation_on_input import EvaluationOnInputMixin
+from .input_check import check_inputs
 from .label_check import check_labels
 from .padding_free import check_padding_free
 from .resuming import ResumingMixin
@@ -156,9 +159,10 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
                 f"The model's config has label_smoothing={config.label_smoothing:g}, which training and evaluation go by: "
                 "set model.config.label_smoothing = 0 to be without."
             )
-        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
-        if hasattr(tokenizer, "pad_token_id"):
-            _align_pad_token(config, ensure_pad_token(tokenizer))
+        tokenizer = self._tokenizer
+        if tokenizer is not None:
+            pool_by_pad_token(config, tokenizer)
+        check_inputs(self.train_dataset, config, tokenizer)
         best = (self.args.metric_for_best_model or "loss").removeprefix("eval_")
         if config.beta == 0 and self.args.load_best_model_at_end and best == "loss":
             raise ValueError(
@@ -166,6 +170,11 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
                 "metric_for_best_model, or leave load_best_model_at_end out."
             )
         self._set_up_weights()
+
+    @property
+    def _tokenizer(self) -> PreTrainedTokenizerBase | None:
+        found = self.processing_class or getattr(self.data_collator, "tokenizer", None)
+        return found if isinstance(found, PreTrainedTokenizerBase) else None
 
     def _set_up_weights(self) -> None:
         """Fit to the weights of the losses, which may have been changed in the config since."""
@@ -425,16 +434,9 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
         model = self.accelerator.unwrap_model(self.model)
         if state_dict is None and hasattr(model, "peft_config") and is_quantised(model):
             state_dict = state_for_adapter(model)
-        super()._save(output_dir, state_dict)
+        config = find_dual_head(model).config
+        with saving_inputs(self._tokenizer, config) if self._tokenizer is not None else nullcontext():
+            super()._save(output_dir, state_dict)
         if hasattr(model, "peft_config"):
             # An adapter's folder does not say what the two heads are; with the config it reloads as a dual-head model.
-            find_dual_head(model).config.save_pretrained(output_dir or self.args.output_dir)
-
-
-def _align_pad_token(config: Any, pad_token_id: int) -> None:
-    """Pool by the pad token that the collator pads with."""
-    if config.pad_token_id != pad_token_id:
-        logger.warning(
-            f"The model's pad token id is now the tokenizer's, {pad_token_id} (it was {config.pad_token_id})."
-        )
-        config.pad_token_id = pad_token_id
+            config.save_pretrained(output_dir or self.args.output_dir)
