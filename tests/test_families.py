@@ -17,6 +17,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -53,6 +54,7 @@ def case(request, tokenizer, tmp_path_factory):
     return SimpleNamespace(
         name=request.param,
         folder=folder,
+        tokenizer=AutoTokenizer.from_pretrained(folder),  # as training opens it: Qwen2's is of a class of its own
         lm=lm,
         dual=dual,
         stock=stock,
@@ -119,8 +121,8 @@ def test_the_losses_and_their_gradients_are_the_familys_own(case):
 
 
 @torch.no_grad()
-def test_the_class_logits_are_the_stock_classifiers_before_and_after_export(case, tokenizer, tmp_path):
-    export_classifier(case.dual, tokenizer, tmp_path / "out")
+def test_the_class_logits_are_the_stock_classifiers_before_and_after_export(case, tmp_path):
+    export_classifier(case.dual, case.tokenizer, tmp_path / "out")
     exported, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert type(exported).__name__ == families.exported_class(case.name)
@@ -155,7 +157,7 @@ def test_it_generates_what_the_familys_causal_lm_does(case):
     assert torch.equal(case.dual.generate(prompt, **wanted), case.lm.generate(prompt, **wanted))
 
 
-def test_an_adapter_exports_in_both_formats(case, tokenizer, tmp_path):
+def test_an_adapter_exports_in_both_formats(case, tmp_path):
     dual = AutoModelForDualHeadClassification.from_pretrained(case.folder, id2label={0: "a", 1: "b", 2: "c"})
     model = add_lora(dual, r=4).eval()
     for parameter in model.parameters():
@@ -167,21 +169,21 @@ def test_an_adapter_exports_in_both_formats(case, tokenizer, tmp_path):
 
     if case.name in families.NO_DENSE_LORA:
         with pytest.raises(ValueError, match="logits differ"):
-            export_classifier(model, tokenizer, tmp_path / "dense")
+            export_classifier(model, case.tokenizer, tmp_path / "dense")
         assert not list(tmp_path.iterdir())
     else:
-        export_classifier(model, tokenizer, tmp_path / "dense")
+        export_classifier(model, case.tokenizer, tmp_path / "dense")
         dense = AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
         assert dense.config.id2label == {0: "a", 1: "b", 2: "c"}
         torch.testing.assert_close(dense(**batch).logits, expected, rtol=1e-4, atol=1e-4)
 
     if case.name in families.NO_ADAPTER:
         with pytest.raises(ValueError, match="PEFT can't put this adapter.*format='dense'"):
-            export_classifier(model, tokenizer, tmp_path / "adapter", format="adapter")
+            export_classifier(model, case.tokenizer, tmp_path / "adapter", format="adapter")
         assert not (tmp_path / "adapter").exists()
         return
     out = tmp_path / "adapter"
-    export_classifier(model, tokenizer, out, format="adapter")
+    export_classifier(model, case.tokenizer, out, format="adapter")
     config = AutoConfig.from_pretrained(out, subfolder="config")
     base = AutoModelForSequenceClassification.from_pretrained(case.folder, config=config)
     opened = {

@@ -81,6 +81,12 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--label-column", default="label", metavar="NAME", help="column of their labels (default: label)"
     )
+    parser.add_argument(
+        "--golden",
+        metavar="TABLE",
+        help="with dense or adapter: rows of your own among the golden texts of dhrd_contract.json (see dhrd verify); whoever "
+        "has the export can read them",
+    )
     add_card_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
@@ -91,6 +97,10 @@ def run(argv: Sequence[str]) -> int:
 
     if args.int8 and args.format not in ENGINES:
         raise ValueError(f"--int8 goes with --format {' or '.join(ENGINES)}.")
+    if args.golden and args.format in ENGINES:
+        raise ValueError(
+            "--golden goes with --format dense or adapter; another engine's export keeps the texts of these."
+        )
     if args.format in ENGINES and (args.card or args.group_column):
         raise ValueError(
             "--card and --group-column are for the model card, which goes with --format dense or adapter."
@@ -109,6 +119,7 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
 
     from .. import AutoModelForDualHeadClassification, DHRDConfig, export_classifier
     from ..auto import load_config
+    from ..data.prompts import render
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import fit_temperature, predict_table
 
@@ -125,6 +136,7 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     temperature = 1.0
     prompt = config.prompt_template or "{text}"
     evaluated = None
+    golden = [render(prompt, row) for row in load_table(args.golden)] if args.golden else ()
     if args.eval_data:
         evaluated = load_table(args.eval_data)
         check_columns(evaluated.column_names, filter(None, [args.label_column, args.group_column]))
@@ -145,10 +157,11 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
         overwrite=args.overwrite,
         max_shard_size=args.max_shard_size,
         card=facts,
+        golden=golden,
     )
     print(
-        f"Wrote {folder}: labels {', '.join(config.id2label.values())}; its logits equal the model's"
-        f"{' over the temperature' if args.calibrate else ''}."
+        f"Wrote {folder}: labels {', '.join(config.id2label.values())}; golden texts become the same ids, and the "
+        f"logits equal the model's{' over the temperature' if args.calibrate else ''}."
     )
     return folder
 
@@ -173,7 +186,7 @@ def _for_engine(args: argparse.Namespace) -> str:
         else:
             dense = stack.enter_context(dense_folder(args.model))
         off = export_engine(dense, args.output, args.format, int8=args.int8, overwrite=args.overwrite)
-        print(f"Wrote {args.output}: its logits are within {off:.2g} of torch's, on random inputs, of the largest.")
+        print(f"Wrote {args.output}: its logits are within {off:.2g} of torch's, on golden texts, of the largest.")
         if table is not None:
             print(_compared(args, dense, table))
     return args.output

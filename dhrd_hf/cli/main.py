@@ -16,6 +16,7 @@ _COMMANDS = {
     "predict": "classify the rows of a table, however long",
     "calibrate": "fit the temperature with which a classifier is as sure as it is right",
     "export": "write the classifier as a stock checkpoint that needs no dhrd_hf",
+    "verify": "replay an export's golden texts on the export, or on a server that serves it",
     "push": "upload an exported classifier to the Hugging Face Hub",
     "rationales": "write, check and choose the rationales of a table",
     "study": "run a grid of trainings, paired across settings, and report what it found",

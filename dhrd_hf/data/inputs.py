@@ -195,6 +195,8 @@ def for_deployment(tokenizer: PreTrainedTokenizerBase, max_input_length: int | N
     _have_saved(tokenizer)
     if max_input_length is not None:
         tokenizer.model_max_length = max_input_length
+    # What follows x can't change a causal model's answer, while padding before it shifts positions that are absolute.
+    tokenizer.padding_side = "right"
     if tokenizer.is_fast:  # what the last call asked for is no setting
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()

@@ -86,28 +86,15 @@ def _open(name_or_path: str | os.PathLike, config: PreTrainedConfig, kwargs: dic
         model = AutoModelForDualHeadClassification.from_pretrained(name_or_path, **kwargs)
         return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     if not isinstance(config, DHRDConfig) and find_adapter_config_file(os.fspath(name_or_path)) is not None:
-        return _open_exported_adapter(name_or_path, config, kwargs)
+        from ..export.verification import open_adapter
+
+        return open_adapter(name_or_path, config, **kwargs).merge_and_unload()
     if not isinstance(config, DHRDConfig):
         _check_classifier(config, name_or_path)
     model, info = AutoModelForSequenceClassification.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
     # Weights that are missing would be random; those left over, such as a pretraining head's, do no harm.
     check_loaded({**info, "unexpected_keys": ()}, name_or_path)
     return model
-
-
-def _open_exported_adapter(name_or_path: str | os.PathLike, config: PreTrainedConfig, kwargs: dict) -> PreTrainedModel:
-    from peft import PeftConfig, PeftModel
-
-    adapter = PeftConfig.from_pretrained(name_or_path)
-    base = adapter.base_model_name_or_path
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            base, revision=adapter.revision, config=config, **kwargs
-        )
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(f"{name_or_path} is an adapter of {base}, which can't be opened here: {reason}") from error
-    return PeftModel.from_pretrained(model, name_or_path).merge_and_unload()
 
 
 def _check_classifier(config: Any, name_or_path: str | os.PathLike) -> None:

@@ -68,7 +68,7 @@ def evaluation_report(
         return report
 
     right = _right(logits, labels)
-    report["metrics"]["accuracy"] = _wilson(right)
+    report["metrics"]["accuracy"] = wilson_interval(right)
     report["metrics"]["macro_f1"] = _bootstrapped(
         values["macro_f1"], len(labels), lambda rows: compute_metrics((logits[rows], labels[rows]))["macro_f1"]
     )
@@ -85,7 +85,7 @@ def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return ((logits > 0) == labels).all(-1) if labels.ndim == 2 else logits.argmax(-1) == labels
 
 
-def _wilson(right: np.ndarray) -> dict[str, float]:
+def wilson_interval(right: np.ndarray) -> dict[str, float]:
     from scipy.stats import binomtest
 
     interval = binomtest(int(right.sum()), len(right)).proportion_ci(CONFIDENCE, method="wilson")
@@ -118,4 +118,6 @@ def _by_group(right: np.ndarray, groups: Sequence[Any]) -> list[dict[str, Any]]:
             f"The group column has {len(found)} values in {len(names)} rows, such as {found[0][:80]!r}, which makes no "
             f"groups (at most {_MOST_GROUPS}, with rows in common). Name a column with few values."
         )
-    return [{"group": name, "rows": int((names == name).sum()), **_wilson(right[names == name])} for name in found]
+    return [
+        {"group": name, "rows": int((names == name).sum()), **wilson_interval(right[names == name])} for name in found
+    ]

@@ -8,13 +8,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -22,15 +24,17 @@ from transformers import (
 from transformers.utils import logging
 
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
-from ..data.inputs import fill_settings, for_deployment
+from ..data.inputs import fill_settings, for_deployment, input_limit
 from ..families import stock_classifier
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
 from ..quantised import is_quantised
 from .adapter import check_adapter, write_adapter
 from .card_facts import CardFacts, hub_name
+from .contract import contract_of
 from .model_card import write_model_card
 from .portable import save_tokenizer, widen_config
 from .remote_code import write_with_code
+from .replay import class_logits, golden_of, replay
 
 logger = logging.get_logger(__name__)
 
@@ -48,6 +52,7 @@ def export_classifier(
     overwrite: bool = False,
     max_shard_size: int | str = "5GB",
     card: CardFacts | None = None,
+    golden: Sequence[str] = (),
 ) -> Path:
     r"""Write the classifier as a checkpoint that loads without this package and has no reasoning head.
 
@@ -55,9 +60,10 @@ def export_classifier(
     model (`"adapter"`). No stock decoder has the `"mlp"` head: its dense export carries its modelling code and opens
     with `trust_remote_code=True`, or plainly where `dhrd_hf` is imported.
 
-    What was written is loaded as a stranger would load it and its logits are compared with the model's, on padded
-    batches and alone; a folder that differs is not left behind. The caller's model is not changed: an adapter is merged
-    on a copy.
+    What was written is loaded as a stranger would load it. Some thirty golden texts (several scripts, special tokens, up to
+    and beyond the limit) have to become the same token ids as in training, and give the model's logits, in padded batches
+    and alone; a folder that differs is not left behind. `dhrd_contract.json` keeps them, with what a server has to agree
+    on, for [`verify_export`] and `dhrd verify`. The caller's model is not changed: an adapter is merged on a copy.
 
     Example:
 
@@ -87,10 +93,12 @@ def export_classifier(
         max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`): As in `save_pretrained`.
         card ([`~dhrd_hf.export.CardFacts`], *optional*): What the model card, README.md, says beside what the model
             knows itself (labels, prompt template, alpha, beta, head, base model).
+        golden (`Sequence[str]`, *optional*): Full inputs of one's own among the golden texts. They are written into the folder
+            as they are: anybody who has it can read them.
 
     Returns:
         `Path`: the folder: config (labels, pad token, problem type, architecture, and `prompt_template` where the
-        model's config has one), safetensors, tokenizer, model card.
+        model's config has one), safetensors, tokenizer, contract, model card.
 
     Raises:
         FileExistsError: if the folder holds something and `overwrite` is off, or it is a file.
@@ -122,10 +130,11 @@ def export_classifier(
             opened = write_adapter(model, dual_head, _stock_config(dual_head, pad_token_id), temperature, folder)
         else:
             opened = _write_dense(_merged(model, dual_head), pad_token_id, temperature, max_shard_size, folder)
-        save_tokenizer(for_deployment(tokenizer, dual_head.config.max_input_length), folder)
+        save_tokenizer(for_deployment(tokenizer, input_limit(dual_head.config, tokenizer)), folder)
         if thresholds:
             _write_thresholds(thresholds, folder / ADAPTER_CONFIG_FOLDER if format == "adapter" else folder)
         _compare(dual_head, opened, pad_token_id, temperature)
+        _write_contract(dual_head, tokenizer, opened, temperature, thresholds, golden, folder)
         write_model_card(folder, _facts(dual_head, temperature).updated(card or CardFacts()))
     return Path(output_dir)
 
@@ -313,6 +322,40 @@ def _stock_config(dual_head: DHRDForDualHeadClassification, pad_token_id: int) -
 def _write_thresholds(thresholds: Mapping[str, float], folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text("utf-8")) | {"label_thresholds": dict(thresholds)}
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _write_contract(
+    dual_head: DHRDForDualHeadClassification,
+    tokenizer: PreTrainedTokenizerBase,
+    opened: PreTrainedModel,
+    temperature: float,
+    thresholds: Mapping[str, float] | None,
+    golden: Sequence[str],
+    folder: Path,
+) -> None:
+    """Write what a server has to agree on, with golden texts as training reads them; raise where the folder reads others."""
+    limit = input_limit(dual_head.config, tokenizer)
+    texts = golden_of(dual_head, tokenizer, limit, temperature, golden)
+    served = AutoTokenizer.from_pretrained(folder)
+    contract = contract_of(
+        opened.config,
+        served,
+        texts,
+        temperature=float(temperature),
+        thresholds={**thresholds} if thresholds else None,
+        engine="torch",
+        dtype=str(_dtype(dual_head)).removeprefix("torch."),
+    )
+    found = replay(opened, served, contract, beside=lambda *batch: class_logits(dual_head, *batch) / temperature)
+    faults = found.faults(max_flips=len(texts))
+    if faults:
+        kinds = [type(it).__name__ for it in (served, tokenizer)]
+        opens = f" AutoTokenizer opens a {kinds[0]}, and this is a {kinds[1]}." if kinds[0] != kinds[1] else ""
+        raise ValueError(
+            f"The exported classifier does not do with text as the model and its tokenizer: {'; '.join(faults)}.{opens} "
+            "Nothing was written."
+        )
+    replace(contract, measured=found.measured).write(folder)
 
 
 def _dtype(model: DHRDForDualHeadClassification) -> torch.dtype:

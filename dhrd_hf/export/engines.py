@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from ..data.inputs import known_limit
 from ..modeling_dhrd import check_loaded, logits_tolerance
 from .classifier import check_apart, probe_batches, whole_folder
+from .contract import CONTRACT, Contract, contract_of
 from .portable import save_tokenizer, widen_config
+from .replay import golden_of, replay
 
 ENGINES = ("onnx", "openvino")
 
@@ -146,7 +150,8 @@ def export_engine(
 ) -> float:
     """Write a classifier that `export_classifier` wrote for another engine, and compare the two.
 
-    The graph takes any batch size and length. With float32 weights logits that differ from torch's are refused; int8
+    The graph takes any batch size and length. With float32 weights logits that differ from torch's, on golden texts and a few
+    random inputs, are refused; int8
     rounds, so measure what it costs on your own rows (`dhrd export --int8 --eval-data`). OpenVINO rounds the weights
     alone. ONNX Runtime multiplies in integers, weights of 7 bits and activations of 8, except where a layer's inputs
     outnumber its outputs, as after a feed-forward layer's activation: a few values there are some thousand times the others,
@@ -169,7 +174,8 @@ def export_engine(
         overwrite (`bool`, *optional*, defaults to `False`): Replace the folder if it holds something.
 
     Returns:
-        `float`: the largest difference of a logit on a few random inputs, relative to the largest logit (at least 1).
+        `float`: the largest difference of a logit on golden texts and a few random inputs, relative to the largest logit (at
+            least 1).
 
     Raises:
         ModuleNotFoundError: if the engine is not installed.
@@ -203,7 +209,41 @@ def export_engine(
                 f"The {engine} export's logits differ from torch's by {off:.2g} of the largest; nothing was written. "
                 f"Please report it with the model type, {model.config.model_type!r}."
             )
+        off = max(off, _write_contract(classifier, model, tokenizer, opened, engine, int8, folder))
     return off
+
+
+def _write_contract(
+    classifier: str | os.PathLike,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    opened: Any,
+    engine: str,
+    int8: bool,
+    folder: Path,
+) -> float:
+    """Write the contract with torch's logits, and how far the engine's are, relative to the largest."""
+    before = Contract.read(classifier) if (Path(classifier) / CONTRACT).is_file() else None
+    own = [] if before is None else before.own_texts
+    golden = golden_of(model, tokenizer, known_limit(tokenizer), own=own)
+    pooled = {} if hasattr(model, "score") else {"pooled_token": f"as in {type(model).__name__}"}
+    contract = contract_of(
+        model.config,
+        tokenizer,
+        golden,
+        temperature=1.0 if before is None else before.temperature,
+        thresholds=getattr(model.config, "label_thresholds", None),
+        engine=engine,
+        dtype="int8" if int8 else "float32",
+        **pooled,
+    )
+    served = AutoTokenizer.from_pretrained(folder)
+    found = replay(opened, served, contract, sys.float_info.max if int8 else None)
+    faults = found.faults(max_flips=len(golden))
+    if faults:
+        raise ValueError(f"The {engine} export is not torch's classifier: {'; '.join(faults)}. Nothing was written.")
+    replace(contract, measured=found.measured).write(folder)
+    return found.measured["logits"] / max([1.0, *(abs(it) for text in golden for it in text.logits or ())])
 
 
 def _export(model: PreTrainedModel, sample: dict[str, Tensor], engine: str, int8: bool) -> Any:

@@ -31,8 +31,10 @@ from transformers.utils import logging
 
 from .card_facts import CardFacts
 from .classifier import export_classifier
+from .contract import CONTRACT
 from .exported_files import checked_files
 from .model_card import card_at
+from .verification import check_contract
 
 logger = logging.get_logger(__name__)
 
@@ -92,7 +94,8 @@ def push_classifier(
     same commit, weights and configs of an earlier push that the folder lacks (such as old shards, or the
     `adapter_config.json` of an adapter where a dense export follows) are removed from the branch, since transformers
     would open them instead; every other file stays. Hidden files of the folder are not uploaded. The model card goes
-    there with the repository's name in its usage snippet, and is made where the folder has none.
+    there with the repository's name in its usage snippet, and is made where the folder has none. Before anything is sent,
+    the golden texts of the folder's contract are replayed ([`verify_export`]).
 
     Connection errors, timeouts, rate limits and server errors are tried again a few times, with a growing wait or the
     one that the Hub asks for, and said on the log.
@@ -131,7 +134,7 @@ def push_classifier(
     Raises:
         ConnectionError: if the Hub can't be reached.
         OSError: if the Hub refuses or fails; `PermissionError` where a token is missing or lacks a right.
-        ValueError: if the folder is not an export, or the Hub would refuse or refuses the names or the card.
+        ValueError: if the folder is not an export, or not what its contract says, or the Hub would refuse or refuses the names or the card.
     """
     _check_names(repo_id, revision, commit_message)
     push = partial(
@@ -148,7 +151,7 @@ def push_classifier(
             raise ValueError("A folder has its tokenizer in it: give the folder alone, or a model and its tokenizer.")
         if card is not None:
             raise ValueError("A folder has its model card in it: write it with write_model_card(folder, card).")
-        return push(Path(classifier))
+        return push(Path(classifier), verify=True)
     if tokenizer is None:
         raise ValueError("A model needs its tokenizer beside it: push_classifier(model, repo_id, tokenizer).")
     with tempfile.TemporaryDirectory() as scratch:
@@ -163,8 +166,13 @@ def _push_folder(
     commit_message: str,
     token: str | bool | None,
     dry_run: bool,
+    verify: bool = False,
 ) -> PushedClassifier:
     files = checked_files(folder)
+    if verify and CONTRACT in files:
+        check_contract(folder)
+    elif verify:
+        logger.warning(f"{folder} has no {CONTRACT}: it is pushed as it is, without a replay. dhrd export writes one.")
     card = card_at(folder, repo_id)
     files["README.md"] = len(card)
     branch = revision or constants.DEFAULT_REVISION

@@ -1,0 +1,151 @@
+"""`dhrd verify`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from .parsing import Parser
+
+if TYPE_CHECKING:
+    from ..export import Contract, Replay, Server
+
+_EXAMPLES = """examples:
+  dhrd verify my-classifier
+  dhrd verify my-classifier --server http://localhost:8000
+  dhrd verify my-classifier --server http://localhost:7997 --data test.jsonl --max-flips 2 --output verified.json
+  dhrd verify my-classifier --server https://abc.endpoints.huggingface.cloud --token-env HF_TOKEN
+
+The folder's dhrd_contract.json holds some thirty golden texts with their token ids and logits. Exit code: 0 where all is as
+it says, 1 past --tolerance or --max-flips, 2 where it could not be found out. A server is vLLM or infinity (/classify),
+text-embeddings-inference (/predict) or an Inference Endpoint; which it is is found out. It is sent the golden texts and the
+inputs of --data, nothing else.
+"""
+after_interrupt = "Nothing was changed."
+# Their hosts want the Hub's token; no other server is sent one that nobody named.
+_HUB_HOSTS = (".huggingface.co", ".hf.co", ".huggingface.cloud")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Hold an export, or the server that serves it, against the export's contract; 1 where it differs."""
+    parser = Parser(
+        prog="dhrd verify",
+        description="Replay the golden texts of an export on the export itself, or on a server that serves it.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="what dhrd export wrote, in whatever format")
+    parser.add_argument("--server", metavar="URL", help="the server that serves it, such as http://localhost:8000")
+    parser.add_argument("--model", metavar="NAME", help="with --server: the model's name there, if it serves several")
+    parser.add_argument(
+        "--token-env",
+        metavar="NAME",
+        help="with --server: the variable of its token; default: HF_TOKEN for the Hub's hosts",
+    )
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds of a request (default: 60)")
+    parser.add_argument(
+        "--data",
+        metavar="TABLE",
+        help="rows with labels as well: the folder's accuracy, and with --server its change there",
+    )
+    parser.add_argument(
+        "--label-column", default="label", metavar="NAME", help="column of their labels (default: label)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="largest difference of a logit on the folder (default: 1e-4 of the largest in float32), of a probability on a "
+        "server (default: 0.01)",
+    )
+    parser.add_argument("--max-flips", type=int, metavar="N", help="most labels that may flip (default: 0)")
+    parser.add_argument("--output", metavar="FILE", help="write the same facts to this .json file")
+    args = parser.parse_args(argv)
+    _check_options(args)
+
+    from ..data.table_writing import check_file
+    from ..export import Contract, Server, verify_export, verify_server
+    from ..files import write_whole
+
+    if args.output:
+        check_file(args.output, args.data)
+    contract = Contract.read(args.folder)
+    server = None
+    if args.server:
+        server = Server(args.server, contract, args.model, _token(args.server, args.token_env), args.timeout)
+    replays = {
+        "golden": verify_server(server, args.tolerance) if server else verify_export(args.folder, args.tolerance)
+    }
+    facts: dict[str, Any] = {"folder": args.folder, "server": server and server.name, "kind": server and server.kind}
+    print(_line(f"{server.name} ({server.kind})" if server else args.folder, "golden texts", replays["golden"]))
+    if args.data:
+        replays["data"], facts["data"] = _on_rows(args, contract, server)
+    faults = [fault for replay in replays.values() if replay for fault in replay.faults(args.max_flips)]
+    for fault in faults:
+        print(f"DIFFERS: {fault}")
+    print("Not as the contract says." if faults else "As the contract says.", flush=True)
+    if args.output:
+        told = {name: asdict(replay) for name, replay in replays.items() if replay}
+        write_whole(args.output, json.dumps({**facts, "replays": told, "faults": faults}, indent=1) + "\n")
+    return 1 if faults else 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    for name in ("model", "token_env"):
+        if getattr(args, name) is not None and not args.server:
+            raise ValueError(f"--{name.replace('_', '-')} goes with --server URL.")
+    if args.tolerance is not None and not args.tolerance >= 0:
+        raise ValueError(f"--tolerance {args.tolerance} must be 0 or a number above it.")
+    if args.max_flips is not None and args.max_flips < 0:
+        raise ValueError(f"--max-flips {args.max_flips} must be 0 or a number above it.")
+    if not args.timeout > 0:
+        raise ValueError(f"--timeout {args.timeout} must be above 0.")
+
+
+def _token(url: str, variable: str | None) -> str | None:
+    from huggingface_hub import get_token
+
+    if variable is None:
+        return get_token() if f".{urlsplit(url).hostname}".endswith(_HUB_HOSTS) else None
+    if not os.environ.get(variable, "").strip():
+        raise ValueError(f"--token-env {variable}: there is no environment variable {variable!r}, or it is empty.")
+    return os.environ[variable].strip()
+
+
+def _line(where: str, what: str, replay: Replay) -> str:
+    return (
+        f"{where}: {replay.texts} {what}, {replay.answered} with an answer to compare; a {replay.unit} differs by "
+        f"{replay.largest_difference:.3g} at most ({replay.allowed:.3g} is allowed), {replay.flips} labels flip."
+    )
+
+
+def _on_rows(
+    args: argparse.Namespace, contract: Contract, server: Server | None
+) -> tuple[Replay | None, dict[str, Any]]:
+    """What a table's rows say of the folder, and of the server beside it."""
+    from ..data.tables import load_table, table_name
+    from ..evaluation import compare_on_rows
+
+    replay, facts = compare_on_rows(
+        args.folder, contract, load_table(args.data), args.label_column, server, args.tolerance
+    )
+    if replay is not None:
+        print(_line(f"{table_name(args.data)} on the server", "rows", replay))
+    if "accuracy" in facts:
+        print(f"Accuracy of the folder on {facts['rows']} rows: {_with_interval(facts['accuracy'], 'value')}.")
+    if "change" in facts:
+        points = {name: 100 * value for name, value in facts["change"].items()}
+        print(
+            f"Of the server: {_with_interval(facts['server_accuracy'], 'value')}, a change of "
+            f"{points['change']:+.2f} points (95% {points['low']:+.2f} to {points['high']:+.2f}, Tango's paired score interval)."
+        )
+    return replay, facts
+
+
+def _with_interval(found: dict[str, float], name: str) -> str:
+    return f"{found[name]:.4f} (95% {found['low']:.4f} to {found['high']:.4f})"

@@ -1,0 +1,352 @@
+"""`verify_server`: a running server held against the contract of the export that it serves."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import torch
+from torch import Tensor
+
+from .contract import Contract, activated
+from .replay import Replay, allowed_difference, count_flips, row_differences, told_farthest
+
+# Of mixed lengths, so that padding shows; text-embeddings-inference takes 32 at most where nobody raised it.
+_BATCH = 8
+_NOT_THERE = (404, 405, 501)
+
+
+class _Refused(ValueError):
+    """An answer with an error status."""
+
+    def __init__(self, status: int, said: str):
+        super().__init__(said)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class _Protocol:
+    """How a kind of server is asked, and where the scores of its rows stand in the answer."""
+
+    name: str
+    path: str
+    request: Callable[[list[str], int], dict[str, Any]]  # of texts and the number of labels
+    rows: Callable[[Any], Any]
+
+
+def _classify(texts: list[str], labels: int) -> dict[str, Any]:
+    # -1 is vLLM's own limit, without which it refuses longer texts; infinity, which cuts always, reads past it.
+    return {"input": texts, "truncate_prompt_tokens": -1}
+
+
+# vLLM's pooling `ClassificationRequest`, infinity's `ClassifyInput`, text-embeddings-inference's `PredictRequest`, and the
+# text-classification task of Inference Endpoints. Two kinds share a path: the answer's form says which it is.
+_PROTOCOLS = (
+    _Protocol("vLLM", "/classify", _classify, lambda answer: [it["probs"] for it in answer["data"]]),
+    _Protocol("infinity", "/classify", _classify, lambda answer: answer["data"]),
+    _Protocol(
+        "text-embeddings-inference",
+        "/predict",
+        lambda texts, labels: {"inputs": [[text] for text in texts], "truncate": True},
+        lambda answer: answer,
+    ),
+    _Protocol(
+        "an Inference Endpoint",
+        "",
+        lambda texts, labels: {"inputs": texts, "parameters": {"top_k": labels, "truncation": True}},
+        lambda answer: [answer] if isinstance(answer[0], dict) else answer,
+    ),
+)
+
+
+class Server:
+    """A running classifier: finds out what kind of server it is, and asks it for the probabilities of texts.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.export.contract import Contract
+    >>> from dhrd_hf.export.serving import Server
+    >>> server = Server("http://localhost:8000", Contract.read("my-classifier"))  # doctest: +SKIP
+    >>> server.kind, server.probabilities(["It rains."])  # doctest: +SKIP
+    ('vLLM', tensor([[0.0312, 0.9688]]))
+
+    ```
+
+    Args:
+        url (`str`): Its address, without the path of a kind of server.
+        contract ([`~dhrd_hf.export.contract.Contract`]): Of the export that it serves.
+        model (`str`, *optional*): The model's name there; needed where it serves several.
+        token (`str`, *optional*): Sent to this address as `Authorization: Bearer`, and never told; a redirect is not followed.
+        timeout (`float`, *optional*, defaults to 60): Seconds until a request is given up.
+
+    Raises:
+        ConnectionError: if nothing answers.
+        ValueError: if it is no address, or no kind of server that classifies texts.
+    """
+
+    def __init__(
+        self, url: str, contract: Contract, model: str | None = None, token: str | None = None, timeout: float = 60.0
+    ):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is no address of a server: type one such as http://localhost:8000")
+        if token and not all("!" <= letter <= "~" for letter in token):
+            raise ValueError("the server's token holds a blank or a character that no token has: copy it again")
+        self.contract, self.model, self.timeout, self._token = contract, model, timeout, token
+        self._base = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+        self.name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+        self.remarks: dict[str, None] = {}
+        self._protocol = self._found()
+
+    @property
+    def kind(self) -> str:
+        """What kind of server it is."""
+        return self._protocol.name
+
+    def probabilities(self, texts: Sequence[str]) -> Tensor:
+        """The probabilities `[N, K]` of texts in the order of the contract's labels; NaN where it names other labels."""
+        rest, found = iter(texts), []
+        while batch := list(islice(rest, _BATCH)):
+            answer = self._ask(self._protocol, batch)
+            rows = _rows(self._protocol, answer, len(batch), len(self.contract.labels))
+            if rows is None:
+                raise ValueError(f"{self.name} ({self.kind}) has answered {len(batch)} texts with {_short(answer)}")
+            self._check_best_labels(answer)
+            found += [self._ordered(row) for row in rows]
+        return torch.tensor(found, dtype=torch.float64).float()
+
+    def _found(self) -> _Protocol:
+        probe = next(text for text, it in zip(self.contract.texts, self.contract.golden, strict=True) if it.logits)
+        refused: dict[str, str] = {}
+        for protocol in _PROTOCOLS:
+            if self._path_of(protocol) in refused:
+                continue
+            try:
+                answer = self._ask(protocol, [probe])
+            except _Refused as error:
+                if error.status in (401, 403):
+                    raise
+                refused[self._path_of(protocol)] = "" if error.status in _NOT_THERE else str(error)
+            else:
+                if _rows(protocol, answer, 1, len(self.contract.labels)) is not None:
+                    return protocol
+        said = next((text for text in refused.values() if text), "none of /classify, /predict and / classifies texts")
+        raise ValueError(
+            f"{self.name} is no server that is known (vLLM, infinity, text-embeddings-inference, an Inference Endpoint) and "
+            f"answers for the {len(self.contract.labels)} labels of the export: {said}"
+        )
+
+    def _path_of(self, protocol: _Protocol) -> str:
+        return self._base if self._base.endswith(protocol.path) else self._base + protocol.path
+
+    def _ask(self, protocol: _Protocol, texts: list[str]) -> Any:
+        body = protocol.request(texts, len(self.contract.labels))
+        if self.model is not None and "input" in body:  # the other protocols serve one model
+            body["model"] = self.model
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(self._path_of(protocol), json.dumps(body).encode(), headers)
+        try:
+            with urllib.request.build_opener(_NoRedirect).open(request, timeout=self.timeout) as response:
+                text = response.read()
+        except urllib.error.HTTPError as error:
+            raise _Refused(error.code, self._told(error)) from None
+        except TimeoutError:
+            raise ConnectionError(f"{self.name} has not answered within {self.timeout:g} s") from None
+        except (OSError, ValueError) as error:  # urllib's, http.client's and ssl's
+            if isinstance(getattr(error, "reason", None), TimeoutError):
+                raise ConnectionError(f"{self.name} has not answered within {self.timeout:g} s") from None
+            reason = self._redacted(str(getattr(error, "reason", None) or error))
+            raise ConnectionError(
+                f"nothing answers at {self.name} ({reason}): start the server, or check --server"
+            ) from None
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise _Refused(404, f"{self.name} has not answered in JSON, but with {_short(text[:200])}") from None
+
+    def _told(self, error: urllib.error.HTTPError) -> str:
+        if error.code in (301, 302, 303, 307, 308):
+            return f"{self.name} sends on to {error.headers.get('Location')}: name that address"
+        if error.code in (401, 403):
+            hint = "does not accept the token" if self._token else "wants a token: name its variable by --token-env"
+            return f"{self.name} {hint} (status {error.code})"
+        said = ""
+        try:
+            answer = json.loads(error.read(100_000))
+            said = answer.get("error") or answer.get("message") or answer.get("detail") or answer
+            said = said.get("message", said) if isinstance(said, dict) else said
+        except (ValueError, OSError, AttributeError):
+            pass
+        return f"{self.name} answers with status {error.code}{': ' if said else ''}{self._redacted(_short(said, 300))}"
+
+    def _redacted(self, text: str) -> str:
+        text = " ".join(text.split())
+        return text.replace(self._token, "<token>") if self._token else text
+
+    def _check_best_labels(self, answer: Any) -> None:
+        """vLLM names the best label alone, the others by their place."""
+        if self.kind != "vLLM":
+            return
+        for it in answer["data"]:
+            scores = [_number(score) for score in it["probs"]]
+            best = self.contract.labels[max(range(len(scores)), key=scores.__getitem__)]
+            if it.get("label") != best:
+                self.remarks[f"it calls {it.get('label')!r} what the contract calls {best!r}"] = None
+
+    def _ordered(self, row: Sequence[Any]) -> list[float]:
+        """A row's scores in the order of the contract's labels."""
+        labels = self.contract.labels
+        if not isinstance(row[0], Mapping):
+            return [_number(score) for score in row]
+        scores = {it["label"]: _number(it["score"]) for it in row}
+        if scores.keys() == set(labels):
+            return [scores[label] for label in labels]
+        numbered = [f"LABEL_{index}" for index in range(len(labels))]
+        self.remarks[f"its labels are {', '.join(sorted(scores))}, those of the contract {', '.join(labels)}"] = None
+        if scores.keys() == set(numbered):
+            return [scores[label] for label in numbered]
+        return [float("nan")] * len(labels)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would take the token and the texts to another server."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+def _rows(protocol: _Protocol, answer: Any, count: int, labels: int) -> list[Any] | None:
+    """The rows of an answer, of one score for each label; None where it is not of this protocol."""
+    try:
+        rows = protocol.rows(answer)
+        named = [[(it["label"], it["score"]) if isinstance(it, Mapping) else (None, it) for it in row] for row in rows]
+        right = all(score is None or isinstance(score, (int, float)) for row in named for _, score in row)
+    except (TypeError, KeyError, IndexError):
+        return None
+    return rows if right and len(rows) == count and all(len(row) == labels for row in named) else None
+
+
+def verify_server(server: Server, tolerance: float | None = None) -> Replay:
+    """Send the golden texts of an export's contract to the server that serves it, and compare the probabilities.
+
+    Nothing but these texts is sent. A server's logits are not seen, and neither are its token ids: texts around the limit and
+    with special tokens show what it makes of them.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.export import Contract, Server, verify_server
+    >>> server = Server("http://localhost:8000", Contract.read("my-classifier"))  # doctest: +SKIP
+    >>> verify_server(server).faults()  # doctest: +SKIP
+    ['a probability differs by 0.31, 0.01 is allowed: as long as the limit by 0.31 ...']
+
+    ```
+
+    Args:
+        server ([`~dhrd_hf.export.serving.Server`]): The server, with the contract.
+        tolerance (`float`, *optional*): The largest difference of a probability that passes (of a number, for regression). By
+            default 0.01: most servers compute in 16 bits. Half as much again as an int8 export was off when it was written.
+
+    Returns:
+        [`~dhrd_hf.export.replay.Replay`]: what differs, and what may be the reason.
+
+    Raises:
+        ConnectionError: if the server does not answer.
+        ValueError: if it refuses, or answers in another form.
+    """
+    contract = server.contract
+    run = [place for place, it in enumerate(contract.golden) if it.logits is not None]
+    texts = contract.texts
+    logits = torch.tensor([contract.golden[place].logits for place in run])
+    return compared(
+        server.probabilities([texts[place] for place in run]),
+        logits,
+        server,
+        [contract.golden[place].about for place in run],
+        tolerance,
+        [place for place, it in enumerate(run) if contract.golden[it].cut],
+        len(texts),
+    )
+
+
+def compared(
+    found: Tensor,
+    logits: Tensor,
+    server: Server,
+    names: Sequence[str],
+    tolerance: float | None = None,
+    cut: Sequence[int] = (),
+    texts: int | None = None,
+) -> Replay:
+    """A server's probabilities of rows beside the logits that they should come from."""
+    contract = server.contract
+    allowed = allowed_difference(contract, "probabilities") if tolerance is None else tolerance
+    should = contract.probabilities(logits)
+    off = row_differences(found, should)
+    past = [place for place in range(len(off)) if not off[place] <= allowed]
+    hints = list(_reasons(found, logits, contract, allowed, past, cut)) if past else []
+    return Replay(
+        texts=texts or len(names),
+        answered=len(names),
+        largest_difference=off.max().item(),
+        flips=count_flips(contract.decisions(found), contract.decisions(should)),
+        allowed=allowed,
+        allowed_flips=int(contract.measured.get("flips", 0)),
+        unit="number" if contract.activation == "none" else "probability",
+        farthest=told_farthest(off, names, allowed),
+        remarks=[*server.remarks, *hints],
+    )
+
+
+def _reasons(
+    found: Tensor, logits: Tensor, contract: Contract, allowed: float, past: Sequence[int], cut: Sequence[int]
+) -> Iterator[str]:
+    """What a server may be doing, where that gives its answers."""
+
+    def gives(expected: Tensor) -> bool:
+        return bool((row_differences(found, expected) <= allowed).all())
+
+    should = contract.probabilities(logits)
+    for activation in ("softmax", "sigmoid", "none"):
+        if activation != contract.activation and gives(activated(activation, logits)):
+            said = {"none": "no activation"}
+            yield f"it answers with {said.get(activation, activation)}, where the contract says {contract.activation}"
+    if contract.temperature != 1 and gives(contract.probabilities(logits / contract.temperature)):
+        yield f"it divides by the temperature, {contract.temperature:.4g}, which is in the weights already"
+    order = [
+        next((i for i in range(len(contract.labels)) if _same_column(found[:, j], should[:, i], allowed)), -1)
+        for j in range(len(contract.labels))
+    ]
+    if sorted(order) == list(range(len(order))) and order != sorted(order):
+        given = ", ".join(contract.labels[place] for place in order)
+        yield f"its labels are in another order: {given}, where the contract has {', '.join(contract.labels)}"
+    if cut and set(past) <= set(cut):
+        yield (
+            f"only texts of more than {contract.max_length} tokens differ: it has to cut them on the "
+            f"{contract.truncation_side}, to {contract.max_length}, those that the tokenizer adds among them"
+        )
+
+
+def _same_column(found: Tensor, expected: Tensor, allowed: float) -> bool:
+    """Whether the scores of a label are those of another."""
+    return bool(((found - expected).abs() <= allowed).all())
+
+
+def _number(score: float | None) -> float:
+    """A score; JSON has null for what is not finite."""
+    return float("nan") if score is None else float(score)
+
+
+def _short(value: Any, most: int = 120) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[:most] + "..."
