@@ -9,6 +9,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
@@ -42,6 +43,9 @@ _CONFIG_NAMES = (
 )
 # What `AutoConfig.from_pretrained` and `find_adapter_config_file` understand of it.
 _HUB_NAMES = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+# What a model is loaded with, and its config is not to be asked about.
+_OF_WEIGHTS = ("dtype", "torch_dtype", "quantization_config", "output_loading_info")
+_OF_BOTH = ("gguf_file", "trust_remote_code", "code_revision")
 
 
 class AutoModelForDualHeadClassification(_BaseAutoModelClass):
@@ -75,7 +79,9 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
             prompt_template, suffix_template, rationale_after_label, max_input_length: As in [`DHRDConfig`].
             kwargs (*optional*):
                 What `AutoModelForCausalLM.from_pretrained` takes: `dtype`, `device_map`, `quantization_config`,
-                `attn_implementation`, `revision`, ... For an adapter also `is_trainable` (default `False`).
+                `attn_implementation`, `revision`, ..., and overrides of the language model's config, such as
+                `attention_dropout=0.1`. For an adapter also `is_trainable` (default `False`). Code that a checkpoint
+                carries is run with `trust_remote_code=True` alone; nobody is asked.
 
         Returns:
             [`DHRDForDualHeadClassification`], or a `PeftModel` around one for a run directory with an adapter. With
@@ -85,29 +91,35 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
             FileNotFoundError: if there is no such folder, or no model in it, and the Hub gives none of that name.
             ValueError: if the model is not a decoder-only causal LM, has no stock sequence classifier, lacks its LM
                 head's weights, or the labels disagree with each other or with the checkpoint.
+            TypeError: on an argument that neither the config nor the model knows.
         """
         own = {name: kwargs.pop(name) for name in _CONFIG_NAMES if name in kwargs}
         hub = {name: kwargs[name] for name in _HUB_NAMES if name in kwargs}
         path = os.fspath(pretrained_model_name_or_path)
 
-        adapter = None
-        with contextlib.suppress(OSError):  # no such folder or repository: `load_config` says it better
-            adapter = find_adapter_config_file(path, **{k: v for k, v in hub.items() if k != "force_download"})
+        kwargs.setdefault("trust_remote_code", False)
+        adapter = find_adapter(path, **hub)
         if adapter is not None:
-            return cls._from_adapter(path, own, hub, kwargs)
-        config = kwargs.pop("config", None)
+            return cls._from_adapter(path, adapter, own, hub, kwargs)
+        config, overridden = kwargs.pop("config", None), False
         if config is None:
-            only_config = {k: kwargs[k] for k in ("gguf_file", "trust_remote_code", "code_revision") if k in kwargs}
-            config = load_config(path, **hub, **only_config)
+            config, overridden, kwargs = _config_and_rest(path, kwargs)
         if isinstance(config, DHRDConfig):
             if not config.reasoning_head:
                 raise ValueError(
                     f"{path} is an exported classifier: its reasoning head was left out. Open it with "
                     "AutoModelForSequenceClassification, or train on from the dual-head checkpoint it came from."
                 )
-            return DHRDForDualHeadClassification.from_pretrained(
-                path, *model_args, config=_updated(config, own), **kwargs
+            wants_info, any_size = (
+                kwargs.pop("output_loading_info", False),
+                kwargs.get("ignore_mismatched_sizes", False),
             )
+            model, info = DHRDForDualHeadClassification.from_pretrained(
+                path, *model_args, config=_updated(config, own, any_size), output_loading_info=True, **kwargs
+            )
+            if not any_size:  # fewer layers than it has are taken as they are asked for
+                check_loaded({**info, "unexpected_keys": ()} if overridden else info, path)
+            return (model, info) if wants_info else model
         return cls._from_causal_lm(path, config, own, kwargs)
 
     @classmethod
@@ -152,17 +164,23 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
             )
         own["backbone_revision"] = getattr(revision, "resolved", revision)
         model = DHRDForDualHeadClassification(_new_config(causal_lm.config, own), causal_lm=causal_lm)
+        if model._device_mesh is not None:  # sharded over processes, of which each has drawn a head
+            for parameter in model.score.parameters():
+                torch.distributed.broadcast(parameter.data, src=0)
         model.eval()
         return (model, info) if wants_info else model
 
     @classmethod
-    def _from_adapter(cls, path: str, own: dict, hub: dict, kwargs: dict) -> Any:
+    def _from_adapter(cls, path: str, subfolder: str, own: dict, hub: dict, kwargs: dict) -> Any:
         from peft import PeftConfig, PeftModel
 
         is_trainable, wants_info = kwargs.pop("is_trainable", False), kwargs.pop("output_loading_info", False)
-        adapter = PeftConfig.from_pretrained(path, **hub)
-        config = _run_config(path, hub)
-        weights = cached_file(path, "adapter_model.safetensors", **hub)
+        of_adapter = {**hub, "subfolder": subfolder} if subfolder else hub
+        adapter = PeftConfig.from_pretrained(path, **of_adapter)
+        if adapter.is_prompt_learning:
+            raise ValueError(_NO_PROMPTS.format(path=path, kind=adapter.peft_type.value))
+        config, _, kwargs = _run_config(path, kwargs)
+        weights = cached_file(path, "adapter_model.safetensors", **of_adapter)
         with safe_open(weights, framework="pt") as file:
             if not any(".score." in name for name in file.keys()):  # noqa: SIM118 (it is no dictionary)
                 raise ValueError(
@@ -175,22 +193,21 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
         kwargs = {key: value for key, value in kwargs.items() if key not in ("revision", "subfolder")}
         base = adapter.base_model_name_or_path
         revision = adapter.revision or config.backbone_revision
+        if kwargs.get("dtype", kwargs.get("torch_dtype", "auto")) == "auto":
+            kwargs["dtype"] = config.dtype  # as it was trained, whatever the base model is saved in
         try:
+            kwargs["config"] = _config_of_base(path, base, config, {**kwargs, "revision": revision})
             model, info = cls.from_pretrained(base, revision=revision, output_loading_info=True, **base_own, **kwargs)
         except OSError as error:
             raise OSError(
                 f"{path} is an adapter of {base}, which can't be opened here: {str(error).splitlines()[0]}"
             ) from error
-        trained_on, found = config.backbone_config.model_type, model.config.backbone_config.model_type
-        if trained_on != found:
-            raise ValueError(
-                f"The adapter in {path} was trained on a {trained_on} model, and {base} is a {found} one."
-            )
         model.config.pad_token_id = config.pad_token_id
         if model.config.vocab_size != config.vocab_size:
             model.resize_token_embeddings(config.vocab_size)
+        name = Path(subfolder).name or "default"
         try:
-            opened = PeftModel.from_pretrained(model, path, is_trainable=is_trainable, **hub)
+            opened = PeftModel.from_pretrained(model, path, name, is_trainable=is_trainable, **of_adapter)
         except RuntimeError as error:  # sizes that differ
             raise ValueError(
                 f"The adapter in {path} does not fit {base}: {str(error).splitlines()[-1].strip()} It was trained on "
@@ -198,6 +215,41 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
             ) from error
         opened.name_or_path = path  # as of a whole model; PEFT knows the base's alone
         return (opened, info) if wants_info else opened
+
+
+_NO_PROMPTS = (
+    "{path} holds a {kind} adapter, a prompt in front of the input: the token to classify by would be another one, and no "
+    "export could hold it. Train adapters that change layers, such as LoRA (add_lora, or dhrd train --lora)."
+)
+
+
+def find_adapter(name_or_path: str | os.PathLike, **hub: Any) -> str | None:
+    """Where in a folder or repository its adapter is: `""` at its top, or the subfolder that PEFT calls by its name.
+
+    Args:
+        name_or_path (`str` or `os.PathLike`): Hub id or folder.
+        hub (*optional*): What says where to look: `revision`, `subfolder`, ...
+
+    Returns:
+        `str`, *optional*: the subfolder; None where there is no adapter.
+
+    Raises:
+        ValueError: if there are several.
+    """
+    path = Path(name_or_path)
+    with contextlib.suppress(OSError):  # no such folder or repository: `load_config` says it better
+        if find_adapter_config_file(os.fspath(path), **{k: v for k, v in hub.items() if k != "force_download"}):
+            return hub.get("subfolder", "")
+    if not path.is_dir() or (path / "config.json").is_file() and any(path.glob("model*.safetensors*")):
+        return None
+    named = [it.parent.name for it in sorted(path.glob("*/adapter_config.json"))]
+    named = [name for name in named if not name.startswith("checkpoint-")]  # of the Trainer
+    if len(named) > 1:
+        raise ValueError(
+            f"{path} holds {len(named)} adapters ({', '.join(named)}): say which one is meant with "
+            f"subfolder={named[0]!r}, or save it alone (save_pretrained(..., selected_adapters=[{named[0]!r}]))."
+        )
+    return named[0] if named else None
 
 
 def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedConfig:
@@ -214,18 +266,26 @@ def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedCon
 
     Args:
         name_or_path (`str` or `os.PathLike`): Hub id or folder.
-        kwargs (*optional*): What `AutoConfig.from_pretrained` takes, such as `gguf_file`.
+        kwargs (*optional*): What `AutoConfig.from_pretrained` takes, such as `gguf_file`; `trust_remote_code` is `False`
+            where it is not given.
 
     Returns:
         `PreTrainedConfig`: the config.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no model in it, and the Hub gives none of that name.
+        ValueError: if it is one of code that the checkpoint carries.
     """
     path = Path(name_or_path)
+    kwargs.setdefault("trust_remote_code", False)
     try:
         return AutoConfig.from_pretrained(name_or_path, **kwargs)
     except (OSError, ValueError) as error:
+        if "trust_remote_code=True" in str(error):
+            raise ValueError(
+                f"{name_or_path} comes with code of its own (auto_map in its config.json), which is not run here. Name a "
+                "model whose type transformers knows, or read that code and load it in Python with trust_remote_code=True."
+            ) from error
         elsewhere = {"gguf_file", "subfolder"} & kwargs.keys()
         if not elsewhere and (path.is_dir() or "does not appear to have a file" in str(error)):
             with contextlib.suppress(OSError, ValueError):  # where an exported adapter keeps it
@@ -244,19 +304,51 @@ def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedCon
 AutoModelForDualHeadClassification.register(DHRDConfig, DHRDForDualHeadClassification)
 
 
-def _run_config(path: str, hub: dict) -> DHRDConfig:
-    """The dual-head config that DualHeadTrainer writes beside an adapter."""
-    try:
-        config = AutoConfig.from_pretrained(path, **hub)
-    except (OSError, ValueError):
-        config = None
+def _config_and_rest(path: str, kwargs: dict) -> tuple[PreTrainedConfig, bool, dict]:
+    """A checkpoint's config with the caller's overrides, whether there are any, and the arguments that are left."""
+    asked = {name: value for name, value in kwargs.items() if name not in _OF_WEIGHTS}
+    config, rest = load_config(path, return_unused_kwargs=True, **asked)
+    kept = {name: kwargs[name] for name in (*_HUB_NAMES, *_OF_WEIGHTS, *_OF_BOTH) if name in kwargs}
+    overridden = bool(asked.keys() - rest.keys() - kept.keys() - {"attn_implementation", "experts_implementation"})
+    return config, overridden, {**rest, **kept}
+
+
+def _run_config(path: str, kwargs: dict) -> tuple[DHRDConfig, bool, dict]:
+    """The dual-head config that DualHeadTrainer writes beside an adapter, or above its subfolder, as `_config_and_rest`."""
+    kwargs = {name: value for name, value in kwargs.items() if name != "config"}
+    found = (None, False, kwargs)
+    for place in (kwargs, {name: value for name, value in kwargs.items() if name != "subfolder"}):
+        with contextlib.suppress(OSError, ValueError):
+            found = _config_and_rest(path, place)
+            break
+    config = found[0]
     if not isinstance(config, DHRDConfig):
-        found = "none" if config is None else f"one of a {config.model_type} model"
+        what = "none" if config is None else f"one of a {config.model_type} model"
         raise ValueError(
-            f"{path} holds an adapter, but no dual-head config beside it (found {found}). Name the run directory that "
+            f"{path} holds an adapter, but no dual-head config beside it (found {what}). Name the run directory that "
             "DualHeadTrainer wrote; an adapter that export_classifier wrote opens with PEFT on the stock classifier."
         )
-    return config
+    return found
+
+
+def _config_of_base(path: str, base: str, config: DHRDConfig, kwargs: dict) -> PreTrainedConfig:
+    """The config to open an adapter's base model with: what it was trained with, on the weights that there are."""
+    found = load_config(base, **{name: kwargs[name] for name in (*_HUB_NAMES, *_OF_BOTH) if name in kwargs})
+    dual = isinstance(found, DHRDConfig)
+    own, trained = found.backbone_config if dual else found, copy.deepcopy(config.backbone_config)
+    if trained.model_type not in (own.model_type, own.get_text_config().model_type):
+        raise ValueError(
+            f"The adapter in {path} was trained on a {trained.model_type} model, and {base} is a {own.model_type} one."
+        )
+    trained.get_text_config().vocab_size = own.get_text_config().vocab_size
+    if hasattr(trained, "quantization_config"):
+        del trained.quantization_config  # the caller chooses
+    if hasattr(own, "quantization_config"):
+        trained.quantization_config = own.quantization_config
+    if not dual:
+        return trained
+    found.backbone_config = trained
+    return found
 
 
 def _new_config(backbone: PreTrainedConfig, own: dict) -> DHRDConfig:
@@ -264,15 +356,18 @@ def _new_config(backbone: PreTrainedConfig, own: dict) -> DHRDConfig:
         own = {**own, "id2label": backbone.id2label}
     if own.get("problem_type") is None:
         own = {**own, "problem_type": getattr(backbone, "problem_type", None)}
+    own |= {name: getattr(backbone, name) for name in ("return_dict", "output_hidden_states")}
     return DHRDConfig(backbone_config=backbone, name_or_path=backbone.name_or_path, dtype=backbone.dtype, **own)
 
 
-def _updated(config: DHRDConfig, own: dict) -> DHRDConfig:
-    """The checkpoint's config with what the caller said; labels must be the checkpoint's, whose head was trained."""
+def _updated(config: DHRDConfig, own: dict, new_head: bool = False) -> DHRDConfig:
+    """The checkpoint's config with what the caller said; labels must be the checkpoint's, unless its head may be drawn anew."""
     config, own = copy.deepcopy(config), dict(own)  # the caller's stays as it is
     labels = {name: own.pop(name) for name in ("num_labels", "id2label", "label2id") if own.get(name) is not None}
     checked = DHRDConfig(backbone_config=None, **labels) if labels else config
-    if checked.num_labels != config.num_labels:
+    if checked.num_labels != config.num_labels and new_head:
+        config.id2label, config.label2id, labels = checked.id2label, checked.label2id, {}
+    elif checked.num_labels != config.num_labels:
         raise ValueError(
             f"The checkpoint's classification head has {config.num_labels} labels ({config.id2label}), "
             f"but {checked.num_labels} were asked for. Drop num_labels, id2label and label2id, or start from the LM."

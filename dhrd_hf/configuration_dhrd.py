@@ -19,6 +19,10 @@ CLASSIFIER_HEADS = ("linear", "mlp")
 # transformers would take it for a whole model's.
 ADAPTER_CONFIG_FOLDER = "config"
 
+_LABELS = ("num_labels", "id2label", "label2id")
+# What both the dual-head config and the language model's have, and both must say alike.
+_OF_BOTH = ("output_hidden_states", "output_attentions", "return_dict")
+
 
 def _delegated(name: str) -> property:
     """A property that reads and writes `name` on the text config of the backbone, as a stock model's config would."""
@@ -171,6 +175,37 @@ class DHRDConfig(PreTrainedConfig):
         if values.get("model_type", cls.model_type) != cls.model_type:
             values = {"model_type": cls.model_type, "backbone_config": values}
         return values, left
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """A config of saved values; what overrides a field of the language model's config goes there.
+
+        Args:
+            config_dict (`dict`): The values.
+            kwargs (*optional*): Overrides, as for `PreTrainedConfig.from_dict`.
+
+        Returns:
+            [`DHRDConfig`]: the config, with `return_unused_kwargs` also the dictionary of what it does not know.
+
+        Raises:
+            ValueError: as the class.
+        """
+        wants_unused = kwargs.pop("return_unused_kwargs", False)
+        labels = {name: kwargs.pop(name) for name in _LABELS if kwargs.get(name) is not None}
+        saved = len(config_dict.get("id2label") or ())
+        if labels and (labels.keys() != {"num_labels"} or labels["num_labels"] != saved):
+            config_dict = {name: value for name, value in config_dict.items() if name not in _LABELS} | labels
+        config, unused = super().from_dict(dict(config_dict), return_unused_kwargs=True, **kwargs)
+        backbone = config.backbone_config
+        for name in kwargs.keys() & {*unused, *_OF_BOTH}:
+            if hasattr(backbone, name):
+                value, current = kwargs[name], getattr(backbone, name)
+                if isinstance(current, PreTrainedConfig) and isinstance(value, dict):
+                    value = type(current)(**{**current.to_dict(), **value})
+                setattr(backbone, name, value)
+                unused.pop(name, None)
+        config._check_objective()
+        return (config, unused) if wants_unused else config
 
     def _check_objective(self) -> None:
         if self.classifier_head not in CLASSIFIER_HEADS:

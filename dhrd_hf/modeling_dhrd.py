@@ -33,7 +33,12 @@ from .pooling import pooled_in_flat, pooled_positions
 from .reasoning_head import ReasoningHeadMixin
 
 # What from_pretrained leaves on a model that is spread over devices or quantised: it must not be moved or cast.
-_OF_LOADING = ("hf_device_map", "hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit")
+_OF_LOADING = (
+    *("hf_device_map", "hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit"),
+    # ... or sharded over processes: how it is saved.
+    *("_device_mesh", "_mesh_manager", "_tp_size", "_fsdp_size", "_is_distributed_loading_by_transformers"),
+)
+_PLANS = ("_tp_plan", "_ep_plan", "_fsdp_plan")
 
 
 @dataclass
@@ -184,6 +189,10 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
             for module in causal_lm.modules():
                 module._is_hf_initialized = True  # its weights are loaded; `post_init` must leave them alone
         names = self._keep_family(causal_lm)
+        self._head_plans = {
+            plan: {_renamed(key, names): style for key, style in (getattr(type(causal_lm), plan, None) or {}).items()}
+            for plan in (_PLANS if config.reasoning_head else ())
+        }
         lm_head = causal_lm.get_output_embeddings()
         config.backbone_config = causal_lm.config
         self.num_labels = config.num_labels
@@ -202,6 +211,14 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
         for name in _OF_LOADING:
             if name in causal_lm.__dict__:
                 setattr(self, name, causal_lm.__dict__[name])
+        if hasattr(causal_lm.config, "distributed_config"):
+            config.distributed_config = causal_lm.config.distributed_config
+
+    def init_parallel_plans(self) -> None:
+        """How the LM head is sharded, as its family says; the backbone brings its own plans."""
+        super().init_parallel_plans()
+        for name, plan in self._head_plans.items():
+            getattr(self, name).update(plan)
 
     def get_input_embeddings(self) -> nn.Module:
         """The backbone's token embeddings."""
@@ -233,13 +250,15 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`): Hub id or folder of a dual-head checkpoint.
-            args, kwargs: What `PreTrainedModel.from_pretrained` takes.
+            args, kwargs: What `PreTrainedModel.from_pretrained` takes. With `output_loading_info=True`, whoever is given the
+                information judges by it; without a checkpoint (`None`) there is none to fit.
 
         Returns:
             [`DHRDForDualHeadClassification`]: the model, in eval mode.
 
         Raises:
-            ValueError: if weights are missing, left over, or of another shape.
+            ValueError: if weights are missing, left over, or of another shape; the last is a `RuntimeError` as well, as it is
+                in transformers.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         # Mismatched sizes would be an error of transformers with a table in its log; `check_loaded` says it in a line.
@@ -250,7 +269,10 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
             **{"ignore_mismatched_sizes": True, **kwargs},
         )
         if not kwargs.get("ignore_mismatched_sizes"):
-            check_loaded(info, pretrained_model_name_or_path)
+            judged = wants_info or pretrained_model_name_or_path is None
+            check_loaded(
+                {"mismatched_keys": info["mismatched_keys"]} if judged else info, pretrained_model_name_or_path
+            )
         return (model, info) if wants_info else model
 
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:
@@ -355,7 +377,7 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
             attention_mask=attention_mask,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
-            **{"use_cache": False, **kwargs},
+            **{"use_cache": False, **kwargs, "return_dict": True},
         )
         shared = hidden = outputs.last_hidden_state  # [B, L, H]
         pad = self.config.pad_token_id
@@ -511,27 +533,23 @@ def logits_tolerance(dtype: torch.dtype) -> float:
     return 1e-4 if dtype in (torch.float32, torch.float64) else 5e-2
 
 
+class WeightsError(ValueError, RuntimeError):
+    """Weights do not fit: a mistake of the user as ours are, and an error of loading as transformers' own is."""
+
+
 def check_loaded(info: dict, source: Any) -> None:
-    """Raise where a checkpoint did not fill the model exactly.
-
-    Args:
-        info (`dict`): What `from_pretrained(..., output_loading_info=True)` returned.
-        source (`str` or `os.PathLike`): The checkpoint, to name it.
-
-    Raises:
-        ValueError: if weights are missing, left over, or of another shape.
-    """
+    """Raise where a checkpoint did not fill the model exactly: `info` is from `output_loading_info=True`."""
     found = []
     for key, meaning in (
         ("missing_keys", "missing"),
         ("unexpected_keys", "left over"),
         ("mismatched_keys", "misshaped"),
     ):
-        names = sorted(str(name) for name in info[key])
+        names = sorted(str(name) for name in info.get(key, ()))
         if names:
             found.append(f"{len(names)} {meaning} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
     if found:
-        raise ValueError(
+        raise WeightsError(
             f"The weights of {source} do not fit the model: {'; '.join(found)}. "
             "They would be random or ignored. Use the checkpoint as it was saved."
         )
@@ -550,8 +568,8 @@ def _new_score(config: DHRDConfig, lm_head: nn.Module, dtype: torch.dtype) -> nn
 
 
 def _renamed(key: str, names: dict[str, str]) -> str:
-    first, _, rest = key.partition(".")
-    return f"{names.get(first, first)}.{rest}"
+    first, dot, rest = key.partition(".")
+    return f"{names.get(first, first)}{dot}{rest}"
 
 
 def _float_dtype(model: PreTrainedModel) -> torch.dtype:

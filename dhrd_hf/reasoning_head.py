@@ -134,7 +134,7 @@ class ReasoningHeadMixin:
     def _linear_head(self, outputs: ModelOutput) -> nn.Linear | None:
         """The LM head, where the family's logits are nothing but its product: found by comparing the two."""
         head = self.lm_head
-        if type(head) is not nn.Linear:
+        if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter:  # another kind of tensor is sharded
             return None
         if self._head_is_linear is None:
             with torch.no_grad():
