@@ -17,9 +17,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.utils import find_adapter_config_file, logging
 from transformers.utils.hub import cached_file, resolve_revision
 
+from .adapters import check_no_prompt
 from .configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from .families import check_decoder
-from .modeling_dhrd import DHRDForDualHeadClassification, check_loaded
+from .modeling_dhrd import DHRDForDualHeadClassification, WeightsError, check_loaded
 
 logger = logging.get_logger(__name__)
 
@@ -154,9 +155,12 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
         wants_info = kwargs.pop("output_loading_info", False)
         hub = {name: kwargs[name] for name in ("revision", "token", "local_files_only", "cache_dir") if name in kwargs}
         revision = resolve_revision(path, **hub)
-        causal_lm, info = AutoModelForCausalLM.from_pretrained(path, config=config, output_loading_info=True, **kwargs)
+        any_size = kwargs.pop("ignore_mismatched_sizes", False)
+        causal_lm, info = AutoModelForCausalLM.from_pretrained(
+            path, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
         # A causal LM without its LM head would get a random one, and "reasoning" would train noise.
-        check_loaded({**info, "unexpected_keys": ()}, path)
+        check_loaded({**info, "unexpected_keys": (), **({"mismatched_keys": ()} if any_size else {})}, path)
         if any(name.startswith("score.") for name in map(str, info["unexpected_keys"])):
             raise ValueError(
                 f"{path} is a sequence classifier: its trained classification head would be thrown away. Start from the "
@@ -177,8 +181,7 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
         is_trainable, wants_info = kwargs.pop("is_trainable", False), kwargs.pop("output_loading_info", False)
         of_adapter = {**hub, "subfolder": subfolder} if subfolder else hub
         adapter = PeftConfig.from_pretrained(path, **of_adapter)
-        if adapter.is_prompt_learning:
-            raise ValueError(_NO_PROMPTS.format(path=path, kind=adapter.peft_type.value))
+        check_no_prompt(adapter, f"The adapter in {path}")
         config, _, kwargs = _run_config(path, kwargs)
         weights = cached_file(path, "adapter_model.safetensors", **of_adapter)
         with safe_open(weights, framework="pt") as file:
@@ -202,6 +205,8 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
             raise OSError(
                 f"{path} is an adapter of {base}, which can't be opened here: {str(error).splitlines()[0]}"
             ) from error
+        except WeightsError as error:
+            raise ValueError(_OTHER_BASE.format(path=path, base=base, error=error)) from error
         model.config.pad_token_id = config.pad_token_id
         if model.config.vocab_size != config.vocab_size:
             model.resize_token_embeddings(config.vocab_size)
@@ -209,17 +214,14 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
         try:
             opened = PeftModel.from_pretrained(model, path, name, is_trainable=is_trainable, **of_adapter)
         except RuntimeError as error:  # sizes that differ
-            raise ValueError(
-                f"The adapter in {path} does not fit {base}: {str(error).splitlines()[-1].strip()} It was trained on "
-                "another model of that name."
-            ) from error
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(_OTHER_BASE.format(path=path, base=base, error=reason)) from error
         opened.name_or_path = path  # as of a whole model; PEFT knows the base's alone
         return (opened, info) if wants_info else opened
 
 
-_NO_PROMPTS = (
-    "{path} holds a {kind} adapter, a prompt in front of the input: the token to classify by would be another one, and no "
-    "export could hold it. Train adapters that change layers, such as LoRA (add_lora, or dhrd train --lora)."
+_OTHER_BASE = (
+    "The adapter in {path} does not fit {base}, which is another model than the one it was trained on: {error}"
 )
 
 

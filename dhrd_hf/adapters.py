@@ -1,0 +1,46 @@
+"""PEFT's adapters on a dual-head model: those that can't become a classifier, and how the others are merged into it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .modeling_dhrd import DHRDForDualHeadClassification, find_dual_head
+
+
+def check_no_prompt(config: object, what: str) -> None:
+    """Raise where an adapter of this `PeftConfig` is a prompt in front of the input."""
+    if config.is_prompt_learning:
+        raise ValueError(
+            f"{what} is {config.peft_type.value}, a prompt in front of the input: the token to classify by would be another "
+            "one, and no export can hold it. Take adapters that change layers, such as LoRA (add_lora, dhrd train --lora)."
+        )
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """A `PeftModel`'s dual-head model with the adapters' weights added in, where its method can; the adapters are gone."""
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    _separate_tied(find_dual_head(model))
+    return model.merge_and_unload()
+
+
+def _separate_tied(dual_head: DHRDForDualHeadClassification) -> None:
+    """Give an LM head weights of its own, where adapters are on it or on the embeddings that it is tied to.
+
+    Merged into the one tensor, the adapter of either would change the other as well, or both be added to it.
+    """
+    heads = (dual_head.get_input_embeddings(), dual_head.lm_head)
+    if dual_head.lm_head is None or all(not hasattr(head, "active_adapters") for head in heads):
+        return
+    embeddings = {id(parameter) for parameter in heads[0].parameters()}
+    for module in heads[1].modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in embeddings and parameter.ndim == 2 and name == "weight":
+                own = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+                setattr(module, name, own)
+                dual_head.config.tie_word_embeddings = False
+    if not dual_head.config.tie_word_embeddings:
+        dual_head._tied_weights_keys = {
+            key: to for key, to in dual_head._tied_weights_keys.items() if not key.startswith("lm_head.")
+        }
+        dual_head.all_tied_weights_keys = dual_head.get_expanded_tied_weights_keys(all_submodels=True)
