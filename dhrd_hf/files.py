@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 if TYPE_CHECKING:
@@ -170,13 +171,32 @@ def readable_weights(name: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
-def non_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
-    """The first tensor that holds NaN or infinities, in words; None where all numbers are finite."""
+def check_finite(tensors: Iterable[tuple[str, Tensor]], source: str | os.PathLike) -> None:
+    """Raise where the weights of a model hold NaN or infinities."""
     for name, tensor in tensors:
         if tensor.is_floating_point() and tensor.element_size() > 1 and tensor.device.type != "meta":
             finite = tensor.isfinite()
             if not finite.all():
-                return (
-                    f"{tensor.numel() - int(finite.sum())} of {tensor.numel()} numbers of {name} that are not finite"
+                wrong = tensor.numel() - int(finite.sum())
+                raise FloatingPointError(
+                    f"{source} has a tensor {name} of which {wrong} of {tensor.numel()} numbers are not finite: what it would "
+                    "say means nothing. Take an earlier checkpoint, or train with a lower learning rate."
                 )
-    return None
+
+
+def strict_json(value: Any, **kwargs: Any) -> str:
+    """As `json.dumps`, for parsers that know no NaN and no Infinity: each is null."""
+    try:
+        return json.dumps(value, allow_nan=False, **kwargs)
+    except ValueError:
+        return json.dumps(_without_nan(value), allow_nan=False, **kwargs)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_nan(it) for key, it in value.items()}
+    if hasattr(value, "tolist"):
+        return _without_nan(value.tolist())
+    return [_without_nan(it) for it in value] if isinstance(value, (list, tuple)) else value

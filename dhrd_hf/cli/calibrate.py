@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -71,6 +70,7 @@ def run(argv: Sequence[str]) -> int:
     from ..evaluation import calibration_metrics, fit_temperature, load_classifier, predict_table
     from ..evaluation.calibration import check_target
     from ..export.classifier import check_apart, check_new_folder
+    from ..files import strict_json
     from ..modeling_dhrd import find_dual_head
 
     if args.output and not isinstance(load_config(args.model), DHRDConfig):
@@ -109,7 +109,7 @@ def run(argv: Sequence[str]) -> int:
     if args.precision is not None or args.recall is not None:
         thresholds = _thresholds(args, model.config, found, temperature)
         said["thresholds"] = thresholds
-    print(json.dumps(said))
+    print(strict_json(said))
     if args.output:
         from ..export import export_classifier
 

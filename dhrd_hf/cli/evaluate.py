@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
     from ..data.table_writing import check_file
     from ..data.tables import load_table
     from ..evaluation import calibration_metrics, compute_metrics, load_classifier, predict_table
-    from ..files import write_whole
+    from ..files import strict_json, write_whole
 
     if args.output:
         check_file(args.output, args.data)
@@ -58,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
     if "accuracy" in metrics:
         metrics |= calibration_metrics(found.logits, found.labels)
     metrics |= {"rows": len(found.labels), "cut": found.cut}
-    text = json.dumps(metrics)
+    text = strict_json(metrics)
     print(text, flush=True)  # first of all: a file that can't be written loses no evaluation
     if args.output:
         write_whole(args.output, text + "\n")

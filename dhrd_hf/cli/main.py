@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (`Sequence[str]`, *optional*): The arguments; by default the command line's.
 
     Returns:
-        `int`: the exit code: 0, 2 after an error that was said in one line, 130 after Ctrl-C.
+        `int`: the exit code: 0, 1 where a command says so, 2 after an error that was said in one line, 130 after Ctrl-C.
     """
     argv = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     # Options before the command are ours, all behind it are the command's.

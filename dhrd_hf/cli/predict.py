@@ -38,10 +38,11 @@ def run(argv: Sequence[str]) -> int:
         argv (`Sequence[str]`): The arguments behind `dhrd predict`.
 
     Returns:
-        `int`: 0.
+        `int`: 0, or 1 where a model's numbers are not finite on some of the rows, which then have a `prediction_error`.
 
     Raises:
         ValueError, OSError: if the model or a table cannot be read or written.
+        FloatingPointError: if the model's weights are not finite.
     """
     parser = Parser(
         prog="dhrd predict",
@@ -73,17 +74,17 @@ def run(argv: Sequence[str]) -> int:
         if ranks.rank > 0:
             quiet()
         with readable_weights(args.model), on_engine(args.model, args.engine) as args.model:
-            _predict(args, ranks)
-    return 0
+            return _predict(args, ranks)
 
 
-def _predict(args: argparse.Namespace, ranks: Ranks) -> None:
-    """Classify this rank's share of the rows; rank 0 shows how far it is, and says what was written."""
+def _predict(args: argparse.Namespace, ranks: Ranks) -> int:
+    """Classify this rank's share of the rows; rank 0 shows how far it is, says what was written, and has the exit code."""
     from tqdm import tqdm
 
     from ..data.prompts import input_columns
     from ..data.tables import check_columns, iter_rows
     from ..evaluation import Prediction, load_classifier, predict_texts
+    from ..evaluation.prediction import NOT_FINITE
 
     rows = iter_rows(args.data)
     head = list(islice(rows, _HEAD))  # before the model is loaded: a wrong name or a broken file is an error at once
@@ -94,14 +95,15 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> None:
     flat = is_flat(args.output)
     check_columns(dict.fromkeys(chain.from_iterable(head)), input_columns(prompt))
     added = prediction_columns(Prediction(None, error="none"), labels, thresholds, flat).keys()
-    counts = Counter(empty=0, cut=0)
+    counts = Counter(empty=0, cut=0, not_finite=0)
     read_ahead: deque[dict[str, Any]] = deque()
 
     def predicted(share: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         texts = _texts(share, prompt, added, read_ahead)
         sizes = {"max_length": args.max_length, "batch_tokens": args.batch_tokens}
         for prediction in predict_texts(model, tokenizer, texts, **sizes):
-            counts["empty"] += prediction.error is not None
+            counts["not_finite"] += prediction.error == NOT_FINITE
+            counts["empty"] += prediction.error not in (None, NOT_FINITE)
             counts["cut"] += prediction.cut
             progress.update(ranks.count)  # the others are about as far
             yield read_ahead.popleft() | prediction_columns(prediction, labels, thresholds, flat)
@@ -117,6 +119,14 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> None:
             f"input length; {count / seconds:.1f} rows/s",
             file=sys.stderr,
         )
+    if ranks.rank > 0 or not counts["not_finite"]:
+        return 0
+    print(
+        f"dhrd: error: {counts['not_finite']} of {count} rows have {NOT_FINITE} (see prediction_error): the model's numbers "
+        "overflow there. Try --dtype float32, or train it again.",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _texts(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,11 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..files import unfinished_beside
+from ..files import strict_json, unfinished_beside
 from .tables import FILE_NAME, SEPARATORS, TableError
 
 _to_json = partial(
-    json.dumps, ensure_ascii=False, default=lambda it: it.tolist() if hasattr(it, "tolist") else str(it)
+    strict_json, ensure_ascii=False, default=lambda it: it.tolist() if hasattr(it, "tolist") else str(it)
 )
 _ROW_GROUP = 10_000  # rows held in memory until they are written to a Parquet file
 

@@ -18,7 +18,7 @@ from transformers.utils import find_adapter_config_file
 from ..auto import AutoModelForDualHeadClassification, load_config
 from ..configuration_dhrd import DHRDConfig
 from ..device import put_on
-from ..files import readable_weights
+from ..files import check_finite, readable_weights
 from ..modeling_dhrd import check_loaded
 
 
@@ -54,6 +54,7 @@ def load_classifier(
             an engine is given options.
         FileNotFoundError: if there is no such checkpoint.
         OSError: if its weights are not whole.
+        FloatingPointError: if they are not finite.
     """
     dtype = kwargs.get("dtype", "auto")
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
@@ -76,6 +77,7 @@ def load_classifier(
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     with readable_weights(name_or_path):
         model = _open(name_or_path, config, kwargs)
+    check_finite(model.named_parameters(), name_or_path)
     if device is not None or "device_map" not in kwargs:
         model = put_on(model, device)
     return model.eval(), tokenizer

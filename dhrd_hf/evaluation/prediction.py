@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # A CPU is as fast on some hundred tokens as on thousands (measured: SmolLM2-135M), and a larger batch only adds padding;
 # an accelerator is left idle by a small one.
 _CPU_BATCH_TOKENS, _ACCELERATOR_BATCH_TOKENS = 1024, 16384
+# The error of a row of which a model says NaN or infinities.
+NOT_FINITE = "logits that are not finite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +109,8 @@ def predict_texts(
     if isinstance(texts, str):
         raise TypeError(f"texts={texts[:40]!r} is one text, and would be read letter by letter: put it into a list.")
     sizes = {"max_length": max_length, "batch_tokens": batch_tokens, "batch_size": batch_size, "window": window}
-    for name, value in sizes.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value} must be 1 or greater.")
-    agree_on_pad_token(model.config, tokenizer)
-    if batch_tokens is None:
-        batch_tokens = _CPU_BATCH_TOKENS if model.device.type == "cpu" else _ACCELERATOR_BATCH_TOKENS
-    limit = input_limit(model.config, tokenizer, max_length)
-
-    def predictions() -> Iterator[Prediction]:
-        stream = iter(texts)
-        while part := ["" if text is None or text != text else text for text in islice(stream, window)]:
-            yield from _predict_window(model, tokenizer, part, limit, batch_tokens, batch_size)
-
-    return predictions()  # a generator of its own, so that wrong arguments raise at the call
+    windows = _windows(model, tokenizer, texts, **_checked_sizes(model, tokenizer, **sizes))
+    return (prediction for part in windows for prediction in part.predictions(model.config))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +169,29 @@ def predict_table(
         [`LabelledLogits`]: in the order of the rows.
 
     Raises:
-        ValueError: if a column is missing, the prompt names none, a text is empty, or a label is not one of the model's.
+        ValueError: if a column is missing, the prompt names none, a text is empty, a label is not one of the model's, or
+            logits are not finite.
     """
     config = model.config
     table = with_label_names(table, label_column, config.label2id)
     check_columns(table.column_names, input_columns(prompt))
     labels = Labels(config.label2id, config.problem_type, label_column).read_all(table[label_column])
-    predictions = list(predict_texts(model, tokenizer, _inputs(prompt, table), **sizes))
-    for row, prediction in enumerate(predictions):
-        if prediction.error:
-            raise ValueError(f"Row {row}: {prediction.error}.")
-    logits = np.array([prediction.logits for prediction in predictions])
-    return LabelledLogits(logits, np.array(labels), sum(prediction.cut for prediction in predictions))
+    logits, cut, rows = np.empty((len(table), config.num_labels), dtype=np.float32), 0, 0
+    not_finite: list[int] = []
+    for part in _windows(model, tokenizer, _inputs(prompt, table), **_checked_sizes(model, tokenizer, **sizes)):
+        for index, error in part.errors.items():
+            raise ValueError(f"Row {rows + index}: {error}.")
+        logits[[rows + index for index in part.places]] = part.logits
+        not_finite += [
+            rows + index for index, fine in zip(part.places, _finite_rows(part.logits), strict=True) if not fine
+        ]
+        rows, cut = rows + part.count, cut + len(part.cut)
+    if not_finite:
+        raise ValueError(
+            f"{len(not_finite)} of {rows} rows have {NOT_FINITE}, the first of them row {min(not_finite)}: the model's numbers "
+            "overflow there, and nothing can be measured. Try dtype float32 (--dtype float32), or train it again."
+        )
+    return LabelledLogits(logits, np.array(labels), cut)
 
 
 def _inputs(prompt: str, table: Dataset) -> Iterator[str]:
@@ -202,30 +203,70 @@ def _inputs(prompt: str, table: Dataset) -> Iterator[str]:
         yield text
 
 
-def _predict_window(
+def _checked_sizes(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    texts: list[str],
+    max_length: int | None = None,
+    batch_tokens: int | None = None,
+    batch_size: int = 256,
+    window: int = 2048,
+) -> dict[str, Any]:
+    """What [`_windows`] takes, of what [`predict_texts`] does."""
+    sizes = {"max_length": max_length, "batch_tokens": batch_tokens, "batch_size": batch_size, "window": window}
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} must be 1 or greater.")
+    agree_on_pad_token(model.config, tokenizer)
+    if batch_tokens is None:
+        batch_tokens = _CPU_BATCH_TOKENS if model.device.type == "cpu" else _ACCELERATOR_BATCH_TOKENS
+    limit = input_limit(model.config, tokenizer, max_length)
+    return {"limit": limit, "batch_tokens": batch_tokens, "batch_size": batch_size, "window": window}
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What was said of the texts that were read at once; the rows of thousands of classes become objects one by one."""
+
+    count: int
+    logits: Tensor  # [texts without an error, K], float32, on the CPU
+    places: list[int]  # which texts these are
+    errors: dict[int, str]
+    cut: set[int]
+
+    def predictions(self, config: PreTrainedConfig) -> Iterator[Prediction]:
+        rows = {place: row for row, place in enumerate(self.places)}
+        order = [rows[place] for place in range(self.count) if place in rows]
+        said = read_logits(self.logits[order], config)
+        for place in range(self.count):
+            if place in rows:
+                prediction = next(said)
+                yield replace(prediction, cut=True) if place in self.cut else prediction
+            else:
+                yield Prediction(None, error=self.errors[place])
+
+
+def _windows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[str | None],
     limit: int | None,
     batch_tokens: int,
     batch_size: int,
-) -> list[Prediction]:
-    rows, cut = tokenize_inputs(tokenizer, texts, limit)
-    pad = tokenizer.pad_token_id
-    errors = {}
-    for index, (text, ids) in enumerate(zip(texts, rows, strict=True)):
-        if not text.strip() or not ids:
-            errors[index] = "the text is empty"
-        elif all(token == pad for token in ids):
-            errors[index] = "the text holds nothing but padding tokens"
-    longest_first = sorted((i for i in range(len(rows)) if i not in errors), key=lambda i: -len(rows[i]))
-    batches = list(_batches([len(rows[i]) for i in longest_first], batch_tokens, batch_size))
-    results: list[Prediction] = [Prediction(None, error=errors.get(index)) for index in range(len(rows))]
-    if batches:
+    window: int,
+) -> Iterator[_Window]:
+    stream, pad = iter(texts), tokenizer.pad_token_id
+    while part := ["" if text is None or text != text else text for text in islice(stream, window)]:
+        rows, cut = tokenize_inputs(tokenizer, part, limit)
+        errors = {}
+        for index, (text, ids) in enumerate(zip(part, rows, strict=True)):
+            if not text.strip() or not ids:
+                errors[index] = "the text is empty"
+            elif all(token == pad for token in ids):
+                errors[index] = "the text holds nothing but padding tokens"
+        longest_first = sorted((i for i in range(len(rows)) if i not in errors), key=lambda i: -len(rows[i]))
+        batches = list(_batches([len(rows[i]) for i in longest_first], batch_tokens, batch_size))
         logits = _logits(model, [[rows[longest_first[place]] for place in batch] for batch in batches], pad, tokenizer)
-        for index, said in zip(longest_first, read_logits(logits, model.config), strict=True):
-            results[index] = replace(said, cut=index in cut)
-    return results
+        yield _Window(len(part), logits, longest_first, errors, cut - errors.keys())
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int, batch_size: int) -> Iterator[list[int]]:
@@ -290,7 +331,7 @@ def _logits(
         for batch in batches:
             inputs = {name: it.to(model.device) for name, it in padded_inputs(batch, pad, side).items()}
             found.append(model(**inputs, **options).logits)
-        return torch.cat(found).float().cpu()
+        return torch.cat(found).float().cpu() if found else torch.empty(0, model.config.num_labels)
     finally:
         model.train(was_training)
 
@@ -317,17 +358,24 @@ def read_logits(logits: Tensor, config: PreTrainedConfig) -> Iterator[Prediction
         `Iterator[Prediction]`: one [`Prediction`] for each row.
     """
     names = [config.id2label[index] for index in range(config.num_labels)]
-    rows = logits.tolist()
-    if config.problem_type == "regression" or (config.problem_type is None and len(names) == 1):
-        for row in rows:
-            yield Prediction(row[0] if len(row) == 1 else row, {}, tuple(row))
-        return
+    regression = config.problem_type == "regression" or (config.problem_type is None and len(names) == 1)
     several = config.problem_type == "multi_label_classification"
-    probabilities = (logits.sigmoid() if several else logits.softmax(-1)).tolist()
-    best = logits.argmax(-1).tolist()
-    for index, row in enumerate(probabilities):
-        said = [name for name, p in zip(names, row, strict=True) if p > 0.5] if several else names[best[index]]
-        yield Prediction(said, dict(zip(names, row, strict=True)), tuple(rows[index]))
+    probabilities = logits if regression else logits.sigmoid() if several else logits.softmax(-1)
+    best = logits.argmax(-1).tolist() if len(logits) else []
+    for index, fine in enumerate(_finite_rows(logits)):
+        row = logits[index].tolist()
+        if not fine:
+            yield Prediction(None, error=NOT_FINITE)
+        elif regression:
+            yield Prediction(row[0] if len(row) == 1 else row, {}, tuple(row))
+        else:
+            shares = probabilities[index].tolist()
+            said = [name for name, p in zip(names, shares, strict=True) if p > 0.5] if several else names[best[index]]
+            yield Prediction(said, dict(zip(names, shares, strict=True)), tuple(row))
+
+
+def _finite_rows(logits: Tensor) -> list[bool]:
+    return logits.isfinite().all(-1).tolist()
 
 
 def agree_on_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:

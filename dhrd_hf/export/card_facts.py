@@ -17,7 +17,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
 
-from ..files import write_whole
+from ..files import strict_json, write_whole
 
 # What `dhrd train` leaves in a run directory for the card of its export.
 FACTS_FILE = "card_facts.json"
@@ -214,7 +214,7 @@ class CardFacts:
         Args:
             path (`str` or `os.PathLike`): The file.
         """
-        write_whole(path, json.dumps(self._known(), indent=2) + "\n")
+        write_whole(path, strict_json(self._known(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> CardFacts:

@@ -26,6 +26,7 @@ from transformers.utils import logging
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from ..data.inputs import fill_settings, for_deployment, input_limit
 from ..families import stock_classifier
+from ..files import check_finite
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
 from ..quantised import is_quantised
 from .adapter import check_adapter, write_adapter
@@ -107,6 +108,7 @@ def export_classifier(
             a threshold for no label or outside 0 to 1, the tokenizer has no pad token or another than the model, the model
             can't be written in this format (`"dense"`: it is quantised; `"adapter"`: it has none, or no head in it, or its
             base model is not at hand), or the written classifier differs.
+        FloatingPointError: if weights are not finite.
 
     Source: transformers `modeling_layers.py::GenericForSequenceClassification`.
     """
@@ -117,6 +119,7 @@ def export_classifier(
     dual_head = find_dual_head(model)
     model = next((module for module in model.modules() if hasattr(module, "peft_config")), dual_head)  # DDP's inside
     check_apart(output_dir, model.name_or_path, dual_head.name_or_path)
+    check_finite(model.named_parameters(), "The model")
     pad_token_id = _checked_pad_token(dual_head, tokenizer)
     fill_settings(dual_head.config, tokenizer)
     for label, threshold in (thresholds or {}).items():
@@ -376,6 +379,8 @@ def _compare(
         for batch in probe_batches(dual_head.config.vocab_size, pad_token_id):
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             expected, found = dual_head(**batch).logits.float() / temperature, opened(**batch).logits.float()
+            if not expected.isfinite().all():
+                raise FloatingPointError("The model's logits are not finite on random inputs; nothing was written.")
             allowed = logits_tolerance(dtype) * max(1.0, expected.abs().max().item())
             off = (expected - found).abs().max().item()
             if not off <= allowed:

@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.inputs import known_limit
+from ..files import check_finite
 from ..modeling_dhrd import check_loaded, logits_tolerance
 from .classifier import check_apart, probe_batches, whole_folder
 from .contract import CONTRACT, Contract, contract_of
@@ -182,6 +183,7 @@ def export_engine(
         FileExistsError: if the folder holds something and `overwrite` is off, or it is a file.
         ValueError: if the engine is unknown, the folder is the classifier's own or holds it, the family can't be exported for
             the engine, or float32 logits differ.
+        FloatingPointError: if weights or logits are not finite.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} is not one of {', '.join(ENGINES)}.")
@@ -192,6 +194,7 @@ def export_engine(
         classifier, dtype=torch.float32, output_loading_info=True
     )
     check_loaded({**info, "unexpected_keys": ()}, classifier)
+    check_finite(model.named_parameters(), classifier)
     model.config.use_cache = False  # no cache among the outputs
     text_config = model.config.get_text_config()
     batches = list(probe_batches(text_config.vocab_size, text_config.pad_token_id))
@@ -203,6 +206,11 @@ def export_engine(
         off = 0.0
         for batch in batches:
             expected, found = model(**batch).logits, opened(**batch).logits
+            if not (expected.isfinite().all() and found.isfinite().all()):  # which compares with nothing
+                where = f"the {engine} export" if expected.isfinite().all() else str(classifier)
+                raise FloatingPointError(
+                    f"The logits of {where} are not finite on random inputs; nothing was written."
+                )
             off = max(off, (found - expected).abs().max().item() / max(1.0, expected.abs().max().item()))
         if not int8 and not off <= logits_tolerance(torch.float32):
             raise ValueError(

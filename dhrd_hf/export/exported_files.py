@@ -11,6 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
+from ..files import check_finite
 
 # Weights that run code when they are opened, or that are of another framework.
 _NOT_SAFETENSORS = {".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".pickle", ".pkl", ".pt", ".pth"}
@@ -29,6 +30,7 @@ def checked_files(folder: Path) -> dict[str, int]:
     Raises:
         FileNotFoundError: if there is no such folder.
         ValueError: if it is not a whole export, or holds weights that are not safetensors.
+        FloatingPointError: if they are not finite.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}. Name one that export_classifier (dhrd export) wrote.")
@@ -106,8 +108,8 @@ def _check_safetensors(folder: Path, name: str, files: dict[str, int]) -> None:
     if name not in files:
         raise ValueError(f"{folder} has no {name}: the export is not whole. {_EXPORT}")
     try:
-        with safe_open(folder / name, framework="pt"):
-            pass
+        with safe_open(folder / name, framework="pt") as file:
+            check_finite(((it, file.get_tensor(it)) for it in file.keys()), folder)  # noqa: SIM118 (it is no dictionary)
     except SafetensorError as error:
         raise ValueError(f"{folder / name} is not a whole safetensors file ({error}). {_EXPORT}") from error
 

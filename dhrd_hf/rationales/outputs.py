@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.table_writing import same_file, write_rows
-from ..files import unfinished_beside, write_whole
+from ..files import strict_json, unfinished_beside, write_whole
 from .labelled import LabelledRow, LabelledTable
 
 MANIFEST_FORMAT = 1
@@ -162,7 +162,7 @@ class OutputFiles:
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, whole or not at all."""
-        write_whole(self.manifest, json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
+        write_whole(self.manifest, strict_json(manifest, ensure_ascii=False, indent=2) + "\n")
 
     def names(self) -> dict[str, str]:
         """The files, for a manifest."""
@@ -178,7 +178,7 @@ def accepted_row(table: LabelledTable, it: LabelledRow, rationale: str, sample: 
 
 def to_line(row: Mapping[str, Any]) -> str:
     """A row as a line of JSON, as [`write_rows`] writes it."""
-    return json.dumps(row, ensure_ascii=False, default=_plain) + "\n"
+    return strict_json(row, ensure_ascii=False, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:

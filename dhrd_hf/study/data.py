@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ..files import write_whole
+from ..files import strict_json, write_whole
 from .metrics import GROUPED
 from .plan import Cell, DataSet, Study, digest
 from .settings import ablation_of
@@ -269,7 +269,7 @@ class StudyData:
 def _check_unchanged(path: Path, found: dict[str, str]) -> None:
     """See that a data set's tables are those of earlier cells: each seed, size and setting draws its own rows of them."""
     if not path.exists():
-        write_whole(path, json.dumps(found))
+        write_whole(path, strict_json(found))
     elif json.loads(path.read_text()) != found:
         raise _changed(path.parent)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..data.tables import iter_rows
     from ..evaluation import load_classifier
     from ..evaluation.cot import decode_answers
-    from ..files import write_whole
+    from ..files import strict_json, write_whole
 
     model, tokenizer = load_classifier(args.model)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
@@ -66,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "eval_unreadable": sum(it.label is None for it in answers) / len(answers),
         "eval_new_tokens": sum(it.new_tokens for it in answers) / len(answers),
     }
-    write_whole(Path(args.metrics), json.dumps(metrics))
+    write_whole(Path(args.metrics), strict_json(metrics))
     return 0
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from ..files import strict_json
+
 
 class ResultsTable:
     """The rows of a study's cells, in the order in which they were completed."""
@@ -34,7 +36,7 @@ class ResultsTable:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row."""
-        line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+        line = (strict_json(row, ensure_ascii=False) + "\n").encode()
         with self._lock():
             self._repair()
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)

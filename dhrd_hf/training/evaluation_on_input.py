@@ -105,6 +105,12 @@ class EvaluationOnInputMixin:
         if rows and f"{prefix}_loss" in output.metrics:
             dual_head = find_dual_head(self.model)
             logits, labels = (torch.cat(parts) for parts in zip(*rows, strict=True))
+            wrong = len(logits) - int(logits.reshape(len(logits), -1).isfinite().all(-1).sum())
+            if wrong:
+                raise FloatingPointError(
+                    f"{wrong} of {len(logits)} evaluation rows have logits that are not finite: the training has diverged. "
+                    "Take an earlier checkpoint, or lower the learning rate."
+                )
             loss = dual_head.classification_loss(logits, labels).item()
             output.metrics[f"{prefix}_loss"] = dual_head.config.beta * loss
             output.metrics[f"{prefix}_classification_loss"] = loss

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ..files import write_whole
+from ..files import strict_json, write_whole
 from .search_space import grid_size
 
 if TYPE_CHECKING:
@@ -279,5 +279,5 @@ def _table(study: optuna.Study) -> str:
             "again": trial.user_attrs.get("again"),
             "seconds": None if complete is None else (complete - trial.datetime_start).total_seconds(),
         }
-        lines.append(json.dumps(row) + "\n")
+        lines.append(strict_json(row) + "\n")
     return "".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -71,14 +70,16 @@ def _last_part(value: str) -> str:
 
 def write_result(path: str | None, result: dict[str, Any]) -> None:
     """Write a result to its file, if one was named, whole or not at all."""
-    from ...files import write_whole
+    from ...files import strict_json, write_whole
 
     if path not in (None, "-"):
-        write_whole(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        write_whole(path, strict_json(result, indent=2, ensure_ascii=False) + "\n")
 
 
 def show(path: str | None, result: dict[str, Any], *tables: Sequence[Sequence[str]]) -> None:
     """Print a result's tables, and the result itself where it goes to standard output."""
+    from ...files import strict_json
+
     file = sys.stderr if path == "-" else sys.stdout
     for table in tables:
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -91,7 +92,7 @@ def show(path: str | None, result: dict[str, Any], *tables: Sequence[Sequence[st
             print("  ".join(cells).rstrip(), file=file)
     print(f"{result['machine']}\n$ {result['command']}", file=file)
     if path == "-":
-        print(json.dumps(result))
+        print(strict_json(result))
     elif path is not None:
         print(f"Wrote {path}", file=sys.stderr)
 

@@ -85,7 +85,7 @@ def run(argv: Sequence[str]) -> int:
     from ...data.named_rows import NamedRows
     from ...data.prompts import template_columns
     from ...data.tables import check_columns, iter_rows, table_name
-    from ...files import write_whole
+    from ...files import strict_json, write_whole
     from ...rationales.audit import audit_rationales
 
     prompt = chosen_prompt(args.prompt, args.text_column)
@@ -117,7 +117,7 @@ def run(argv: Sequence[str]) -> int:
         from ...rationales.audit_page import audit_page
 
         write_whole(args.html, audit_page(report, report["data"]))
-    text = json.dumps(report, ensure_ascii=False, indent=2, default=str) + "\n"
+    text = strict_json(report, ensure_ascii=False, indent=2, default=str) + "\n"
     if args.json and args.json != "-":
         write_whole(args.json, text)
     sys.stdout.write(text if args.json == "-" else _readable(report))
