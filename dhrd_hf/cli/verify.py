@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -70,7 +69,7 @@ def run(argv: Sequence[str]) -> int:
 
     from ..data.table_writing import check_file
     from ..export import Contract, Server, verify_export, verify_server
-    from ..files import write_whole
+    from ..files import strict_json, write_whole
 
     if args.output:
         check_file(args.output, args.data)
@@ -91,7 +90,7 @@ def run(argv: Sequence[str]) -> int:
     print("Not as the contract says." if faults else "As the contract says.", flush=True)
     if args.output:
         told = {name: asdict(replay) for name, replay in replays.items() if replay}
-        write_whole(args.output, json.dumps({**facts, "replays": told, "faults": faults}, indent=1) + "\n")
+        write_whole(args.output, strict_json({**facts, "replays": told, "faults": faults}, indent=1) + "\n")
     return 1 if faults else 0
 
 
