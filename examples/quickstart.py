@@ -51,7 +51,7 @@ def train(alpha: float, args: argparse.Namespace) -> tuple[DualHeadTrainer, Auto
     model = AutoModelForDualHeadClassification.from_pretrained(
         args.model, id2label=dict(enumerate(SYNTHETIC_LABELS)), alpha=alpha, beta=1.0, prompt_template="{text}"
     )
-    encode = DualHeadEncoder(tokenizer, model.config.label2id, max_length=256)
+    encode = DualHeadEncoder(tokenizer, model=model, max_length=256)
     model.config.max_input_length = encode.max_input_length
     model = add_lora(model)
     trainer = DualHeadTrainer(

@@ -112,7 +112,7 @@ def run(alpha: float, train: Dataset, dev: Dataset, calibration: Dataset, args: 
     )
     if not args.full:
         model = add_lora(model)
-    encode = DualHeadEncoder(tokenizer, model.config.label2id, max_length=args.max_length)
+    encode = DualHeadEncoder(tokenizer, model=model, max_length=args.max_length)
     trainer = DualHeadTrainer(
         model=model,
         args=DualHeadTrainingArguments(

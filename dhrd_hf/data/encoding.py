@@ -163,8 +163,8 @@ class DualHeadEncoder:
     ):
         if reasoning_span not in REASONING_SPANS:
             raise ValueError(f"reasoning_span={reasoning_span!r} is not one of {', '.join(REASONING_SPANS)}.")
-        config = None if model is None else model.config
-        if config is not None:
+        config = getattr(model, "config", None)
+        if model is not None:
             label2id = _labels_of(config, label2id)
             prompt = config.prompt_template if prompt is None else prompt
             suffix = config.suffix_template if suffix is None else suffix
@@ -379,9 +379,9 @@ class DualHeadEncoder:
 
 
 def _labels_of(config: PreTrainedConfig, label2id: Mapping[str, int] | None) -> Mapping[str, int]:
-    if not hasattr(config, "max_input_length"):
+    if not hasattr(config, "rationale_after_label"):
         raise TypeError(
-            f"The model is a {config.model_type}, which has not two heads. Open it with "
+            "The model has not two heads. Open it with "
             "AutoModelForDualHeadClassification.from_pretrained(name_or_path, ...)."
         )
     if label2id is not None and dict(label2id) != config.label2id:
