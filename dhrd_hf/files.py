@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from filelock import FileLock
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+_LOCK = "lock"  # in a folder that is being written: held as long as whoever writes it lives
 
 
 def unfinished_beside(path: Path) -> Path:
@@ -137,6 +144,60 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def check_new_folder(output_dir: str | os.PathLike, overwrite: bool) -> None:
+    """Raise where a folder to write would replace a file, or a folder that holds something and may not be replaced."""
+    target = Path(output_dir)
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target} is a file, which is never replaced by a folder. Name another.")
+    if target.is_dir() and any(target.iterdir()) and not overwrite:
+        raise FileExistsError(
+            f"{target} exists and is not an empty folder. Name another, or pass overwrite=True (--overwrite)."
+        )
+
+
+@contextmanager
+def whole_folder(output_dir: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
+    """A folder to write into, which becomes `output_dir` at the end, or leaves no trace: if killed, until the next one."""
+    target = Path(output_dir)
+    if target.parent.is_dir():
+        _clear_dead(target)
+    check_new_folder(output_dir, overwrite)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # It gets its name when it is locked: what has such a name, and no lock that is held, is dead.
+    scratch = Path(mkdtemp(prefix=".", dir=target.parent))
+    lock = FileLock(scratch / _LOCK)
+    with suppress(OSError, NotImplementedError):  # there are disks that know no locks
+        lock.acquire(timeout=0)
+    with suppress(PermissionError):  # Windows renames no folder in which a file is open
+        scratch = scratch.rename(target.with_name(f".{target.name}.{uuid4().hex[:8]}"))
+    try:
+        new, old = scratch / "new", scratch / "old"
+        new.mkdir()
+        yield new
+        if target.exists():
+            os.replace(target, old)
+        try:
+            os.replace(new, target)
+        except BaseException:
+            if old.exists():
+                os.replace(old, target)
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        lock.release()
+
+
+def _clear_dead(target: Path) -> None:
+    """Remove what an export that was killed left beside its folder; what it was about to replace is put back."""
+    for scratch in target.parent.glob(f".{glob.escape(target.name)}.????????"):
+        if not scratch.is_dir() or not {it.name for it in scratch.iterdir()} <= {"new", "old", _LOCK}:
+            continue
+        with suppress(OSError, NotImplementedError), FileLock(scratch / _LOCK, timeout=0):
+            if (scratch / "old").is_dir() and not target.exists():
+                os.replace(scratch / "old", target)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager

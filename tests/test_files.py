@@ -1,5 +1,8 @@
 """Files that appear whole or not at all."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -7,7 +10,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.data.tables import TableError, iter_rows
-from dhrd_hf.files import last_checkpoint, readable_weights, unfinished_beside, write_whole
+from dhrd_hf.files import last_checkpoint, readable_weights, unfinished_beside, whole_folder, write_whole
 
 
 def test_a_file_is_replaced_at_once_and_nothing_is_left_beside_it(tmp_path):
@@ -83,3 +86,56 @@ def test_a_folder_of_ones_own_beside_the_checkpoints_is_none(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "trainer_state.json").write_text("{}")
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+
+
+# Folders
+
+WRITE_AND_WAIT = """
+import sys
+from dhrd_hf.files import whole_folder
+
+with whole_folder(sys.argv[1], overwrite=True) as folder:
+    (folder / "config.json").write_text("{}")
+    print(folder.parent.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_what_a_killed_export_left_is_cleaned_by_the_next_one_alone(tmp_path, alive):
+    other = subprocess.Popen(
+        [sys.executable, "-c", WRITE_AND_WAIT, tmp_path / "cls"],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    name = other.stdout.readline().strip()
+    assert name.startswith(".cls.") and (tmp_path / name / "new" / "config.json").exists()
+    if not alive:
+        other.kill()
+        other.wait()
+    mine = tmp_path / ".cls.settings"  # no such folder, though its name could be one
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    for target in ("cls-2", "cls.2", "cls"):  # the lookalikes leave it
+        assert (tmp_path / name).exists()
+        with whole_folder(tmp_path / target, overwrite=True) as folder:
+            (folder / "a").write_text("")
+    assert (tmp_path / name).exists() == alive
+    if alive:
+        other.communicate("")
+        assert other.returncode == 0 and (tmp_path / "cls" / "config.json").exists()
+    assert sorted(it.name for it in tmp_path.iterdir()) == [".cls.settings", "cls", "cls-2", "cls.2"]
+
+
+def test_what_a_killed_export_was_about_to_replace_is_put_back(tmp_path):
+    for part in ("new", "old"):
+        (tmp_path / ".cls.0a1b2c3d" / part).mkdir(parents=True)
+        (tmp_path / ".cls.0a1b2c3d" / part / "config.json").write_text(part)
+    with (
+        pytest.raises(FileExistsError, match="is not an empty folder"),
+        whole_folder(tmp_path / "cls", overwrite=False),
+    ):
+        pass
+    assert [it.name for it in tmp_path.iterdir()] == ["cls"]
+    assert (tmp_path / "cls" / "config.json").read_text() == "old"

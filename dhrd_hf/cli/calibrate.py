@@ -69,8 +69,8 @@ def run(argv: Sequence[str]) -> int:
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import calibration_metrics, fit_temperature, load_classifier, predict_table
     from ..evaluation.calibration import check_target
-    from ..export.classifier import check_apart, check_new_folder
-    from ..files import strict_json
+    from ..export.classifier import check_apart
+    from ..files import check_new_folder, strict_json
     from ..modeling_dhrd import find_dual_head
 
     if args.output and not isinstance(load_config(args.model), DHRDConfig):

@@ -92,8 +92,8 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
     args = parser.parse_args(argv)
 
-    from ..export.classifier import check_apart, check_new_folder
-    from ..files import readable_weights
+    from ..export.classifier import check_apart
+    from ..files import check_new_folder, readable_weights
 
     if args.int8 and args.format not in ENGINES:
         raise ValueError(f"--int8 goes with --format {' or '.join(ENGINES)}.")

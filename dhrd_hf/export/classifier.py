@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +23,7 @@ from transformers.utils import logging
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from ..data.inputs import fill_settings, for_deployment, input_limit
 from ..families import stock_classifier
-from ..files import check_finite
+from ..files import check_finite, whole_folder
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
 from ..quantised import is_quantised
 from .adapter import check_adapter, write_adapter
@@ -229,48 +226,6 @@ def _base_model(folder: Path) -> str | None:
         return json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def check_new_folder(output_dir: str | os.PathLike, overwrite: bool) -> None:
-    """Raise where a folder to write would replace a file, or a folder that holds something and may not be replaced.
-
-    Args:
-        output_dir (`str` or `os.PathLike`): The folder, which need not be there.
-        overwrite (`bool`): Whether a folder may be replaced.
-
-    Raises:
-        FileExistsError: as said.
-    """
-    target = Path(output_dir)
-    if target.exists() and not target.is_dir():
-        raise FileExistsError(f"{target} is a file, which is never replaced by a folder. Name another.")
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
-        raise FileExistsError(
-            f"{target} exists and is not an empty folder. Name another, or pass overwrite=True (--overwrite)."
-        )
-
-
-@contextlib.contextmanager
-def whole_folder(output_dir: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
-    """A folder to write into, which becomes `output_dir` at the end, or leaves no trace."""
-    check_new_folder(output_dir, overwrite)
-    target = Path(output_dir)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        new, old = scratch / "new", scratch / "old"
-        new.mkdir()
-        yield new
-        if target.exists():
-            os.replace(target, old)
-        try:
-            os.replace(new, target)
-        except BaseException:
-            if old.exists():
-                os.replace(old, target)
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _merged(model: nn.Module, dual_head: DHRDForDualHeadClassification) -> DHRDForDualHeadClassification:
