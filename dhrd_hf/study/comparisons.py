@@ -1,55 +1,90 @@
-"""Which cells of a table are compared with which: a report's tables, before their numbers are written."""
+"""Which runs of a table are compared with which: a report's tables, before their numbers are written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property
 from typing import Any
 
-from .groups import OF_REASONING, Group, baseline_of, comparable, meets, shown
-from .resampling import rows_in_common, seed_scores
-from .statistics import Gain, Summary, gain_over, summary_of
+from .runs import OF_REASONING, Group, baseline_of, comparable, families, meets, shown
+from .statistics import Gain, Pair, Summary, gain_of, summary_of
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A group beside its pooled baseline; one of the two may be missing."""
+    """A group beside its pooled baseline on the seeds that both have; one of the two may be missing."""
 
-    data: str
-    config: dict[str, Any]
     group: Group | None
     base: Group | None
-    score: Summary | None
-    pooled: Summary | None
-    gain: Gain | None
+    problem: str | None = None
     left_out: int = 0
+
+    @property
+    def one(self) -> Group:
+        """The group, or the baseline where it is alone."""
+        return self.group or self.base
+
+    @property
+    def data(self) -> str:
+        """The data set."""
+        return self.one.data
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its options."""
+        return self.one.config
 
     @property
     def n_seeds(self) -> int:
         """Number of seeds behind it."""
-        return len((self.group or self.base).rows)
+        return len(self.one.rows)
+
+    @property
+    def pair(self) -> Pair | None:
+        """Both sides, where they can be compared."""
+        return Pair(self.group, self.base) if self.group and self.base and not self.problem else None
+
+    @cached_property
+    def score(self) -> Summary | None:
+        """Of the group."""
+        return summary_of(self.group) if self.group else None
+
+    @cached_property
+    def pooled(self) -> Summary | None:
+        """Of its baseline."""
+        return summary_of(self.base) if self.base else None
+
+    @cached_property
+    def gain(self) -> Gain | None:
+        """By the table's metric."""
+        return gain_of([self.pair]) if self.pair else None
 
 
 def compared(group: Group | None, groups: Sequence[Group], base: Group | None = None) -> Comparison:
-    """A group beside the pooled cells that share its data set, its seeds and the options that pooled cells have."""
+    """A group beside the pooled runs that share its data set, its seeds and the options that pooled runs have."""
     if group is not None and base is None:
         base = baseline_of(group, groups)
-    gain = None
-    if group is not None and base is not None:
-        seeds = set(group.seeds) & set(base.seeds)
-        if seeds:
-            group, base = group.only(seeds), base.only(seeds)
-            gain = _gain(group, base)
-        else:
-            base = None
-    one = group or base
-    return Comparison(one.data, one.config, group, base, _summary(group), _summary(base), gain)
+    if group is None or base is None:
+        return Comparison(group, base)
+    pair = Pair(group, base)
+    if not pair.group.rows:
+        return Comparison(group, None)
+    try:
+        pair.sides()
+    except ValueError as error:
+        return Comparison(pair.group, pair.base, problem=str(error))
+    return Comparison(pair.group, pair.base)
 
 
 def against(group: Group, reference: Group) -> Gain | None:
-    """The gain of a group over one of another setting with the same options."""
-    return _gain(group, reference) if comparable(group, reference) else None
+    """The gain of a group over one of another setting with the same options, on the seeds that both have."""
+    if not comparable(group, reference) or not set(group.seeds) & set(reference.seeds):
+        return None
+    try:
+        return gain_of([Pair(group, reference)])
+    except ValueError:  # told where it is compared with pooled
+        return None
 
 
 def main_comparisons(groups: Sequence[Group], where: Mapping[str, str]) -> list[Comparison]:
@@ -64,40 +99,24 @@ def main_comparisons(groups: Sequence[Group], where: Mapping[str, str]) -> list[
     return found
 
 
-def ahead_level_behind(found: Iterable[Comparison]) -> tuple[int, int, int]:
-    """In how many pairs of runs, of the same seed, a group's score is above, at and below its baseline's."""
-    gains: list[float] = []
-    for it in found:
-        rows = rows_in_common([*it.group.rows, *it.base.rows])
-        ours, theirs = (seed_scores(side.rows, rows, resampled=False)[0] for side in (it.group, it.base))
-        gains += (ours - theirs).tolist()
-    # Equal shares of right answers may differ in their last digit.
-    return sum(it > 1e-9 for it in gains), sum(abs(it) <= 1e-9 for it in gains), sum(it < -1e-9 for it in gains)
-
-
 def settings_comparisons(
     groups: Sequence[Group], where: Mapping[str, str], order: Sequence[str]
 ) -> dict[str, list[Comparison]]:
     """For each data set with ablations, controls or CoT decoding: the dual head and these, with the same options."""
     found = {}
     for data in _data_sets(groups):
-        families: dict[str, list[Group]] = {}
-        decoded = []
-        for group in groups:
-            if group.data != data or group.setting == "pooled":
-                continue
-            if group.setting == "cot_decoding":  # its alpha and beta are its own
-                decoded.append(group)
-            elif _fits(group, where):
-                families.setdefault(group.without(), []).append(group)
-        families = {key: its for key, its in families.items() if any(it.setting != "dual_head" for it in its)}
-        best = _first_most(families.values(), lambda its: (len(its), sum(len(it.rows) for it in its))) or []
+        here = [it for it in groups if it.data == data and it.setting != "pooled"]
+        decoded = [it for it in here if it.setting == "cot_decoding"]  # its alpha and beta are its own
+        trained = [it for it in here if it not in decoded and _fits(it, where)]
+        by_options = _together(trained, [it.alike for it in trained])
+        by_options = [its for its in by_options if any(it.setting != "dual_head" for it in its)]
+        best = _largest(by_options)
         # Beside the ablations, or else beside the dual head, that were trained alike.
-        alike = [it for it in decoded if not best or it.shared() == best[0].shared()]
+        alike = [it for it in decoded if not best or it.shared == best[0].shared]
         decoder = _first_most(alike, lambda it: len(it.rows))
         if decoder is not None and not best:
             duals = [it for it in groups if it.data == data and it.setting == "dual_head" and _fits(it, where)]
-            dual = _first_most((it for it in duals if it.shared() == decoder.shared()), lambda it: len(it.rows))
+            dual = _first_most((it for it in duals if it.shared == decoder.shared), lambda it: len(it.rows))
             best = [dual] if dual is not None else []
         chosen = [*best, *filter(None, [decoder])]
         places = {name: place for place, name in enumerate(["dual_head", *order])}
@@ -137,16 +156,13 @@ def _fits(group: Group, where: Mapping[str, str], but: str | None = None) -> boo
 
 def _family(groups: Sequence[Group], data: str, axis: str, where: Mapping[str, str]) -> list[Group]:
     """The dual-head and pooled groups that differ by one option, with two values of it or more."""
-    duals: dict[str, list[Group]] = {}
-    for group in groups:
-        if group.data == data and group.setting == "dual_head" and _fits(group, where, but=axis):
-            duals.setdefault(group.without(axis), []).append(group)
-    best = _first_most(duals.values(), lambda its: (len(its), sum(len(it.rows) for it in its))) or []
-    beside = [
-        it
-        for it in groups
-        if it.data == data and it.setting == "pooled" and best and it.shared(but=axis) == best[0].shared(but=axis)
-    ]
+    duals = [it for it in groups if it.data == data and it.setting == "dual_head" and _fits(it, where, but=axis)]
+    best = _largest(_together(duals, families(duals, but={axis})))
+    pooled = [it for it in groups if it.data == data and it.setting == "pooled"]
+    beside = []
+    if best:
+        mark, *others = families([best[0], *pooled], but={axis, "setting", "eval_rows", *OF_REASONING})
+        beside = [it for it, key in zip(pooled, others, strict=True) if key == mark]
     values = {shown(it.config.get(axis)) for it in (best if axis in OF_REASONING else [*best, *beside])}
     return [*best, *beside] if len(values) > 1 else []
 
@@ -174,16 +190,17 @@ def _data_sets(groups: Iterable[Group]) -> list[str]:
     return list(dict.fromkeys(it.data for it in groups))
 
 
+def _together(groups: Sequence[Group], keys: Sequence[int]) -> list[list[Group]]:
+    found: dict[int, list[Group]] = {}
+    for group, key in zip(groups, keys, strict=True):
+        found.setdefault(key, []).append(group)
+    return list(found.values())
+
+
+def _largest(its: Sequence[list[Group]]) -> list[Group]:
+    return _first_most(its, lambda groups: (len(groups), sum(len(it.rows) for it in groups))) or []
+
+
 def _first_most(candidates: Iterable[Any], size: Callable[[Any], Any]) -> Any:
     """The largest; of equal ones the first."""
     return max(candidates, key=size, default=None)
-
-
-@lru_cache(maxsize=1024)  # the usual cells stand in many tables
-def _summary(group: Group | None) -> Summary | None:
-    return summary_of(group) if group is not None else None
-
-
-@lru_cache(maxsize=1024)
-def _gain(group: Group, base: Group) -> Gain | None:
-    return gain_over(group, base)

@@ -1,4 +1,4 @@
-"""The scores of a study's cells from label ids alone, also under weights: what a bootstrap resamples."""
+"""The scores of a study's runs, and how much each test item moves them: what an interval is made of."""
 
 from __future__ import annotations
 
@@ -18,64 +18,131 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 GROUPED = ("question_accuracy", "f1a+em")  # these count questions
 TASK_METRICS = {"cb": "macro_f1+accuracy", "copa": "question_accuracy", "multirc": "f1a+em"}
+# Of every run, whatever its table's metric is; the latter four are of its logits, and the losses are better low.
+SCORES = ("accuracy", "macro_f1", "log_loss", "scaled_log_loss", "brier", "auroc")
+OF_LOGITS, LOSSES = SCORES[2:], SCORES[2:5]
+_TEMPERATURES = (0.05, 20.0)
 
 
 def score(
     metric: str, labels: Sequence[int], predictions: Sequence[int], groups: Sequence[int] | None = None
 ) -> float:
     """The score of predictions."""
-    of_row = None if groups is None else np.asarray(groups)
-    weights = np.ones((1, len(labels) if groups is None else max(groups) + 1))
-    return float(resampled_scores(metric, np.asarray(labels), np.asarray(predictions), of_row, weights)[0])
+    return measured(metric, labels, predictions, groups)[0]
 
 
 def chance(metric: str, labels: Sequence[int], groups: Sequence[int] | None = None) -> float:
     """The score of who does not read."""
     if metric == "question_accuracy":
-        sizes = np.bincount(groups)
-        return float((1 / sizes).mean())
+        return float((1 / np.bincount(groups)).mean())
     return max(score(metric, labels, [label] * len(labels), groups) for label in set(labels))
 
 
-def resampled_scores(
-    metric: str, labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray | None, weights: np.ndarray
-) -> np.ndarray:
-    """The scores of predictions under each of several weightings of the test items."""
-    parts = [_PARTS[part](labels, predictions, groups, weights) for part in METRICS[metric]]
-    return np.mean(parts, axis=0)
+def measured(
+    metric: str, labels: Any, predictions: Any, groups: Any = None, logits: np.ndarray | None = None
+) -> tuple[float, np.ndarray]:
+    """A score, and for each item (row, or group of rows) the score that it stands for: their mean is the score.
+
+    The latter is the score and the item's influence on it, which is exact for a mean over items, and to first order for
+    macro F1, F1a and AUROC (the infinitesimal jackknife; for AUROC DeLong et al. 1988).
+    """
+    labels = np.asarray(labels)
+    group = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    said = np.asarray(predictions) if logits is None else logits
+    values, shares = zip(*(_PARTS[part](labels, said, group) for part in METRICS.get(metric, (metric,))), strict=True)
+    value, share = float(np.mean(values)), np.mean(shares, axis=0)
+    if len(share) == len(labels):  # of rows
+        share = np.bincount(group, share)
+    return value, value + len(share) * share
 
 
-def _of_rows(groups: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
-    return weights if groups is None else weights[:, groups]  # [R, rows]
+# Each: the value, and what each row, or else each group, adds to it beside the others: these add up to 0.
 
 
-def _accuracy(labels: Any, predictions: Any, groups: Any, weights: Any) -> np.ndarray:
-    of_rows = _of_rows(groups, weights)
-    return of_rows @ (labels == predictions).astype(float) / of_rows.sum(1)
+def _mean(values: np.ndarray) -> tuple[float, np.ndarray]:
+    return values.mean(), (values - values.mean()) / len(values)
 
 
-def _question_accuracy(labels: Any, predictions: Any, groups: Any, weights: Any) -> np.ndarray:
-    wrong = np.bincount(groups, labels != predictions, minlength=weights.shape[1])
-    return weights @ (wrong == 0).astype(float) / weights.sum(1)
+def _accuracy(labels: Any, said: Any, group: Any) -> tuple[float, np.ndarray]:
+    return _mean((labels == said).astype(float))
 
 
-def _f1(said: np.ndarray, gold: np.ndarray, of_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """F1 under each weighting (0 where it is undefined), and whether the class was there at all."""
-    both, either = of_rows @ (said & gold).astype(float), of_rows @ (said.astype(float) + gold)
-    return np.divide(2 * both, either, out=np.zeros(len(of_rows)), where=either > 0), either > 0
+def _question_accuracy(labels: Any, said: Any, group: Any) -> tuple[float, np.ndarray]:
+    value, shares = _mean((np.bincount(group, labels != said) == 0).astype(float))
+    return value, shares[group] / np.bincount(group)[group]
 
 
-def _macro_f1(labels: Any, predictions: Any, groups: Any, weights: Any) -> np.ndarray:
+def _f1(said: np.ndarray, gold: np.ndarray) -> tuple[float, np.ndarray]:
+    both, either = (said & gold).astype(float), said.astype(float) + gold
+    whole = max(either.sum(), 1.0)  # undefined: 0
+    value = 2 * both.sum() / whole
+    return value, (2 * both - value * either) / whole
+
+
+def _macro_f1(labels: Any, said: Any, group: Any) -> tuple[float, np.ndarray]:
     # As scikit-learn: classes that are neither among the labels nor predicted are left out of the mean.
-    of_rows = _of_rows(groups, weights)
-    classes = [label for label in np.unique(np.concatenate([labels, predictions])) if label >= 0]
-    parts = [_f1(predictions == label, labels == label, of_rows) for label in classes]
-    values, there = (np.array(part) for part in zip(*parts, strict=True))
-    return values.sum(0) / np.maximum(there.sum(0), 1)
+    classes = [label for label in np.unique(np.concatenate([labels, said])) if label >= 0]
+    values, shares = zip(*(_f1(said == label, labels == label) for label in classes), strict=True)
+    return np.mean(values), np.mean(shares, axis=0)
 
 
-def _f1a(labels: Any, predictions: Any, groups: Any, weights: Any) -> np.ndarray:
-    return _f1(predictions == 1, labels == 1, _of_rows(groups, weights))[0]
+def _f1a(labels: Any, said: Any, group: Any) -> tuple[float, np.ndarray]:
+    return _f1(said == 1, labels == 1)
+
+
+def _losses(labels: np.ndarray, logits: np.ndarray, temperature: Any = 1.0) -> np.ndarray:
+    from scipy.special import log_softmax
+
+    return -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
+
+
+def _log_loss(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
+    return _mean(_losses(labels, logits))
+
+
+def _scaled_log_loss(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
+    """Each half of the items at the temperature that is best on the other: being less sure is no gain here."""
+    from scipy.optimize import minimize_scalar
+
+    half = (np.random.default_rng(0).permutation(group.max() + 1) % 2)[group]
+    best = np.ones(2)
+    for part in (0, 1):
+        rows = half == part
+        if rows.any():
+            found = minimize_scalar(
+                lambda log, rows=rows: _losses(labels[rows], logits[rows], np.exp(log)).mean(),
+                bounds=np.log(_TEMPERATURES),
+                method="bounded",
+                options={"xatol": 1e-3},  # of its logarithm; the loss is flat there
+            )
+            best[1 - part] = np.exp(found.x)
+    return _mean(_losses(labels, logits, best[half][:, None]))
+
+
+def _brier(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
+    from scipy.special import softmax
+
+    return _mean(((softmax(logits, axis=1) - np.eye(logits.shape[1])[labels]) ** 2).sum(1))
+
+
+def _auroc(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
+    """Each class against the rest, and their mean; no number where there is one class."""
+    from scipy.special import softmax
+    from scipy.stats import rankdata
+
+    shares, values = np.zeros(len(labels)), []
+    for label, probabilities in enumerate(softmax(logits, axis=1).T):
+        ours = labels == label
+        if ours.all() or not ours.any():
+            continue
+        beaten = rankdata(probabilities)  # of the other side's rows, how many each is above
+        for side in (ours, ~ours):
+            beaten[side] = (beaten[side] - rankdata(probabilities[side])) / (~side).sum()
+        beaten[~ours] = 1 - beaten[~ours]
+        value = beaten[ours].mean()
+        values.append(value)
+        shares += (beaten - value) / np.where(ours, ours.sum(), (~ours).sum())
+    return (np.mean(values), shares / len(values)) if values else (np.nan, np.full(len(labels), np.nan))
 
 
 _PARTS = {
@@ -83,4 +150,8 @@ _PARTS = {
     "macro_f1": _macro_f1,
     "question_accuracy": _question_accuracy,
     "f1a": _f1a,
+    "log_loss": _log_loss,
+    "scaled_log_loss": _scaled_log_loss,
+    "brier": _brier,
+    "auroc": _auroc,
 }

@@ -8,21 +8,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .comparisons import (
-    Comparison,
-    ahead_level_behind,
-    axes,
-    axis_comparisons,
-    main_comparisons,
-    settings_comparisons,
-)
-from .groups import OF_REASONING, Group, baseline_of, grouped, latest, meets, several_data, shown, unpaired
+import numpy as np
+
+from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
 from .plan import Cell
 from .report_costs import throughput_table, training_table
-from .report_tables import AXES, Table, axis_table, main_table, options_table, others_tables, settings_table
-from .report_text import options_text, relative_text, setting_name
+from .report_tables import (
+    AXES,
+    Table,
+    axis_table,
+    main_table,
+    options_table,
+    options_text,
+    others_tables,
+    power_table,
+    relative_text,
+    scores_table,
+    setting_name,
+    settings_table,
+    transfer_table,
+)
+from .runs import OF_REASONING, Group, baseline_of, grouped, latest, meets, several_data, shown, unpaired
 from .settings import setting_names
-from .statistics import Gain, mean_relative_gain
+from .statistics import Gain, difference, gain_of
 
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 _MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "*": "\\*", "`": "\\`", "](": "]\\(", "\n": " "}
@@ -68,14 +76,19 @@ def build_report(
     usual = _usual(groups)
     options = {name: it for name, it in where.items() if name.rstrip("!") not in _OF_ROWS}
     apart = _known_data(not_in_mean, rows)
-    whole = main_comparisons(groups, options)
-    main = [it for it in whole if it.data not in apart]
-    if whole and not main:
+    candidates = main_comparisons(groups, options)
+    if candidates and all(it.data in apart for it in candidates):
         raise ValueError(f"--not-in-mean {','.join(not_in_mean)} leaves no data set for the mean: name fewer")
-    mean = mean_relative_gain([row for it in main for side in (it.base, it.group) for row in side.rows])
+    whole = [it for it in candidates if it.pair is not None]
+    # One test item has no interval, and would leave the mean without one.
+    apart |= {it.data for it in whole if it.gain.n_items == 1 and len(whole) > 1}
+    main = [it for it in whole if it.data not in apart]
+    mean = gain_of([it.pair for it in main], options={}) if main else None
     by_setting = settings_comparisons(groups, options, _setting_order())
     by_axis = {name: found for name in axes(groups) if (found := axis_comparisons(groups, name, options))}
-    tables = [main_table(main, mean, usual, [it for it in whole if it.data in apart])] if main else []
+    beside = [it for it in whole if it.data in apart]
+    tables = [main_table(main, mean, usual, beside), scores_table(main, beside)] if main else []
+    tables += [it for it in (transfer_table(whole), power_table(main) if main else None) if it is not None]
     tables += [settings_table(by_setting, usual)] if by_setting else []
     of_axes = [axis_table(name, found, usual) for name, found in by_axis.items()]
     tables += [it for it in of_axes if it.name in AXES]
@@ -84,7 +97,11 @@ def build_report(
     of_training = training_table(whole)
     tables += [of_training] if of_training is not None else []
     tables += [throughput_table(throughput)] if throughput is not None else []
-    compared = [whole, *by_setting.values(), *(found for by_data in by_axis.values() for found in by_data.values())]
+    compared = [
+        candidates,
+        *by_setting.values(),
+        *(found for by_data in by_axis.values() for found in by_data.values()),
+    ]
     sides = [side for found in compared for it in found for side in (it.group, it.base) if side is not None]
     seen = {side.key for side in sides}
     others = [it for it in groups if it.key not in seen]
@@ -93,7 +110,8 @@ def build_report(
     # Also what this report leaves out was run.
     of_model = grouped(latest(row for row in rows if str(row.get("model")) == models[0])[0])
     mixed = several_data(groups)
-    told = [f"Other rows under the same name, which are never averaged: {', '.join(mixed)}."] if mixed else []
+    told = [f"Not compared: {it.problem}." for it in candidates if it.problem]
+    told += [f"Other rows under the same name, which are never averaged: {', '.join(mixed)}."] if mixed else []
     notes = [*told, *_not_run(of_model, throughput, planned, rows), *_facts(kept, usual)]
     counts = _counts(kept, groups, len(failed), twice)
     title = ", ".join(dict.fromkeys(str(row.get("study")) for row in kept))
@@ -132,7 +150,7 @@ def _headline(main: Sequence[Comparison], mean: Gain | None) -> list[str]:
         what = f"Mean relative gain of the dual head over pooled on {len(main)} data sets"
     seeds = sorted({it.n_seeds for it in main}, reverse=True)
     over = "test items" if seeds == [1] else "seeds and test items"
-    ahead, level, behind = ahead_level_behind(main)
+    ahead, level, behind = _ahead_level_behind(main)
     pairs = f"Ahead in {ahead} of {ahead + level + behind} pairs of runs with the same data, options and seed, "
     pairs += f"level in {level}, behind in {behind}."
     if len(main) == 1:
@@ -148,6 +166,13 @@ def _headline(main: Sequence[Comparison], mean: Gain | None) -> list[str]:
         of = "of them" if len(sure) == len(main) else f"of the {len(sure)} with several seeds"
         lines.append(f"The interval of the gain lies above zero on {above} {of}, below zero on {below}.")
     return [*lines, pairs]
+
+
+def _ahead_level_behind(main: Sequence[Comparison]) -> tuple[int, int, int]:
+    """In how many pairs of runs, of the same seed, a score is above, at and below its baseline's."""
+    gains = np.concatenate([difference(*it.pair.sides()).mean(1) for it in main])
+    # Equal shares of right answers may differ in their last digit.
+    return int((gains > 1e-7).sum()), int((abs(gains) <= 1e-7).sum()), int((gains < -1e-7).sum())
 
 
 def _of_seeds(number: int) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from .comparisons import Comparison
 from .figures import Plot, Point, Series
-from .report_tables import Table
-from .report_text import DASH
-from .statistics import CONFIDENCE
+from .intervals import CONFIDENCE
+from .report_tables import DASH, Table
 
 # Engines of `dhrd bench throughput`: what a reader calls them, and their kind in a plot.
 _WAYS = {
@@ -20,6 +21,20 @@ _WAYS = {
     "openvino": ("exported, OpenVINO", "openvino"),
     "cot": ("CoT decoding", "cot_decoding"),
 }
+
+
+def read_throughput(path: str | Path) -> dict[str, Any]:
+    """A measurement of `dhrd bench throughput`."""
+    path = Path(path).expanduser()
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): name what dhrd bench throughput --output wrote") from None
+    its = found.get("rows") if isinstance(found, dict) else None
+    needed = {"engine", "batch_size", "samples_per_second", "low", "high", "rows"}
+    if not isinstance(its, list) or not its or not all(isinstance(it, dict) and needed <= it.keys() for it in its):
+        raise ValueError(f"{path} holds no measured throughput: name what dhrd bench throughput --output wrote")
+    return found
 
 
 def training_table(main: Sequence[Comparison]) -> Table | None:

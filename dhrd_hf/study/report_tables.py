@@ -1,4 +1,4 @@
-"""The tables of a report: a study's numbers as text, and the plots of the same numbers."""
+"""The tables of a report: a study's numbers as people read them, and the plots of the same numbers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 from .comparisons import Comparison, against, compared
 from .figures import Plot, Point, Series
-from .groups import Group, shown
-from .metrics import chance
-from .report_text import DASH, gain_text, metric_name, options_text, relative_text, score_text, setting_name, signed
-from .resampling import rows_in_common
-from .statistics import Gain, Summary
+from .intervals import seeds_for, sign_test, visible_gain
+from .metrics import OF_LOGITS, SCORES, chance
+from .runs import Group, n_rows, shown
+from .statistics import Gain, Pair, Summary, difference, gain_of, noise_of
 
+DASH = "–"
 _INTERVAL = "[95%]"
 # The options that a reader asks for first.
 AXES = {
@@ -23,6 +23,18 @@ AXES = {
     "train_size": "Training rows",
     "classifier_head": "Classification head",
 }
+
+
+_SCORE_NAMES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "log_loss": "less log loss",
+    "scaled_log_loss": "less log loss, scaled",
+    "brier": "less Brier score",
+    "auroc": "AUROC",
+}
+_TRANSFER = ("accuracy", "macro_f1", "log_loss", "scaled_log_loss")
+_POINTS = 2  # the gain that the power is told of
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,9 @@ def main_table(
             ("lies below chance", [it for it, score, level in sides if score.high < level]),
         ):
             notes += [f"The interval of {name} {what} on {', '.join(data)}."] if data else []
+    zero = [it.data for it in whole if it.gain.baseline_score == 0]
+    if zero:
+        notes.append(f"Over a baseline of 0 (in {', '.join(zero)}) there is no relative gain, nor a mean with it.")
     if apart:
         where = (
             "Below the mean, and not in it" if len(main) > 1 else f"Beside {main[0].data}, of which the headline is"
@@ -75,24 +90,126 @@ def main_table(
         points.insert(len(main), Point(name, mean.relative, mean.relative_low, mean.relative_high, kind="mean"))
         low, high = signed(mean.relative_of_means_low), signed(mean.relative_of_means_high)
         notes.append(f"Relative gain of the macro averages: {signed(mean.relative_of_means)}% [{low}, {high}].")
-    columns = [
-        "data",
-        "rows (train / evaluation)",
-        "seeds",
-        "chance",
-        "pooled",
-        "dual head",
-        f"gain, points {_INTERVAL}",
-    ]
+        if len({it.n_seeds == 1 for it in main}) > 1:
+            notes.append("In the mean's interval the seeds of sets with one differ as those of the other sets do.")
+    columns = ["data", "rows (train / evaluation)", "seeds", "chance", "pooled", "dual head"]
+    columns += [f"gain, points {_INTERVAL}", f"relative gain {_INTERVAL}"]
     finite = [it for it in points if math.isfinite(it.high - it.low)]
     title = "Relative gain of the dual head over pooled, by data set"
     title += f"; not in the mean: {', '.join(it.data for it in apart)}" if apart and len(main) > 1 else ""
     series = [Series("dual head", "dual_head", finite)]
-    plot = Plot("forest", title, "relative gain over pooled, %", series, signed=True)
-    plots = [plot] if finite else []
-    columns.append(f"relative gain {_INTERVAL}")
+    plots = [Plot("forest", title, "relative gain over pooled, %", series, signed=True)] if finite else []
     place = len(main) if len(main) > 1 else None
     return Table("main", "Pooled against dual head", columns, rows, notes, plots, mean=place)
+
+
+def scores_table(main: Sequence[Comparison], apart: Sequence[Comparison] = ()) -> Table:
+    """The gain by every score that the runs have, and how often one would have come from chance alone."""
+    whole = [(it.data, [it.pair], it.n_seeds) for it in (*main, *apart)]
+    if len(main) > 1:
+        whole.insert(len(main), (f"mean of {len(main)}", [it.pair for it in main], None))
+    gains = {metric: [_gain(pairs, metric) for _, pairs, _ in whole] for metric in SCORES}
+    gains = {metric: its for metric, its in gains.items() if any(it is not None for it in its)}
+    rows = [
+        [
+            name,
+            "" if seeds is None else str(seeds),
+            *(gain_text(its[place], _digits(metric)) for metric, its in gains.items()),
+        ]
+        for place, (name, _, seeds) in enumerate(whole)
+    ]
+    tests = [_p_value([it.pair for it in main], metric) for metric in gains]
+    rows.append(["p, signs of all pairs", "", *(DASH if it is None else _probability(it) for it in tests)])
+    columns = ["data", "seeds", *(f"{_SCORE_NAMES[metric]} {_INTERVAL}" for metric in gains)]
+    notes = ["Gains of the dual head over pooled: accuracy and macro F1 in points; of losses how much less there is."]
+    notes.append(
+        "p is that of the mean gain if either sign of every pair of runs were as likely: a permutation test, two-sided."
+    )
+    if "scaled_log_loss" in gains:
+        notes.append("Scaled: each half of the test items at the temperature that is best on the other half.")
+    unkept = [
+        name
+        for place, (name, _, seeds) in enumerate(whole)
+        if seeds and gains.get("log_loss", [None] * (place + 1))[place] is None
+    ]
+    if len(unkept) == len(main) + len(apart):
+        notes.append("These runs kept no logits, which the other scores (log loss, Brier, AUROC) are of.")
+    elif unkept:
+        notes.append(f"Runs without logits, which the other scores are of: {', '.join(unkept)}.")
+    plots = []
+    for metric in ("log_loss", "scaled_log_loss"):
+        points = [
+            Point(
+                name, it.gain, it.low, it.high, kind="mean" if seeds is None else None, note="(1 seed)" * (seeds == 1)
+            )
+            for (name, _, seeds), it in zip(whole, gains.get(metric, []), strict=False)
+            if it is not None and math.isfinite(it.high - it.low)
+        ]
+        if points:
+            label = f"less {_SCORE_NAMES[metric].removeprefix('less ')}, by data set"
+            plots.append(
+                Plot(
+                    "forest",
+                    label.capitalize(),
+                    "nats less than pooled",
+                    [Series("dual head", "dual_head", points)],
+                    signed=True,
+                )
+            )
+    place = len(main) if len(main) > 1 else None
+    return Table("scores", "All scores", columns, rows, notes, plots, mean=place)
+
+
+def power_table(main: Sequence[Comparison]) -> Table | None:
+    """How small a gain this study could see, and how many seeds would see two points."""
+    whole = [(it.data, [it.pair], str(it.n_seeds)) for it in main]
+    if len(main) > 1:
+        whole.append((f"mean of {len(main)}", [it.pair for it in main], ""))
+    rows, needed = [], None
+    for name, pairs, seeds in whole:
+        noise = noise_of(pairs)
+        if not noise.several.any() or noise.n_items.min() < 2:
+            continue
+        needed = seeds_for(noise, _POINTS)
+        rows.append([name, seeds, f"{visible_gain(noise):.1f}", str(needed) if needed else "more test items"])
+    if not rows:
+        return None
+    what = "on the mean" if len(main) > 1 else f"on {main[0].data}"
+    said = f"about {needed} seeds" if needed else "more test items: no number of seeds would do"
+    notes = [f"To see a gain of {_POINTS} points {what} you need {said}."]
+    notes.append(
+        "Seen: in 80 of 100 such studies the 95% interval lies above zero. Both are estimates from few seeds."
+    )
+    columns = ["data", "seeds", "least gain seen, points", f"seeds for {_POINTS} points"]
+    return Table(
+        "power", "What this study could see", columns, rows, notes, mean=len(rows) - 1 if len(main) > 1 else None
+    )
+
+
+def transfer_table(main: Sequence[Comparison]) -> Table | None:
+    """The same runs on further evaluation sets, which they were not trained for."""
+    rows, points = [], []
+    for it in main:
+        for name in dict.fromkeys(
+            name for row in it.group.rows for name in row.get("eval_sets") or {} if name != "eval"
+        ):
+            gains = {metric: _gain([it.pair], metric, name) for metric in _TRANSFER}
+            first = gains["accuracy"]
+            if first is None:
+                continue
+            scores = [f"{100 * value:.1f}" for value in (first.baseline_score, first.score)]
+            its = [gain_text(gain, _digits(metric)) for metric, gain in gains.items()]
+            rows.append([it.data, name, str(it.n_seeds), f"{first.n_items:,}", *scores, *its])
+            if math.isfinite(first.high - first.low):
+                points.append(Point(f"{it.data}: {name}", first.gain, first.low, first.high, note=_seeds_mark(it)))
+    if not rows:
+        return None
+    columns = ["data", "tested on", "seeds", "rows", "pooled, %", "dual head, %"]
+    columns += [f"{_SCORE_NAMES[metric]} {_INTERVAL}" for metric in _TRANSFER]
+    series = [Series("dual head", "dual_head", points)]
+    plots = [Plot("forest", "Gain on further evaluation sets", "accuracy, points over pooled", series, signed=True)]
+    notes = ["The runs of the first table on other evaluation sets; gains as there."]
+    return Table("transfer", "Transfer", columns, rows, notes, plots if points else [])
 
 
 def settings_table(by_setting: Mapping[str, Sequence[Comparison]], usual: Mapping[str, Any]) -> Table:
@@ -224,7 +341,7 @@ def others_tables(others: Sequence[Group], groups: Sequence[Group], usual: Mappi
 def _sizes(it: Comparison) -> str:
     cells = [row for side in (it.group, it.base) for row in side.rows]
     train = sorted({row["train_rows"] for row in cells})
-    return f"{DASH.join(f'{size:,}' for size in dict.fromkeys((train[0], train[-1])))} / {rows_in_common(cells):,}"
+    return f"{DASH.join(f'{size:,}' for size in dict.fromkeys((train[0], train[-1])))} / {n_rows(cells):,}"
 
 
 def _chance(it: Comparison) -> float:
@@ -253,6 +370,75 @@ def _gain_point(name: str, it: Comparison) -> Point:
 def _seeds_mark(it: Comparison) -> str:
     """Where the interval knows nothing of other seeds."""
     return "(1 seed)" if it.n_seeds == 1 else ""
+
+
+# Numbers and names as people read them
+
+
+def score_text(it: Summary | None) -> str:
+    """A mean and its deviation over seeds, in percent."""
+    if it is None:
+        return DASH
+    return f"{100 * it.mean:.1f} ± {DASH if it.sd is None else f'{100 * it.sd:.1f}'}"
+
+
+def gain_text(it: Gain | None, digits: int = 1) -> str:
+    """A gain with its interval."""
+    return DASH if it is None else f"{signed(it.gain, digits)} [{signed(it.low, digits)}, {signed(it.high, digits)}]"
+
+
+def relative_text(it: Gain, digits: int = 1) -> str:
+    """A relative gain with its interval."""
+    if math.isnan(it.relative):
+        return DASH
+    low, high = signed(it.relative_low, digits), signed(it.relative_high, digits)
+    return f"{signed(it.relative, digits)}% [{low}, {high}]"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, and no minus before a zero."""
+    return DASH if math.isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
+def setting_name(setting: str) -> str:
+    """A setting in words."""
+    return {"cot_decoding": "CoT decoding"}.get(setting, setting.replace("_", " "))
+
+
+def options_text(config: Mapping[str, Any]) -> str:
+    """Options in words."""
+    return ", ".join(f"{name} {shown(it)}" for name, it in config.items() if it is not None)
+
+
+def metric_name(metric: str) -> str:
+    """A metric in words."""
+    words = {"macro_f1": "macro F1", "f1a": "F1a", "em": "exact match"}
+    parts = [words.get(part, part.replace("_", " ")) for part in metric.split("+")]
+    return f"the mean of {' and '.join(parts)}" if len(parts) > 1 else parts[0]
+
+
+def _digits(metric: str) -> int:
+    return 3 if metric in OF_LOGITS else 1
+
+
+def _probability(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _gain(pairs: Sequence[Pair], metric: str, of: str = "eval") -> Gain | None:
+    """None where it can't be measured."""
+    try:
+        found = gain_of(pairs, metric, of=of)
+    except ValueError:  # logits of other rows
+        return None
+    return None if found is None or math.isnan(found.gain) else found
+
+
+def _p_value(pairs: Sequence[Pair], metric: str) -> float | None:
+    sides = [pair.sides(metric) for pair in pairs]
+    if any(it is None for it in sides):
+        return None
+    return sign_test([difference(*it, metric).mean(1) for it in sides])
 
 
 # What stands behind a table
@@ -296,7 +482,9 @@ def _decoded(it: Comparison) -> list[str]:
 
 
 def _seeds_note(found: Sequence[Comparison]) -> list[str]:
-    notes = []
+    notes = [f"Not compared: {it.problem}." for it in found if it.problem]
+    few = list(dict.fromkeys(it.data for it in found if it.gain is not None and it.gain.n_items == 1))
+    notes += [f"One test item (in {', '.join(few)}) has no interval."] if few else []
     left_out = sum(it.left_out for it in found)
     if left_out:
         notes.append(f"On the seeds that all values have; cells of other seeds left out: {left_out}.")

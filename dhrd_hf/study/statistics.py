@@ -1,30 +1,19 @@
-"""What a table of cells says: means over seeds, and gains over a baseline with paired bootstrap intervals."""
+"""What a table of runs says: means over seeds, and paired gains over a baseline, with intervals over seeds and test items."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from .groups import Group, grouped, latest, varying_options
-from .pairs import Pair, pair_of, pairs_of, relative_gain
-from .resampling import CONFIDENCE, in_one_grouping, interval, n_items, rows_in_common, seed_scores
+from .intervals import CONFIDENCE, Noise, interval, noise
+from .metrics import LOSSES, METRICS
+from .runs import Group, baseline_of, grouped, latest, scored, varying_options
 
-_POINTS, _RELATIVE = (-100.0, 100.0), (-100.0, math.inf)
-
-__all__ = [
-    "CONFIDENCE",
-    "Gain",
-    "Summary",
-    "gain_over",
-    "mean_relative_gain",
-    "paired_gains",
-    "summarise",
-    "summary_of",
-]
+__all__ = ["CONFIDENCE", "Gain", "Summary", "mean_relative_gain", "paired_gains", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +38,7 @@ class Summary:
         n_seeds (`int`), n_items (`int`): Number of seeds, and of test items (groups of rows, where the table has them).
         mean (`float`): Of the scores, in 0 to 1.
         sd (`float`, *optional*): Standard deviation over the seeds (n - 1), None where there is one seed.
-        low (`float`), high (`float`): 95% interval of the mean.
+        low (`float`), high (`float`): 95% interval of the mean; NaN where there is one test item.
     """
 
     data: str
@@ -86,13 +75,15 @@ class Gain:
         options (`dict[str, Any]`), config (`dict[str, Any]`): As [`Summary`].
         n_seeds (`int`): Seeds that both have; for a mean the fewest of a data set.
         n_items (`int`): Test items that both have; for a mean their sum.
-        unpaired (`int`): Cells that were left out because the other side lacks their seed.
+        unpaired (`int`): Runs that were left out because the other side lacks their seed.
         score (`float`), baseline_score (`float`): Mean scores over those seeds and items, in 0 to 1.
-        gain (`float`), low (`float`), high (`float`): Their difference in percentage points, and its 95% interval.
+        gain (`float`), low (`float`), high (`float`): Their difference in percentage points, and its 95% interval; of a loss,
+            how much less of it there is. No interval (NaN) where there is one test item.
         relative (`float`), relative_low (`float`), relative_high (`float`): `(score - baseline) / baseline` in percent,
-            and its 95% interval; for a mean over data sets the mean of theirs.
+            and its 95% interval; for a mean over data sets the mean of theirs. NaN over a baseline of 0.
         relative_of_means (`float`, *optional*), relative_of_means_low, relative_of_means_high: For a mean over data sets,
             the relative gain of the macro averages, as the paper's Table 1 has it.
+        metric (`str`): What is gained: a score of the table, or one of its logits.
     """
 
     data: str | list[str]
@@ -113,14 +104,14 @@ class Gain:
     relative_of_means: float | None = None
     relative_of_means_low: float | None = None
     relative_of_means_high: float | None = None
+    metric: str = "accuracy"
     config: dict[str, Any] = field(default_factory=dict)
 
 
 def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
     """Mean, standard deviation over seeds and 95% interval of each setting on each data set.
 
-    The interval is that of a bootstrap over test items, widened by what seeds add where there are several: see
-    [`~dhrd_hf.study.resampling.interval`].
+    The interval is over test items, and over seeds where there are several: see [`~dhrd_hf.study.intervals`].
 
     Example:
 
@@ -137,8 +128,8 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
     ```
 
     Args:
-        rows (`Iterable[Mapping[str, Any]]`): Rows of `results.jsonl`; of a cell that stands twice the last counts, and
-            failed cells are passed over.
+        rows (`Iterable[Mapping[str, Any]]`): Rows of `results.jsonl`; of a run that stands twice the last counts, and
+            failed ones are passed over.
 
     Returns:
         `list[Summary]`: in the order in which they first stand in the table.
@@ -151,34 +142,13 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
     return [summary_of(group, varying[group.data, group.setting]) for group in groups]
 
 
-def summary_of(group: Group, varying: Sequence[str] = ()) -> Summary:
-    """The scores of one group, as [`summarise`] has them."""
-    rows, cells = rows_in_common(group.rows), in_one_grouping(group.rows)
-    scores, drawn = seed_scores(cells, rows, resampled=False)[0], seed_scores(cells, rows)
-    low, high = interval(scores.mean(), drawn.mean(1), [(scores, drawn)], within=(0.0, 1.0))
-    config = group.named
-    return Summary(
-        data=group.data,
-        setting=group.setting,
-        options={name: config.get(name) for name in varying},
-        metric=group.rows[0]["metric"],
-        n_seeds=len(scores),
-        n_items=n_items(cells[0], rows),
-        mean=float(scores.mean()),
-        sd=float(scores.std(ddof=1)) if len(scores) > 1 else None,
-        low=low,
-        high=high,
-        config=config,
-    )
-
-
-def paired_gains(rows: Iterable[Mapping[str, Any]], baseline: str = "pooled") -> list[Gain]:
+def paired_gains(rows: Iterable[Mapping[str, Any]], baseline: str = "pooled", metric: str | None = None) -> list[Gain]:
     """The gain of each setting over the baseline on each data set, with paired 95% intervals.
 
-    Cells are paired that share data set, train size, seed and options; with the baseline `pooled` options of the
-    reasoning loss (alpha and its schedule, the span, ...) do not count, as it has none. Each bootstrap resample draws the
-    same test items for both settings and all seeds, and what seeds add is of their differences. Where the setting was
-    tested on fewer items than the baseline (CoT decoding is slow), both are scored on those, the first of the others.
+    Runs are paired that share data set, train size, seed and options; with the baseline `pooled` options of the reasoning
+    loss (alpha and its schedule, the span, ...) do not count, as it has none. Items and seeds are those of the differences.
+    Where the setting was tested on fewer items than the baseline (CoT decoding is slow), both are scored on those, the first
+    of the others.
 
     Example:
 
@@ -189,29 +159,30 @@ def paired_gains(rows: Iterable[Mapping[str, Any]], baseline: str = "pooled") ->
     ...        "score": 0.5, "labels": [0, 1, 1, 0], "predictions": [0, 1, 0, 1], "groups": None}
     >>> other = {**row, "cell": "b", "setting": "dual_head", "alpha": 1.0, "score": 0.75, "predictions": [0, 1, 0, 0]}
     >>> it = paired_gains([row, other])[0]
-    >>> it.setting, it.gain, it.relative, it.low
-    ('dual_head', 25.0, 50.0, 0.0)
+    >>> it.setting, it.gain, it.relative, round(it.low, 1)  # one item of four: 25 points, and the interval of one in four
+    ('dual_head', 25.0, 50.0, -54.6)
 
     ```
 
     Args:
         rows (`Iterable[Mapping[str, Any]]`): As for [`summarise`].
         baseline (`str`, *optional*, defaults to `"pooled"`): The setting that the others are compared with.
+        metric (`str`, *optional*): Another score than the table's: `"accuracy"`, `"macro_f1"`, or of the runs' logits
+            `"log_loss"`, `"scaled_log_loss"` (each half of the items at the temperature that is best on the other),
+            `"brier"`, `"auroc"`.
 
     Returns:
-        `list[Gain]`: in the order in which the settings first stand in the table; a setting of which no cell has its
-        baseline is left out (count them by [`summarise`]).
+        `list[Gain]`: in the order in which the settings first stand in the table; a setting of which no run has its
+        baseline, or which has no logits that the score is of, is left out.
 
     Raises:
         ValueError: as [`summarise`].
     """
-    return [_gain(pair) for pair in pairs_of(rows, baseline)]
-
-
-def gain_over(group: Group, baseline: Group) -> Gain | None:
-    """The gain of one group over another on the seeds that both have."""
-    pair = pair_of(group, baseline)
-    return None if pair is None else _gain(pair)
+    groups = grouped(latest(rows)[0])
+    varying = varying_options(groups)
+    bases = [(it, baseline_of(it, groups, baseline)) for it in groups if it.setting != baseline]
+    gains = [gain_of([Pair(it, base)], metric, varying[it.data, it.setting]) for it, base in bases if base is not None]
+    return [it for it in gains if it is not None]
 
 
 def mean_relative_gain(
@@ -243,86 +214,122 @@ def mean_relative_gain(
         baseline (`str`, *optional*, defaults to `"pooled"`): As for [`paired_gains`].
 
     Returns:
-        [`Gain`], or None where no cell of the setting has its baseline.
+        [`Gain`], or None where no run of the setting has its baseline.
 
     Raises:
-        ValueError: as [`summarise`], or if the options leave several groups of cells of a data set.
+        ValueError: as [`summarise`], or if the options leave several groups of runs of a data set.
     """
     options = dict(options or {})
+    groups = grouped(latest(rows)[0])
     pairs = [
-        pair
-        for pair in pairs_of(rows, baseline)
-        if pair.setting == setting and all(pair.config.get(name) == value for name, value in options.items())
+        Pair(it, base)
+        for it in groups
+        if it.setting == setting and all(it.named.get(name) == value for name, value in options.items())
+        if (base := baseline_of(it, groups, baseline)) is not None
     ]
     names = [pair.data for pair in pairs]
     for name in names:
         if names.count(name) > 1:
-            several = sorted({key for pair in pairs if pair.data == name for key in pair.options})
+            several = varying_options(groups)[name, setting]
             raise ValueError(
-                f"{name} has {names.count(name)} kinds of {setting} cells, which differ in {', '.join(several)}: "
-                f"say which in options, such as {{{several[0]!r}: {pairs[names.index(name)].config.get(several[0])!r}}}"
+                f"{name} has {names.count(name)} kinds of {setting} runs, which differ in {', '.join(several)}: say which in "
+                f"options, such as {{{several[0]!r}: {pairs[names.index(name)].group.named.get(several[0])!r}}}"
             )
-    return _mean_of(pairs, options) if pairs else None
+    return gain_of(pairs, options=options) if pairs else None
 
 
-def _gain(pair: Pair) -> Gain:
-    points, drawn = pair.part()
-    low, high = interval(float(points.mean()), drawn.mean(1), [(points, drawn)], _POINTS)
-    found, resampled, part = pair.relative()
-    relative_low, relative_high = interval(found, resampled, [part], _RELATIVE)
-    return Gain(
-        data=pair.data,
-        setting=pair.setting,
-        options=pair.options,
-        baseline=pair.baseline,
-        n_seeds=pair.n_seeds,
-        n_items=pair.n_items,
-        score=pair.ours.mean,
-        baseline_score=pair.theirs.mean,
-        gain=float(points.mean()),
+def summary_of(group: Group, varying: Sequence[str] = ()) -> Summary:
+    """The scores of one group, as [`summarise`] has them."""
+    part = scored(group.rows, group.rows[0]["metric"])
+    value, low, high = interval([part], within=(0.0, 1.0))
+    return Summary(
+        data=group.data,
+        setting=group.setting,
+        options={name: group.named.get(name) for name in varying},
+        metric=group.rows[0]["metric"],
+        n_seeds=len(part),
+        n_items=part.shape[1],
+        mean=value,
+        sd=float(part.mean(1).std(ddof=1)) if len(part) > 1 else None,
         low=low,
         high=high,
-        relative=found,
-        relative_low=relative_low,
-        relative_high=relative_high,
-        unpaired=pair.unpaired,
-        config=pair.config,
+        config=group.named,
     )
 
 
-def _mean_of(pairs: Sequence[Pair], options: dict[str, Any]) -> Gain:
-    score, baseline = (float(np.mean([getattr(pair, side).mean for pair in pairs])) for side in ("ours", "theirs"))
-    gains = [pair.part() for pair in pairs]
-    low, high = interval(
-        100 * (score - baseline), np.mean([drawn.mean(1) for _, drawn in gains], axis=0), gains, _POINTS
-    )
-    relatives, drawn, parts = zip(*(pair.relative() for pair in pairs), strict=True)
-    relative = float(np.mean(relatives))
-    relative_low, relative_high = interval(relative, np.mean(drawn, axis=0), parts, _RELATIVE)
-    of_means = float(relative_gain(score, baseline))
-    ours, theirs = (
-        np.mean([getattr(pair, side).drawn.mean(1) for pair in pairs], axis=0) for side in ("ours", "theirs")
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [pair.part(1 + of_means / 100, np.divide(100, baseline)) for pair in pairs]
-    of_means_low, of_means_high = interval(of_means, relative_gain(ours, theirs), parts, _RELATIVE)
-    return Gain(
-        data=[pair.data for pair in pairs],
-        setting=pairs[0].setting,
-        options=options,
-        baseline=pairs[0].baseline,
-        n_seeds=min(pair.n_seeds for pair in pairs),
-        n_items=sum(pair.n_items for pair in pairs),
+class Pair:
+    """A group and its baseline, on the seeds that both have."""
+
+    def __init__(self, group: Group, base: Group):
+        seeds = set(group.seeds) & set(base.seeds)
+        self.unpaired = len(set(group.seeds) ^ set(base.seeds))
+        self.group, self.base, self.data = group.only(seeds), base.only(seeds), group.data
+
+    def sides(self, metric: str | None = None, of: str = "eval") -> tuple[np.ndarray, np.ndarray] | None:
+        """What each test item scores for each seed of both; by default by the metric of the table."""
+        found = scored([*self.group.rows, *self.base.rows], metric or self.group.rows[0]["metric"], of)
+        return None if found is None else (found[: len(found) // 2], found[len(found) // 2 :])
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray, metric: str = "accuracy") -> np.ndarray:
+    """The gain in points, or how much less loss there is, as a part of an interval."""
+    return theirs - ours if metric in LOSSES else (ours - theirs) * (100 if metric in METRICS else 1)
+
+
+def ratio(
+    ours: np.ndarray, theirs: np.ndarray, score: float | None = None, baseline: float | None = None
+) -> np.ndarray:
+    """The relative gain in percent as a part of an interval, to first order; also of means of which these are a part."""
+    score, baseline = ours.mean() if score is None else score, theirs.mean() if baseline is None else baseline
+    if baseline == 0:
+        return np.full_like(ours, np.nan)
+    return 100 * ((ours - score / baseline * theirs) / baseline + score / baseline - 1)
+
+
+def gain_of(
+    pairs: Sequence[Pair],
+    metric: str | None = None,
+    varying: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    of: str = "eval",
+) -> Gain | None:
+    """The gain of one pair, or the mean of several; None where one has no logits that the metric is of."""
+    sides = [pair.sides(metric, of) for pair in pairs]
+    if any(it is None for it in sides):
+        return None
+    group, several = pairs[0].group, len(pairs) > 1
+    metric = metric or (group.rows[0]["metric"])
+    score, baseline = (float(np.mean([its[side].mean() for its in sides])) for side in (0, 1))
+    points = (-100.0, 100.0) if metric in METRICS else (-math.inf, math.inf)
+    gain, low, high = interval([difference(*its, metric) for its in sides], within=points)
+    relative, relative_low, relative_high = interval([ratio(*its) for its in sides], within=(-100.0, math.inf))
+    found = Gain(
+        data=[pair.data for pair in pairs] if options is not None else pairs[0].data,
+        setting=group.setting,
+        options={name: group.named.get(name) for name in varying} if options is None else dict(options),
+        baseline=pairs[0].base.setting,
+        n_seeds=min(len(ours) for ours, _ in sides),
+        n_items=sum(ours.shape[1] for ours, _ in sides),
         score=score,
         baseline_score=baseline,
-        gain=100 * (score - baseline),
+        gain=gain,
         low=low,
         high=high,
         relative=relative,
         relative_low=relative_low,
         relative_high=relative_high,
         unpaired=sum(pair.unpaired for pair in pairs),
-        relative_of_means=of_means,
-        relative_of_means_low=of_means_low,
-        relative_of_means_high=of_means_high,
+        metric=metric,
+        config={} if several else group.named,
     )
+    if options is None:
+        return found
+    parts = [ratio(*its, score, baseline) for its in sides]
+    names = ("relative_of_means", "relative_of_means_low", "relative_of_means_high")
+    return replace(found, **dict(zip(names, interval(parts, within=(-100.0, math.inf)), strict=True)))
+
+
+def noise_of(pairs: Sequence[Pair], metric: str | None = None) -> Noise:
+    """The noise of the mean gain of pairs, in points."""
+    parts = [difference(*pair.sides(metric), metric or "accuracy") for pair in pairs]
+    return noise(parts, np.full(len(parts), 1 / len(parts)))

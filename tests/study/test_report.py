@@ -4,11 +4,12 @@ import json
 import re
 
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
 from dhrd_hf.study.plan import Cell
 from dhrd_hf.study.report import BEGIN, END, build_report, report_markdown, with_results
-from dhrd_hf.study.report_input import read_results, read_throughput
+from dhrd_hf.study.report_costs import read_throughput
+from dhrd_hf.study.runs import read_results
 from dhrd_hf.study.statistics import paired_gains
 
 
@@ -202,11 +203,12 @@ def test_sizes_are_compared_on_the_seeds_that_both_sides_have():
 
 
 def test_groups_are_counted_beside_rows():
-    groups = {"groups": [0, 0, 1, 1]}
-    rows = [{**cell("a", setting, 0, right), **groups} for setting, right in (("pooled", 2), ("dual_head", 3))]
-    assert table(rows, "main").rows[0][1] == "100 / 4"
-    # Two groups: 4 draws, in which the dual head has 0, 1 or 2 of 4 rows more.
-    assert estimate(table(rows, "main").rows[0][6]) == [25, 0, 50]
+    groups = {"groups": [place // 2 for place in range(40)]}
+    rows = [{**cell("a", setting, 0, n, 40), **groups} for setting, n in (("pooled", 20), ("dual_head", 30))]
+    assert table(rows, "main").rows[0][1] == "100 / 40"
+    # Of 20 groups the dual head has 5 more right, whole: with 40 rows it would be narrower.
+    own = ttest_1samp([100.0] * 5 + [0.0] * 15, 0).confidence_interval()
+    assert estimate(table(rows, "main").rows[0][6]) == [25, round(own.low, 1), round(own.high, 1)]
 
 
 def test_most_seeds_are_chosen_then_the_first_in_the_table():
@@ -577,13 +579,38 @@ def test_results_replace_what_stands_between_the_markers():
         (MAIN, {"data!": "a,b"}, "--where data!=a,b: no cell has it. There are a, b$"),
         (MAIN, {"alpha": "3"}, "--where alpha=3: no cell has it. There are 1$"),
         (MAIN, {"data": "b", "seed": "1"}, "no cell has data=b and seed=1"),
-        ([MAIN[0], {**MAIN[2], "labels": [1, 1, 1, 1]}], {}, "tested on other rows"),
     ],
 )
 def test_what_makes_no_report_is_one_clear_line(rows, where, message):
     with pytest.raises(ValueError, match=message) as raised:
         build_report(rows, where=where)
     assert "\n" not in str(raised.value)
+
+
+def test_a_pair_that_can_not_be_compared_is_told_and_ends_nothing():
+    odd = [cell("c", "pooled", 0, 2), {**cell("c", "dual_head", 0, 3), "labels": [1, 1, 1, 1], "score": 0.5}]
+    report = build_report([*MAIN, *odd, cell("c", "dual_head", 0, 3, alpha=0.5)], where={"alpha": "1"})
+    said = (
+        f"Not compared: runs {odd[1]['cell']} and {odd[0]['cell']} of c were tested on other rows or by another metric"
+    )
+    assert any(note.startswith(said) for note in report.notes)
+    assert report.tables[0].rows == table(MAIN, "main").rows
+    assert not any("Not compared" in note for note in build_report(MAIN).notes)
+
+
+def test_a_baseline_of_zero_and_a_single_test_item_end_nothing():
+    zero = [cell("c", "pooled", 0, 0), cell("c", "dual_head", 0, 2)]
+    found = table([*MAIN, *zero], "main")
+    assert found.rows[2][6].startswith("+50.0 [") and found.rows[2][7] == "–"
+    assert found.rows[3][6].startswith("+21.7 [") and found.rows[3][7] == "–"
+    assert "Over a baseline of 0 (in c) there is no relative gain, nor a mean with it." in found.notes
+    one = [cell("c", "pooled", 0, 0, of=1), cell("c", "dual_head", 0, 1, of=1)]
+    report = build_report([*MAIN, *one])
+    found, alone = report.tables[0], table(MAIN, "main")
+    assert found.rows[:3] == alone.rows and found.rows[3][6] == "+100.0 [–, –]"
+    assert "One test item (in c) has no interval." in found.notes
+    assert "Below the mean, and not in it: c." in found.notes
+    assert "–" in " ".join(build_report(one).headline) and report_markdown(build_report(one))
 
 
 @pytest.mark.parametrize(

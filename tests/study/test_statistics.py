@@ -1,19 +1,18 @@
 """What a table says: against scipy, scikit-learn, the tasks' own metrics, and cases that can be worked out by hand."""
 
-import itertools
 import statistics
 
 import numpy as np
 import pytest
-from scipy.stats import binom, bootstrap, norm, t
+from scipy.special import softmax
+from scipy.stats import t, ttest_1samp
 from sklearn.dummy import DummyClassifier
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
 from dhrd_hf.evaluation.superglue_metrics import COPA, CommitmentBank, MultiRC
-from dhrd_hf.study import mean_relative_gain, paired_gains, resampling, summarise
-from dhrd_hf.study.groups import grouped, latest, several_data, unpaired
-from dhrd_hf.study.metrics import METRICS, chance, resampled_scores, score
-from dhrd_hf.study.resampling import interval, seed_scores
+from dhrd_hf.study import mean_relative_gain, paired_gains, summarise
+from dhrd_hf.study.metrics import METRICS, chance, measured, score
+from dhrd_hf.study.runs import grouped, latest, several_data, unpaired
 
 
 def row(setting, right, seed=0, data="odd", alpha=1.0, metric="accuracy", **more):
@@ -42,18 +41,84 @@ def share(count, of):
 # Scores
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "macro_f1+accuracy"])
-def test_a_weight_is_so_many_rows(metric):
+def of_rows(metric, labels, said, logits, weights=None):
+    """scikit-learn's scores, of rows with weights."""
+    probabilities = softmax(logits, axis=1)
+    if metric == "auroc":
+        sides = [roc_auc_score(labels == it, probabilities[:, it], sample_weight=weights) for it in np.unique(labels)]
+        return np.mean(sides)
+    if metric == "log_loss":
+        return log_loss(labels, probabilities, sample_weight=weights, labels=range(logits.shape[1]))
+    if metric == "brier":
+        its = {"labels": range(logits.shape[1]), "scale_by_half": False}
+        return brier_score_loss(labels, probabilities, sample_weight=weights, **its)
+    parts = {
+        "accuracy": accuracy_score(labels, said, sample_weight=weights),
+        "macro_f1": f1_score(labels, said, average="macro", zero_division=0, sample_weight=weights),
+    }
+    return np.mean([parts[name] for name in METRICS[metric]])
+
+
+def drawn(rows=40, classes=3, seed=0):
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, classes, rows)
+    logits = np.round(4 * draw.normal(size=(rows, classes)) + 4 * np.eye(classes)[labels]) / 4  # some alike
+    return labels, logits.argmax(1), logits
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "macro_f1+accuracy", "log_loss", "brier", "auroc"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_scores_and_what_items_stand_for_are_scikit_learns(metric, classes):
+    """An item's influence is how the score changes with its weight."""
+    labels, said, logits = drawn(classes=classes)
+    value, items = measured(metric, labels, said, None, logits if metric in ("log_loss", "brier", "auroc") else None)
+    assert value == pytest.approx(of_rows(metric, labels, said, logits))
+    assert items.mean() == pytest.approx(value)
+    for place in range(0, len(labels), 7):
+        sides = []
+        for step in (-1e-4, 1e-4):
+            weights = np.ones(len(labels))
+            weights[place] += step
+            sides.append(of_rows(metric, labels, said, logits, weights))
+        slope = (sides[1] - sides[0]) / 2e-4
+        assert items[place] - value == pytest.approx(len(labels) * slope, abs=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "auroc", "brier"])
+def test_items_are_groups_where_rows_belong_together(metric):
+    labels, said, logits = drawn()
+    groups = np.random.default_rng(1).integers(0, 9, len(labels)).tolist()
+    of_logits = logits if metric in ("auroc", "brier") else None
+    value, rows = measured(metric, labels, said, None, of_logits)
+    same, items = measured(metric, labels, said, groups, of_logits)
+    assert same == pytest.approx(value) and items.shape == (9,) and items.mean() == pytest.approx(value)
+    own = sum((rows - value)[np.array(groups) == 4]) / len(labels)
+    assert items[4] - value == pytest.approx(9 * own)
+
+
+def test_a_class_that_is_not_there_has_no_auroc_and_one_class_has_none():
+    labels, said, logits = drawn()
+    two = labels < 2
+    assert measured("auroc", labels[two], said[two], None, logits[two])[0] == pytest.approx(
+        of_rows("auroc", labels[two], said[two], logits[two])
+    )
+    assert np.isnan(measured("auroc", [1, 1], [1, 1], None, logits[:2])[0])
+
+
+def test_the_temperature_is_that_of_the_other_half():
+    """Both halves are 8 times too sure: the loss at the temperature is that of the logits as they were drawn."""
     draw = np.random.default_rng(0)
-    labels, predictions = draw.integers(0, 3, 30), draw.integers(0, 3, 30)
-    weights = draw.integers(0, 3, (20, 30)).astype(float)
-    weights[0] = labels == 1  # a resample that lacks classes
-    found = resampled_scores(metric, labels, predictions, None, weights)
-    for weight, value in zip(weights, found, strict=True):
-        gold, said = (np.repeat(values, weight.astype(int)) for values in (labels, predictions))
-        parts = {"accuracy": accuracy_score(gold, said)}
-        parts["macro_f1"] = f1_score(gold, said, average="macro", zero_division=0)
-        assert value == pytest.approx(np.mean([parts[name] for name in METRICS[metric]]))
+    logits = 1.5 * draw.normal(size=(4000, 3))
+    labels = (logits + draw.gumbel(size=logits.shape)).argmax(1)
+    honest = measured("log_loss", labels, None, None, logits)[0]
+    assert measured("log_loss", labels, None, None, 8 * logits)[0] > 3 * honest
+    assert measured("scaled_log_loss", labels, None, None, 8 * logits)[0] == pytest.approx(honest, rel=2e-3)
+    # Not of its own half: where the halves want different ones, both lose by it. Of two items each is a half.
+    apart, wrong = np.array([[3.0, 0.0], [3.0, 0.0]]), [0, 1]
+    found = measured("scaled_log_loss", wrong, None, None, apart)[1]
+    # The wrong item wants to be as little sure as can be (T of 20), at which the right one is read, and that surer.
+    low, high = sorted(found)
+    assert low == pytest.approx(np.log1p(np.exp(-3 / 20)), rel=1e-3) and high > 30
 
 
 def test_questions_are_scored_as_the_tasks_are():
@@ -92,59 +157,45 @@ def test_chance_is_what_a_classifier_that_does_not_read_gets():
     assert chance("question_accuracy", [0, 1, 0, 0, 1], [0, 0, 1, 1, 1]) == pytest.approx(5 / 12)
 
 
-# The bootstrap
+# Intervals
 
 
-def test_the_draws_are_those_of_an_exhaustive_list():
-    """2 of 2 items, the same for both seeds: 4 draws, each as likely."""
-    right = np.array([[1, 1], [0, 1]])
-    rows = [row("pooled", list(right[seed]), seed) for seed in (0, 1)]
-    found = [tuple(values) for values in seed_scores(rows, 2)]
-    exact = [tuple(right[:, list(items)].mean(1)) for items in itertools.product((0, 1), repeat=2)]
-    for values in set(exact):
-        assert found.count(values) / len(found) == pytest.approx(exact.count(values) / 4, abs=0.035)
-    assert set(found) == set(exact)
-
-
-def test_with_seeds_and_items_that_add_up_the_variances_add_up():
-    """Seed effect a_s and item effect b_i: the mean varies by s^2(a) / S + var(b) / N, the former from S - 1 degrees."""
+def test_one_seed_has_the_interval_of_scipys_t_test():
     draw = np.random.default_rng(0)
-    items, seeds = 200, 4
-    # Each item is 20 rows, of which a_s + b_i are right.
-    of_seed, of_item = np.array([0, 2, 4, 10]), draw.integers(0, 10, items)
-    groups = np.repeat(np.arange(items), 20)
-    rows = []
-    for seed in range(seeds):
-        right = (np.arange(20)[None] < of_seed[seed] + of_item[:, None]).ravel()
-        rows.append(row("pooled", list(right), seed, groups=groups.tolist()))
-    (found,) = summarise(rows)
-    parts = of_seed.var(ddof=1) / seeds / 20**2, of_item.var() / items / 20**2
-    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (seeds - 1))
-    expected = 2 * t.ppf(0.975, freedom) * np.sqrt(sum(parts))
-    assert found.high - found.low == pytest.approx(expected, rel=0.05)
+    base = draw.random(200) < 0.6
+    ours = np.where(draw.random(200) < 0.8, base, draw.random(200) < 0.9)
+    rows = [row("pooled", list(base)), row("dual_head", list(ours))]
+    (gain,) = paired_gains(rows)
+    own = ttest_1samp(100 * (ours.astype(float) - base), 0).confidence_interval()
+    assert (gain.low, gain.high) == (pytest.approx(own.low), pytest.approx(own.high))
+    own = ttest_1samp(base.astype(float), 0).confidence_interval()
+    assert (summarise(rows)[0].low, summarise(rows)[0].high) == (pytest.approx(own.low), pytest.approx(own.high))
+    assert summarise(rows)[0].sd is None
 
 
-@pytest.mark.parametrize(
-    ("seeds", "of_seeds", "least"),
-    [(3, 0.0, 0.93), (3, 0.02, 0.93), (2, 0.02, 0.93), (5, 0.04, 0.93), (3, 0.1, 0.90), (2, 0.1, 0.86)],
-)
-def test_intervals_cover_the_truth(seeds, of_seeds, least):
-    """Gains that are an item's (sd 0.2), a seed's, and by far the most each seed's own on each item."""
+def test_seeds_that_differ_on_all_items_alike_have_the_interval_of_their_t_test():
+    """Of 40 questions each seed has so many right in each: the gain varies from seed to seed alone."""
+    groups = np.repeat(np.arange(40), 20).tolist()
+    rights = {"pooled": (8, 10, 9), "dual_head": (12, 11, 16)}
+    rows = [
+        row(setting, (np.arange(800) % 20 < right).tolist(), seed, groups=groups)
+        for setting, its in rights.items()
+        for seed, right in enumerate(its)
+    ]
+    own = ttest_1samp(5.0 * np.subtract(rights["dual_head"], rights["pooled"]), 0).confidence_interval()
+    (gain,) = paired_gains(rows)
+    assert (gain.low, gain.high) == (pytest.approx(own.low), pytest.approx(own.high))
+
+
+def test_the_relative_gain_is_the_ratio_to_first_order():
+    """The delta method, written out for one seed: the gain of (a - r b) / mean(b)."""
     draw = np.random.default_rng(0)
-    items, truth, trials = 300, 0.03, 300
-    drawn = draw.multinomial(items, np.full(items, 1 / items), size=1000) / items  # [R, N]
-    held, widths, means = 0, [], []
-    for _ in range(trials):
-        gains = truth + draw.normal(0, 0.2, items) + draw.normal(0, of_seeds, (seeds, 1))
-        gains = gains + draw.normal(0, 0.4, (seeds, items))
-        its, resampled = gains.mean(1), drawn @ gains.T
-        low, high = interval(its.mean(), resampled.mean(1), [(its, resampled)])
-        held += low <= truth <= high
-        widths.append(high - low)
-        means.append(its.mean())
-    assert least <= held / trials <= 1.0
-    if of_seeds == 0:  # not far wider than need be: of known variances it would be 2 x 1.96 of them
-        assert np.median(widths) < 1.4 * 2 * norm.ppf(0.975) * np.std(means)
+    base, ours = draw.random(150) < 0.6, draw.random(150) < 0.7
+    (gain,) = paired_gains([row("pooled", list(base)), row("dual_head", list(ours))])
+    whole = ours.mean() / base.mean()
+    error = np.std((ours - whole * base) / base.mean(), ddof=1) / np.sqrt(150)
+    half = 100 * t.ppf(0.975, 149) * error
+    assert (gain.relative_low, gain.relative_high) == pytest.approx((gain.relative - half, gain.relative + half))
 
 
 def test_two_seeds_that_differ_say_little_and_nothing_impossible():
@@ -153,42 +204,6 @@ def test_two_seeds_that_differ_say_little_and_nothing_impossible():
     (pooled, dual), (gain,) = summarise(rows), paired_gains(rows)
     assert (dual.low, dual.high) == (0, 1) and 0 <= pooled.low < pooled.high <= 1
     assert (gain.low, gain.high, gain.relative_low) == (-100, 100, -100) and gain.relative_high > 400
-
-
-def test_one_seed_has_the_interval_of_scipy_and_of_the_binomial():
-    right = np.random.default_rng(0).random(150) < 0.7
-    (found,) = summarise([row("pooled", list(right))])
-    assert (found.n_seeds, found.sd) == (1, None)
-    own = bootstrap(
-        (right.astype(float),), np.mean, method="percentile", rng=np.random.default_rng(1)
-    ).confidence_interval
-    assert (found.low, found.high) == pytest.approx((own.low, own.high), abs=1.01 / 150)
-    exact = binom.ppf([0.025, 0.975], 150, right.mean()) / 150
-    assert (found.low, found.high) == pytest.approx(exact, abs=1.01 / 150)
-
-
-def test_a_paired_interval_is_scipys_of_the_differences():
-    draw = np.random.default_rng(0)
-    base = draw.random(200) < 0.6
-    ours = np.where(draw.random(200) < 0.8, base, draw.random(200) < 0.9)
-    (gain,) = paired_gains([row("pooled", list(base)), row("dual_head", list(ours))])
-    differences = ours.astype(float) - base
-    own = bootstrap((differences,), np.mean, method="percentile", rng=np.random.default_rng(1)).confidence_interval
-    assert gain.gain == pytest.approx(100 * differences.mean())
-    assert (gain.low, gain.high) == pytest.approx((100 * own.low, 100 * own.high), abs=1.01)
-    apart = bootstrap((ours.astype(float), base.astype(float)), lambda a, b, axis: a.mean(axis) - b.mean(axis), rng=0)
-    assert gain.high - gain.low < 80 * np.ptp(apart.confidence_interval)  # what pairing is for
-
-
-def test_the_same_table_gives_the_same_numbers():
-    rows = [
-        row(setting, share(count, 40), seed)
-        for seed in (0, 1)
-        for setting, count in (("pooled", 20), ("dual_head", 25))
-    ]
-    first = paired_gains(rows), summarise(rows)
-    resampling._draws.cache_clear()
-    assert (paired_gains(rows), summarise(rows)) == first
 
 
 # Summaries
@@ -280,8 +295,12 @@ def test_cells_tested_on_other_rows_are_not_compared():
     other["labels"] = other["labels"][::-1]
     with pytest.raises(ValueError, match="tested on other rows or by another metric"):
         paired_gains([row("pooled", share(20, 40)), other])
-    with pytest.raises(ValueError, match="1 item: an interval needs two or more"):
-        summarise([row("pooled", [True])])
+
+
+def test_one_test_item_has_a_score_and_no_interval():
+    rows = [row("pooled", [False]), row("dual_head", [True])]
+    (gain,), (pooled, _) = paired_gains(rows), summarise(rows)
+    assert gain.gain == 100 and np.isnan([gain.low, gain.high, pooled.low, pooled.high]).all()
 
 
 def test_groups_that_an_older_table_lacks_are_those_of_the_cells_beside_it():
@@ -323,7 +342,7 @@ def test_cells_of_other_data_are_not_paired():
     assert paired_gains([dual, old], "dual_head") == []
     both = [*(row(it, share(20, 40), rows_digest="b") for it in ("pooled", "label_only")), pooled, dual, old]
     assert [(it.setting, it.gain) for it in paired_gains(both)] == [("label_only", 0), ("dual_head", 25)]
-    with pytest.raises(ValueError, match="2 kinds of dual_head cells, which differ in rows_digest: .* 'b'"):
+    with pytest.raises(ValueError, match="2 kinds of dual_head runs, which differ in rows_digest: .* 'b'"):
         mean_relative_gain([*both, row("dual_head", share(20, 40), rows_digest="a")])
 
 
@@ -343,19 +362,14 @@ def test_a_cell_that_failed_before_its_rows_were_known_is_one_with_that_which_ra
     assert latest(failed) == ([failed[1]], 0)
 
 
-def test_a_baseline_of_zero_has_no_bounded_relative_gain():
-    (gain,) = paired_gains([row("pooled", share(0, 40)), row("dual_head", share(20, 40))])
-    assert gain.relative == gain.relative_high == np.inf and gain.gain == 50
-
-
-def test_a_baseline_without_a_right_answer_leaves_the_intervals_beside_it_whole():
-    rows = [row(setting, share(0, 40), seed) for setting in ("pooled", "dual_head") for seed in (0, 1)]
+@pytest.mark.parametrize("right", [0, 20])
+def test_a_baseline_of_zero_has_no_relative_gain(right):
+    rows = [row("pooled", share(0, 40)), row("dual_head", share(right, 40))]
     (gain,) = paired_gains(rows)
-    assert (gain.relative, gain.relative_low, gain.relative_high) == (0, 0, 0)
-    rows += [row("pooled", share(20 + seed, 40), seed, data="other") for seed in (0, 1)]
-    rows += [row("dual_head", share(24 + seed, 40), seed, data="other") for seed in (0, 1)]
+    assert np.isnan([gain.relative, gain.relative_low, gain.relative_high]).all() and gain.gain == 100 * right / 40
+    rows += [row("pooled", share(20, 40), data="other"), row("dual_head", share(24, 40), data="other")]
     mean = mean_relative_gain(rows)
-    assert np.isfinite([mean.relative_low, mean.relative_high]).all() and mean.relative_low <= mean.relative
+    assert np.isnan(mean.relative) and mean.low < mean.gain < mean.high and mean.relative_of_means > 0
 
 
 # The mean over data sets
@@ -381,16 +395,12 @@ def test_the_interval_of_a_mean_is_narrower_than_its_parts():
     mean = mean_relative_gain(rows)
     parts = [it.high - it.low for it in paired_gains(rows)]
     # Of independent parts: half the root of the sum of squares.
-    assert mean.high - mean.low == pytest.approx(np.hypot(*parts) / 2, rel=0.15)
-    # Also of parts that are right and wrong on the same items.
-    twins = [{**it, "data": name} for it in rows if it["data"] == "small" for name in ("a", "b")]
-    (one, _), mean = paired_gains(twins), mean_relative_gain(twins)
-    assert mean.high - mean.low == pytest.approx((one.high - one.low) / np.sqrt(2), rel=0.15)
+    assert mean.high - mean.low == pytest.approx(np.hypot(*parts) / 2, rel=0.01)
 
 
 def test_a_mean_over_cells_of_several_kinds_asks_which():
     rows = [*two_sets(), row("dual_head", share(70, 100), 0, "small", alpha=0.5)]
-    with pytest.raises(ValueError, match="small has 2 kinds of dual_head cells, which differ in alpha"):
+    with pytest.raises(ValueError, match="small has 2 kinds of dual_head runs, which differ in alpha"):
         mean_relative_gain(rows)
     assert mean_relative_gain(rows, options={"alpha": 1.0}).relative == pytest.approx(15)
     assert mean_relative_gain(rows, options={"alpha": 0.5}).data == ["small"]

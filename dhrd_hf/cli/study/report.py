@@ -24,7 +24,7 @@ Where cells differ in several options, each table takes for each data set those 
 --where fixes an option wherever a table is not about it, and study, model, data and seed everywhere; KEY=VALUE,VALUE takes
 either, KEY!=VALUE all others. --not-in-mean is for data sets with the test rows of another, which would count twice: they
 stand in every table, and in the first below the mean. --readme replaces what stands between the lines <!-- study:begin --> and <!-- study:end -->.
-Intervals are 95%, of a paired bootstrap over test items, widened by what seeds add.
+Intervals are 95%, paired, over test items and seeds.
 """
 after_interrupt = "No half-written report was left behind."
 
@@ -70,7 +70,8 @@ def run(argv: Sequence[str]) -> int:
     from ...data.table_writing import check_file, same_file
     from ...files import write_whole
     from ...study.report import build_report, report_markdown, with_results
-    from ...study.report_input import read_results, read_throughput
+    from ...study.report_costs import read_throughput
+    from ...study.runs import read_results
 
     for path in targets.values():
         check_file(path, *args.results, args.throughput, args.study)
@@ -145,7 +146,7 @@ def _commands(
     where: Mapping[str, str],
 ) -> list[str]:
     """What makes the results and the report again; of folders elsewhere on this machine the last part alone."""
-    from ...study.groups import meets
+    from ...study.runs import meets
 
     asked = [(name, typed) for name, typed in where.items() if name.rstrip("!") == "study"]
     named = [row["study"] for row in rows if all(meets(row["study"], *it) for it in asked)]

@@ -1,0 +1,126 @@
+"""What a study's 95% intervals cover of gains that are known, since the runs are drawn: between 92 and 98 of 100.
+
+    python examples/benchmarks/interval_coverage.py [--quick]
+
+A run's logits are the right class's strength, what its data set's items have for all runs and for those of its setting, its
+seed's strength and leaning to classes, and noise of its own. Seeds differ by nothing, by about as much as items do, or by far
+more; there are 100, 300 or 1,000 test items (`--quick`: 150), and accuracies from .55 to .9. Of each line: the share over
+all of these, and the lowest and highest of one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from scipy.stats import norm, qmc
+
+from dhrd_hf.study.intervals import interval
+from dhrd_hf.study.metrics import OF_LOGITS, SCORES, measured
+from dhrd_hf.study.statistics import difference, ratio
+
+SEEDS = {"2 seeds": (2,), "3 seeds": (3,), "5 seeds": (5,), "mixed seeds": (1, 3)}
+SETS = 6
+MANY_SEEDS, MANY_ITEMS = 64, 16000
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Two settings on a data set: how strong each is, and how far its seeds differ."""
+
+    strengths: tuple[float, float]
+    between_seeds: float
+    classes: int = 3
+
+    def runs(self, draw: np.random.Generator, seeds: np.ndarray, items: int) -> tuple[np.ndarray, np.ndarray]:
+        """Labels `[items]` and logits `[2, seeds, items, classes]`, of normal numbers `[seeds, 2 * (1 + classes)]`."""
+        labels = draw.integers(0, self.classes, items)
+        of_seed = self.between_seeds * seeds.T.reshape(2, 1 + self.classes, -1)
+        strength = np.array(self.strengths)[:, None] + of_seed[:, 0]
+        noise = draw.normal(size=(items, self.classes)) + 0.4 * draw.normal(size=(2, 1, items, self.classes))
+        noise = noise + 0.4 * draw.normal(size=(2, len(seeds), items, self.classes))
+        leaning = of_seed[:, 1:].transpose(0, 2, 1)[:, :, None]
+        return labels, strength[..., None, None] * np.eye(self.classes)[labels] + leaning + noise
+
+
+def sides(labels: np.ndarray, logits: np.ndarray, score: str) -> tuple[np.ndarray, np.ndarray]:
+    """What each of the two settings has on each item, `[seeds, items]`."""
+    ours, theirs = (
+        np.stack([measured(score, labels, it.argmax(-1), None, it if score in OF_LOGITS else None)[1] for it in side])
+        for side in logits
+    )
+    return ours, theirs
+
+
+@cache
+def true_scores(truth: Truth, score: str) -> tuple[float, float]:
+    """The mean scores of the two settings over many seeds, spread evenly, and items."""
+    even = qmc.LatinHypercube(2 * (1 + truth.classes), rng=np.random.default_rng(2)).random(MANY_SEEDS)
+    ours, theirs = sides(*truth.runs(np.random.default_rng(1), norm.ppf(even), MANY_ITEMS), score)
+    return float(ours.mean()), float(theirs.mean())
+
+
+def covered(
+    truths: Sequence[Truth], seeds: Sequence[int], items: int, trials: int, scores: Sequence[str]
+) -> dict[str, float]:
+    """How many of the intervals of each kind hold the truth; of several data sets the seeds' numbers take turns."""
+    draw = np.random.default_rng(0)
+    held: dict[str, list[bool]] = {}
+    for _ in range(trials):
+        drawn = [
+            truth.runs(draw, draw.normal(size=(number, 2 * (1 + truth.classes))), items)
+            for truth, number in zip(truths, itertools.cycle(seeds), strict=False)
+        ]
+        for score in scores:
+            found = [sides(*it, score) for it in drawn]
+            true = [tuple(map(np.array, true_scores(truth, score))) for truth in truths]
+            kinds = {
+                f"gain, {score}": ([difference(*it, score) for it in found], [difference(*it, score) for it in true])
+            }
+            if score == "accuracy":
+                kinds["relative gain"] = [ratio(*it) for it in found], [ratio(*it) for it in true]
+                kinds["score"] = [ours for ours, _ in found], [ours for ours, _ in true]
+                if len(truths) > 1:
+                    means, whole = np.mean([[it.mean() for it in its] for its in found], 0), np.mean(true, 0)
+                    parts = [ratio(*it, *means) for it in found]
+                    kinds["relative gain of the means"] = parts, [ratio(*map(np.array, whole))]
+            for name, (parts, value) in kinds.items():
+                _, low, high = interval(parts)
+                held.setdefault(name, []).append(bool(low <= np.mean(value) <= high))
+    return {name: float(np.mean(its)) for name, its in held.items()}
+
+
+def condition(task: tuple[tuple[int, ...], int, float, int, float, int]) -> dict[str, float]:
+    """One line's share under one of its conditions."""
+    seeds, sets, between, items, strength, trials = task
+    truths = [Truth((strength + 0.2 + 0.1 * place, strength), between) for place in range(sets)]
+    return covered(truths, seeds, items, trials, SCORES if sets == 1 else ("accuracy", "log_loss"))
+
+
+def main() -> None:
+    """Print what each kind of interval covers."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer trials, one number of items (under a minute)")
+    quick = parser.parse_args().quick
+    sizes, strengths, trials = ((150,), (1.2,), 100) if quick else ((100, 300, 1000), (0.7, 1.2, 2.4), 400)
+    with ProcessPoolExecutor(2) as pool:
+        for (name, seeds), sets in itertools.product(SEEDS.items(), (1, SETS)):
+            if len(seeds) > sets:  # mixed: of one data set there is nothing to mix
+                continue
+            grid = itertools.product((0.0, 0.3, 1.0), sizes, strengths)
+            tasks = [(seeds, sets, *it, trials if sets == 1 else trials // 2) for it in grid]
+            found = list(pool.map(condition, tasks))
+            what = "of a data set" if sets == 1 else f"of the mean over {sets} data sets"
+            for kind in found[0]:
+                its = [it[kind] for it in found]
+                spread = f"({min(its):.3f} to {max(its):.3f})"
+                print(f"coverage 0.95 {what}, {kind}, {name}: {np.mean(its):.3f} {spread}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
