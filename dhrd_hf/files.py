@@ -201,6 +201,39 @@ def _clear_dead(target: Path) -> None:
 
 
 @contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """A name to write a file of any kind under, which becomes `path` at the end, or is removed after an error.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.files import written_whole
+    >>> with written_whole("metrics.txt") as unfinished:
+    ...     _ = unfinished.write_text("accuracy 0.9")
+
+    ```
+
+    Args:
+        path (`str` or `os.PathLike`): The file; its folder is made.
+
+    Returns:
+        `Iterator[Path]`: a context.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = unfinished_beside(path)
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+@contextmanager
 def readable_weights(name: str | os.PathLike) -> Iterator[None]:
     """Say in a line, where a model is loaded, that its weights are not whole.
 

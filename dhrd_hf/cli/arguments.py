@@ -63,6 +63,12 @@ class TrainArguments:
     predictions: str | None = _option(
         "File to write what the last evaluation said of each row of --eval-data (.jsonl, .csv, .tsv or .parquet)."
     )
+    logits: str | None = _option(
+        "Parquet file to write the logits of the last evaluation to: of each row its set, number, label id and logits."
+    )
+    more_eval_data: list[str] | None = _option(
+        "Tables to evaluate on at the end alone, as NAME=TABLE: their rows are in --logits, their set is NAME."
+    )
     prompt: str | None = _option(r"Input template over the columns, such as '{premise}\n{hypothesis}' [{text}].")
     text_column: str | None = _option("The same as --prompt '{NAME}'.")
     label_column: str = _option("Column of the labels: names, ids, lists of names (multi label), numbers.", "label")
@@ -177,6 +183,9 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
         raise ValueError(f"--eval-strategy {values.eval_strategy} needs rows: add --eval-data TABLE.")
     if values.predictions is not None and values.eval_data is None:
         raise ValueError("--predictions are of the rows of --eval-data: add --eval-data TABLE.")
+    if values.logits is not None and (values.eval_data is None or not values.logits.endswith(".parquet")):
+        raise ValueError(f"--logits {values.logits} must be a .parquet file, of the rows of --eval-data TABLE.")
+    _check_more_eval(values)
     if values.teacher is None and values.distillation_weight > 0:
         raise ValueError(f"--distillation-weight {values.distillation_weight:g} needs a teacher: add --teacher MODEL.")
     if values.teacher is None and values.teacher_cache is not None:
@@ -190,6 +199,19 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
     return tuple(
         cls(**{f.name: getattr(values, f.name) for f in fields(cls) if f.init}) for cls in parser.dataclass_types
     )
+
+
+def _check_more_eval(values: argparse.Namespace) -> None:
+    """Raise on further evaluation sets that have no name, or the name of another, or that nothing would come of."""
+    named = values.more_eval_data or []
+    if named and values.logits is None:
+        raise ValueError("--more-eval-data is read for --logits: add --logits FILE.parquet.")
+    seen = {"eval"}  # the rows of --eval-data
+    for word in named:
+        name, _, table = word.partition("=")
+        if not name or not table or name in seen:
+            raise ValueError(f"--more-eval-data {word} must be NAME=TABLE, with a name of its own that is not eval.")
+        seen.add(name)
 
 
 def _check_used(values: argparse.Namespace) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .predict import is_flat, prediction_columns
@@ -27,26 +28,45 @@ def check_prediction_columns(own: TrainArguments) -> None:
         )
 
 
-def evaluate_rows(
-    own: TrainArguments, trainer: DualHeadTrainer, dev: datasets.Dataset
-) -> tuple[dict[str, float], Iterator[dict[str, Any]] | None]:
-    """Evaluate and predict in one pass over the rows."""
+def evaluate_rows(trainer: DualHeadTrainer, rows: datasets.Dataset, prefix: str = "eval") -> tuple[dict, Tensor]:
+    """Evaluate and predict in one pass over the encoded rows; the logits are in their order."""
     import torch
 
-    order = list(range(len(dev)))
+    order = list(range(len(rows)))
     if trainer.args.train_sampling_strategy == "group_by_length":
-        lengths = trainer.eval_dataset["input_length"][:]
+        lengths = rows["input_length"][:]
         order.sort(key=lambda row: -lengths[row])
-    output = trainer.predict(trainer.eval_dataset.select(order), metric_key_prefix="eval")
+    output = trainer.predict(rows.select(order), metric_key_prefix=prefix)
     trainer.log(output.metrics)
-    if not trainer.is_world_process_zero():
-        return output.metrics, None
-    logits = torch.as_tensor(output.predictions).double()
+    logits = torch.as_tensor(output.predictions)
     logits[order] = logits.clone()
-    return output.metrics, _said(own, trainer, dev, logits)
+    return output.metrics, logits
 
 
-def _said(
+def write_logits(path: str, trainer: DualHeadTrainer, found: Mapping[str, tuple[datasets.Dataset, Tensor]]) -> None:
+    """Write the logits of evaluation sets, with the labels' names in the file's metadata, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ..files import written_whole
+    from ..modeling_dhrd import find_dual_head
+
+    columns: dict[str, Any] = {"set": [], "row": [], "label": [], "logits": []}
+    for name, (rows, logits) in found.items():
+        columns["set"] += [name] * len(rows)
+        columns["row"] += range(len(rows))
+        columns["label"] += rows["labels"]
+        columns["logits"] += logits.float().tolist()
+    kinds = (pa.string(), pa.int32(), pa.int32(), pa.list_(pa.float32()))
+    arrays = [pa.array(values, kind) for values, kind in zip(columns.values(), kinds, strict=True)]
+    names = list(find_dual_head(trainer.model).config.id2label.values())
+    with written_whole(path) as unfinished:
+        pq.write_table(
+            pa.table(arrays, list(columns)).replace_schema_metadata({"labels": json.dumps(names)}), unfinished
+        )
+
+
+def said_of_rows(
     own: TrainArguments, trainer: DualHeadTrainer, dev: datasets.Dataset, logits: Tensor
 ) -> Iterator[dict[str, Any]]:
     """A row's number or key, its label, and the columns that `dhrd predict` adds."""
@@ -60,7 +80,9 @@ def _said(
     key = key_column(dev.column_names)
     keys = range(len(dev)) if key is None else dev[key]
     flat = is_flat(own.predictions)
-    for value, label, prediction in zip(keys, dev[own.label_column], read_logits(logits, config), strict=True):
+    for value, label, prediction in zip(
+        keys, dev[own.label_column], read_logits(logits.double(), config), strict=True
+    ):
         if regression and isinstance(label, str):
             label = float(label)
         yield {key or "row": value, own.label_column: label} | prediction_columns(prediction, names, None, flat)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .arguments import TrainArguments, parse_train
 from .card import read_card_facts, training_facts
 from .label_column import Labels, class_weights, read_labels
-from .last_evaluation import check_prediction_columns, evaluate_rows
+from .last_evaluation import check_prediction_columns, evaluate_rows, said_of_rows, write_logits
 from .parsing import chosen_prompt, quiet, resumed, unescaped
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from .. import DHRDForDualHeadClassification, DualHeadEncoder, DualHeadTrainer, DualHeadTrainingArguments
-    from ..data import EncodingCounts
     from ..training import Teacher
 
 
@@ -50,7 +49,11 @@ def run(argv: Sequence[str]) -> int:
     from ..export.card_facts import FACTS_FILE
 
     train, dev, labels = _tables(own, say)
-    trainer, counts = _trainer(own, training, train, dev, labels, say)
+    if own.logits is not None and labels.problem_type != "single_label_classification":
+        raise ValueError(f"--logits is of one label a row, and {own.train_data} is {labels.problem_type}.")
+    more = {name: _more(own, name, table, labels) for name, _, table in map(_named, own.more_eval_data or ())}
+    trainer, encode = _trainer(own, training, train, dev, labels, say)
+    more = {name: _encoded(table, copy.copy(encode), own.encoding_cache) for name, table in more.items()}
     if own.export and trainer.is_deepspeed_enabled:
         raise ValueError("--export does not go with DeepSpeed: leave it out, and use dhrd export afterwards.")
     audit = _look_at_rationales(own, train, trainer) if training.process_index == 0 else None
@@ -68,13 +71,19 @@ def run(argv: Sequence[str]) -> int:
         trainer.save_metrics("train", trained.metrics)
     metrics = None
     if dev is not None:
-        metrics, said = (trainer.evaluate(), None) if own.predictions is None else evaluate_rows(own, trainer, dev)
+        by_row = own.predictions is not None or own.logits is not None
+        metrics, logits = evaluate_rows(trainer, trainer.eval_dataset) if by_row else (trainer.evaluate(), None)
         trainer.save_metrics("eval", metrics)
         say("\nevaluation: " + ", ".join(f"{k.removeprefix('eval_')} {v:.4g}" for k, v in metrics.items()))
     if training.process_index == 0:
-        training_facts(own, trainer, counts, metrics, audit).save(folder / FACTS_FILE)
-    if own.predictions is not None and said is not None:
-        write_rows(own.predictions, said)
+        training_facts(own, trainer, encode.counts, metrics, audit).save(folder / FACTS_FILE)
+    if own.logits is not None:
+        found = {"eval": (trainer.eval_dataset, logits)}
+        found |= {name: (rows, evaluate_rows(trainer, rows, f"eval_{name}")[1]) for name, rows in more.items()}
+        if training.process_index == 0:
+            write_logits(own.logits, trainer, found)
+    if own.predictions is not None and training.process_index == 0:
+        write_rows(own.predictions, said_of_rows(own, trainer, dev, logits))
     if training.push_to_hub:
         trainer.push_to_hub()
     if training.process_index == 0:
@@ -95,6 +104,20 @@ def _tables(own: TrainArguments, say: Callable[..., None]) -> tuple[datasets.Dat
     if dev is not None:
         labels.check(read_labels(dev, own, own.eval_data), own.eval_data, f"the training set {own.train_data}")
     return train, dev, labels
+
+
+def _named(word: str) -> tuple[str, str, str]:
+    return word.partition("=")
+
+
+def _more(own: TrainArguments, name: str, source: str, labels: Labels) -> datasets.Dataset:
+    """A further evaluation set, whose labels are all among those of the training rows."""
+    from ..data.labels import with_label_names
+    from ..data.tables import load_table
+
+    table = with_label_names(load_table(source), own.label_column)
+    labels.check(read_labels(table, own, source), f"--more-eval-data {name}", f"the training set {own.train_data}")
+    return table
 
 
 def after_interrupt(argv: Sequence[str]) -> str:
@@ -126,10 +149,11 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
     from ..export.classifier import check_apart
     from ..training.resuming import checkpoint_to_resume
 
-    if own.predictions is not None:
+    for target in filter(None, (own.predictions, own.logits)):
         from ..data.table_writing import check_target
 
-        check_target(own.predictions, own.train_data, own.eval_data, own.rationales)
+        check_target(target, own.train_data, own.eval_data, own.rationales)
+    if own.predictions is not None:
         check_prediction_columns(own)
     folder = Path(training.output_dir)
     if own.export and Path(own.export).resolve() in (folder.resolve(), *folder.resolve().parents):
@@ -186,8 +210,8 @@ def _trainer(
     dev: datasets.Dataset | None,
     labels: Labels,
     say: Callable[..., None],
-) -> tuple[DualHeadTrainer, EncodingCounts]:
-    """The trainer and what became of the training rows; says what it will do."""
+) -> tuple[DualHeadTrainer, DualHeadEncoder]:
+    """The trainer, and what encoded the training rows and counted them; says what it will do."""
     from transformers import AutoTokenizer, set_seed
 
     from .. import DualHeadCollator, DualHeadEncoder, DualHeadTrainer
@@ -237,7 +261,7 @@ def _trainer(
     total = sum(p.numel() for p in trainer.model.parameters())
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     say(f"parameters  {trainable:,} of {total:,} trained ({trainable / total:.1%})\n")
-    return trainer, encode.counts
+    return trainer, encode
 
 
 def _weight(model: DHRDForDualHeadClassification, training: DualHeadTrainingArguments) -> str:

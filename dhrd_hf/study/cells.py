@@ -1,4 +1,4 @@
-"""One cell: its `dhrd train` command, the process that runs it, and what its files say."""
+"""One run: its `dhrd train` command, the process that runs it, and what its files say."""
 
 from __future__ import annotations
 
@@ -17,40 +17,58 @@ from pathlib import Path
 from typing import Any
 
 from .data import CellRows, label_name
+from .logits import eval_sets, keep_logits, read_logits
 from .metrics import METRICS, score
-from .plan import Cell, DataSet, Study
-from .processes import Ended, run_process
+from .options import typed_options
+from .plan import MAIN_SET, Cell, DataSet, Study
+from .processes import Ended, Processes
 from .settings import ablation_of
 
 LAUNCH = (sys.executable, "-m", "dhrd_hf.cli", "train")
 _DECODE = (sys.executable, "-m", "dhrd_hf.study.decoding")
 _KEPT = ("train_results.json", "eval_results.json", "trainer_state.json")
-# Lists of options of our own; those of TrainingArguments are typed as several words.
-_WITH_COMMAS = ("class_weights", "target_modules")
+# Seen from the study file's folder, if they are there.
+_FOLDERS, _SETTINGS = ("model", "teacher"), ("deepspeed", "fsdp_config", "accelerator_config")
 # What decides a cell's time and memory besides its command: of its environment no more than this is recorded.
 _ENVIRONMENT = re.compile(r"MALLOC_.*|LD_PRELOAD|.*_NUM_THREADS")
 _NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
 
 
 class CellError(Exception):
-    """A cell's process failed: the message says in one line how."""
+    """A run's process failed: the message says in one line how, and `killed` whether it is to be run again."""
+
+    killed = False
+
+
+def launch_of(processes: int) -> Sequence[str]:
+    """What a `dhrd train` of so many processes is started by."""
+    if processes == 1:
+        return LAUNCH
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    return (*torchrun, *LAUNCH[1:])
 
 
 def train_command(cell: Cell, study: Study, folder: Path, rows: CellRows, run: str = "run") -> list[str]:
-    """The arguments of a cell's `dhrd train`, with paths as seen from the study's output folder."""
-    here = f"cells/{cell.id}"
-    options = {"model": _model(cell.model, study, folder), "train_data": _relative(rows.train, folder)}
+    """The arguments of a run's `dhrd train`, with paths as seen from the study's output folder."""
+    here = f"cells/{cell.id}/{run}"
+    options = {"model": cell.model, "train_data": _relative(rows.train, folder)}
     if cell.setting != "cot_decoding":
-        options |= {"eval_data": _relative(rows.eval, folder), "predictions": f"{here}/predictions.jsonl"}
-    options |= {"output_dir": f"{here}/{run}", "encoding_cache": "encoded"}
+        options |= {"eval_data": _relative(rows.eval, folder)}
+        more = [f"{name}={_relative(path, folder)}" for name, path in rows.more_eval.items()]
+        options |= {"more_eval_data": more} if more else {}
+        options |= {"predictions": f"{here}/predictions.jsonl", "logits": f"{here}/logits.parquet"}
+    options |= {"output_dir": here, "encoding_cache": "encoded"}
     for name in ("label_column", "rationale_column"):
         if name in study.data[cell.data].spec:
             options[name] = study.data[cell.data].spec[name]
-    # Once, at the end; and nothing to go on from, which costs the disk more than a cell that starts again costs time.
+    # Once, at the end; and nothing to go on from, which costs the disk more than a run that starts again costs time.
     options |= {"eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True}
     options |= {"seed": cell.seed, **cell.options}
-    if "teacher" in options:
-        options["teacher"] = _model(options["teacher"], study, folder)
+    for name in (*_FOLDERS, *_SETTINGS):
+        if isinstance(options.get(name), str):
+            path = study.folder / Path(options[name]).expanduser()
+            if (os.path.isdir if name in _FOLDERS else os.path.isfile)(path):
+                options[name] = _relative(path, folder)
     if cell.setting != "pooled":
         from ..data.ablations import ABLATIONS
 
@@ -58,21 +76,6 @@ def train_command(cell: Cell, study: Study, folder: Path, rows: CellRows, run: s
     if cell.setting == "cot_decoding":
         options["eval_strategy"] = "no"  # its evaluation is the decoding
     return typed_options(options)
-
-
-def typed_options(options: Mapping[str, Any]) -> list[str]:
-    """Options of a command line as one types them."""
-    words: list[str] = []
-    for name, value in options.items():
-        if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-            value = int(value)
-        if isinstance(value, list) and name in _WITH_COMMAS:
-            value = ",".join(map(str, value))
-        if value is not None:
-            words.append(f"--{name.replace('_', '-')}")
-            for each in value if isinstance(value, list) else [value]:
-                words.append(json.dumps(each) if isinstance(each, dict | bool) else str(each))
-    return words
 
 
 def run_cell(
@@ -84,41 +87,45 @@ def run_cell(
     decode: Sequence[str] = _DECODE,
     run: str = "run",
     resume: bool = False,
-    started: Callable[[int], None] = lambda _: None,
+    start: Callable[..., Ended] | None = None,
 ) -> dict[str, Any]:
     """Run a cell, and read its row from the run's files."""
+    start = start or Processes().run
     here = folder / "cells" / cell.id
     here.mkdir(parents=True, exist_ok=True)
     log = here / "log.txt"
     command = train_command(cell, study, folder, rows, run)
     began = time.time()
-    ended = run_process([*launch, *command, *(["--resume"] if resume else [])], folder, log, started)
+    ended = start([*launch, *command, *(["--resume"] if resume else [])], folder, log)
     _check(ended, log)
     peak = ended.peak_memory_mb
     if cell.setting == "cot_decoding":
-        options = {"model": here / run, "data": rows.eval, "output": here / "predictions.jsonl"}
+        options = {"model": here / run, "data": rows.eval, "output": here / run / "predictions.jsonl"}
         options["label_column"] = study.data[cell.data].spec.get("label_column")
         options |= {"seed": cell.seed, "max_new_tokens": study.cot_max_new_tokens}
         options["metrics"] = here / run / "eval_results.json"
-        ended = run_process([*decode, *typed_options(options)], folder, log, started)
+        ended = start([*decode, *typed_options(options)], folder, log)
         _check(ended, log)
         peak = max(peak, ended.peak_memory_mb) if peak is not None else None
     try:
-        found = _read_files(cell, here, here / run, rows, study.data[cell.data])
+        found = _read_files(cell, folder, here / run, rows, study.data[cell.data])
     except (OSError, ValueError, KeyError) as error:
         raise CellError(f"its files make no row: {' '.join(str(error).split())} ({type(error).__name__})") from error
     return {**found, "peak_memory_mb": peak, "seconds": round(time.time() - began, 2)}
 
 
-def new_row(cell: Cell, study: Study, folder: Path, rows: CellRows | None) -> dict[str, Any]:
-    """The row of a cell before it has run: what was asked for, by whom, and where."""
+def new_row(
+    cell: Cell, study: Study, folder: Path, rows: CellRows | None, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The row of a run before it has run: what was asked for, by whom, and where."""
     from ..evaluation.timing import machine, versions
 
+    of_run = {**os.environ, **(environment or {})}
     options = dict(cell.options)
     weights = {name: options.pop(name) for name in ("alpha", "beta", "classifier_head")}
     command = "" if rows is None else shlex.join(["dhrd", "train", *train_command(cell, study, folder, rows)])
     empty = dict.fromkeys(
-        ("score", "metrics", "labels", "predictions", "groups", "train_seconds", "evaluate_seconds")
+        ("score", "metrics", "labels", "predictions", "groups", "logits", "train_seconds", "evaluate_seconds")
         + ("train_samples_per_second", "peak_memory_mb")
     )
     return {
@@ -142,7 +149,7 @@ def new_row(cell: Cell, study: Study, folder: Path, rows: CellRows | None) -> di
         "command": command,
         "versions": versions(),
         "machine": machine(),
-        "environment": {name: value for name, value in sorted(os.environ.items()) if _ENVIRONMENT.fullmatch(name)},
+        "environment": {name: of_run[name] for name in sorted(of_run) if _ENVIRONMENT.fullmatch(name)},
         "finished": None,
     }
 
@@ -150,12 +157,11 @@ def new_row(cell: Cell, study: Study, folder: Path, rows: CellRows | None) -> di
 def clear(cell: Cell, folder: Path, run: str, keep_model: bool) -> None:
     """Remove a run's model and checkpoints, and keep what its row was read from."""
     here = folder / "cells" / cell.id
-    if keep_model or not (here / run).is_dir():
-        return
-    for name in _KEPT:
+    for name in ("predictions.jsonl", *(() if keep_model else _KEPT)):
         if (here / run / name).exists():
             os.replace(here / run / name, here / name)
-    shutil.rmtree(here / run)
+    if not keep_model and (here / run).is_dir():
+        shutil.rmtree(here / run)
 
 
 def _check(ended: Ended, log: Path) -> None:
@@ -167,14 +173,16 @@ def _check(ended: Ended, log: Path) -> None:
     if ended.code < 0:
         how = f"ended by {signal.Signals(-ended.code).name}"
         how += ", as where memory is short" if -ended.code == getattr(signal, "SIGKILL", 0) else ""
-    raise CellError(f"{said[-1].removeprefix('dhrd: error: ')[:500]} ({how})")
+    error = CellError(f"{said[-1].removeprefix('dhrd: error: ')[:500]} ({how})")
+    error.killed = ended.code < 0
+    raise error
 
 
-def _read_files(cell: Cell, here: Path, run: Path, rows: CellRows, data: DataSet) -> dict[str, Any]:
+def _read_files(cell: Cell, folder: Path, run: Path, rows: CellRows, data: DataSet) -> dict[str, Any]:
     metric, label_column = data.metric, data.spec.get("label_column", "label")
     trained = json.loads((run / "train_results.json").read_text())
     evaluated = json.loads((run / "eval_results.json").read_text())
-    with (here / "predictions.jsonl").open(encoding="utf-8") as file:
+    with (run / "predictions.jsonl").open(encoding="utf-8") as file:
         said = [json.loads(line) for line in file]
     if [label_name(row[label_column]) for row in said] != rows.labels:
         raise ValueError(f"its {len(said)} predictions are not those of the {len(rows.labels)} evaluation rows")
@@ -189,6 +197,10 @@ def _read_files(cell: Cell, here: Path, run: Path, rows: CellRows, data: DataSet
         raise ValueError(
             f"its predictions have an accuracy of {own:.6f}, and its evaluation said {evaluated['eval_accuracy']:.6f}"
         )
+    logits = read_logits(run / "logits.parquet", rows) if (run / "logits.parquet").exists() else {}
+    for row, label in zip(logits.get(MAIN_SET, ()), predictions, strict=False):
+        if row[label] < row.max():
+            raise ValueError("its logits are not those of its predictions")
     if metric == "question_accuracy":
         predictions = _chosen(said, rows, ids, cell)
     history = json.loads((run / "trainer_state.json").read_text())["log_history"]
@@ -200,6 +212,8 @@ def _read_files(cell: Cell, here: Path, run: Path, rows: CellRows, data: DataSet
         "predictions": predictions,
         "groups": rows.groups,
         "label_names": rows.names,
+        "logits": keep_logits(cell.id, folder, logits, rows) if logits else None,
+        "eval_sets": eval_sets(logits, rows),
         "train_seconds": trained["train_runtime"],
         "evaluate_seconds": evaluated["eval_runtime"],
         "train_samples_per_second": trained["train_samples_per_second"],
@@ -237,9 +251,3 @@ def _relative(path: Path, folder: Path) -> str:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:  # Windows: on another drive
         return path.as_posix()
-
-
-def _model(model: str, study: Study, folder: Path) -> str:
-    """A folder beside the YAML file as seen from the output folder; another name stays."""
-    path = study.folder / Path(model).expanduser()
-    return _relative(path, folder) if path.is_dir() else model

@@ -1,4 +1,4 @@
-"""The rows of a cell: drawn once, written once, shared by all cells that have them."""
+"""The rows of a run: drawn once, written once, shared by all runs that have them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import filecmp
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..files import strict_json, write_whole
 from .metrics import GROUPED
-from .plan import Cell, DataSet, Study, digest
+from .plan import MAIN_SET, Cell, DataSet, Study, digest, file_name
 from .settings import ablation_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class CellRows:
         names (`list[str]`): The labels' names, in the order of their ids.
         groups (`list[int]`, *optional*): Which evaluation rows belong together, such as those of a question or a premise:
             a bootstrap draws them together.
+        more_eval (`dict[str, Path]`), more_labels (`dict[str, list[str]]`): Of further evaluation sets.
     """
 
     train: Path
@@ -42,6 +43,8 @@ class CellRows:
     labels: list[str]
     names: list[str]
     groups: list[int] | None
+    more_eval: dict[str, Path] = field(default_factory=dict)
+    more_labels: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,11 @@ class _Tables:
 
     train: datasets.Dataset
     eval: datasets.Dataset
+    more: dict[str, datasets.Dataset]
     groups: list[Any] | None  # of the evaluation rows
     names: list[str]
     label_column: str
     rationale_column: str
-    folder: Path
 
 
 class StudyData:
@@ -94,12 +97,14 @@ class StudyData:
         from ..data.tables import table_name
 
         for data in self.study.data.values():
-            for part in ("train", "eval", "rationales") if "superglue" not in data.spec else ():
-                if part in data.spec:
-                    try:
-                        table_name(self._path(data.spec[part]))
-                    except ValueError as error:
-                        raise ValueError(f"data {data.name!r}: {error}") from None
+            if "superglue" in data.spec:
+                continue
+            named = [data.spec[part] for part in ("train", "rationales") if part in data.spec]
+            for table in (*named, *data.eval_sets.values()):
+                try:
+                    table_name(self._path(table))
+                except ValueError as error:
+                    raise ValueError(f"data {data.name!r}: {error}") from None
 
     def of(self, cell: Cell) -> CellRows:
         """The rows of a cell, written if no cell before had them.
@@ -114,38 +119,59 @@ class StudyData:
             ValueError, OSError: if a table can't be read, has no rows to use, or has changed since an earlier call.
         """
         tables = self._of(self.study.data[cell.data])
-        size = self.study.eval_size
-        if cell.setting == "cot_decoding" and self.study.cot_eval_size is not None:
-            size = min(self.study.cot_eval_size, size or self.study.cot_eval_size)
+        planned = self.files(cell)
         questions = tables.groups if self.study.data[cell.data].metric in GROUPED else None
-        chosen = eval_rows(len(tables.eval), questions, size)
+        chosen = eval_rows(len(tables.eval), questions, self._eval_size(cell))
         dev = tables.eval.select(chosen)
-        eval_path = tables.folder / f"eval-{size or 'all'}.jsonl"
-        if eval_path not in self._written:
-            self._write(eval_path, dev)
-        train_path, train_rows = self._train(cell, tables)
-        return CellRows(
-            train=train_path,
-            eval=eval_path,
-            train_rows=train_rows,
+        more = {
+            name: tables.more[name].select(eval_rows(len(tables.more[name]), None, self.study.eval_size))
+            for name in planned.more_eval
+        }
+        for path, rows in ((planned.eval, dev), *((path, more[name]) for name, path in planned.more_eval.items())):
+            self._write(path, rows)
+        return replace(
+            planned,
+            train_rows=self._train(cell, tables, planned.train),
             labels=[label_name(label) for label in dev[tables.label_column]],
             names=tables.names,
             groups=None if tables.groups is None else numbered(tables.groups[row] for row in chosen),
+            more_labels={name: [label_name(it) for it in rows[tables.label_column]] for name, rows in more.items()},
         )
 
-    def _train(self, cell: Cell, tables: _Tables) -> tuple[Path, int]:
+    def files(self, cell: Cell) -> CellRows:
+        """Where the rows of a cell are, or will be: nothing is read or written."""
+        data, size = self.study.data[cell.data], self._eval_size(cell) or "all"
+        kind = ablation_of(cell.setting)
+        named = "" if kind in ("consistent", "rationale_after_label") else f"-{kind}"
+        folder = self.folder / data.folder_name
+        others = [name for name in data.eval_sets if name != MAIN_SET and cell.setting != "cot_decoding"]
+        return CellRows(
+            train=folder / f"train-{cell.train_size or 'all'}-seed{cell.seed}{named}.jsonl",
+            eval=folder / f"eval-{size}.jsonl",
+            train_rows=0,
+            labels=[],
+            names=[],
+            groups=None,
+            more_eval={name: folder / f"eval-{file_name(name)}-{size}.jsonl" for name in others},
+        )
+
+    def _eval_size(self, cell: Cell) -> int | None:
+        size = self.study.eval_size
+        if cell.setting == "cot_decoding" and self.study.cot_eval_size is not None:
+            size = min(self.study.cot_eval_size, size or self.study.cot_eval_size)
+        return size
+
+    def _train(self, cell: Cell, tables: _Tables, path: Path) -> int:
         size = len(tables.train) if cell.train_size is None else min(cell.train_size, len(tables.train))
         if cell.train_size is not None and size < cell.train_size and (cell.data, cell.train_size) not in self._told:
             self._told.add((cell.data, cell.train_size))
             self.say(
                 f"{cell.data} has {size} training rows, not the {cell.train_size} that were asked for: all are used"
             )
-        kind = ablation_of(cell.setting)
-        named = "" if kind in ("consistent", "rationale_after_label") else f"-{kind}"
-        path = tables.folder / f"train-{cell.train_size or 'all'}-seed{cell.seed}{named}.jsonl"
         if path not in self._written:
             from ..data.ablations import ablate
 
+            kind = ablation_of(cell.setting)
             rows = tables.train.select(train_rows(len(tables.train), size, cell.seed))
             columns = {"label_column": tables.label_column, "rationale_column": tables.rationale_column}
             if tables.rationale_column in rows.column_names:
@@ -155,12 +181,14 @@ class StudyData:
                     f"{cell.data} has no rationales, which {cell.setting} would change: name them in data"
                 )
             self._write(path, rows)
-        return path, size
+        return size
 
     def _write(self, path: Path, rows: datasets.Dataset) -> None:
         """Write rows, or see that those of an earlier call are the same: cells are compared row by row."""
         from ..data.table_writing import write_rows
 
+        if path in self._written:
+            return
         if path.exists():
             with TemporaryDirectory() as folder:
                 again = Path(folder) / path.name
@@ -185,20 +213,22 @@ class StudyData:
         columns = {"label_column": spec.get("label_column", "label")}
         columns["rationale_column"] = spec.get("rationale_column", "rationale")
         label_column, rationale_column = columns.values()
+        more: dict[str, datasets.Dataset] = {}
         if "superglue" in spec:
             train, dev, rationales = self._superglue(spec)
         else:
-            train, dev = (
-                with_label_names(load_table(self._path(spec[part])), label_column) for part in ("train", "eval")
-            )
+            read = lambda source: with_label_names(load_table(self._path(source)), label_column)  # noqa: E731
+            train, more = read(spec["train"]), {name: read(source) for name, source in data.eval_sets.items()}
+            dev = more[MAIN_SET]
             rationales = None if "rationales" not in spec else self._path(spec["rationales"])
             of_groups = spec.get("group_column")
-            for part, table in (("train", train), ("eval", dev)):
-                needed = [label_column, *([of_groups] if of_groups is not None and part == "eval" else [])]
+            for source, table in ((spec["train"], train), *((data.eval_sets[name], it) for name, it in more.items())):
+                needed = [label_column, *([of_groups] if of_groups is not None and table is dev else [])]
                 try:
                     check_columns(table.column_names, needed, [rationale_column])
                 except ValueError as error:
-                    raise ValueError(f"{spec[part]}: {error}") from None
+                    raise ValueError(f"{source}: {error}") from None
+            del more[MAIN_SET]
             if rationales is not None:
                 joined, counts = join_rationales(train.to_list(), rationales, **columns)
                 self.say(f"{data.name}: {counts}")
@@ -215,9 +245,11 @@ class StudyData:
         if len(train) == 0:
             raise ValueError(f"{data.name} has no training rows with a rationale")
         names = _names(data.name, [*train[label_column], *dev[label_column]])
-        folder = self.folder / f"{data.name}-{data.rows_digest}"
-        _check_unchanged(folder / "tables.json", {"train": digest(train.to_list()), "eval": digest(dev.to_list())})
-        return _Tables(train, dev, self._groups(data, dev), names, label_column, rationale_column, folder)
+        of_tables = {"train": digest(train.to_list()), "eval": digest(dev.to_list())}
+        of_tables |= {f"eval {name}": digest(table.to_list()) for name, table in more.items()}
+        _check_unchanged(self.folder / data.folder_name / "tables.json", of_tables)
+        more = {name: _in_our_labels(data, name, table, label_column, names) for name, table in more.items()}
+        return _Tables(train, dev, more, self._groups(data, dev), names, label_column, rationale_column)
 
     def _groups(self, data: DataSet, dev: datasets.Dataset) -> list[Any] | None:
         """The group of each evaluation row, of which a row without one is one; told where it makes a difference."""
@@ -272,6 +304,31 @@ def _check_unchanged(path: Path, found: dict[str, str]) -> None:
         write_whole(path, strict_json(found))
     elif json.loads(path.read_text()) != found:
         raise _changed(path.parent)
+
+
+def _in_our_labels(
+    data: DataSet, name: str, table: datasets.Dataset, column: str, names: Sequence[str]
+) -> datasets.Dataset:
+    """A further evaluation set with its labels by the names that the training rows have for them."""
+    given, ours = [label_name(label) for label in table[column]], data.in_ours(name)
+    absent = sorted(set(ours) - set(given))
+    unknown = sorted({ours.get(label, label) for label in given} - set(names))
+    if absent or unknown:
+        found = (
+            f"no label {absent[0]!r}, which label_map has"
+            if absent
+            else f"a label {unknown[0]!r}, which is not theirs"
+        )
+        raise ValueError(
+            f"{data.name}: evaluation set {name!r} has {found}: label_map says what each of its labels "
+            f"({', '.join(sorted(set(given)))}) is among those of the training rows ({', '.join(names)})"
+        )
+    if all(ours.get(label, label) == label for label in given):
+        return table
+    kept = [place for place, it in enumerate(table.column_names) if it == column][0]
+    renamed = table.remove_columns(column).add_column(column, [ours.get(label, label) for label in given])
+    order = renamed.column_names[:-1]
+    return renamed.select_columns([*order[:kept], column, *order[kept:]])
 
 
 def _changed(path: Path) -> ValueError:

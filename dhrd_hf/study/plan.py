@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .metrics import METRICS, TASK_METRICS
+from .options import read_options, read_train
 from .settings import in_setting, setting_names
 
 _KEYS = (
@@ -27,26 +30,9 @@ _KEYS = (
     "grid",
 )
 _DATA_KEYS = ("train", "eval", "rationales", "prompt", "label_column", "rationale_column", "group_column", "metric")
+_DATA_KEYS += ("label_map",)
 _TASK_KEYS = ("superglue", "source", "rationales", "metric")
-# What the runner says itself, and what would make a cell another run than it is recorded as.
-_NOT_OPTIONS = {
-    "train_data": "data",
-    "eval_data": "data",
-    "rationales": "data",
-    "label_column": "data",
-    "rationale_column": "data",
-    "output_dir": "the command's --output-dir",
-    "encoding_cache": "nothing: the cells share one",
-    "predictions": "nothing: each cell has its own",
-    "config": "train",
-    "resume": "nothing: a cell that was interrupted goes on by itself",
-    "help": "dhrd train --help",
-    "help_all": "dhrd train --help-all",
-    "overwrite_output_dir": "nothing: each cell has a folder of its own",
-    "export": "keep_models",
-    "push_to_hub": "keep_models",
-    "teacher_cache": "nothing: it is of one set of rows, and cells have several; their teacher runs beside them",
-}
+MAIN_SET = "eval"
 _AXES = ("data", "setting", "seed", "train_size")
 
 
@@ -61,6 +47,22 @@ class DataSet:
     def metric(self) -> str:
         """What its cells are scored by; one of `METRICS`."""
         return self.spec.get("metric") or TASK_METRICS.get(self.spec.get("superglue", ""), "accuracy")
+
+    @property
+    def eval_sets(self) -> dict[str, str]:
+        """The tables to evaluate on by their names, the main one, called `MAIN_SET`, first."""
+        given = self.spec.get("eval")
+        sets = given if isinstance(given, list) else [(MAIN_SET, given)]
+        return {name if place else MAIN_SET: table for place, (name, table) in enumerate(sets)}
+
+    def in_ours(self, eval_set: str) -> dict[str, str]:
+        """What labels of a set are called among those of the training rows, where they differ."""
+        return self.spec.get("label_map", {}).get(eval_set, {})
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the folder of its rows."""
+        return f"{file_name(self.name)}-{self.rows_digest}"
 
     @property
     def rows_digest(self) -> str:
@@ -122,11 +124,11 @@ class Study:
         name (`str`): Its name, which the table's rows bear.
         folder (`Path`): The folder of the YAML file, from which paths are taken.
         data (`dict[str, DataSet]`): Its data sets by name.
-        cells (`list[Cell]`): Its cells, each once, in the order in which they run.
+        cells (`list[Cell]`): Its runs, each once, in their order.
         eval_size (`int`, *optional*), cot_eval_size (`int`, *optional*): Evaluation rows, of CoT decoding; None is all.
-        cot_max_new_tokens (`int`): Most tokens of a decoded answer.
-        keep_models (`bool`): Whether the trained models are kept.
-        varying (`list[str]`): Options of which there are several values, for the names of cells.
+        cot_max_new_tokens (`int`, *optional*, defaults to 500): Most tokens of a decoded answer.
+        keep_models (`bool`, *optional*, defaults to `False`): Whether the trained models are kept.
+        varying (`tuple[str, ...]`, *optional*): Options of which there are several values, for the names of runs.
     """
 
     name: str
@@ -140,7 +142,7 @@ class Study:
     varying: tuple[str, ...] = ()
 
     def label(self, cell: Cell) -> str:
-        """A cell in words: what tells it from the others."""
+        """A run in words: what tells it from the others."""
         said = [cell.data, cell.setting]
         for name in self.varying:
             value = {"model": cell.model, "train_size": cell.train_size, **cell.options}.get(name)
@@ -152,6 +154,14 @@ class Study:
 def digest(value: Any) -> str:
     """A short hash of something that JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+def file_name(name: str) -> str:
+    """A name as part of a file's: what is no word, or long, is told from others by a hash."""
+    clean = re.sub(r"[^\w.+ -]", "-", name)
+    while len(clean.encode()) > 100:
+        clean = clean[:-1]
+    return clean if clean == name else f"{clean}-{digest(name)}"
 
 
 def read_study(path: str | Path) -> Study:
@@ -198,7 +208,7 @@ def read_study(path: str | Path) -> Study:
         if given.get(key) is not None and (type(given[key]) is not int or given[key] < 1):
             raise ValueError(f"{path}: {key} must be a whole number above 0, and is {given[key]!r}")
     data = _data_sets(path, given["data"], given.get("metric"))
-    fixed = _options(path, "train", {} if given.get("train") is None else given["train"])
+    fixed = read_train(given.get("train"), path)
     for where, value in (("", given["model"]), ("train: ", fixed.get("model", given["model"]))):
         try:
             _model_name(value)
@@ -238,43 +248,78 @@ def _check_names(names: Iterable[Any], known: Iterable[str], what: str) -> None:
 def _data_sets(path: Path, given: Any, metric: str | None) -> dict[str, DataSet]:
     if not isinstance(given, dict):
         raise ValueError(f"{path}: data must hold data sets by name, such as esnli: {{train: FILE, eval: FILE}}")
-    found = {}
-    for name, spec in given.items():
+    found: dict[str, DataSet] = {}
+    for name, spec in ((_name(path, "data", name), spec) for name, spec in given.items()):
+        where = f"{path}: data {name!r}"
+        if name in found:
+            raise ValueError(f"{where} is there twice")
         if not isinstance(spec, dict):
-            raise ValueError(
-                f"{path}: data {name!r} must be such as {{train: FILE, eval: FILE}}, and is {_kind(spec)}"
-            )
+            raise ValueError(f"{where} must be such as {{train: FILE, eval: FILE}}, and is {_kind(spec)}")
         keys, needed = (_TASK_KEYS, ("superglue",)) if "superglue" in spec else (_DATA_KEYS, ("train", "eval"))
-        _check_names(spec, keys, f"{path}: data {name!r} has an unknown key")
+        _check_names(spec, keys, f"{where} has an unknown key")
         missing = [key for key in needed if not spec.get(key)]
         if missing:
-            raise ValueError(
-                f"{path}: data {name!r} lacks {' and '.join(missing)}: the tables to train and evaluate on"
-            )
+            raise ValueError(f"{where} lacks {' and '.join(missing)}: the tables to train and evaluate on")
         # Of group_column null is a value: no groups, also where the table has a column of that name.
         spec = {key: value for key, value in spec.items() if value is not None or key == "group_column"}
-        odd = [key for key, value in spec.items() if not isinstance(value, str) and value is not None]
-        if odd:
-            raise ValueError(f"{path}: data {name!r}: {odd[0]} must be a text, and is {_kind(spec[odd[0]])}")
+        spec |= _eval_sets(where, spec) if isinstance(spec.get("eval"), dict) or "label_map" in spec else {}
+        for key, value in spec.items():
+            if not isinstance(value, str | None) and not (
+                key in ("eval", "label_map") and isinstance(value, list | dict)
+            ):
+                raise ValueError(f"{where}: {key} must be a text, and is {_kind(value)}")
         if metric is not None:
             spec.setdefault("metric", metric)
-        found[str(name)] = DataSet(str(name), spec)
-        _check_names([found[str(name)].metric], METRICS, f"{path}: data {name!r} has an unknown metric")
-        parts = METRICS[found[str(name)].metric]
-        if {"question_accuracy", "f1a"} & {*parts} and spec.get("superglue") not in ("copa", "multirc"):
-            raise ValueError(f"{path}: data {name!r}: the metric {found[str(name)].metric} is for COPA and MultiRC")
+        found[name] = DataSet(name, spec)
+        _check_names([found[name].metric], METRICS, f"{where} has an unknown metric")
+        if {"question_accuracy", "f1a"} & {*METRICS[found[name].metric]} and spec.get("superglue") not in (
+            "copa",
+            "multirc",
+        ):
+            raise ValueError(f"{where}: the metric {found[name].metric} is for COPA and MultiRC")
     return found
 
 
-def _options(path: Path, where: str, given: Any) -> dict[str, Any]:
-    """Options of `dhrd train` under one spelling, with the numbers that YAML 1.1 takes for text, such as 2e-4."""
-    if not isinstance(given, dict):
-        raise ValueError(f"{path}: {where} must hold options of dhrd train by name, and holds {_kind(given)}")
-    options = {str(name).replace("-", "_"): value for name, value in given.items()}
-    for name in options:
-        if name in _NOT_OPTIONS:
-            raise ValueError(f"{path}: {where} has {name!r}, which is said by {_NOT_OPTIONS[name]}")
-    return options
+def _eval_sets(where: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Several evaluation sets in their order, which the first of them is the main one by, and the labels of the others."""
+    if not isinstance(spec["eval"], dict):
+        raise ValueError(
+            f"{where}: label_map is of further sets: name them as eval: {{validation: FILE, other: FILE}}"
+        )
+    sets: dict[str, str] = {}
+    for name, table in spec["eval"].items():
+        name = _name(where, "eval", name)
+        if not isinstance(table, str):
+            raise ValueError(f"{where}: eval {name!r} must be a table, and is {_kind(table)}")
+        twin = next((it for it in sets if _folded(it) == _folded(name)), None)
+        if twin is not None:
+            raise ValueError(f"{where}: eval has {twin!r} and {name!r}, which some disks take for one")
+        if "=" in name or (sets and _folded(name) == MAIN_SET):
+            raise ValueError(f"{where}: eval can't have a further set called {name!r}: name it otherwise")
+        sets[name] = table
+    others = list(sets)[1:]
+    given = spec.get("label_map", {})
+    nested = isinstance(given, dict) and {isinstance(it, dict) for it in given.values()}
+    if not isinstance(given, dict) or len(nested) > 1:
+        raise ValueError(f"{where}: label_map must be such as {{no-entailment: neutral}}, and is {_kind(given)}")
+    if nested == {False}:  # of all of them
+        given = dict.fromkeys(others, given)
+    _check_names(given, others, f"{where}: label_map is of an unknown set")
+    maps = {name: {str(key): str(it) for key, it in labels.items()} for name, labels in given.items()}
+    return {"eval": [[name, table] for name, table in sets.items()]} | ({"label_map": maps} if maps else {})
+
+
+def _name(where: Any, what: str, name: Any) -> str:
+    """A name of the study's, which names files too: one part of a path."""
+    name = str(name)
+    if not name.strip(" .") or not name.isprintable() or {"/", "\\"} & {*name} or len(name) > 200:
+        shown = repr(name if len(name) <= 60 else name[:60] + "...")
+        raise ValueError(f"{where}: {what} {shown} can't be a name: it names files in the study's folder; no / and \\")
+    return name
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _model_name(value: Any) -> str:
@@ -305,7 +350,7 @@ def _cells(
     found: dict[str, Cell] = {}
     for number, block in enumerate(blocks, 1):
         where = f"block {number} of grid"
-        block = _options(path, where, block)
+        block = read_options(block, f"{path}: {where}", path.parent)
         axes = {"data": list(data), "setting": ["pooled", "dual_head"], "seed": [0]}
         axes |= {name: fixed[name] for name in _AXES if name in fixed}
         axes = {name: values for name, values in axes.items() if name not in block} | block

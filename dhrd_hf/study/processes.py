@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,29 +20,69 @@ class Ended:
     peak_memory_mb: float | None
 
 
-def run_process(
-    command: Sequence[str], folder: Path, log: Path, started: Callable[[int], None] = lambda _: None
-) -> Ended:
-    """Run a process to its end, its output in a file; it is ended with us."""
-    package = str(Path(__file__).resolve().parents[2])  # for a checkout that is not installed
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # Ctrl-C is for us: we end it
-        )
-        try:
-            started(process.pid)
-            return _wait(process)
-        except BaseException:
-            end_process(process.pid)
-            process.wait()
-            raise
+class Interrupted(BaseException):
+    """The study ends: no failure of the run."""
+
+
+class Processes:
+    """The processes that a study has running, in several threads; [`~Processes.end`] ends them all."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[int] = set()
+        self._ended = False
+
+    def run(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        log: Path,
+        started: Callable[[int], None] = lambda _: None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Ended:
+        """Run a process to its end, its output in a file; it is ended with us."""
+        package = str(Path(__file__).resolve().parents[2])  # for a checkout that is not installed
+        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        with log.open("ab") as file:
+            with self._lock:
+                if self._ended:
+                    raise Interrupted
+                process = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **(environment or {}), "PYTHONPATH": path},
+                    start_new_session=True,  # Ctrl-C is for us: we end it
+                )
+                self._running.add(process.pid)
+            try:
+                started(process.pid)
+                ended = _wait(process)
+            except BaseException:
+                end_process(process.pid)
+                process.wait()
+                if self._ended:  # who ended it may have asked for its exit code before us
+                    raise Interrupted from None
+                raise
+            finally:
+                with self._lock:
+                    self._running.discard(process.pid)
+        if self._ended:
+            raise Interrupted
+        return ended
+
+    def end(self) -> None:
+        """End what runs, and let nothing more begin."""
+        with self._lock:
+            self._ended = True
+            running = list(self._running)
+        for pid in running:
+            end_process(pid)
+
+    def __reduce__(self) -> tuple[type, tuple]:
+        return Processes, ()  # in another process none of them runs
 
 
 def _wait(process: subprocess.Popen) -> Ended:

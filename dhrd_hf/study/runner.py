@@ -1,4 +1,4 @@
-"""`run_study`: runs the cells of a study that are not in its table yet, alone or beside other processes."""
+"""`run_study`: runs what is not in a study's table yet, here or on a cluster, alone or beside other starts of it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..files import last_checkpoint
-from .cells import LAUNCH, CellError, clear, new_row, run_cell, train_command
-from .claims import Claim, Claims
-from .data import StudyData
+from .backends import Machines
+from .cells import CellError, clear, launch_of, new_row, run_cell, train_command
+from .data import CellRows, StudyData
+from .lock import RunLock
 from .plan import Cell, Study
+from .processes import Processes
 from .table import ResultsTable
 
 TABLE = "results.jsonl"
 # What a row must share with the cell that has its id.
 _SAME = ("data", "setting", "alpha", "beta", "classifier_head", "train_size", "seed", "model")
+_RAN, _ELSEWHERE = "ran", "elsewhere"
 
 
 @dataclass
@@ -38,10 +42,10 @@ class StudyOutcome:
     ```
 
     Args:
-        total (`int`): Cells of the study.
-        done (`int`), failed (`int`): Cells that are in the table as such.
-        ran (`int`): Cells that this call ran.
-        elsewhere (`int`): Cells that other processes had claimed.
+        total (`int`): Runs of the study.
+        done (`int`), failed (`int`): Runs that are in the table as such.
+        ran (`int`): Runs of this call.
+        elsewhere (`int`): Runs that other starts of the study had.
     """
 
     total: int
@@ -57,14 +61,15 @@ def run_study(
     *,
     retry_failed: bool = False,
     limit: int | None = None,
-    launch: Sequence[str] = LAUNCH,
+    machines: Machines | None = None,
+    launch: Sequence[str] | None = None,
     say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> StudyOutcome:
-    """Run the cells of a study that are not in its table, one after the other, and add each to it as it ends.
+    """Run what is not in a study's table, and add each run to it as it ends.
 
-    Several processes, also of several machines that share the folder, may do so at once: each takes the next cell that
-    none of them has. A cell that fails is recorded, and the rest go on. Whatever interrupts it, a second call goes on.
+    Several starts, also on several machines that share the folder, may do so at once: a run is one of theirs. A run that
+    fails is recorded, and the rest go on. Whatever interrupts it, a second call goes on, and runs again what was killed.
 
     Example:
 
@@ -78,153 +83,206 @@ def run_study(
 
     Args:
         study ([`Study`]): The study.
-        output_dir (`str` or `Path`): Its folder: the table `results.jsonl`, the rows in `data/`, logs and predictions in
-            `cells/<id>/`.
-        retry_failed (`bool`, *optional*, defaults to `False`): Run the cells again that have failed before this call.
-        limit (`int`, *optional*): Most cells to run in this call.
+        output_dir (`str` or `Path`): Its folder: the table `results.jsonl`, the rows in `data/`, the logits in `logits/`, logs
+            and predictions in `cells/<id>/`. Nothing is written elsewhere.
+        retry_failed (`bool`, *optional*, defaults to `False`): Run again what had failed before this call.
+        limit (`int`, *optional*): Most runs of this call.
+        machines ([`~dhrd_hf.study.backends.Machines`], *optional*): Where the runs are and how many at a time; by default
+            here, one after the other.
         launch (`Sequence[str]`, *optional*): What `dhrd train` is started by.
-        say (`Callable[[str], None]`, *optional*): Told of each cell; by default it goes to stderr.
-        options (*optional*): `decode`, as [`run_cell`]; `stale_after`, as [`Claims`].
+        say (`Callable[[str], None]`, *optional*): Told of each run; by default it goes to stderr.
+        options (*optional*): `decode`, as [`~dhrd_hf.study.cells.run_cell`].
 
     Returns:
         [`StudyOutcome`]: where it stands.
 
     Raises:
-        ValueError: if the table is of another study, or a line of it is broken.
+        ValueError: if the table is of another study or of runs of other batches, a line of it is broken, or a link in the
+            folder leads out of it.
         OSError: if the folder can't be written.
     """
-    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    machines = machines or Machines()
     folder = Path(output_dir).expanduser().resolve()
+    check_inside(study, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    runner = _Runner(study, folder, say, launch, options)
+    runner = _Runner(study, folder, say or _to_stderr, launch or launch_of(machines.processes), machines, options)
     runner.table.repair()
-    runner.data.check()
+    data = StudyData(study, folder, runner.say)
+    data.check()
+    before = runner.rows()
+    runner.check_batches(before)
     # Rows, not times: the clocks of machines differ. Another call's retry has added a row, and is not tried once more.
-    retried = {cell: row for cell, row in runner.rows().items() if retry_failed and row["status"] == "failed"}
-    runner.announce(retry_failed)
-    ran = 0
-    for cell, claim in runner.free_cells(retried):
-        try:
-            if runner.run(cell, claim):
-                ran += 1
-        finally:
-            claim.release()
-        if limit is not None and ran >= limit:
-            break
-    return runner.outcome(ran)
+    again = {
+        cell: row
+        for cell, row in before.items()
+        if row["status"] == "failed" and (retry_failed or row.get("killed", False))
+    }
+    runner.announce(before, again)
+    there = runner if machines.backend == "local" else replace(runner, say=_to_stderr)
+    ran, elsewhere = 0, set()
+    try:
+        while limit is None or ran < limit:  # once more after the last: who had a run may be gone by now
+            found = machines.run(
+                there.run, runner.free(data, again, elsewhere, None if limit is None else limit - ran)
+            )
+            elsewhere |= {cell for cell, what in found if what == _ELSEWHERE}
+            ran += (now := sum(what == _RAN for _, what in found))
+            if not now:
+                break
+    except BaseException:
+        runner.processes.end()
+        for cell in study.cells if machines.backend != "local" else ():
+            RunLock(folder, cell.id).end_what_was_left()
+        raise
+    rows = runner.rows()
+    done, failed = (sum(row["status"] == status for row in rows.values()) for status in ("done", "failed"))
+    return StudyOutcome(len(study.cells), done, failed, ran, len(elsewhere - rows.keys()))
 
 
 def planned_cells(study: Study, output_dir: str | Path) -> Iterator[tuple[Cell, str, str]]:
-    """The cells of a study in the order in which they run, with their state and their commands; nothing is run."""
+    """The cells of a study in their order, with their state and their commands; nothing is run, and nothing written."""
     folder = Path(output_dir).expanduser().resolve()
+    check_inside(study, folder)
     states = _states(ResultsTable(folder / TABLE, study.name).read(), study)
     data = StudyData(study, folder)
+    data.check()
     for cell in study.cells:
-        command = shlex.join(["dhrd", "train", *train_command(cell, study, folder, data.of(cell))])
+        command = shlex.join(["dhrd", "train", *train_command(cell, study, folder, data.files(cell))])
         yield cell, states.get(cell.id, {"status": "to run"})["status"], command
 
 
+def check_inside(study: Study, folder: Path) -> None:
+    """Raise on a link in a study's folder that leads out of it: what is written would be written elsewhere."""
+    named = [folder / name for name in (TABLE, "encoded", "logits", "locks", "data", "cells")]
+    named += [folder / "data" / data.folder_name for data in study.data.values()]
+    named += [folder / "cells" / cell.id for cell in study.cells]
+    for path in named:
+        if path.is_symlink() and not path.resolve().is_relative_to(folder):
+            raise ValueError(
+                f"{path} is a link to {path.resolve()}, outside {folder}: a study writes into its folder alone"
+            )
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass
 class _Runner:
-    def __init__(
-        self,
-        study: Study,
-        folder: Path,
-        say: Callable[[str], None],
-        launch: Sequence[str],
-        options: Mapping[str, Any],
-    ):
-        self.study, self.folder, self.say, self.launch = study, folder, say, launch
-        self.decode = {name: value for name, value in options.items() if name == "decode"}
-        self.table = ResultsTable(folder / TABLE, study.name, say)
-        self.claims = Claims(folder / "claims", **{k: v for k, v in options.items() if k != "decode"})
-        self.data = StudyData(study, folder, say)
-        self.elsewhere: set[str] = set()
+    """What a run needs to know; a copy of it goes to another process where the runs are elsewhere."""
+
+    study: Study
+    folder: Path
+    say: Callable[[str], None]
+    launch: Sequence[str]
+    machines: Machines
+    options: Mapping[str, Any]
+    processes: Processes = field(default_factory=Processes)
+
+    def __post_init__(self) -> None:
+        self.table = ResultsTable(self.folder / TABLE, self.study.name, self.say)
 
     def rows(self) -> dict[str, dict[str, Any]]:
         return _states(self.table.read(), self.study)
 
-    def announce(self, retry_failed: bool) -> None:
-        rows = self.rows()
+    def announce(self, rows: Mapping[str, Mapping[str, Any]], again: Mapping[str, Any]) -> None:
         done, failed = (sum(row["status"] == status for row in rows.values()) for status in ("done", "failed"))
-        left = len(self.study.cells) - done - (0 if retry_failed else failed)
-        said = f"study {self.study.name}: {len(self.study.cells)} cells, {done} done, {failed} failed, {left} to run"
-        said += ". Run the failed ones again with --retry-failed" if failed and not retry_failed else ""
+        left = len(self.study.cells) - done - failed + len(again)
+        said = f"study {self.study.name}: {len(self.study.cells)} runs, {done} done, {failed} failed, {left} to run"
+        said += ". Run the failed ones again with --retry-failed" if failed > len(again) else ""
         self.say(said)
         for cell in self.study.cells:
             row = rows.get(cell.id, {})
             if row.get("status") == "done" and not row.get("model_kept"):
                 self._clear_what_a_kill_left(cell)
 
+    def check_batches(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raise where the table's runs had another number of processes: their batches had another number of rows."""
+        ours = self.machines.processes
+        for cell, row in rows.items():
+            theirs = row.get("processes", 1)
+            if row["status"] == "done" and theirs != ours:
+                raise ValueError(
+                    f"the table's run {cell} had {theirs} processes, and now a run has {ours}: its batches would have "
+                    f"{ours / theirs:g} times the rows. Add --processes-per-run {theirs}, or name another --output-dir"
+                )
+
     def _clear_what_a_kill_left(self, cell: Cell) -> None:
-        """Of a process that was killed between its row and its clearing, or is there just now and has the cell."""
+        """Of a process that was killed between its row and its clearing, or is there just now and has the run."""
         runs = list((self.folder / "cells" / cell.id).glob("run*"))
-        claim = self.claims.take(cell.id) if runs else None
-        if claim is not None:
+        lock = RunLock(self.folder, cell.id)
+        if runs and lock.take():
             try:
                 for run in runs:
                     clear(cell, self.folder, run.name, keep_model=False)
             finally:
-                claim.release()
+                lock.release()
 
-    def free_cells(self, retried: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Cell, Claim]]:
-        """The cells that nobody has run or is running, and those whose row is still the one to be retried; each claimed."""
-        tried: set[str] = set()
-        found = True
-        while found:  # once more after the last: a process that had claimed a cell may be gone by now
-            found = False
-            for cell in self.study.cells:
-                if cell.id in tried:
-                    continue
-                row = self.rows().get(cell.id)
-                if row is not None and row != retried.get(cell.id):
-                    continue
-                claim = self.claims.take(cell.id)
-                if claim is None:
-                    if cell.id not in self.elsewhere:
-                        self.say(f"{self.study.label(cell)}: another process has it")
-                    self.elsewhere.add(cell.id)
-                    continue
-                if self.rows().get(cell.id) != row:  # completed between our look at the table and our claim
-                    claim.release()
-                    continue
-                if claim.taken_from is not None:
-                    self.say(f"{self.study.label(cell)}: taken over from {claim.taken_from}, which is gone")
-                tried.add(cell.id)
-                found = True
-                yield cell, claim
+    def free(
+        self, data: StudyData, again: Mapping[str, Any], elsewhere: set[str], most: int | None
+    ) -> Iterator[tuple[Cell, CellRows | None, str | None, Mapping[str, Any] | None]]:
+        """The runs that nobody has done or is doing; with their rows, or why there are none."""
+        rows = self.rows()
+        for cell in self.study.cells:
+            row = rows.get(cell.id)
+            if row is not None and row != again.get(cell.id):
+                continue
+            if not RunLock(self.folder, cell.id).is_free():
+                if cell.id not in elsewhere:
+                    self.say(f"{self.study.label(cell)}: another process has it")
+                elsewhere.add(cell.id)
+                continue
+            if most is not None:
+                if most == 0:
+                    return
+                most -= 1
+            try:
+                yield cell, data.of(cell), None, row
+            except Exception as error:  # said in its row: joblib asks for the next run in a thread of its own
+                yield cell, None, " ".join(str(error).split()) or type(error).__name__, row
 
-    def run(self, cell: Cell, claim: Claim) -> bool:
-        """Run a cell and add its row; False where another process has taken the cell over meanwhile."""
-        rows, row = None, {}
-        name = "run" if claim.number == 1 else f"run-{claim.number}"
+    def run(
+        self, cell: Cell, rows: CellRows | None, error: str | None, before: Mapping[str, Any] | None
+    ) -> tuple[str, str]:
+        """Run a cell and add its row, if nobody else has it or has done it since it was found free."""
+        lock = RunLock(self.folder, cell.id)
+        if not lock.take():
+            return cell.id, _ELSEWHERE
         try:
-            rows = self.data.of(cell)
-            row = new_row(cell, self.study, self.folder, rows)
+            if self.rows().get(cell.id) != before:
+                return cell.id, _ELSEWHERE
+            if lock.taken_from is not None:
+                self.say(f"{self.study.label(cell)}: taken over from {lock.taken_from}, which is gone")
+            with self.machines.devices() as environment:
+                row, name = self._row(cell, rows, error, lock, environment)
+            self.table.append(row)
+            clear(cell, self.folder, name, self.study.keep_models and row["status"] == "done")
+            self._tell(cell, row)
+        finally:
+            lock.release()
+        return cell.id, _RAN
+
+    def _row(
+        self, cell: Cell, rows: CellRows | None, error: str | None, lock: RunLock, environment: Mapping[str, str]
+    ) -> tuple[dict[str, Any], str]:
+        name = "run" if lock.number == 1 else f"run-{lock.number}"
+        row = new_row(cell, self.study, self.folder, rows, environment)
+        row |= {"processes": self.machines.processes} if self.machines.processes > 1 else {}
+        try:
+            if rows is None:
+                raise CellError(error)
             resume = self._prepare(cell, name)
-            row |= run_cell(
-                cell,
-                self.study,
-                self.folder,
-                rows,
-                self.launch,
-                run=name,
-                resume=resume,
-                started=claim.note_child,
-                **self.decode,
+            start = partial(self.processes.run, started=lock.note_child, environment=environment)
+            found = run_cell(
+                cell, self.study, self.folder, rows, self.launch, run=name, resume=resume, start=start, **self.options
             )
-            row |= {"status": "done"} | ({"resumed": True} if resume else {})  # its times are those of the last part
+            row |= found | {"status": "done"} | ({"resumed": True} if resume else {})  # its times: of the last part
             row |= {"model_kept": True} if self.study.keep_models else {}
         except (CellError, ValueError, OSError) as error:
-            row = row or new_row(cell, self.study, self.folder, None)
             row["error"] = " ".join(str(error).split())
-        row["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-        if not claim.holds():
-            self.say(f"{self.study.label(cell)}: taken over by another process meanwhile; this result is dropped")
-            return False
-        self.table.append(row)
-        clear(cell, self.folder, name, self.study.keep_models and row["status"] == "done")
-        self._tell(cell, row)
-        return True
+            row |= {"killed": True} if getattr(error, "killed", False) else {}
+        row["finished"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return row, name
 
     def _prepare(self, cell: Cell, name: str) -> bool:
         """Make way for a run; whether an interrupted one left checkpoints to go on from."""
@@ -250,17 +308,11 @@ class _Runner:
             log = Path("cells") / cell.id / "log.txt"
             self.say(f"{place} {self.study.label(cell)}: failed: {row['error']} (see {self.folder / log})")
             return
-        left = _seconds_left(self.study, rows)
+        left = _seconds_left(self.study, rows) / self.machines.jobs
         self.say(
             f"{place} {self.study.label(cell)}: {row['metric']} {row['score']:.4f}, {row['seconds']:.0f} s"
             + (f", about {_duration(left)} left" if left else "")
         )
-
-    def outcome(self, ran: int) -> StudyOutcome:
-        rows = self.rows()
-        done, failed = (sum(row["status"] == status for row in rows.values()) for status in ("done", "failed"))
-        elsewhere = len(self.elsewhere - rows.keys())
-        return StudyOutcome(len(self.study.cells), done, failed, ran, elsewhere)
 
 
 def _states(rows: list[dict[str, Any]], study: Study) -> dict[str, dict[str, Any]]:

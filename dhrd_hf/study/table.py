@@ -14,25 +14,28 @@ from ..files import strict_json
 
 
 class ResultsTable:
-    """The rows of a study's cells, in the order in which they were completed."""
+    """The rows of a study's runs, in the order in which they were completed."""
 
     def __init__(self, path: str | Path, study: str, say: Callable[[str], None] = lambda _: None):
         self.path = Path(path)
         self.study = study
         self.say = say
-        self._rows: list[dict[str, Any]] = []
-        self._read_to = 0  # bytes; always the end of a line
+        # Replaced as one, for several threads read: the rows, and the bytes that they are in, to the end of a line.
+        self._known: tuple[list[dict[str, Any]], int] = [], 0
 
     def read(self) -> list[dict[str, Any]]:
         """The rows that are whole."""
+        rows, read_to = self._known
+        rows = list(rows)
         if self.path.exists():
             with open(self.path, "rb") as file:
-                file.seek(self._read_to)
+                file.seek(read_to)
                 text = file.read()
-            for line in text[: text.rfind(b"\n") + 1].splitlines(keepends=True):
-                self._rows.append(self._row(line, len(self._rows) + 1))
-                self._read_to += len(line)
-        return list(self._rows)
+            whole = text[: text.rfind(b"\n") + 1]
+            for line in whole.splitlines():
+                rows.append(self._row(line, len(rows) + 1))
+            self._known = rows, read_to + len(whole)
+        return list(rows)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row."""
@@ -54,7 +57,7 @@ class ResultsTable:
                 os.close(descriptor)
 
     def repair(self) -> None:
-        """Take a half-written last line away, and tell; its cell runs again."""
+        """Take a half-written last line away, and tell; its run is run again."""
         with self._lock():
             self._repair()
 
@@ -73,7 +76,7 @@ class ResultsTable:
                 file.truncate(whole)
                 self.say(
                     f"{self.path}: its last line was half-written ({len(text) - whole} bytes) and is taken away: "
-                    "its cell runs again"
+                    "its run is run again"
                 )
 
     def _lock(self) -> FileLock:

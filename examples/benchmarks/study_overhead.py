@@ -21,6 +21,7 @@ import yaml
 from paired import paired, ratio, report
 
 from dhrd_hf.study import read_study
+from dhrd_hf.study.data import StudyData
 from dhrd_hf.study.runner import planned_cells
 
 _CLI = (sys.executable, "-m", "dhrd_hf.cli")
@@ -56,7 +57,12 @@ def main() -> None:
         studies = (here / f"study-{n}" for n in itertools.count())
         # Of a folder for each round, whose rows are written before the clock runs.
         typed = [here / f"typed-{n}" for n in range(args.rounds)]
-        cells = [list(planned_cells(read_study(here / "study.yaml"), folder)) for folder in typed]
+        found = read_study(here / "study.yaml")
+        cells = [list(planned_cells(found, folder)) for folder in typed]
+        for folder in typed:
+            data = StudyData(found, folder)
+            for cell in found.cells:
+                data.of(cell)
         rounds = iter(zip(typed, cells, strict=True))
 
         def study() -> None:

@@ -9,7 +9,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 import dhrd_hf.study
 from dhrd_hf import DualHeadTrainer
@@ -19,7 +22,7 @@ from dhrd_hf.cli.study.runner import _ended_as_by_ctrl_c
 from dhrd_hf.data.tables import load_table
 from dhrd_hf.modeling_dhrd import find_dual_head
 from dhrd_hf.study import cells, decoding
-from dhrd_hf.study.processes import Ended
+from dhrd_hf.study.processes import Ended, Processes
 
 STAND_IN = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "study" / "train_stand_in.py")]
 TRAIN = ["--learning-rate", "1e-2", "--per-device-train-batch-size", "4", "--use-cpu", "--disable-tqdm", "true"]
@@ -144,8 +147,8 @@ def test_settings_start_from_one_head_and_see_the_rows_in_one_order(base, table,
 # dhrd study
 
 
-def _in_this_process(command, folder, log, started=None):
-    """As `run_process`, without the seconds that a new process imports for."""
+def _in_this_process(self, command, folder, log, started=None, environment=None):
+    """As `Processes.run`, without the seconds that a new process imports for."""
     place = os.getcwd()
     os.chdir(folder)
     try:
@@ -160,14 +163,21 @@ def _in_this_process(command, folder, log, started=None):
 
 
 def test_a_study_of_real_runs(study, table, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(cells, "run_process", _in_this_process)
+    monkeypatch.setattr(Processes, "run", _in_this_process)
     other = {"label": "gold", "rationale": "why"}
     renamed = [{other.get(name, name): it for name, it in row.items()} for row in rows]
     Path(table).write_text("".join(json.dumps({"id": f"r{i}", **row}) + "\n" for i, row in enumerate(renamed)))
     names = {"label_column": "gold", "rationale_column": "why"}
+    far = {"entailed": "yes", "refuted": "no", "unknown": "who knows"}
+    other_rows = [{**row, "gold": far[row["gold"]], "text": row["text"] + "!"} for row in renamed[::-1][:7]]
+    (tmp_path / "far.jsonl").write_text(
+        "".join(json.dumps({"id": f"f{i}", **row}) + "\n" for i, row in enumerate(other_rows))
+    )
+    sets = {"eval": {"validation": "rows.jsonl", "far": "far.jsonl"}}
+    names |= {"label_map": {"far": {other: ours for ours, other in far.items()}}}
     path = study(
         "{setting: [pooled, rationale_after_label, cot_decoding], train_size: 20}",
-        data={"tales": {"train": "rows.jsonl", "eval": "rows.jsonl", **names}},
+        data={"tales": {"train": "rows.jsonl", **sets, **names}},
         cot_eval_size=4,
         cot_max_new_tokens=12,
     )
@@ -183,8 +193,37 @@ def test_a_study_of_real_runs(study, table, rows, tmp_path, monkeypatch):
     after = table["rationale_after_label"]
     assert after["metrics"]["classification_loss"] != table["pooled"]["metrics"]["classification_loss"]
     assert "--rationale-after-label true" in after["command"]
-    assert len(list((out / "encoded").glob("*.arrow"))) == 4  # two tables, encoded in two ways
+    assert len(list((out / "encoded").glob("*.arrow"))) == 6  # three tables, encoded in two ways
+    for row in (table["pooled"], after):
+        assert row["logits"] == f"logits/{row['cell']}.parquet" and row["label_names"] == sorted(far)
+        kept = pq.read_table(out / row["logits"])
+        assert [(f.name, str(f.type)) for f in kept.schema] == [
+            ("set", "string"),
+            ("row", "int32"),
+            ("label", "int32"),
+            ("logits", "list<element: float>"),
+        ]
+        kept = kept.to_pylist()
+        of_main, transfer = ([it for it in kept if it["set"] == name] for name in ("eval", "far"))
+        assert len(of_main) + len(transfer) == len(kept) == 24 + 7 and [it["row"] for it in of_main] == list(range(24))
+        assert [it["label"] for it in of_main] == row["labels"]
+        assert [int(np.argmax(it["logits"])) for it in of_main] == row["predictions"]
+        # By hand: the loss of the stock library, the accuracy from the logits, the labels from the file.
+        for part, found in (
+            (of_main, row["metrics"]["classification_loss"]),
+            (transfer, row["eval_sets"]["far"]["metrics"]["loss"]),
+        ):
+            logits, labels = torch.tensor([it["logits"] for it in part]), torch.tensor([it["label"] for it in part])
+            assert torch.nn.functional.cross_entropy(logits, labels).item() == pytest.approx(found, abs=1e-4)
+        folder = next((out / "data").glob("tales-*"))
+        written = read(folder / "eval-far-all.jsonl")
+        assert [row["label_names"][it["label"]] for it in transfer] == [it["gold"] for it in written]
+        assert sorted(far[it["gold"]] for it in written) == sorted(it["gold"] for it in other_rows)
+        scores = row["eval_sets"]["far"]
+        right = [int(np.argmax(it["logits"])) == it["label"] for it in transfer]
+        assert scores["rows"] == 7 and scores["metrics"]["accuracy"] == pytest.approx(sum(right) / 7)
     cot = table["cot_decoding"]
+    assert cot["logits"] is None and cot["eval_sets"] == {}
     assert cot["labels"] == table["pooled"]["labels"][:4] and 0 < cot["metrics"]["new_tokens"] <= 12
     assert "--alpha 1 --beta 0" in cot["command"] and set(cot["predictions"]) <= {-1, 0, 1, 2}
     # The command in the table does the same once more.
@@ -200,13 +239,13 @@ def test_a_study_runs_goes_on_and_says_how_it_went(study, tmp_path, quick, capsy
     command = ["study", path, "--output-dir", str(out)]
     handler = signal.getsignal(signal.SIGTERM)
     assert main([*command, "--limit", "1"]) == 0
-    assert "1 cells run; of 4 1 are done and 0 failed" in capsys.readouterr().err
+    assert "1 runs; of 4 1 are done and 0 failed" in capsys.readouterr().err
     assert main(command) == 1
     said = capsys.readouterr().err
-    assert said.startswith("study first: 4 cells, 1 done, 0 failed, 3 to run")
-    assert "3 cells run; of 4 2 are done and 2 failed" in said and "bad luck" in said
+    assert said.startswith("study first: 4 runs, 1 done, 0 failed, 3 to run")
+    assert "3 runs; of 4 2 are done and 2 failed" in said and "bad luck" in said
     assert main([*command, "--retry-failed"]) == 1
-    assert "2 cells run" in capsys.readouterr().err
+    assert "2 runs; of 4" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is handler
     assert after_interrupt(command[1:]).endswith(f"To go on: dhrd study {path} --output-dir {out}")
 

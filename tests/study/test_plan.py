@@ -1,10 +1,13 @@
 """A study's YAML file, and the cells that its grid makes."""
 
+import json
 from textwrap import dedent
 
 import pytest
 
 from dhrd_hf.study import read_study
+from dhrd_hf.study.options import typed_options
+from dhrd_hf.study.plan import DataSet, file_name
 
 STUDY = """
     name: first
@@ -189,3 +192,170 @@ def test_a_wrong_file_is_told_in_a_line(tmp_path, text, message):
     (tmp_path / "study.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_study(tmp_path / "study.yaml")
+
+
+HEAD = "name: a\nmodel: b\ngrid: [{setting: pooled}]\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../x", "/tmp/x", "..", ".", "a/b", "a\\b", "C:\\x", "a\0b", "", " ", "x" * 300, "a\nb", "\ud800", ". ."],
+)
+@pytest.mark.parametrize("what", ["data", "eval"])
+def test_a_name_that_is_no_part_of_a_path_is_refused(tmp_path, name, what):
+    spec = {"train": "t.jsonl", "eval": {"main": "e.jsonl", name: "o.jsonl"} if what == "eval" else "e.jsonl"}
+    (tmp_path / "study.yaml").write_text(HEAD + "data: " + json.dumps({name if what == "data" else "x": spec}))
+    with pytest.raises(ValueError, match="can't be a name") as error:
+        read_study(tmp_path / "study.yaml")
+    assert len(str(error.value).encode(errors="replace")) < 400
+
+
+@pytest.mark.parametrize(
+    "name", ["CON", "nul", "a:b", "a?b", "...a", "x" * 199, "日本語", "名" * 100, "-", "~", "a b", "é"]
+)
+def test_any_other_name_has_a_folder_of_its_own_inside(tmp_path, name):
+    spec = {"train": "t.jsonl", "eval": "e.jsonl"}
+    twins = {name: spec, name.swapcase() + "-": spec, name.replace("?", ":") + ".": spec}
+    (tmp_path / "study.yaml").write_text(HEAD + "data: " + json.dumps(twins))
+    folders = [data.folder_name for data in read_study(tmp_path / "study.yaml").data.values()]
+    assert len(set(folders)) == 3 == len(twins)
+    for folder in folders:
+        assert (tmp_path / folder).resolve().parent == tmp_path.resolve() and len(folder.encode()) < 150
+        (tmp_path / folder).mkdir()
+
+
+def test_names_that_are_equal_after_cleaning_stay_apart():
+    assert file_name("a:b") != file_name("a?b") != file_name("a-b") == "a-b"
+    assert file_name("esnli") == "esnli" and DataSet("esnli", {"train": "t"}).folder_name.startswith("esnli-")
+
+
+def test_two_names_that_are_one_as_text_are_refused(tmp_path):
+    spec = "{train: t.jsonl, eval: e.jsonl}"
+    (tmp_path / "study.yaml").write_text(f"{HEAD}data: {{1: {spec}, '1': {spec}}}")
+    with pytest.raises(ValueError, match="data '1' is there twice"):
+        read_study(tmp_path / "study.yaml")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "export: /tmp/x",
+        "export: out",
+        "output_dir: /tmp/x",
+        "output-dir: /tmp/x",
+        "predictions: x.jsonl",
+        "logits: x.parquet",
+        "more_eval_data: [a=b]",
+        "logging_dir: /tmp/x",
+        "encoding_cache: /tmp/x",
+        "teacher_cache: /tmp/x",
+        "push_to_hub: true",
+        "resume_from_checkpoint: /tmp/x",
+        "config: /tmp/x.yaml",
+        "'export=/tmp/x': []",
+        "'export=/tmp/x': true",
+        "'--export': /tmp/x",
+        "'export ': /tmp/x",
+        "run_name: ../../x",
+        "project: /tmp/x",
+        "project: ~/x",
+        "run_name: 'C:\\x'",
+        "report_to: [none, --export=/tmp/x]",
+        "report_to: [none, -x]",
+        "lr_scheduler_kwargs: {dir: /tmp/x}",
+        "deepspeed: {tensorboard: {enabled: true, output_path: /tmp/x}}",
+        "deepspeed: ds.json",
+        'deepspeed: \'{"csv_monitor": {"output_path": "../x"}}\'',
+        'run_name: "a\\0b"',
+        "{learning_rate: 1, learning-rate: 2}",
+    ],
+)
+@pytest.mark.parametrize("where", ["train", "recipe", "block"])
+def test_an_option_that_writes_elsewhere_is_refused(tmp_path, option, where):
+    (tmp_path / "ds.json").write_text('{"flops_profiler": {"output_file": "/tmp/x"}}')
+    option = option if option.startswith("{") else f"{{{option}}}"
+    data = "data: {x: {train: t.jsonl, eval: e.jsonl}}\n"
+    if where == "block":
+        text = f"name: a\nmodel: b\n{data}grid: [{option}]\n"
+    else:
+        text = f"{HEAD}{data}train: {option if where == 'train' else '{config: recipe.yaml}'}\n"
+    (tmp_path / "recipe.yaml").write_text(option)
+    (tmp_path / "study.yaml").write_text(text)
+    ignored = where == "recipe" and any(
+        it in option for it in ("output_dir", "output-dir", "predictions:", "logits:", "encoding_cache")
+    )
+    if ignored:  # a recipe's own, in whose place the study's are
+        (cell,) = read_study(tmp_path / "study.yaml").cells
+        assert cell.options == {"alpha": 0.0, "beta": 1.0, "classifier_head": "linear"}
+    elif not (where == "train" and option.startswith("{config")):
+        with pytest.raises(ValueError):
+            read_study(tmp_path / "study.yaml")
+
+
+def test_what_begins_with_a_hyphen_is_a_value_and_no_option():
+    assert typed_options({"prompt": "--export=/tmp/x", "seed": -1, "eps": -1e-5, "names": ["a", -2], "no": None}) == [
+        "--prompt=--export=/tmp/x", "--seed", "-1", "--eps", "-1e-05", "--names", "a", "-2"
+    ]  # fmt: skip
+
+
+def test_a_recipe_gives_what_the_study_does_not(tmp_path):
+    (tmp_path / "recipes").mkdir()
+    recipe = "lora: true\nlearning-rate: 2e-4\nseed: 3\noutput_dir: /tmp/x\ntrain_data: other.jsonl\nmodel: other\n"
+    (tmp_path / "recipes" / "paper.yaml").write_text(recipe)
+    (tmp_path / "studies").mkdir()
+    head = STUDY.replace("train: {lora: true, ", "train: {config: ../recipes/paper.yaml, lora: false, ").replace(
+        "learning_rate: 2e-4}", "lora_r: 8}"
+    )
+    (cell,) = study(tmp_path / "studies", ["{data: birds, setting: dual_head}"], head).cells
+    assert (cell.model, cell.seed) == ("tiny", 3)
+    rest = {"alpha": 1.0, "beta": 1.0, "classifier_head": "linear"}
+    assert cell.options == {"lora": False, "learning_rate": 2e-4, "lora_r": 8, **rest}
+    # What it says is what counts, not where it stands.
+    said = head.replace("config: ../recipes/paper.yaml", "learning_rate: 2e-4, seed: 3")
+    assert study(tmp_path / "studies", ["{data: birds, setting: dual_head}"], said).cells[0].id == cell.id
+    for wrong, message in ("config: 5", "config must name a file"), ("config: absent.yaml", "absent.yaml"):
+        with pytest.raises((ValueError, OSError), match=message):
+            study(tmp_path, [], STUDY.replace("train: {", f"train: {{{wrong}, "))
+
+
+def evaluated_on(tmp_path, given, more=""):
+    text = f"{HEAD}data: {{x: {{train: t.jsonl, eval: {given}{more}}}}}"
+    (tmp_path / "study.yaml").write_text(text)
+    return read_study(tmp_path / "study.yaml").data["x"]
+
+
+def test_the_first_evaluation_set_is_the_main_one(tmp_path):
+    given = evaluated_on(tmp_path, "{validation: e.jsonl, hans: h.jsonl}")
+    assert list(given.eval_sets.items()) == [("eval", "e.jsonl"), ("hans", "h.jsonl")]
+    assert evaluated_on(tmp_path, "e.jsonl").eval_sets == {"eval": "e.jsonl"}
+    other = evaluated_on(tmp_path, "{hans: h.jsonl, validation: e.jsonl}")
+    assert other.rows_digest != given.rows_digest and other.eval_sets["eval"] == "h.jsonl"
+
+
+def test_label_maps_are_of_a_set_or_of_all(tmp_path):
+    sets = "{validation: e.jsonl, hans: h.jsonl, anli: a.jsonl}"
+    of_all = evaluated_on(tmp_path, sets, ", label_map: {nope: neutral}")
+    assert (of_all.in_ours("hans"), of_all.in_ours("anli"), of_all.in_ours("eval")) == ({"nope": "neutral"},) * 2 + (
+        {},
+    )
+    of_one = evaluated_on(tmp_path, sets, ", label_map: {hans: {0: neutral}}")
+    assert (of_one.in_ours("hans"), of_one.in_ours("anli")) == ({"0": "neutral"}, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "more", "message"),
+    [
+        ("{validation: e.jsonl, eval: f.jsonl}", "", "a further set called 'eval'"),
+        ("{validation: e.jsonl, 'a=b': f.jsonl}", "", "a further set called 'a=b'"),
+        ("{Hans: e.jsonl, hans: f.jsonl}", "", "'Hans' and 'hans', which some disks take for one"),
+        ("{validation: [e.jsonl]}", "", "eval 'validation' must be a table, and is a list"),
+        ("{}", "", "lacks eval"),
+        ("e.jsonl", ", label_map: {a: b}", "label_map is of further sets"),
+        ("{validation: e, hans: h}", ", label_map: [a]", "label_map must be such as"),
+        ("{validation: e, hans: h}", ", label_map: {hnas: {a: b}}", "unknown set 'hnas': did you mean 'hans'"),
+        ("{validation: e, hans: h}", ", label_map: {hans: {a: b}, c: d}", "label_map must be such as"),
+    ],
+)
+def test_wrong_evaluation_sets_are_told(tmp_path, given, more, message):
+    with pytest.raises(ValueError, match=message):
+        evaluated_on(tmp_path, given, more)

@@ -9,13 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dhrd_hf.study import read_study, run_study
+from dhrd_hf.study.backends import Machines
 from dhrd_hf.study.cells import run_cell
-from dhrd_hf.study.claims import Claims
 from dhrd_hf.study.data import StudyData
+from dhrd_hf.study.lock import RunLock
 from dhrd_hf.study.runner import planned_cells
+from dhrd_hf.study.table import ResultsTable
 
 STAND_IN = [sys.executable, "-I", "-S", str(Path(__file__).with_name("train_stand_in.py"))]
 BLOCK = "{data: odd, setting: [pooled, dual_head], seed: [0, 1], train_size: 6}"
@@ -129,7 +132,8 @@ def test_settings_are_paired(make, out):
     run(make("{data: odd, setting: [pooled, dual_head, label_only], seed: [0, 1], train_size: 6}"), out)
     by_seed = {}
     for given in started(out):
-        own = {name: given.pop(name) for name in ("alpha", "train_data", "output_dir", "predictions")}
+        given = {name: it for name, it in given.items() if name != "parent"}
+        own = {name: given.pop(name) for name in ("alpha", "train_data", "output_dir", "predictions", "logits")}
         by_seed.setdefault(given["seed"], []).append((own, given))
     for cells in by_seed.values():
         assert len(cells) == 3 and all(given == cells[0][1] for _, given in cells)
@@ -142,7 +146,7 @@ def test_what_ran_is_not_run_again_and_new_blocks_are(make, out):
     assert len(started(out)) == 4
     outcome, said = run(make(BLOCK), out)
     assert outcome.ran == 0 and outcome.done == 4 and len(started(out)) == 4
-    assert said == ["study first: 4 cells, 4 done, 0 failed, 0 to run"]
+    assert said == ["study first: 4 runs, 4 done, 0 failed, 0 to run"]
     outcome, _ = run(make("{data: odd, setting: label_only, train_size: 6}", BLOCK), out)
     assert outcome.ran == 1 and outcome.done == 5 and len(started(out)) == 5
 
@@ -159,16 +163,17 @@ def test_models_go_and_logs_stay(make, out):
     assert not list(out.rglob("run"))
 
 
-def test_what_a_kill_left_is_cleared_by_its_claim_s_rules(make, out):
+def test_what_a_kill_left_is_cleared_by_who_has_the_lock(make, out):
     study = make("{data: odd, setting: pooled, train_size: 6}")
     run(study, out)
     (cell,) = (out / "cells").iterdir()
     (cell / "run").mkdir()
     (cell / "trainer_state.json").rename(cell / "run" / "trainer_state.json")
-    claim = Claims(out / "claims").take(cell.name)  # the process that ran it is still clearing
+    lock = RunLock(out, cell.name)
+    assert lock.take()  # the process that ran it is still clearing
     run(study, out)
     assert (cell / "run" / "trainer_state.json").exists()
-    claim.release()
+    lock.release()
     run(study, out)
     assert not (cell / "run").exists() and (cell / "trainer_state.json").exists()
 
@@ -351,13 +356,29 @@ def hold(out):
     return out / "hold"
 
 
+def child_of(study, out, place=0):
+    """The process that trains in a run."""
+    note = out / "locks" / f"{study.cells[place].id}.json"
+    wait_for(lambda: note.exists() and "child" in note.read_text())
+    return json.loads(note.read_text())["child"]
+
+
+def is_gone(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def done_once(study, out):
+    """Every run is in the table as done exactly once, and none is lost."""
+    assert sorted(row["cell"] for row in rows_of(out) if row["status"] == "done") == sorted(
+        cell.id for cell in study.cells
+    )
+
+
 def test_a_killed_study_goes_on_where_it_was(make, out, hold):
     study = make(BLOCK)
     run_process = runner_process(study, out)
     wait_for(lambda: len(started(out)) == 1)
-    (claim,) = (out / "claims").iterdir()
-    wait_for(lambda: "child" in json.loads(claim.read_text()))
-    child = json.loads(claim.read_text())["child"]
+    child = child_of(study, out)
     os.kill(run_process.pid, signal.SIGKILL)
     run_process.join()
     # A killed writer may also have left half a line.
@@ -365,36 +386,87 @@ def test_a_killed_study_goes_on_where_it_was(make, out, hold):
     os.kill(child, signal.SIGSTOP)  # that it does not end by itself
     hold.unlink()
     outcome, said = run(study, out)
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
+    assert is_gone(child)
     assert (outcome.done, outcome.ran) == (4, 4)
     assert [row["cell"] for row in rows_of(out)] == [cell.id for cell in study.cells]
     assert any("half-written" in line for line in said)
     assert any(f"taken over from process {run_process.pid}" in line for line in said)
-    assert not list((out / "claims").iterdir()) and not list(out.rglob("run*"))
+    assert not list((out / "locks").glob("*.json")) and not list(out.rglob("run*"))
 
 
-def test_an_interrupted_cell_is_ended_and_given_back(make, out, hold):
-    study = make(BLOCK)
-    process = multiprocessing.get_context("fork").Process(target=_interrupted, args=(study, out))
+@pytest.mark.parametrize("moment", ["starting", "training", "writing"])
+@pytest.mark.parametrize(("who", "jobs"), [("run", 2), ("study", 1), ("study", 2)])
+def test_whatever_is_killed_every_run_is_done_exactly_once(make, out, moment, who, jobs):
+    study = make("{data: odd, setting: [pooled, dual_head], seed: [0, 1], train_size: 6}")
+    out.mkdir()
+    (out / f"hold-{moment}").touch()
+    process = runner_process(study, out, machines=Machines.of(jobs=jobs))
+    wait_for(lambda: (out / f"at-{moment}").exists())
+    child = child_of(study, out)
+    os.kill(child if who == "run" else process.pid, signal.SIGKILL)
+    if who == "run":
+        (out / f"hold-{moment}").unlink()
+        process.join(60)
+        assert process.exitcode == 0
+        failed = [row for row in rows_of(out) if row["status"] == "failed"]
+        assert [row["cell"] for row in failed] == [study.cells[0].id] and failed[0]["killed"] is True
+        assert len(rows_of(out)) == 4
+    else:
+        process.join()
+        (out / f"hold-{moment}").unlink()
+    outcome, said = run(study, out, machines=Machines.of(jobs=jobs))
+    assert (outcome.done, outcome.failed, outcome.elsewhere) == (4, 0, 0) and is_gone(child)
+    assert outcome.ran == (1 if who == "run" else 4)
+    done_once(study, out)
+    assert not list(out.rglob("run*")) and len(list((out / "cells").iterdir())) == 4
+    assert run(study, out)[0].ran == 0
+
+
+@pytest.mark.parametrize("moment", ["before the row", "in the row", "after the row"])
+def test_a_study_killed_at_its_row_has_it_once(make, out, moment, monkeypatch):
+    study = make("{data: odd, setting: pooled, seed: [0, 1], train_size: 6}")
+
+    def killed():
+        append = ResultsTable.append
+
+        def at(self, row):
+            if moment == "in the row":
+                self.path.write_bytes(json.dumps(row).encode()[:200])
+            if moment == "after the row":
+                append(self, row)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        ResultsTable.append = at
+        _run_quietly(study, out)
+
+    process = multiprocessing.get_context("fork").Process(target=killed)
     process.start()
-    wait_for(lambda: len(started(out)) == 1)
-    wait_for(lambda: "child" in next((out / "claims").iterdir()).read_text())
-    child = json.loads(next((out / "claims").iterdir()).read_text())["child"]
-    os.kill(process.pid, signal.SIGINT)
-    process.join(20)
-    assert process.exitcode == 42
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
-    assert not list((out / "claims").iterdir()) and not (out / "results.jsonl").exists()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    outcome, _ = run(study, out)
+    assert outcome.done == 2 and outcome.ran == (1 if moment == "after the row" else 2)
+    done_once(study, out)
+    assert not list(out.rglob("run*"))
+
+
+def test_an_interrupted_run_is_ended_and_given_back(make, out, hold):
+    study = make(BLOCK)
+    for jobs in (1, 2):
+        process = multiprocessing.get_context("fork").Process(target=_interrupted, args=(study, out, jobs))
+        process.start()
+        children = [child_of(study, out, place) for place in range(jobs)]
+        os.kill(process.pid, signal.SIGINT)
+        process.join(20)
+        assert process.exitcode == 42 and all(map(is_gone, children))
+        assert not (out / "results.jsonl").exists()
     hold.unlink()
     assert run(study, out)[0].done == 4
 
 
-def _interrupted(study, out):
+def _interrupted(study, out, jobs):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        _run_quietly(study, out)
+        _run_quietly(study, out, machines=Machines.of(jobs=jobs))
     except KeyboardInterrupt:
         os._exit(42)
 
@@ -463,13 +535,3 @@ def test_a_cell_that_another_process_has_is_told_and_left(make, out, hold):
     finally:
         hold.unlink()
         process.join(60)
-
-
-def test_a_result_is_dropped_if_the_cell_was_taken_over(make, out, hold):
-    study = make("{data: odd, setting: pooled, train_size: 6}")
-    process = runner_process(study, out)
-    wait_for(lambda: len(started(out)) == 1)
-    (out / "claims" / f"{study.cells[0].id}.2").touch()
-    hold.unlink()
-    process.join(60)
-    assert not (out / "results.jsonl").exists()

@@ -1,6 +1,7 @@
 """Stands in for `dhrd train`: reads its options, and writes the files that the runner reads, within a moment."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -21,15 +22,42 @@ def read(path):
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
+def wait_at(moment):
+    """Wait there while the study's folder has such a file."""
+    while Path(f"hold-{moment}").exists():
+        Path(f"at-{moment}").touch()
+        time.sleep(0.01)
+
+
+def meet(several):
+    """Wait until so many of us are there, or none comes any more; how many there were."""
+    if several == 1:
+        return 1
+    Path("there").mkdir(exist_ok=True)
+    (Path("there") / str(os.getpid())).touch()
+    deadline = time.time() + 1
+    most = 0
+    while most < several and time.time() < deadline:
+        most = max(most, len(list(Path("there").iterdir())))
+        time.sleep(0.01)
+    time.sleep(0.1)
+    (Path("there") / str(os.getpid())).unlink()
+    return most
+
+
 def main():
     given = options(sys.argv[1:])
     run = Path(given["output_dir"])
+    wait_at("starting")
     run.mkdir(parents=True, exist_ok=True)
+    beside = meet(int(given.pop("meet", 1)))
+    about = {"parent": os.getppid(), "beside": beside, "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")}
     with open("started.log", "a") as file:  # in the study's folder
-        file.write(json.dumps(given) + "\n")
+        file.write(json.dumps(given | about) + "\n")
     (run / "model.safetensors").write_bytes(b"0" * 1000)
     while Path("hold").exists():
         time.sleep(0.01)
+    wait_at("training")
     if given["seed"] == "7":
         print("some noise")
         print("dhrd: error: seed 7 brings bad luck", file=sys.stderr)
@@ -51,6 +79,7 @@ def main():
     }
     for name, content in files.items():
         (run / f"{name}.json").write_text(json.dumps(content))
+        wait_at("writing")
 
 
 main()

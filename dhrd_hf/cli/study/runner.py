@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from ...study import Study
 
 _EXAMPLES = """examples:
-  dhrd study study.yaml --dry-run                                 (lists the cells and their commands)
+  dhrd study study.yaml --dry-run                                 (lists the runs and their commands, and writes nothing)
   dhrd study study.yaml --output-dir runs/study                   (a second call goes on where it stopped)
+  dhrd study study.yaml --output-dir runs/study --gpus-per-run 8  (8 processes of torchrun a run; default: one GPU a run)
+  dhrd study study.yaml --output-dir /shared/study --backend ray --address auto --jobs 16 --gpus-per-run 1
   dhrd study report --results runs/study/results.jsonl --output study.html
 
 study.yaml:
@@ -27,9 +29,11 @@ study.yaml:
     nli: {train: train.jsonl, eval: dev.jsonl, rationales: rationales.jsonl}  # also prompt, label_column,
                                 #   rationale_column, metric (accuracy, macro_f1), group_column (rows of a group are drawn
                                 #   together by the intervals; default: group, where there is one; null: none)
+    snli:                       # scored on several sets: the first is the main one, label_map names the others' labels
+      {train: snli.jsonl, eval: {validation: dev.jsonl, hans: hans.jsonl}, label_map: {hans: {non-entailment: neutral}}}
     cb: {superglue: cb, source: data/superglue, rationales: data/superglue_rationales}
-  train: {lora: true, learning_rate: 2e-4, num_train_epochs: 3}               # any option of dhrd train
-  eval_size: 500                # evaluation rows, the same for all cells; absent: all
+  train: {lora: true, learning_rate: 2e-4, num_train_epochs: 3}  # any option of dhrd train; config: FILE takes a recipe's
+  eval_size: 500                # evaluation rows, the same for all runs; absent: all
   cot_eval_size: 100            # those that cot_decoding answers, the first of the others
   grid:                         # blocks in their order; each is the product of its lists
     - {data: [nli, cb], setting: [pooled, dual_head], seed: [0, 1, 2], train_size: 400}
@@ -37,13 +41,14 @@ study.yaml:
 
 Settings: pooled (alpha 0), dual_head, cot_decoding (alpha 1, beta 0, answers decoded), and the ablations label_only,
 shuffled_rationale, shuffled_rationale_and_label, permuted_tokens, keywords_only, same_label_rationale,
-rationale_after_label. Each cell is a dhrd train in a process of its own. Several calls, also on several machines that
-share the folder, take turns in the cells. Exit code 1: some cells failed.
+rationale_after_label. Each run is a dhrd train of its own, and in the table with the logits of its rows. What was killed is
+run again by the next call, what failed by --retry-failed, what is done never. Several calls, also on several machines that
+share the folder, take turns in the runs. Exit code 1: some runs failed.
 """
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the cells of a study that are not in its table yet."""
+    """Do the runs of a study that are not in its table yet."""
     args = _parser().parse_args(argv)
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit {args.limit} must be 1 or more")
@@ -51,17 +56,19 @@ def run(argv: Sequence[str]) -> int:
     import datasets
 
     from ...study import read_study, run_study
+    from ...study.backends import Machines
 
     datasets.disable_progress_bars()
+    machines = Machines.of(args.backend, args.address, args.jobs, args.gpus_per_run, args.processes_per_run)
     study = read_study(args.study)
     folder = _output_dir(args)
     _check_options(study)
     if args.dry_run:
         return _list_cells(study, folder)
     with _ended_as_by_ctrl_c():
-        outcome = run_study(study, folder, retry_failed=args.retry_failed, limit=args.limit)
-    said = f"{outcome.ran} cells run; of {outcome.total} {outcome.done} are done and {outcome.failed} failed"
-    said += f", {outcome.elsewhere} are run by other processes" if outcome.elsewhere else ""
+        outcome = run_study(study, folder, retry_failed=args.retry_failed, limit=args.limit, machines=machines)
+    said = f"{outcome.ran} runs; of {outcome.total} {outcome.done} are done and {outcome.failed} failed"
+    said += f", {outcome.elsewhere} are of other starts" if outcome.elsewhere else ""
     print(f"{said}: {folder / 'results.jsonl'}", file=sys.stderr)
     return 1 if outcome.failed else 0
 
@@ -77,15 +84,35 @@ def _parser() -> Parser:
     parser = Parser(
         prog="dhrd study",
         usage="dhrd study FILE.yaml --output-dir DIR [options]\n       dhrd study report ...",
-        description="Run a grid of dhrd train runs, paired across settings; the table results.jsonl grows as they end.",
+        description="Do a grid of dhrd train runs, paired across settings; the table results.jsonl grows as they end.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("study", metavar="FILE.yaml", help="the study")
-    parser.add_argument("--output-dir", metavar="DIR", help="its folder; default: runs/NAME of the study file")
-    parser.add_argument("--dry-run", action="store_true", help="list the cells and their commands, and run nothing")
-    parser.add_argument("--limit", type=int, metavar="N", help="run at most N cells")
-    parser.add_argument("--retry-failed", action="store_true", help="run the cells again that failed before this call")
+    add = parser.add_argument
+    add("study", metavar="FILE.yaml", help="the study")
+    add(
+        "--output-dir",
+        metavar="DIR",
+        help="its folder, outside which nothing is written; default: runs/NAME of the file",
+    )
+    add("--dry-run", action="store_true", help="list the runs and their commands, and run nothing")
+    add("--limit", type=int, metavar="N", help="do at most N runs")
+    add("--retry-failed", action="store_true", help="run again what failed before this call")
+    add("--jobs", type=int, metavar="N", help="runs at a time; default: one, or one for each GPU or group of GPUs")
+    add(
+        "--gpus-per-run",
+        type=int,
+        metavar="N",
+        help="GPUs that a run has for itself; default: one, where there are several",
+    )
+    add(
+        "--processes-per-run",
+        type=int,
+        metavar="N",
+        help="processes of a run, by torchrun; default: one for each of its GPUs",
+    )
+    add("--backend", default="local", metavar="NAME", help="where the runs are: local, ray or dask [local]")
+    add("--address", help="of the Ray or Dask cluster; default: one is started on this machine")
     return parser
 
 
@@ -95,7 +122,7 @@ def _output_dir(args: argparse.Namespace) -> Path:
 
 @contextmanager
 def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """A polite `kill`, or a terminal that is closed, ends the running cell's process as well."""
+    """A polite `kill`, or a terminal that is closed, ends the running processes as well."""
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -111,15 +138,18 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
 
 
 def _check_options(study: Study) -> None:
-    """Have `dhrd train` read the options of all cells before the first of them runs."""
+    """Have `dhrd train` read the options of all runs before the first of them begins."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from ...study.cells import typed_options
+    from ...study.options import typed_options
 
     several = {tuple(typed_options(cell.options)): None for cell in study.cells}
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         pool.submit(_parse_all, list(several)).result()
+
+
+_GIVEN = ["--model", "m", "--train-data", "t", "--eval-data", "e", "--output-dir", "o"]
 
 
 def _parse_all(several: list[tuple[str, ...]]) -> None:
@@ -127,9 +157,14 @@ def _parse_all(several: list[tuple[str, ...]]) -> None:
 
     for options in several:
         try:
-            parse_train(["--model", "m", "--train-data", "t", "--eval-data", "e", "--output-dir", "o", *options])
+            own, training = parse_train([*_GIVEN, *options])
         except ValueError as error:
             raise ValueError(f"an option of the study: {error}") from None
+        # However it was written: what a run would write is what the study says.
+        found = (own.train_data, own.eval_data, training.output_dir, own.export, own.predictions, own.logits)
+        found += (own.encoding_cache, own.teacher_cache, training.push_to_hub or None)
+        if found != ("t", "e", "o", *[None] * 6):
+            raise ValueError(f"an option of the study writes outside its folder: {' '.join(options)}")
 
 
 def _list_cells(study: Study, folder: Path) -> int:
@@ -137,5 +172,5 @@ def _list_cells(study: Study, folder: Path) -> int:
 
     for cell, state, command in planned_cells(study, folder):
         print(f"{cell.id}  {state:7}  {study.label(cell)}\n    {command}")
-    print(f"{len(study.cells)} cells. The commands run in {folder}", file=sys.stderr)
+    print(f"{len(study.cells)} runs. The commands run in {folder}", file=sys.stderr)
     return 0

@@ -1,0 +1,136 @@
+"""The options of `dhrd train` that a study's file gives: under one spelling, from a recipe too, and none that writes elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+# What the runner says itself, what would make a run another than it is recorded as, and what writes or uploads.
+_SAID_BY = {
+    "train_data": "data",
+    "eval_data": "data",
+    "more_eval_data": "data",
+    "rationales": "data",
+    "label_column": "data",
+    "rationale_column": "data",
+    "output_dir": "the command's --output-dir",
+    "encoding_cache": "nothing: the runs share one",
+    "predictions": "nothing: each run has its own",
+    "logits": "nothing: each run has its own",
+    "logging_dir": "nothing: a run's files are in its folder",
+    "config": "train",
+    "resume": "nothing: a run that was interrupted goes on by itself",
+    "resume_from_checkpoint": "nothing: a run that was interrupted goes on by itself",
+    "help": "dhrd train --help",
+    "help_all": "dhrd train --help-all",
+    "overwrite_output_dir": "nothing: each run has a folder of its own",
+    "export": "keep_models",
+    "push_to_hub": "keep_models",
+    "teacher_cache": "nothing: it is of one set of rows, and runs have several; their teacher runs beside them",
+}
+# Of these a recipe of dhrd train has its own, in whose place the study's are.
+_OF_A_RECIPE = ("train_data", "eval_data", "rationales", "label_column", "rationale_column", "output_dir")
+_OF_A_RECIPE += ("predictions", "logits", "encoding_cache", "model")
+_READ = ("model", "teacher", "gguf_file", "prompt", "suffix", "deepspeed", "fsdp_config", "accelerator_config")
+# Lists of options of our own; those of TrainingArguments are typed as several words.
+_WITH_COMMAS = ("class_weights", "target_modules")
+_NUMBER = re.compile(r"-[\d.]+(e[+-]?\d+)?", re.IGNORECASE)
+
+
+def read_options(given: Any, where: str, folder: Path) -> dict[str, Any]:
+    """Options under one spelling; a `ValueError` names the first that a study can't have."""
+    if not isinstance(given, dict):
+        kind = "nothing" if given is None else f"a {type(given).__name__}"
+        raise ValueError(f"{where} must hold options of dhrd train by name, and holds {kind}")
+    options = {str(name).replace("-", "_"): value for name, value in given.items()}
+    if len(options) < len(given):
+        raise ValueError(f"{where} has an option twice, as with - and with _: {', '.join(map(repr, given))}")
+    for name, value in options.items():
+        if name in _SAID_BY:
+            raise ValueError(f"{where} has {name!r}, which is said by {_SAID_BY[name]}")
+        if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+            raise ValueError(f"{where} has {name!r}, and an option is such as learning_rate")
+        for text in _texts(_settings(value, folder) if name == "deepspeed" else value):
+            if "\0" in text:
+                raise ValueError(f"{where}: {name} has a character in it that no command line can hold")
+            if leads_out(text) and not (name in _READ and isinstance(value, str) and text == value):
+                raise ValueError(f"{where}: {name} names {text!r}, outside the study's folder: a run writes inside it")
+        for each in value if isinstance(value, list) else ():
+            if isinstance(each, str) and each.startswith("-") and not _NUMBER.fullmatch(each):
+                raise ValueError(
+                    f"{where}: {name} has {each!r} in its list, which dhrd train would take for an option"
+                )
+    return options
+
+
+def read_train(given: Any, path: Path) -> dict[str, Any]:
+    """The options under `train`, over those of the recipe that it may name as `config`, a file as `dhrd train` takes it."""
+    given = {} if given is None else given
+    if not isinstance(given, dict) or given.get("config") is None:
+        return read_options(given, f"{path}: train", path.parent)
+    if not isinstance(given["config"], str):
+        raise ValueError(f"{path}: train: config must name a file, and is {given['config']!r}")
+    import yaml
+
+    recipe = path.parent / Path(given["config"]).expanduser()
+    try:
+        found = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{recipe} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{recipe} must hold options of dhrd train such as 'alpha: 0.5'")
+    found = {name: value for name, value in found.items() if str(name).replace("-", "_") not in _OF_A_RECIPE}
+    own = {name: value for name, value in given.items() if name != "config"}
+    return read_options(found, str(recipe), path.parent) | read_options(own, f"{path}: train", path.parent)
+
+
+def leads_out(text: str) -> bool:
+    """Whether a text, taken for a path, is one that leads out of the folder that it is taken from."""
+    absolute = PurePosixPath(text).is_absolute() or bool(PureWindowsPath(text).anchor)
+    return absolute or text.startswith("~") or ".." in re.split(r"[\\/]", text)
+
+
+def typed_options(options: Mapping[str, Any]) -> list[str]:
+    """Options of a command line as one types them."""
+    words: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+            value = int(value)
+        if isinstance(value, list) and name in _WITH_COMMAS:
+            value = ",".join(map(str, value))
+        if value is None:
+            continue
+        values = [json.dumps(it) if isinstance(it, dict | bool) else str(it) for it in _listed(value)]
+        option = f"--{name.replace('_', '-')}"
+        # What begins with a hyphen would be an option of its own.
+        alone = not isinstance(value, list) and values[0].startswith("-") and not _NUMBER.fullmatch(values[0])
+        words += [f"{option}={values[0]}"] if alone else [option, *values]
+    return words
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a value, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _texts([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple | set):
+        for each in value:
+            yield from _texts(each)
+
+
+def _settings(value: Any, folder: Path) -> Any:
+    """What DeepSpeed's settings hold, which may say where it writes; with the name of their file, where it is one."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return [value, json.loads(value if value.lstrip().startswith("{") else (folder / value).read_text())]
+    except (OSError, ValueError):
+        return value
