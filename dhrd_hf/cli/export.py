@@ -26,6 +26,7 @@ _EXAMPLES = """examples:
   dhrd export --model runs/first --output my-classifier --calibrate calibration.jsonl
   dhrd export --model my-classifier --output my-classifier-onnx --format onnx
   dhrd export --model my-classifier --output my-classifier-int8 --format onnx --int8 --eval-data test.jsonl
+  dhrd export --model my-classifier --output my-classifier-js --format onnx --layout transformers.js
   dhrd export --model runs/first --output my-classifier --eval-data test.jsonl --group-column genre --card card.yaml
 
 card.yaml holds what only you know, for the model card (README.md):
@@ -69,6 +70,11 @@ def run(argv: Sequence[str]) -> int:
         help="dense: a whole stock classifier (default); adapter: a PEFT adapter and its head for the stock base model; "
         "onnx, openvino: for that engine, from a run directory or a dense export",
     )
+    parser.add_argument(
+        "--layout",
+        choices=("transformers.js",),
+        help="with onnx: the files and the config that transformers.js opens, float32 and int8 side by side",
+    )
     parser.add_argument("--int8", action="store_true", help="with onnx or openvino: weights in 8 bits")
     parser.add_argument(
         "--calibrate", metavar="TABLE", help="fit the temperature on these rows (see dhrd calibrate) and bake it in"
@@ -101,6 +107,8 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError(
             "--golden goes with --format dense or adapter; another engine's export keeps the texts of these."
         )
+    if args.layout and (args.format != "onnx" or args.int8):
+        raise ValueError(f"--layout {args.layout} goes with --format onnx, without --int8: it writes both.")
     if args.format in ENGINES and (args.card or args.group_column):
         raise ValueError(
             "--card and --group-column are for the model card, which goes with --format dense or adapter."
@@ -185,8 +193,15 @@ def _for_engine(args: argparse.Namespace) -> str:
             dense = str(_write(argparse.Namespace(**vars(args) | {"eval_data": None}), f"{scratch}/dense", "dense"))
         else:
             dense = stack.enter_context(dense_folder(args.model))
-        off = export_engine(dense, args.output, args.format, int8=args.int8, overwrite=args.overwrite)
+        off = export_engine(
+            dense, args.output, args.format, int8=args.int8, layout=args.layout, overwrite=args.overwrite
+        )
         print(f"Wrote {args.output}: its logits are within {off:.2g} of torch's, on golden texts, of the largest.")
+        if args.format == "openvino":
+            print(
+                "On processors that have bfloat16 OpenVINO computes in it unless told INFERENCE_PRECISION_HINT=f32, as dhrd "
+                "predict does: logits would be off by some hundredths."
+            )
         if table is not None:
             print(_compared(args, dense, table))
     return args.output

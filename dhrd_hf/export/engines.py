@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from ..data.inputs import known_limit
 from ..files import check_finite
 from ..modeling_dhrd import check_loaded, logits_tolerance
+from . import transformers_js
 from .classifier import check_apart, probe_batches, whole_folder
 from .contract import CONTRACT, Contract, contract_of
+from .model_card import write_engine_card
 from .portable import save_tokenizer, widen_config
 from .replay import golden_of, replay
 
@@ -147,6 +150,7 @@ def export_engine(
     engine: str = "onnx",
     *,
     int8: bool = False,
+    layout: str | None = None,
     overwrite: bool = False,
 ) -> float:
     """Write a classifier that `export_classifier` wrote for another engine, and compare the two.
@@ -172,6 +176,9 @@ def export_engine(
         output_dir (`str` or `os.PathLike`): The folder to write; it must not exist or be empty.
         engine (`str`, *optional*, defaults to `"onnx"`): `"onnx"` (ONNX Runtime) or `"openvino"`.
         int8 (`bool`, *optional*, defaults to `False`): Weights of a byte.
+        layout (`str`, *optional*): `"transformers.js"`: with ONNX, the names that transformers.js looks for:
+            `onnx/model.onnx`, an int8 one beside it (`onnx/model_quantized.onnx`, which it takes in browsers), and a config
+            of a model type that is a sequence classifier there.
         overwrite (`bool`, *optional*, defaults to `False`): Replace the folder if it holds something.
 
     Returns:
@@ -181,12 +188,16 @@ def export_engine(
     Raises:
         ModuleNotFoundError: if the engine is not installed.
         FileExistsError: if the folder holds something and `overwrite` is off, or it is a file.
-        ValueError: if the engine is unknown, the folder is the classifier's own or holds it, the family can't be exported for
+        ValueError: if the engine or the layout is unknown or they don't go together, the folder is the classifier's own or holds it, the family can't be exported for
             the engine, or float32 logits differ.
         FloatingPointError: if weights or logits are not finite.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} is not one of {', '.join(ENGINES)}.")
+    if layout is not None and (layout, engine, int8) != (transformers_js.LAYOUT, "onnx", False):
+        raise ValueError(
+            f"layout={layout!r}: there is {transformers_js.LAYOUT!r}, for engine='onnx', float32 and int8 side by side."
+        )
     check_apart(output_dir, classifier)
     _require(engine)
     tokenizer = AutoTokenizer.from_pretrained(classifier)
@@ -202,6 +213,11 @@ def export_engine(
         _export(model, batches[0], engine, int8).save_pretrained(folder)
         widen_config(folder)
         save_tokenizer(tokenizer, folder)
+        if layout is not None:
+            with tempfile.TemporaryDirectory(dir=folder) as quantised:
+                _export(model, batches[0], engine, True).save_pretrained(quantised)
+                transformers_js.rearrange(folder, Path(quantised), MANIFEST)
+        write_engine_card(Path(classifier), folder)
         opened = EngineClassifier.from_pretrained(folder)
         off = 0.0
         for batch in batches:

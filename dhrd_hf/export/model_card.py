@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
@@ -16,12 +17,14 @@ from transformers.utils import logging
 
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from .card_facts import CardFacts, check_metadata, hub_name, inherited_license
+from .portable import NOT_IN_VERSION_4
 
 logger = logging.get_logger(__name__)
 
 TAG = "dual-head-reasoning-distillation"
 
 _DIAGRAM = "reliability.png"
+_USAGE = re.compile(r"^## How to use\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
 _MEASURES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
@@ -84,13 +87,14 @@ def make_model_card(
     if facts.train_rows is not None and facts.rows_without_rationale is not None:
         with_rationale = facts.train_rows - facts.rows_without_rationale
     return ModelCard.from_template(
-        _metadata(facts, base_model, is_adapter),
+        _metadata(facts, base_model, adapter),
         template_str=_template(),
         here=_HERE,
         title=facts.model_name or "Text classifier",
         facts=facts,
         base_model=base_model,
-        kind="adapter" if is_adapter else "code" if config.get("model_type") == "dhrd" else "dense",
+        kind=_kind(folder, config),
+        opens=_opens(config),
         adapter_base=_literal(local_or_hub),
         adapter_revision=_literal(adapter.get("revision")) if adapter.get("revision") else None,
         options=", top_k=None" if problem == "multi_label_classification" else "",
@@ -154,6 +158,16 @@ def write_model_card(folder: str | os.PathLike, facts: CardFacts | None = None) 
     return folder / "README.md"
 
 
+def write_engine_card(classifier: Path, folder: Path) -> None:
+    """Write the card of an export for another engine: the classifier's own, with how this one is opened."""
+    here, own = str(make_model_card(folder)), classifier / "README.md"
+    usage = _USAGE.search(here).group()
+    text = _USAGE.sub(lambda _: usage, own.read_text("utf-8"), count=1) if own.is_file() else here
+    (folder / "README.md").write_text(text.rstrip() + "\n", encoding="utf-8")
+    if (classifier / _DIAGRAM).is_file():
+        shutil.copyfile(classifier / _DIAGRAM, folder / _DIAGRAM)
+
+
 def card_at(folder: Path, repo_id: str) -> bytes:
     """The model card of an export, with the name of its repository where its snippet says the folder.
 
@@ -179,7 +193,29 @@ def _template() -> str:
     return (shipped if shipped.exists() else Path(__file__).parents[2] / "model_cards" / name).read_text("utf-8")
 
 
-def _metadata(facts: CardFacts, base_model: str | None, is_adapter: bool) -> ModelCardData:
+def _kind(folder: Path, config: dict[str, Any]) -> str:
+    """What the folder is opened with."""
+    if (folder / "adapter_config.json").exists():
+        return "adapter"
+    if (folder / "onnx" / "model_quantized.onnx").exists():
+        return "transformers.js"
+    return _json(folder / "export.json").get(
+        "export_format", "code" if config.get("model_type") == "dhrd" else "dense"
+    )
+
+
+def _opens(config: dict[str, Any]) -> str:
+    """A sentence on what else opens a dense export."""
+    name, kind = (config.get("architectures") or ["classifier"])[0], config.get("model_type")
+    if kind in NOT_IN_VERSION_4:
+        return f"It is a stock `{name}` of transformers 5; version 4 has none for {kind}."
+    line = f"It is a stock `{name}` of transformers 5, which version 4.57, `CrossEncoder` and infinity open as well."
+    if config.get("attn_logit_softcapping"):
+        line += ' In version 4 give `attn_implementation="eager"`: its default leaves the cap on attention scores out.'
+    return line
+
+
+def _metadata(facts: CardFacts, base_model: str | None, adapter: dict[str, Any]) -> ModelCardData:
     results = []
     metrics = (facts.results or {}).get("metrics") or {}
     values = {name: it["value"] for name, it in metrics.items()} or facts.dev_metrics or {}
@@ -202,20 +238,20 @@ def _metadata(facts: CardFacts, base_model: str | None, is_adapter: bool) -> Mod
             for metric, value in values.items()
         ]
     trained_on = facts.train_data.partition("@")[0].partition(":")[0] if facts.train_data else ""
-    more = {"base_model_relation": "adapter" if is_adapter else "finetune"} if base_model else {}
+    more = {"base_model_relation": "adapter" if adapter else "finetune"} if base_model else {}
     return ModelCardData(
         base_model=base_model,
         datasets=facts.datasets or ([trained_on] if "/" in trained_on else None),
         eval_results=results or None,
         language=facts.language,
-        library_name="peft" if is_adapter else "transformers",
+        library_name="peft" if adapter else "transformers",
         license=facts.license,
         license_name=facts.license_name,
         license_link=facts.license_link,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name=facts.model_name if results else None,
         pipeline_tag="text-classification",
-        tags=[TAG],
+        tags=[TAG, *([adapter["peft_type"].lower()] if "peft_type" in adapter else [])],
         **more,
     )
 

@@ -1,15 +1,19 @@
 """The same classifier on ONNX Runtime and OpenVINO."""
 
 import importlib.util
+import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dhrd_hf import export_classifier
 from dhrd_hf.evaluation import load_classifier, predict_texts
-from dhrd_hf.export import engines
+from dhrd_hf.export import engines, transformers_js
 from dhrd_hf.export.engines import EngineClassifier, export_engine
 
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
@@ -61,6 +65,21 @@ def test_predict_runs_it_with_the_same_labels_and_cuts(exported, classifier):
         load_classifier(folder, device="cuda")
 
 
+@torch.no_grad()
+def test_its_card_says_how_it_opens_and_that_works(exported, classifier):
+    """The snippet is run as it stands; what the classifier's own card says is still there."""
+    engine, folder, _ = exported
+    card = (folder / "README.md").read_text()
+    assert ("INFERENCE_PRECISION_HINT" in card) == (engine == "openvino")
+    assert card.split("## Labels")[1] == (classifier / "README.md").read_text().split("## Labels")[1]
+    found = {}
+    code = card.split("```python\n")[1].split("```")[0]
+    exec(code.replace('name = "."', f"name = {str(folder)!r}"), found)
+    stock = AutoModelForSequenceClassification.from_pretrained(classifier)
+    expected = stock(**AutoTokenizer.from_pretrained(classifier)(found["text"], return_tensors="pt")).logits
+    assert found["logits"].tolist()[0] == pytest.approx(expected[0].tolist(), abs=1e-5)
+
+
 def test_it_has_as_many_threads_as_asked_for(exported):
     _, folder, _ = exported
     with pytest.raises(
@@ -93,6 +112,71 @@ def test_int8_is_rounded_and_near(classifier, tmp_path, engine):
     off = export_engine(classifier, tmp_path / "out", engine, int8=True)
     assert 1e-5 < off < 0.5  # rounded, but the same model
     assert EngineClassifier.from_pretrained(tmp_path / "out").dtype == torch.int8
+
+
+@pytest.fixture(scope="module")
+def for_javascript(classifier, tmp_path_factory):
+    """An export in the layout of transformers.js."""
+    for package in engines._NEEDS["onnx"]:
+        pytest.importorskip(package)
+    folder = tmp_path_factory.mktemp("javascript") / "out"
+    export_engine(classifier, folder, "onnx", layout="transformers.js")
+    return folder
+
+
+def test_the_layout_of_transformers_js(for_javascript, classifier):
+    files = {path.relative_to(for_javascript).as_posix() for path in for_javascript.rglob("*") if path.is_file()}
+    assert {"onnx/model.onnx", "onnx/model_quantized.onnx", "config.json", "tokenizer.json", "README.md"} <= files
+    assert not files & {"model.onnx", "model.onnx.data", "chat_template.jinja"}
+    config = json.loads((for_javascript / "config.json").read_text())
+    # A class that transformers.js has, and that hands ids and mask to the graph.
+    assert config["model_type"] == "distilbert" and config["architectures"] == ["DistilBertForSequenceClassification"]
+    assert config["id2label"] == {"0": "entailed", "1": "refuted", "2": "unknown"}
+    assert config["max_position_embeddings"] == 512 and config["prompt_template"] == "Q: {text}"
+    assert "transformers.js_config" not in config
+    opened, tokenizer = load_classifier(for_javascript)
+    stock, _ = load_classifier(classifier)
+    for expected, found in zip(*(predict_texts(it, tokenizer, TEXTS) for it in (stock, opened)), strict=True):
+        assert found.logits == pytest.approx(expected.logits, abs=1e-5)
+    assert "@huggingface/transformers" in (for_javascript / "README.md").read_text()
+
+
+def test_weights_too_large_for_one_file_lie_beside_the_graph(exported, tmp_path, monkeypatch):
+    engine, folder, _ = exported
+    if engine != "onnx":
+        pytest.skip("the layout is one of ONNX")
+    large, small = (shutil.copytree(folder, tmp_path / name) for name in ("large", "small"))
+    with open(large / "model.onnx.data", "ab") as file:
+        file.write(bytes(1_000_000))  # which the graph does not refer to
+    monkeypatch.setattr(transformers_js, "_ONE_FILE", 1_000_000)
+    transformers_js.rearrange(large, small, engines.MANIFEST)
+    config = json.loads((large / "config.json").read_text())
+    assert config["transformers.js_config"] == {"use_external_data_format": {"model.onnx": 1}}
+    assert (large / "onnx" / "model.onnx_data").stat().st_size > 100_000
+    assert not (large / "onnx" / "model_quantized.onnx_data").exists()
+
+
+def test_a_layout_that_is_not_there_is_a_line(classifier, tmp_path):
+    for engine, layout, int8 in (("openvino", "transformers.js", False), ("onnx", "web", False)):
+        with pytest.raises(ValueError, match="there is 'transformers.js', for engine='onnx'"):
+            export_engine(classifier, tmp_path / "out", engine, layout=layout, int8=int8)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_node_gives_torchs_logits(for_javascript, classifier, tmp_path):
+    """DHRD_TRANSFORMERS_JS names a folder where `npm install --ignore-scripts @huggingface/transformers` was run."""
+    packages = os.environ.get("DHRD_TRANSFORMERS_JS")
+    if packages is None or shutil.which("node") is None:
+        pytest.skip("set DHRD_TRANSFORMERS_JS to a folder with the npm package @huggingface/transformers")
+    script = Path(__file__).parents[2] / "examples" / "compatibility" / "open.mjs"
+    (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
+    command = ["node", script, packages, for_javascript, tmp_path / "texts.json"]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    stock, tokenizer = load_classifier(classifier)
+    predicted = list(predict_texts(stock, tokenizer, TEXTS))
+    assert sum(found["logits"], []) == pytest.approx([it for row in predicted for it in row.logits], abs=1e-4)
+    assert found["labels"] == [it.label for it in predicted]
 
 
 def test_the_classifiers_own_folder_is_refused(classifier, monkeypatch):

@@ -128,7 +128,7 @@ def test_the_metadata_is_what_the_hub_reads(full, lm_dir_of):
     found = metadata_load(folder / "README.md")
     assert found["pipeline_tag"] == "text-classification"
     assert found["library_name"] == ("peft" if kind == "adapter" else "transformers")
-    assert found["tags"] == ["dual-head-reasoning-distillation"]
+    assert found["tags"] == ["dual-head-reasoning-distillation", *(["lora"] if kind == "adapter" else [])]
     assert (found["license"], found["language"], found["datasets"]) == ("apache-2.0", ["en"], ["someone/herons"])
     assert "base_model" not in found  # a folder here
     card = ModelCard.load(folder / "README.md")
