@@ -22,42 +22,34 @@ class Comparison:
 
     @property
     def one(self) -> Group:
-        """The group, or the baseline where it is alone."""
         return self.group or self.base
 
     @property
     def data(self) -> str:
-        """The data set."""
         return self.one.data
 
     @property
     def config(self) -> dict[str, Any]:
-        """Its options."""
         return self.one.config
 
     @property
     def n_seeds(self) -> int:
-        """Number of seeds behind it."""
         return len(self.one.rows)
 
     @property
     def pair(self) -> Pair | None:
-        """Both sides, where they can be compared."""
         return Pair(self.group, self.base) if self.group and self.base and not self.problem else None
 
     @cached_property
     def score(self) -> Summary | None:
-        """Of the group."""
         return summary_of(self.group) if self.group else None
 
     @cached_property
     def pooled(self) -> Summary | None:
-        """Of its baseline."""
         return summary_of(self.base) if self.base else None
 
     @cached_property
     def gain(self) -> Gain | None:
-        """By the table's metric."""
         return gain_of([self.pair]) if self.pair else None
 
 

@@ -60,6 +60,8 @@ def measured(
 
 
 def _mean(values: np.ndarray) -> tuple[float, np.ndarray]:
+    if not np.isfinite(values).all():  # a loss: the model does not have the right label
+        return np.inf, np.full(len(values), np.nan)
     return values.mean(), (values - values.mean()) / len(values)
 
 
@@ -104,6 +106,8 @@ def _scaled_log_loss(labels: Any, logits: Any, group: Any) -> tuple[float, np.nd
     """Each half of the items at the temperature that is best on the other: being less sure is no gain here."""
     from scipy.optimize import minimize_scalar
 
+    if not np.isfinite(_losses(labels, logits)).all():
+        return _mean(_losses(labels, logits))
     half = (np.random.default_rng(0).permutation(group.max() + 1) % 2)[group]
     best = np.ones(2)
     for part in (0, 1):

@@ -13,6 +13,7 @@ import numpy as np
 from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
 from .plan import Cell
 from .report_costs import throughput_table, training_table
+from .report_scores import power_table, scores_table, transfer_table
 from .report_tables import (
     AXES,
     Table,
@@ -21,12 +22,9 @@ from .report_tables import (
     options_table,
     options_text,
     others_tables,
-    power_table,
     relative_text,
-    scores_table,
     setting_name,
     settings_table,
-    transfer_table,
 )
 from .runs import OF_REASONING, Group, baseline_of, grouped, latest, meets, several_data, shown, unpaired
 from .settings import setting_names

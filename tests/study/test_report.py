@@ -3,14 +3,20 @@
 import json
 import re
 
+import numpy as np
+import pandas as pd
 import pytest
+from scipy.special import softmax
 from scipy.stats import binomtest, ttest_1samp
+from sklearn.metrics import log_loss
 
+from dhrd_hf.study import runs
+from dhrd_hf.study.intervals import seeds_for, visible_gain
 from dhrd_hf.study.plan import Cell
 from dhrd_hf.study.report import BEGIN, END, build_report, report_markdown, with_results
 from dhrd_hf.study.report_costs import read_throughput
-from dhrd_hf.study.runs import read_results
-from dhrd_hf.study.statistics import paired_gains
+from dhrd_hf.study.runs import grouped, read_results
+from dhrd_hf.study.statistics import Pair, noise_of, paired_gains
 
 
 def cell(data, setting, seed, right, of=4, **given):
@@ -692,3 +698,149 @@ def test_other_rows_under_one_name_are_told():
     other = [{**row, "rows_digest": "b", "cell": f"{row['cell']} b"} for row in MAIN[:2]]
     assert "Other rows under the same name, which are never averaged: a." in build_report([*MAIN, *other]).notes
     assert not any("Other rows" in note for note in build_report(MAIN).notes)
+
+
+# Logits
+
+
+def with_logits(row, folder, sets):
+    """A row with the logits of its evaluation sets in a file beside the table, as the study keeps them."""
+    names = [name for name, (labels, _) in sets.items() for _ in labels]
+    frame = pd.DataFrame(
+        {
+            "set": names,
+            "row": np.concatenate([np.arange(len(labels)) for labels, _ in sets.values()]).astype(np.int32),
+            "label": np.concatenate([labels for labels, _ in sets.values()]).astype(np.int32),
+            "logits": [it.tolist() for _, logits in sets.values() for it in logits.astype(np.float32)],
+        }
+    )
+    name = f"logits/{row['data']}-{row['setting']}-{row['seed']}.parquet"
+    (folder / "logits").mkdir(exist_ok=True)
+    frame.sample(frac=1, random_state=0).to_parquet(folder / name)  # in whatever order
+    others = {name: {"rows": len(labels), "metrics": {}} for name, (labels, _) in sets.items() if name != "eval"}
+    return {**row, "logits": name, "eval_sets": others, "folder": str(folder)}
+
+
+def runs_with_logits(folder, seeds=(0, 1, 2), others=True, items=60):
+    """Dual-head logits have twice the signal; seeds and items differ."""
+    rows = []
+    for setting, seed in ((setting, seed) for setting in ("pooled", "dual_head") for seed in seeds):
+        draw = np.random.default_rng(seed)
+        sets = {}
+        for name in ("eval", "other") if others else ("eval",):
+            labels = np.arange(items) % 2
+            signal = (1 if setting == "pooled" else 2) * np.eye(2)[labels]
+            sets[name] = labels, signal + draw.normal(size=(items, 2))
+        labels, logits = sets["eval"]
+        row = cell("a", setting, seed, 0, items)
+        row |= {"predictions": logits.argmax(1).tolist(), "score": float((logits.argmax(1) == labels).mean())}
+        rows.append(with_logits(row, folder, sets))
+    return rows
+
+
+def test_all_scores_are_of_the_logits(tmp_path):
+    rows = runs_with_logits(tmp_path)
+    found = table(rows, "scores")
+    assert [it.removesuffix(" [95%]") for it in found.columns[2:]] == [
+        "accuracy",
+        "macro F1",
+        "less log loss",
+        "less log loss, scaled",
+        "less Brier score",
+        "AUROC",
+    ]
+    losses = []
+    for row in rows:
+        frame = pd.read_parquet(tmp_path / row["logits"]).query("set == 'eval'").sort_values("row")
+        losses.append(log_loss(frame["label"], softmax(np.stack(frame["logits"]), axis=1)))
+    less = np.mean(losses[:3]) - np.mean(losses[3:])
+    assert estimate(found.rows[0][4])[0] == pytest.approx(less, abs=5e-4) and less > 0.05
+    (gain,) = paired_gains(rows, metric="auroc")
+    assert found.rows[0][7] == f"{gain.gain:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    # Three pairs, all ahead: of the 8 draws of signs 2 are as far from 0.
+    assert found.rows[1][0] == "p, signs of all pairs" and found.rows[1][4] == "0.250"
+    assert [plot.title for plot in found.plots] == ["Less log loss, by data set", "Less log loss, scaled, by data set"]
+    assert not any("kept no logits" in note or "without logits" in note for note in found.notes)
+
+
+def test_runs_without_logits_are_told_and_have_the_rest(tmp_path):
+    rows = runs_with_logits(tmp_path)
+    assert "kept no logits" in " ".join(table(MAIN, "scores").notes)
+    assert len(table(MAIN, "scores").columns) == 4 and not table(MAIN, "scores").plots
+    found = table([*rows, *MAIN[4:]], "scores")
+    assert found.rows[0][4] != "–" and [row[4] for row in found.rows[1:]] == ["–", "–", "–"]  # nor is there a mean
+    assert "Runs without logits, which the other scores are of: b." in found.notes
+    (tmp_path / rows[0]["logits"]).unlink()
+    runs.read_logits.cache_clear()
+    assert len(table(rows, "scores").columns) == 4
+
+
+def test_logits_of_other_rows_are_not_compared(tmp_path):
+    rows = runs_with_logits(tmp_path)
+    rows[0] |= {
+        "logits": with_logits({**rows[0], "data": "z"}, tmp_path, {"eval": (np.zeros(60), np.eye(60)[:, :2])})[
+            "logits"
+        ]
+    }
+    with pytest.raises(
+        ValueError, match=r"the logits of run a pooled 0 .* are not of its rows: logits/z-pooled-0.parquet"
+    ):
+        paired_gains(rows, metric="log_loss")
+    assert len(table(rows, "scores").columns) == 4
+    (tmp_path / "logits" / "z-pooled-0.parquet").write_text("no Parquet")
+    runs.read_logits.cache_clear()
+    with pytest.raises(ValueError, match=r"z-pooled-0.parquet can't be read as a run's logits: "):
+        paired_gains(rows, metric="log_loss")
+    odd = np.full((60, 2), np.nan)
+    rows[0] = with_logits(rows[0], tmp_path, {"eval": (np.arange(60) % 2, odd)})
+    runs.read_logits.cache_clear()
+    with pytest.raises(ValueError, match="logits of eval are no numbers"):
+        paired_gains(rows, metric="log_loss")
+
+
+def test_a_label_that_a_model_lacks_leaves_the_loss_without_a_number(tmp_path):
+    rows = runs_with_logits(tmp_path, seeds=(0,))
+    logits = np.stack([np.full(60, -np.inf), np.zeros(60)], axis=1)
+    rows[1] = with_logits(rows[1], tmp_path, {"eval": (np.arange(60) % 2, logits)})
+    found = table(rows, "scores")
+    assert [it.split(" [")[0] for it in found.columns[2:]] == ["accuracy", "macro F1", "less Brier score", "AUROC"]
+
+
+def test_transfer_is_the_gain_on_further_evaluation_sets(tmp_path):
+    rows = runs_with_logits(tmp_path)
+    found = table([*rows, *MAIN[4:]], "transfer")
+    scores = {"pooled": [], "dual_head": []}
+    for row in rows:
+        frame = pd.read_parquet(tmp_path / row["logits"]).query("set == 'other'")
+        scores[row["setting"]].append((np.stack(frame["logits"]).argmax(1) == frame["label"]).mean())
+    pooled, dual = (100 * np.mean(its) for its in scores.values())
+    assert [row[:6] for row in found.rows] == [["a", "other", "3", "60", f"{pooled:.1f}", f"{dual:.1f}"]]
+    assert estimate(found.rows[0][6])[0] == pytest.approx(dual - pooled, abs=0.051)
+    assert estimate(found.rows[0][8])[0] > 0
+    assert [point.name for point in found.plots[0].series[0].points] == ["a: other"]
+    assert table(runs_with_logits(tmp_path, others=False), "transfer") is None and table(MAIN, "transfer") is None
+
+
+def test_losses_that_runs_were_evaluated_with_are_compared_where_there_are_no_logits():
+    loss = {("pooled", 0): 1.0, ("pooled", 1): 1.0, ("dual_head", 0): 0.7, ("dual_head", 1): 1.1}
+    rows = [{**it, "metrics": {"classification_loss": loss[it["setting"], it["seed"]]}} for it in MAIN[:4]]
+    said = "Their classification loss is lower with the dual head in 1 of 2 pairs, in the mean by 0.100 (p 1.000)"
+    assert any(note.startswith(said) for note in table(rows, "scores").notes)
+    assert not any("classification loss" in note for note in table([*rows, *MAIN[4:]], "scores").notes)
+
+
+# Power
+
+
+def test_the_power_of_the_study_is_told():
+    rows = [cell("a", "pooled", seed, 20 + 2 * seed, 100) for seed in range(3)]
+    rows += [cell("a", "dual_head", seed, 30 - seed, 100) for seed in range(3)]
+    found = table(rows, "power")
+    pair = Pair(*reversed(grouped(rows)))
+    noise = noise_of([pair])
+    assert found.rows == [["a", "3", f"{visible_gain(noise):.1f}", str(seeds_for(noise, 2) or "more test items")]]
+    assert found.notes[0].startswith("To see a gain of 2 points on a you need ")
+    # One seed tells nothing of others, and one item nothing of others.
+    assert table(MAIN[4:], "power") is None
+    both = table([*rows, *MAIN[4:]], "power")
+    assert [row[0] for row in both.rows] == ["a", "mean of 2"] and "on the mean you need" in both.notes[0]
