@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from torch import nn
 
 from .modeling_dhrd import DHRDForDualHeadClassification, find_dual_head
@@ -11,8 +13,9 @@ def check_no_prompt(config: object, what: str) -> None:
     """Raise where an adapter of this `PeftConfig` is a prompt in front of the input."""
     if config.is_prompt_learning:
         raise ValueError(
-            f"{what} is {config.peft_type.value}, a prompt in front of the input: the token to classify by would be another "
-            "one, and no export can hold it. Take adapters that change layers, such as LoRA (add_lora, dhrd train --lora)."
+            f"{what} can't become a classifier: {config.peft_type.value} is a prompt in front of the input, so the token to "
+            "classify by would be another one, and no export could hold it. Take adapters that change layers, such as LoRA "
+            "(add_lora, dhrd train --lora)."
         )
 
 
@@ -22,6 +25,13 @@ def merged(model: nn.Module) -> nn.Module:
         return model
     _separate_tied(find_dual_head(model))
     return model.merge_and_unload()
+
+
+def merged_copy(model: nn.Module) -> nn.Module:
+    """As `merged`, of a copy."""
+    # An adapter that is tied to another keeps views of its parameters, which Python can't copy.
+    views = [it for module in model.modules() for it in getattr(module, "kwargs", {}).get("tied_adapter", {}).values()]
+    return merged(copy.deepcopy(model, {id(view): view.detach() for view in views}))
 
 
 def _separate_tied(dual_head: DHRDForDualHeadClassification) -> None:

@@ -156,6 +156,10 @@ class ReasoningHeadMixin:
         """
         return self.as_causal_lm().generate(*args, **kwargs)
 
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The family's own, for whoever wraps a causal LM, such as PEFT's task type CAUSAL_LM."""
+        return self.as_causal_lm().prepare_inputs_for_generation(*args, **kwargs)
+
     @classmethod
     def can_generate(cls) -> bool:
         """Whether `generate` works: always, through the LM head."""

@@ -15,6 +15,7 @@ from transformers import (
 )
 from transformers.utils import find_adapter_config_file
 
+from ..adapters import merged
 from ..auto import AutoModelForDualHeadClassification, load_config
 from ..configuration_dhrd import DHRDConfig
 from ..device import put_on
@@ -86,7 +87,7 @@ def load_classifier(
 def _open(name_or_path: str | os.PathLike, config: PreTrainedConfig, kwargs: dict) -> PreTrainedModel:
     if isinstance(config, DHRDConfig) and config.reasoning_head:
         model = AutoModelForDualHeadClassification.from_pretrained(name_or_path, **kwargs)
-        return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+        return merged(model)
     if not isinstance(config, DHRDConfig) and find_adapter_config_file(os.fspath(name_or_path)) is not None:
         from ..export.verification import open_adapter
 

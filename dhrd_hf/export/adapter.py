@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
+from ..adapters import check_no_prompt
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from ..families import stock_classifier
 from ..modeling_dhrd import DHRDForDualHeadClassification
@@ -114,11 +115,7 @@ def check_adapter(model: nn.Module) -> None:
             "(add_adapter makes none, and leaves the classification head out of the adapter)."
         )
     active = model.peft_config[model.active_adapter]
-    if active.is_prompt_learning:
-        raise ValueError(
-            f"{active.peft_type.value} is a prompt in front of the input; only adapters that change layers can be "
-            "exported. Train with LoRA."
-        )
+    check_no_prompt(active, "The adapter")
 
 
 def _open_base(
@@ -169,12 +166,17 @@ def _stock_peft_config(model: nn.Module, peft_config: Any, names: Mapping[str, s
     others = {*(peft_config.modules_to_save or ())} - {"score", "classifier", "lm_head"}
     peft_config.modules_to_save = sorted({names["score"], *(_renamed(name, names) for name in others)})
     targets = getattr(peft_config, "target_modules", None)
-    by_suffix = targets is not None and not isinstance(targets, str)
-    if not by_suffix or any(name == "lm_head" or name.split(".")[0] in names for name in targets):
-        found = [name for name in model.base_model.targeted_module_names if not name.startswith("lm_head")]
-        peft_config.target_modules = sorted(_renamed(name, names) for name in found)
-    if isinstance(getattr(peft_config, "exclude_modules", None), (list, set)):
-        peft_config.exclude_modules = sorted(_renamed(name, names) for name in peft_config.exclude_modules)
+    if targets is None or isinstance(targets, str):
+        peft_config.target_modules = model.base_model.targeted_module_names
+    for name in ("target_modules", "exclude_modules", "feedforward_modules"):
+        value = getattr(peft_config, name, None)
+        if isinstance(value, (list, set)):
+            setattr(peft_config, name, sorted(_renamed(it, names) for it in value if it != "lm_head"))
+    tokens = getattr(peft_config, "trainable_token_indices", None)
+    if isinstance(tokens, dict):
+        peft_config.trainable_token_indices = {_renamed(it, names): tokens[it] for it in tokens if it != "lm_head"}
+    if getattr(peft_config, "ensure_weight_tying", False):
+        peft_config.ensure_weight_tying = False  # the stock classifier has no LM head to tie
     for name in ("rank_pattern", "alpha_pattern"):
         if getattr(peft_config, name, None):
             setattr(

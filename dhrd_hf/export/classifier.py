@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from ..adapters import merged_copy
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from ..data.inputs import fill_settings, for_deployment, input_limit
 from ..families import stock_classifier
@@ -241,7 +242,7 @@ def _merged(model: nn.Module, dual_head: DHRDForDualHeadClassification) -> DHRDF
     if not hasattr(model, "merge_and_unload"):
         kind = model.peft_config[model.active_adapter].peft_type.value
         raise ValueError(f"PEFT can't merge {kind} adapters into a model. Write format='adapter', or train with LoRA.")
-    return copy.deepcopy(model).merge_and_unload()
+    return merged_copy(model)
 
 
 def _stock_classifier(

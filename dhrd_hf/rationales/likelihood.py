@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from ..adapters import merged
 from ..auto import AutoModelForDualHeadClassification, load_config
 from ..configuration_dhrd import DHRDConfig
 from ..data.encoding import DualHeadEncoder
@@ -135,8 +136,7 @@ class LikelihoodScore:
         # The classification head is not asked: a causal LM gets one that stays as it was drawn.
         own = {} if trained else {"num_labels": max(2, len(names))}
         model = AutoModelForDualHeadClassification.from_pretrained(name_or_path, dtype=dtype, **own)
-        if hasattr(model, "merge_and_unload"):
-            model = model.merge_and_unload()
+        model = merged(model)
         known = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
         prompt = prompt or getattr(config, "prompt_template", None) or DEFAULT_PROMPT
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
 
+from ..adapters import check_no_prompt
 from ..data import DualHeadCollator
 from ..data.collator import SOFT_TARGETS
 from ..data.inputs import pool_by_pad_token, saving_inputs
@@ -143,6 +144,8 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
         """Fit the model to what the arguments and the tokenizer say; again for the new model of a search's trial."""
         dual_head = find_dual_head(self.model)
         config = dual_head.config
+        for adapter in getattr(self.model, "peft_config", {}).values():
+            check_no_prompt(adapter, "The model's adapter")
         if config.beta > 0 and not any(p.requires_grad for p in dual_head.score.parameters()):
             raise ValueError(
                 "The classification head `score` is frozen, and would stay random. With PEFT, put it into "
@@ -240,11 +243,13 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
         """Freeze a head that gets no gradient, for the time of the training: DDP would wait for one."""
         dual_head = find_dual_head(self.model)
         idle = [dual_head.score] if dual_head.config.beta == 0 else []
-        if self._reads_x_alone() and dual_head.lm_head is not None and not dual_head.config.tie_word_embeddings:
+        if self._reads_x_alone() and dual_head.lm_head is not None:
             idle.append(dual_head.lm_head)
-        for head in idle:
-            self._resting += [parameter for parameter in head.parameters() if parameter.requires_grad]
-            head.requires_grad_(False)
+        used = {id(parameter) for parameter in dual_head.get_input_embeddings().parameters()}  # also as a tied LM head
+        parameters = [parameter for head in idle for parameter in head.parameters() if id(parameter) not in used]
+        self._resting += [parameter for parameter in parameters if parameter.requires_grad]
+        for parameter in parameters:
+            parameter.requires_grad_(False)
 
     # The weight of the reasoning loss
 
