@@ -53,7 +53,9 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError(f"--logits is of one label a row, and {own.train_data} is {labels.problem_type}.")
     more = {name: _more(own, name, table, labels) for name, _, table in map(_named, own.more_eval_data or ())}
     trainer, encode = _trainer(own, training, train, dev, labels, say)
-    more = {name: _encoded(table, copy.copy(encode), own.encoding_cache) for name, table in more.items()}
+    more = {
+        name: copy.copy(encode).encode_dataset(table, cache_dir=own.encoding_cache) for name, table in more.items()
+    }
     if own.export and trainer.is_deepspeed_enabled:
         raise ValueError("--export does not go with DeepSpeed: leave it out, and use dhrd export afterwards.")
     audit = _look_at_rationales(own, train, trainer) if training.process_index == 0 else None
@@ -233,8 +235,8 @@ def _trainer(
         reasoning_span=own.reasoning_span,
     )
     encode_dev = copy.copy(encode)  # with counts of its own
-    rows = _encoded(train, encode, own.encoding_cache)
-    dev_rows = None if dev is None else _encoded(dev, encode_dev, own.encoding_cache)
+    rows = encode.encode_dataset(train, cache_dir=own.encoding_cache)
+    dev_rows = None if dev is None else encode_dev.encode_dataset(dev, cache_dir=own.encoding_cache)
     teacher = _teacher(own)
     try:
         trainer = DualHeadTrainer(
@@ -294,17 +296,6 @@ def _look_at_rationales(
         for line in () if fine else audit["verdict"]:
             print(f"warning: {line}", file=sys.stderr)
     return audit
-
-
-def _encoded(table: datasets.Dataset, encode: DualHeadEncoder, cache: str | None) -> datasets.Dataset:
-    """The encoded rows; `encode.counts` is for the summary, so that no cache of `datasets` may skip the encoder."""
-    from ..data.labels import with_label_names
-
-    if cache is not None:
-        return encode.encode_dataset(table, cache_dir=cache)
-    named = with_label_names(table, encode.label_column, encode.labels.label2id)
-    columns = named.column_names
-    return named.map(encode, batched=True, remove_columns=columns, load_from_cache_file=False, desc="Encoding")
 
 
 def _model_path(model: str) -> str:

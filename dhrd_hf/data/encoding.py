@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..version import __version__
 from .continuation import continued_ids
 from .inputs import INPUT_NAMES, own_limit, pool_by_pad_token, positions_of, remember_settings, tokenize_inputs
 from .labels import Labels, with_label_names
@@ -243,18 +244,17 @@ class DualHeadEncoder:
         return encoded.remove_columns(list(marks))
 
     def _cached_as(self, dataset: datasets.Dataset, folder: Path) -> dict[str, str]:
-        """Where `Dataset.map` finds the encoded rows; the package's version stands for this code."""
+        """Where `Dataset.map` finds the encoded rows."""
         from datasets.fingerprint import Hasher
 
-        from ..version import __version__
-
         folder.mkdir(parents=True, exist_ok=True)
-        fingerprint = Hasher.hash([dataset._fingerprint, self, __version__])
+        fingerprint = Hasher.hash([dataset._fingerprint, self])
         return {"new_fingerprint": fingerprint, "cache_file_name": str(folder / f"{fingerprint}.arrow")}
 
     def __getstate__(self) -> dict[str, Any]:
-        # `Dataset.map` hashes the encoder to find cached results: what it has counted must not change the hash.
-        return {**self.__dict__, "counts": EncodingCounts()}
+        # `Dataset.map` hashes the encoder to find cached results: what it has counted must not change the hash, and the
+        # package's version stands for this code.
+        return {**self.__dict__, "counts": EncodingCounts(), "version": __version__}
 
     def _encode_marked(self, batch: Mapping[str, Sequence[Any]], indices: list[int]) -> dict[str, list]:
         encoded, marks = self._encode(batch, first_row=indices[0])

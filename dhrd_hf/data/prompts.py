@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from string import Formatter
 from typing import Any, NamedTuple
 
+import numpy as np
+
 DEFAULT_PROMPT = "{text}"
 
 # The paper's delimiters are plain text (appendix E.2).
 DEFAULT_SUFFIX = "\nReasoning:\n{rationale}\nFinal Answer:\n{label}"
+
+_NO_TEXT = {(list, tuple, np.ndarray): "a list", dict: "an object", (bytes, bytearray): "bytes"}
 
 
 def template_columns(template: str) -> list[str]:
@@ -64,10 +68,10 @@ def render(template: str, row: Mapping[str, Any]) -> str:
         value = row.get(name)
         if _is_missing(value):
             raise ValueError(f"column {name!r} has no value")
-        if isinstance(value, (list, dict)):
-            kind = "a list" if isinstance(value, list) else "an object"
+        kind = next((kind for of, kind in _NO_TEXT.items() if isinstance(value, of)), None)
+        if kind is not None:
             raise ValueError(f"column {name!r} holds {kind}, not a text: make one text of it before")
-        values[name] = str(value)
+        values[name] = str(value).lower() if isinstance(value, bool) else str(value)  # as JSON and CSV write it
     return template.format(**values)
 
 

@@ -269,6 +269,35 @@ def test_csv_has_a_column_for_each_label_and_empty_texts_are_counted(trained, ro
         assert max(labels, key=lambda name, row=row: float(row[name])) == f"probability_{row['predicted_label']}"
 
 
+def test_a_row_that_is_empty_under_the_prompt_is_refused_in_training_and_counted_in_predict(
+    base, rows, tmp_path, capsys
+):
+    lines = [
+        {"text": "  " if n == 5 else row["text"], "label": ("calm", "storm")[n % 2]} for n, row in enumerate(rows)
+    ]
+    data, run = write(tmp_path / "in.jsonl", lines), tmp_path / "run"
+    options = ["--prompt", "Q: {text}", "--output-dir", str(run), "--truncation-side", "left", *STEPS]
+    assert main(["train", "--model", base, "--train-data", data, *options]) == 2
+    assert "Row 5: its text is empty" in capsys.readouterr().err
+    whole = write(tmp_path / "whole.jsonl", lines[:5] + lines[6:])
+    assert main(["train", "--model", base, "--train-data", whole, *options]) == 0
+    capsys.readouterr()
+    tokenizer = AutoTokenizer.from_pretrained(run)
+    assert (tokenizer.truncation_side, tokenizer.model_max_length) == (
+        "left",
+        AutoConfig.from_pretrained(run).max_input_length,
+    )
+    out = tmp_path / "out.jsonl"
+    assert main(["predict", "--model", str(run), "--data", data, "--output", str(out)]) == 0
+    assert "24 rows, 1 of them empty (see prediction_error), 0 cut" in capsys.readouterr().err
+    found = read(out)
+    assert [row.get("prediction_error") for row in found] == [None] * 5 + ["the text is empty"] + [None] * 18
+    for command in ("evaluate", "calibrate"):
+        extra = ["--output", str(tmp_path / "calibrated")] if command == "calibrate" else []
+        assert main([command, "--model", str(run), "--data", data, *extra]) == 2
+        assert "Row 5: its text is empty" in capsys.readouterr().err
+
+
 def test_standard_input_to_standard_output(trained, rows, monkeypatch, capsys):
     lines = "".join(json.dumps(row) + "\n" for row in rows[:3])
     monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(lines.encode())))

@@ -385,3 +385,54 @@ def test_rows_encoded_once_are_found_in_a_cache_folder(rows, tokenizer, label2id
     assert found[0] == found[1]
     assert found[1][1].without_rationale == 6
     assert found[2][1].rationales_cut > 0 and len(found[2][2]) == 2
+
+
+# What is rarely meant is told
+
+
+def closing(tokenizer, **options):
+    encode = DualHeadEncoder(tokenizer, YES_NO, prompt="{text} Is it so?", max_length=60, **options)
+    texts = ["It hums.", "the lamp hums " * 20, "It snows on the moor. " * 20]
+    return encode, Dataset.from_dict({"text": texts, "label": ["no"] * 3})
+
+
+def test_a_closing_question_that_is_cut_is_told(make_tokenizer, caplog):
+    encode, rows = closing(make_tokenizer())
+    encode.encode_dataset(rows)
+    assert (encode.counts.inputs_cut, encode.counts.endings_cut) == (2, 2)
+    assert "2 rows lost what the prompt ends with" in caplog.text and "--truncation-side left" in caplog.text
+    caplog.clear()
+    encode, rows = closing(make_tokenizer())
+    rows.map(encode, batched=True, batch_size=1, load_from_cache_file=False)
+    assert caplog.text.count("lost what the prompt ends with") == 1 and "Among the first 2 rows" in caplog.text
+    caplog.clear()
+    encode, rows = closing(make_tokenizer(truncation_side="left"))
+    encoded = encode.encode_dataset(rows)
+    assert (encode.counts.inputs_cut, encode.counts.endings_cut) == (2, 0) and "lost" not in caplog.text
+    x = encoded[1]["input_ids"][: encoded[1]["input_length"]]
+    assert encode.tokenizer.decode(x).endswith("hums  Is it so?")
+    open_end = DualHeadEncoder(make_tokenizer(), YES_NO, prompt="Text: {text}\n", max_length=60)
+    open_end.encode_dataset(rows)
+    assert (open_end.counts.inputs_cut, open_end.counts.endings_cut) == (2, 0)
+
+
+def test_a_doubled_bos_is_told(make_tokenizer, caplog):
+    rows = Dataset.from_dict({"text": ["<bos>It hums.", "It snows.", "<bos> It snows."], "label": ["no", "yes", "no"]})
+    encode = DualHeadEncoder(make_tokenizer(add_bos=True), YES_NO)
+    encode.encode_dataset(rows)
+    assert encode.counts.doubled_bos == 2 and "2 rows begin with the bos token twice" in caplog.text
+    assert "add_bos_token = False" in caplog.text
+    for tokenizer, prompt in ((make_tokenizer(), "<bos>{text}"), (make_tokenizer(add_bos=True), "{text}")):
+        encode = DualHeadEncoder(tokenizer, YES_NO, prompt=prompt)
+        encode.encode_dataset(rows.select([1]))
+        assert encode.counts.doubled_bos == 0
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\n\t", "\u3000"])
+def test_a_row_of_blanks_is_empty_under_any_prompt(blank, tokenizer):
+    encode = DualHeadEncoder(tokenizer, YES_NO, prompt="Q: {text} / {more}")
+    columns = {"text": ["It hums.", blank], "more": [blank, blank], "label": ["no", "yes"]}
+    with pytest.raises(ValueError, match="Row 1: its text is empty"):
+        encode(columns)
+    one_of_two = {name: values[:1] for name, values in columns.items()}
+    assert encode(one_of_two)["input_length"][0] > 0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dhrd_hf.data.prompts import DEFAULT_SUFFIX, Suffix, has_values, input_columns, render, template_columns
+from dhrd_hf.data.prompts import DEFAULT_SUFFIX, Suffix, has_input, has_values, input_columns, render, template_columns
 
 
 def test_columns_are_named_in_order_and_once():
@@ -30,13 +30,28 @@ def test_a_missing_value_is_named(row):
     with pytest.raises(ValueError, match="column 'text' has no value"):
         render("{text}", row)
     assert not has_values("{text}", row) and has_values("{text}", {"text": ""})
+    assert not has_input("{text}", row) and not has_input("Q: {text}", {"text": " "})
+    assert has_input("{text} {more}", {"text": "", "more": 0}) and not has_input("{text} {more}", {"text": "a", **row})
 
 
-@pytest.mark.parametrize(("value", "kind"), [(["a", "b"], "a list"), ({"a": 1}, "an object")])
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (["a", "b"], "a list"),
+        (("a",), "a list"),
+        (np.array(["a"]), "a list"),
+        ({"a": 1}, "an object"),
+        (b"a", "bytes"),
+    ],
+)
 def test_what_is_no_text_is_not_made_one(value, kind):
     with pytest.raises(ValueError, match=f"column 'text' holds {kind}, not a text"):
         render("{text}", {"text": value})
     assert render("{text}", {"text": "x", "label": value}) == "x"
+
+
+def test_true_is_written_as_in_the_table():
+    assert render("{a} {b} {c}", {"a": True, "b": "true", "c": 1}) == "true true 1"
 
 
 def test_an_input_needs_a_column():

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from tiny_tokenizers import tiny_tokenizer
+from transformers import AutoConfig, AutoTokenizer, Trainer, TrainingArguments
 
 from dhrd_hf import (
     AutoModelForDualHeadClassification,
@@ -22,52 +22,12 @@ from dhrd_hf.evaluation import load_classifier, predict_texts
 from dhrd_hf.training import add_lora
 
 PROMPT = "Text: {text} Is it so?"
-SPECIALS = ["<pad>", "<eos>", "<bos>", "<unk>"]
-NAMES = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
 TEXTS = [
     "It glows.",
     "Wen <eos> ran.<pad>",
     "the heron is fed and the lamp hums " * 6,
     "Мост закрыт. 橋は閉まっている。",
 ]
-
-
-def _trained(model, pre_tokenizer, trainer):
-    made = Tokenizer(model)
-    made.pre_tokenizer = pre_tokenizer
-    made.train_from_iterator(["It glows. Wen ran. Text: the heron is fed and the lamp hums Is it so?"] * 4, trainer)
-    return made
-
-
-@pytest.fixture(scope="module")
-def tokenizers_of(make_tokenizer):
-    """New tokenizers of several kinds, of fewer than 400 tokens."""
-    metaspace = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    bytes_of = [f"<0x{byte:02X}>" for byte in range(256)]
-    sentencepiece = _trained(
-        models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True),
-        metaspace,
-        trainers.BpeTrainer(vocab_size=390, special_tokens=[*SPECIALS, *bytes_of]),
-    )
-    words = _trained(
-        models.WordLevel(unk_token="<unk>"),
-        pre_tokenizers.WhitespaceSplit(),
-        trainers.WordLevelTrainer(vocab_size=300, special_tokens=SPECIALS),
-    )
-    unigram = _trained(
-        models.Unigram(),
-        pre_tokenizers.Metaspace(),
-        trainers.UnigramTrainer(vocab_size=60, special_tokens=SPECIALS, unk_token="<unk>"),
-    )
-    own = json.loads(sentencepiece.to_str())["model"]
-    merges = [tuple(pair) for pair in own["merges"]]
-    return {
-        "byte-level": make_tokenizer,
-        "sentencepiece": lambda: PreTrainedTokenizerFast(tokenizer_object=sentencepiece, **NAMES),
-        "llama": lambda: LlamaTokenizer(vocab=own["vocab"], merges=merges, **NAMES),
-        "words": lambda: PreTrainedTokenizerFast(tokenizer_object=words, **NAMES),
-        "unigram": lambda: PreTrainedTokenizerFast(tokenizer_object=unigram, **NAMES),
-    }
 
 
 def x_of(encode, texts):
@@ -95,8 +55,8 @@ def deployed(folder, texts, prompt=PROMPT):
         ("unigram", "left", "split"),
     ],
 )
-def test_a_text_has_its_ids_of_training_everywhere(kind, side, special, tokenizers_of, make_args, lm_dir_of, tmp_path):
-    tokenizer = tokenizers_of[kind]()
+def test_a_text_has_its_ids_of_training_everywhere(kind, side, special, make_args, lm_dir_of, tmp_path):
+    tokenizer = tiny_tokenizer(kind)
     tokenizer.truncation_side = side
     if special == "split":
         tokenizer.split_special_tokens = True
@@ -111,7 +71,7 @@ def test_a_text_has_its_ids_of_training_everywhere(kind, side, special, tokenize
     rows = Dataset.from_dict({"text": TEXTS, "label": ["no", "yes", "no", "yes"]})
     trainer = DualHeadTrainer(
         model=model,
-        args=make_args(max_steps=1, save_steps=1, save_strategy="steps"),
+        args=make_args(max_steps=1, save_steps=1, save_strategy="steps", learning_rate=1e-3),
         train_dataset=rows.map(encode, batched=True, remove_columns=rows.column_names),
         processing_class=tokenizer,
     )
