@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from ..version import __version__
 from .continuation import continued_ids
-from .inputs import INPUT_NAMES, own_limit, pool_by_pad_token, positions_of, remember_settings, tokenize_inputs
+from .inputs import INPUT_NAMES, known_limit, pool_by_pad_token, positions_of, remember_settings, tokenize_inputs
 from .labels import Labels, with_label_names
 from .prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, Suffix, input_columns, render_input
 from .tables import check_columns
@@ -353,7 +353,7 @@ class DualHeadEncoder:
         return continued_ids(self.tokenizer, texts, before)
 
     def _known_limit(self, max_length: int, config: PreTrainedConfig | None) -> int:
-        limits = {"the tokenizer's model_max_length": own_limit(self.tokenizer)}
+        limits = {"the tokenizer's model_max_length": known_limit(self.tokenizer)}
         if config is not None:
             limits["the model's max_position_embeddings"] = positions_of(config)
         for name, limit in limits.items():

@@ -65,8 +65,8 @@ def input_limit(
 
 
 def known_limit(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The tokenizer's `model_max_length`, where it has one."""
-    limit = tokenizer.model_max_length
+    """The tokenizer's own `model_max_length`, where it has one."""
+    limit = _own_max_length(tokenizer)
     return int(limit) if limit is not None and limit < _NO_LIMIT else None
 
 
@@ -122,14 +122,6 @@ def pool_by_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBa
 # What an encoder did, on its way to the model's config
 
 
-def own_limit(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The tokenizer's limit, which it has again where a run directory has given it training's."""
-    trained, before = tokenizer.init_kwargs.get(_LIMITS, (None, None))
-    if trained is not None and tokenizer.model_max_length == trained:
-        tokenizer.model_max_length = before
-    return known_limit(tokenizer)
-
-
 def remember_settings(
     tokenizer: PreTrainedTokenizerBase,
     label2id: Mapping[str, int],
@@ -177,10 +169,9 @@ def fill_settings(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) 
 def saving_inputs(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> Iterator[None]:
     """While a run's tokenizer is saved: `truncation=True` makes x of a text as training did."""
     limit, init_kwargs = tokenizer.model_max_length, dict(tokenizer.init_kwargs)
-    own_limit(tokenizer)
     _have_saved(tokenizer)
     if config.max_input_length is not None:
-        tokenizer.init_kwargs[_LIMITS] = [config.max_input_length, tokenizer.model_max_length]
+        tokenizer.init_kwargs[_LIMITS] = [config.max_input_length, _own_max_length(tokenizer)]
         tokenizer.model_max_length = config.max_input_length
     try:
         yield
@@ -201,6 +192,12 @@ def for_deployment(tokenizer: PreTrainedTokenizerBase, max_input_length: int | N
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+def _own_max_length(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Its `model_max_length`; of a run directory's tokenizer, which has training's, the one before."""
+    trained, before = tokenizer.init_kwargs.get(_LIMITS, (None, None))
+    return before if trained is not None and tokenizer.model_max_length == trained else tokenizer.model_max_length
 
 
 def _settings_for(config: PreTrainedConfig, encoders: Iterable[_Encoder]) -> list[dict[str, Any]]:

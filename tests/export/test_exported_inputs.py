@@ -19,6 +19,7 @@ from dhrd_hf import (
 from dhrd_hf.cli.main import main
 from dhrd_hf.data.inputs import tokenize_inputs
 from dhrd_hf.evaluation import load_classifier, predict_texts
+from dhrd_hf.export.portable import save_tokenizer
 from dhrd_hf.training import add_lora
 
 PROMPT = "Text: {text} Is it so?"
@@ -83,7 +84,8 @@ def test_a_text_has_its_ids_of_training_everywhere(kind, side, special, make_arg
     cut = {"truncation": True, "max_length": 16}
     expected = [tokenizer(PROMPT.format(text=text), **cut)["input_ids"] for text in TEXTS]
     assert x_of(encode, TEXTS) == expected and max(map(len, expected)) == 16
-    for folder in (run, f"{run}/checkpoint-1", tmp_path / "dense", tmp_path / "adapter"):
+    save_tokenizer(AutoTokenizer.from_pretrained(tmp_path / "dense"), tmp_path / "engine")  # as for ONNX and OpenVINO
+    for folder in (run, f"{run}/checkpoint-1", tmp_path / "dense", tmp_path / "adapter", tmp_path / "engine"):
         assert deployed(folder, TEXTS) == expected, folder
     assert tokenizer.model_max_length > 10**9  # the caller's stays as it is
     assert AutoConfig.from_pretrained(tmp_path / "dense").prompt_template == PROMPT
@@ -185,10 +187,10 @@ def test_a_run_directory_is_trained_on_with_room_of_its_own(lm_dir_of, make_args
         ids = torch.tensor([tokenizer(long, truncation=True, max_length=limit)["input_ids"]])
         assert said.cut and said.logits == pytest.approx(trainer.model.eval()(ids).logits[0].tolist(), abs=1e-5)
     assert found == [(128, 16), (128, 24)]
-    assert (
-        "dual_head_limits"
-        not in (export_classifier(model, tokenizer, tmp_path / "out") / "tokenizer_config.json").read_text()
-    )
+    model.config.max_input_length = 40  # set on purpose, such as by dhrd calibrate --max-length
+    out = export_classifier(model, AutoTokenizer.from_pretrained(folder), tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(out).model_max_length == 40
+    assert "dual_head_limits" not in (out / "tokenizer_config.json").read_text()
 
 
 def test_a_stock_trainers_run_keeps_what_the_encoder_was_given_the_model_for(lm_dir_of, make_tokenizer, make_args):
