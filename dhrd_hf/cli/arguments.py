@@ -72,6 +72,10 @@ class TrainArguments:
     prompt: str | None = _option(r"Input template over the columns, such as '{premise}\n{hypothesis}' [{text}].")
     text_column: str | None = _option("The same as --prompt '{NAME}'.")
     label_column: str = _option("Column of the labels: names, ids, lists of names (multi label), numbers.", "label")
+    label_names: str | None = _option(
+        "The labels in the order of their ids, as no,yes, for a column of ids or of multi-hot rows [as in the column]."
+    )
+    drop_unlabelled: bool = _option("Leave out rows without a label; else they are refused.", False)
     rationale_column: str = _option(
         "Column of the rationales; rows without one train on the label alone.", "rationale"
     )
@@ -158,6 +162,11 @@ class _TrainParser(OneLineErrors, HfArgumentParser):
                 action.type = _alpha
         self.add_argument("--help-all", action="help", help="show every flag of TrainingArguments as well")
 
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action | None:
+        # The Trainer's are the names of a batch's labels, which are ours to know.
+        taken = "--label_names" in names and "--label_names" in self._option_string_actions
+        return None if taken else super().add_argument(*names, **options)
+
 
 def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingArguments]:
     """The arguments of `dhrd train`, from the command line and the recipe that it may name."""
@@ -196,8 +205,10 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
     ]
     if missing:
         raise ValueError(f"{', '.join(missing)} must be given. Examples: dhrd train --help")
+    theirs = ("label_names", DualHeadTrainingArguments)
     return tuple(
-        cls(**{f.name: getattr(values, f.name) for f in fields(cls) if f.init}) for cls in parser.dataclass_types
+        cls(**{f.name: getattr(values, f.name) for f in fields(cls) if f.init and (f.name, cls) != theirs})
+        for cls in parser.dataclass_types
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .card import add_card_options, check_card_tables, read_card_facts, with_results
-from .parsing import Parser, add_model_options, chosen_prompt
+from .parsing import Parser, add_label_options, add_model_options, chosen_prompt, with_labels
 
 if TYPE_CHECKING:
     from ..evaluation import LabelledLogits
@@ -51,9 +51,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--test-data", "--eval-data", metavar="TABLE", help="other rows, to report on, here and in the model card"
     )
-    parser.add_argument(
-        "--label-column", default="label", metavar="NAME", help="column of the labels (default: label)"
-    )
+    add_label_options(parser)
     target = parser.add_mutually_exclusive_group()
     for name in ("precision", "recall"):
         target.add_argument(
@@ -91,6 +89,8 @@ def run(argv: Sequence[str]) -> int:
         tables["test"] = load_table(args.test_data)
         check_columns(tables["test"].column_names, filter(None, [args.label_column, args.group_column]))
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
+    sources = {"calibration": args.data, "test": args.test_data}
+    tables = {name: with_labels(args, table, sources[name], model.config) for name, table in tables.items()}
     prompt = chosen_prompt(args.prompt, args.text_column, getattr(model.config, "prompt_template", None))
     sizes = {"max_length": args.max_length, "batch_tokens": args.batch_tokens}
     found = {

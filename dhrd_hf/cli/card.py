@@ -103,7 +103,9 @@ def with_results(
     return dataclasses.replace(
         facts,
         eval_data=table_name(source),
-        results=evaluation_report(found.logits, found.labels, temperature=temperature, groups=groups),
+        results=evaluation_report(
+            found.logits, found.labels, found.problem_type, temperature=temperature, groups=groups
+        ),
         inputs_cut=found.cut,
         group_column=group_column,
     )

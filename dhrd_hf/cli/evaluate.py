@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from .parsing import Parser, add_model_options, chosen_prompt
+from .parsing import Parser, add_label_options, add_model_options, chosen_prompt, with_labels
 
 _EXAMPLES = """examples:
   dhrd evaluate --model runs/first --data test.jsonl
@@ -35,9 +35,7 @@ def run(argv: Sequence[str]) -> int:
     )
     add_model_options(parser)
     parser.add_argument("--data", required=True, metavar="TABLE", help="the rows, with their labels")
-    parser.add_argument(
-        "--label-column", default="label", metavar="NAME", help="column of the labels (default: label)"
-    )
+    add_label_options(parser)
     parser.add_argument("--output", metavar="FILE", help="write the metrics to this .json file as well")
     args = parser.parse_args(argv)
 
@@ -50,10 +48,11 @@ def run(argv: Sequence[str]) -> int:
         check_file(args.output, args.data)
     table = load_table(args.data)
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
+    table = with_labels(args, table, args.data, model.config)
     prompt = chosen_prompt(args.prompt, args.text_column, getattr(model.config, "prompt_template", None))
     sizes = {"max_length": args.max_length, "batch_tokens": args.batch_tokens}
     found = predict_table(model, tokenizer, table, prompt, args.label_column, **sizes)
-    metrics: dict[str, Any] = compute_metrics((found.logits, found.labels))
+    metrics: dict[str, Any] = compute_metrics((found.logits, found.labels), found.problem_type)
     if "accuracy" in metrics:
         metrics |= calibration_metrics(found.logits, found.labels)
     metrics |= {"rows": len(found.labels), "cut": found.cut}

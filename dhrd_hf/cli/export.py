@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .card import add_card_options, check_card_tables, read_card_facts, with_results
 from .engines import ENGINES, dense_folder, is_training_checkpoint
-from .parsing import Parser
+from .parsing import Parser, add_label_options, with_labels
 
 if TYPE_CHECKING:
     import datasets
@@ -84,9 +84,7 @@ def run(argv: Sequence[str]) -> int:
         metavar="TABLE",
         help="measure on these rows, for the model card, or what another engine costs and wins; not those of --calibrate",
     )
-    parser.add_argument(
-        "--label-column", default="label", metavar="NAME", help="column of their labels (default: label)"
-    )
+    add_label_options(parser)
     parser.add_argument(
         "--golden",
         metavar="TABLE",
@@ -148,8 +146,10 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     if args.eval_data:
         evaluated = load_table(args.eval_data)
         check_columns(evaluated.column_names, filter(None, [args.label_column, args.group_column]))
+        evaluated = with_labels(args, evaluated, args.eval_data, config)
     if args.calibrate:
-        found = predict_table(model, tokenizer, load_table(args.calibrate), prompt, args.label_column)
+        table = with_labels(args, load_table(args.calibrate), args.calibrate, config)
+        found = predict_table(model, tokenizer, table, prompt, args.label_column)
         temperature = fit_temperature(found.logits, found.labels)
         facts.calibration_data, facts.calibration_rows = table_name(args.calibrate), len(found.labels)
         print(f"Temperature {temperature:.4g}, fitted on {len(found.labels)} rows.")
@@ -209,9 +209,11 @@ def _for_engine(args: argparse.Namespace) -> str:
 
 def _compared(args: argparse.Namespace, dense: str, table: datasets.Dataset) -> str:
     """A line on what an engine's export costs and wins on the rows of a table."""
+    from ..auto import load_config
     from ..data.tables import table_name
     from ..evaluation import compute_metrics, load_classifier, predict_table
 
+    table = with_labels(args, table, args.eval_data, load_config(dense))
     found, seconds = [], []
     for folder in (dense, args.output):
         model, tokenizer = load_classifier(folder, device="cpu")
@@ -220,7 +222,7 @@ def _compared(args: argparse.Namespace, dense: str, table: datasets.Dataset) -> 
         started = time.perf_counter()
         found.append(predict_table(model, tokenizer, table, prompt, args.label_column))
         seconds.append(time.perf_counter() - started)
-    metrics = [compute_metrics((it.logits, it.labels)) for it in found]
+    metrics = [compute_metrics((it.logits, it.labels), it.problem_type) for it in found]
     name = next(iter(metrics[0]))
     equal = ""
     if name == "accuracy":

@@ -10,7 +10,11 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedConfig
 
 
 class OneLineErrors(argparse.ArgumentParser):
@@ -118,6 +122,32 @@ def add_model_options(parser: argparse.ArgumentParser, batch_tokens: bool = True
         )
     parser.add_argument("--device", help="such as cpu or cuda:1; default: the accelerator if there is one")
     parser.add_argument("--dtype", default="auto", help="such as float32 or bfloat16; default: as the model was saved")
+
+
+def add_label_options(parser: argparse.ArgumentParser) -> None:
+    """Add what each command takes that reads labels."""
+    parser.add_argument(
+        "--label-column", default="label", metavar="NAME", help="column of the labels (default: label)"
+    )
+    parser.add_argument(
+        "--drop-unlabelled", action="store_true", help="leave out rows without a label; else they are refused"
+    )
+
+
+def with_labels(
+    args: argparse.Namespace, table: datasets.Dataset, where: str, config: PreTrainedConfig
+) -> datasets.Dataset:
+    """A table with the names of a model's labels in its label column."""
+    from ..data.labels import Labels, read_labels
+
+    known = Labels.of(config, args.label_column)
+    options = {"drop_unlabelled": args.drop_unlabelled, "where": where, "say": warn}
+    return read_labels(table, args.label_column, known=known, **options)[0]
+
+
+def warn(line: str) -> None:
+    """Say a line on stderr that is no error."""
+    print(f"warning: {line}", file=sys.stderr)
 
 
 def chosen_prompt(prompt: str | None, text_column: str | None, default: str | None = None) -> str:

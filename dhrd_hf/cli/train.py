@@ -6,22 +6,21 @@ import copy
 import shlex
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import TrainArguments, parse_train
 from .card import read_card_facts, training_facts
-from .label_column import Labels, class_weights, read_labels
 from .last_evaluation import check_prediction_columns, evaluate_rows, said_of_rows, write_logits
-from .parsing import chosen_prompt, quiet, resumed, unescaped
+from .parsing import chosen_prompt, quiet, resumed, unescaped, warn
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedConfig
 
     from .. import DHRDForDualHeadClassification, DualHeadEncoder, DualHeadTrainer, DualHeadTrainingArguments
+    from ..data.labels import Labels
     from ..training import Teacher
 
 
@@ -48,10 +47,15 @@ def run(argv: Sequence[str]) -> int:
     from ..data.table_writing import write_rows
     from ..export.card_facts import FACTS_FILE
 
-    train, dev, labels = _tables(own, say)
+    options = {"known": _known_labels(own), "drop_unlabelled": own.drop_unlabelled}
+    options["say"] = warn if training.process_index == 0 else lambda _: None
+    train, dev, labels = _tables(own, options, say)
     if own.logits is not None and labels.problem_type != "single_label_classification":
         raise ValueError(f"--logits is of one label a row, and {own.train_data} is {labels.problem_type}.")
-    more = {name: _more(own, name, table, labels) for name, _, table in map(_named, own.more_eval_data or ())}
+    more = {
+        name: _evaluated(own, table, f"--more-eval-data {name}", labels, options)
+        for name, _, table in map(_named, own.more_eval_data or ())
+    }
     trainer, encode = _trainer(own, training, train, dev, labels, say)
     more = {
         name: copy.copy(encode).encode_dataset(table, cache_dir=own.encoding_cache) for name, table in more.items()
@@ -93,33 +97,52 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _tables(own: TrainArguments, say: Callable[..., None]) -> tuple[datasets.Dataset, datasets.Dataset | None, Labels]:
+def _tables(
+    own: TrainArguments, options: dict[str, Any], say: Callable[..., None]
+) -> tuple[datasets.Dataset, datasets.Dataset | None, Labels]:
     """The rows to train on and to evaluate on, and the labels that both have."""
-    from ..data.labels import with_label_names
+    from ..data.labels import read_labels
     from ..data.tables import load_table
 
-    train = with_label_names(load_table(own.train_data), own.label_column)
+    train = load_table(own.train_data)
     if own.rationales is not None:
         train = _joined(train, own, say)
-    dev = None if own.eval_data is None else with_label_names(load_table(own.eval_data), own.label_column)
-    labels = read_labels(train, own, own.train_data)
-    if dev is not None:
-        labels.check(read_labels(dev, own, own.eval_data), own.eval_data, f"the training set {own.train_data}")
+    train, labels = read_labels(train, own.label_column, own.problem_type, where=own.train_data, **options)
+    dev = None if own.eval_data is None else _evaluated(own, own.eval_data, own.eval_data, labels, options)
     return train, dev, labels
+
+
+def _known_labels(own: TrainArguments) -> Labels | list[str] | None:
+    """The labels that are known before a table is read: of a checkpoint, whose head keeps their order, or as given."""
+    from .. import DHRDConfig
+    from ..auto import load_config
+    from ..data.labels import Labels
+
+    given = None if own.label_names is None else [name.strip() for name in own.label_names.split(",")]
+    config = load_config(_model_path(own.model), **_files(own))
+    if not isinstance(config, DHRDConfig):
+        return given
+    known = Labels.of(config, own.label_column)
+    if given not in (None, known.names):
+        raise ValueError(f"--label-names are {', '.join(given)}; {own.model} has {', '.join(known.names)}.")
+    return known
+
+
+def _evaluated(
+    own: TrainArguments, source: str, where: str, labels: Labels, options: dict[str, Any]
+) -> datasets.Dataset:
+    """An evaluation set, whose labels are all among those of the training rows."""
+    from ..data.labels import read_labels
+    from ..data.tables import load_table
+
+    # Ids are of labels whose order is known; the order of names found is ours.
+    table, found = read_labels(load_table(source), own.label_column, labels.problem_type, where=where, **options)
+    labels.check(found, where, f"the training set {own.train_data}")
+    return table
 
 
 def _named(word: str) -> tuple[str, str, str]:
     return word.partition("=")
-
-
-def _more(own: TrainArguments, name: str, source: str, labels: Labels) -> datasets.Dataset:
-    """A further evaluation set, whose labels are all among those of the training rows."""
-    from ..data.labels import with_label_names
-    from ..data.tables import load_table
-
-    table = with_label_names(load_table(source), own.label_column)
-    labels.check(read_labels(table, own, source), f"--more-eval-data {name}", f"the training set {own.train_data}")
-    return table
 
 
 def after_interrupt(argv: Sequence[str]) -> str:
@@ -330,10 +353,6 @@ def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification
             "base first with AutoModelForCausalLM.from_pretrained(..., gguf_file=...).save_pretrained(folder)."
         )
     if isinstance(config, DHRDConfig):
-        # The checkpoint's head keeps the order of labels that it was trained with.
-        known = Labels(labels.problem_type, list(config.id2label.values()), Counter())
-        known.check(labels, own.train_data, f"the checkpoint {own.model}")
-        labels.names = known.names
         if find_adapter_config_file(path) is not None:
             if own.lora:
                 raise ValueError(
@@ -341,13 +360,13 @@ def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification
                 )
             kwargs["is_trainable"] = True
     else:
-        kwargs |= {"id2label": dict(enumerate(labels.names)), "problem_type": labels.problem_type}
+        kwargs |= {"id2label": labels.id2label, "problem_type": labels.problem_type}
     if labels.problem_type != "regression" and sum(count > 0 for count in labels.counts.values()) < 2:
         raise ValueError(
             f"all {sum(labels.counts.values())} rows of {own.train_data} have one label, {labels}: there is nothing "
             "to learn. Check --label-column, or add rows of every class."
         )
-    kwargs["class_weights"] = class_weights(own.class_weights, labels)
+    kwargs["class_weights"] = labels.class_weights(own.class_weights)
     for name in ("classifier_head", "attn_implementation"):
         if getattr(own, name) is not None:
             kwargs[name] = getattr(own, name)

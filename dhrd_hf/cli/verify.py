@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .parsing import Parser
+from .parsing import Parser, add_label_options, with_labels
 
 if TYPE_CHECKING:
     from ..export import Contract, Replay, Server
@@ -52,9 +52,7 @@ def run(argv: Sequence[str]) -> int:
         metavar="TABLE",
         help="rows with labels as well: the folder's accuracy, and with --server its change there",
     )
-    parser.add_argument(
-        "--label-column", default="label", metavar="NAME", help="column of their labels (default: label)"
-    )
+    add_label_options(parser)
     parser.add_argument(
         "--tolerance",
         type=float,
@@ -127,12 +125,12 @@ def _on_rows(
     args: argparse.Namespace, contract: Contract, server: Server | None
 ) -> tuple[Replay | None, dict[str, Any]]:
     """What a table's rows say of the folder, and of the server beside it."""
+    from ..auto import load_config
     from ..data.tables import load_table, table_name
     from ..evaluation import compare_on_rows
 
-    replay, facts = compare_on_rows(
-        args.folder, contract, load_table(args.data), args.label_column, server, args.tolerance
-    )
+    table = with_labels(args, load_table(args.data), args.data, load_config(args.folder))
+    replay, facts = compare_on_rows(args.folder, contract, table, args.label_column, server, args.tolerance)
     if replay is not None:
         print(_line(f"{table_name(args.data)} on the server", "rows", replay))
     if "accuracy" in facts:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from transformers.utils import logging
 
+from .labels import label_names
+from .prompts import as_text
 from .tables import check_columns
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ def _sources(rationales: Sequence[str | None], labels: Sequence[Any] | None, see
     """For each row the one whose rationale it is given, of the rows of its label where labels are given."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for row, rationale in enumerate(rationales):
-        label = None if labels is None else tuple(labels[row]) if isinstance(labels[row], list) else labels[row]
+        label = None if labels is None else tuple(label_names(labels[row]))
         groups[label, rationale is None].append(row)
     source = list(range(len(rationales)))
     for number, ((_, bare), rows) in enumerate(groups.items()):
@@ -175,7 +177,7 @@ def _keywords(rationales: Sequence[str | None], keep: float) -> Callable[[str], 
 
 
 def _said(rationale: Any) -> str | None:
-    text = "" if rationale is None else str(rationale).strip()
+    text = "" if rationale is None else as_text(rationale, "a rationale").strip()
     return text or None
 
 

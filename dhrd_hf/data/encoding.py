@@ -13,8 +13,8 @@ from transformers.utils import logging
 from ..version import __version__
 from .continuation import continued_ids
 from .inputs import INPUT_NAMES, known_limit, pool_by_pad_token, positions_of, remember_settings, tokenize_inputs
-from .labels import Labels, with_label_names
-from .prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, Suffix, input_columns, render_input
+from .labels import Labels, named_cells, read_labels
+from .prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, Suffix, as_text, input_columns, render_input
 from .tables import check_columns
 
 if TYPE_CHECKING:
@@ -124,8 +124,10 @@ class DualHeadEncoder:
             prompt, suffix, `max_input_length`, pad token. Without it they are left with the tokenizer, from which
             [`DualHeadTrainer`] and [`export_classifier`] take them.
         suffix (`str`, *optional*): Template with `{rationale}` and then `{label}`; by default the model's, else the paper's.
-        label_column (`str`, *optional*, defaults to `"label"`): Column of the labels: names or ids; lists of them for
-            multi label; numbers for regression.
+        label_column (`str`, *optional*, defaults to `"label"`): Column of the labels: names or ids; lists of them, or
+            multi-hot rows, for multi label; numbers for regression. What a `ClassLabel` numbers are its names, whatever
+            their order in `label2id`; but a stream's `map` does not say that it has one, so that there whole numbers are
+            ids of `label2id`: use [`~DualHeadEncoder.encode_dataset`] for it.
         rationale_column (`str`, *optional*, defaults to `"rationale"`): Column of the rationales. A row where it is
             missing, null or empty becomes the label-only form `[x, <ANS>, y]`.
         problem_type (`str`, *optional*): As in transformers; by default the model's, else one label is regression, a list of
@@ -193,15 +195,19 @@ class DualHeadEncoder:
         remember_settings(tokenizer, label2id, dict(zip(INPUT_NAMES, settings, strict=True)), config)
         self.counts = EncodingCounts()
 
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
-        encoded, marks = self._encode(batch, first_row=self.counts.rows)
+    def __call__(self, batch: Mapping[str, Sequence[Any]], feature: Any = None) -> dict[str, list]:
+        encoded, marks = self._encode(batch, self.counts.rows, feature)
         before, self.counts = self.counts, self.counts + _totals(encoded, marks)
         if len(self.counts.advice) > len(before.advice):
             logger.warning(f"Among the first {self.counts.rows} rows: {' '.join(self.counts.advice)}")
         return encoded
 
     def encode_dataset(
-        self, dataset: datasets.Dataset, num_proc: int | None = None, cache_dir: str | Path | None = None
+        self,
+        dataset: datasets.Dataset,
+        num_proc: int | None = None,
+        cache_dir: str | Path | None = None,
+        drop_unlabelled: bool = False,
     ) -> datasets.Dataset:
         """Encode a whole data set and tell what was cut or had no rationale, whatever was cached or run in parallel.
 
@@ -213,10 +219,13 @@ class DualHeadEncoder:
         ```
 
         Args:
-            dataset (`datasets.Dataset`): Rows with the columns that the prompt names, labels, and rationales.
+            dataset (`datasets.Dataset` or `IterableDataset`): Rows with the columns that the prompt names, labels, and
+                rationales. A stream is encoded as it is read.
             num_proc (`int`, *optional*): Number of processes.
             cache_dir (`str` or `Path`, *optional*): Folder that keeps the encoded rows for other processes, which find them
                 by the rows, the tokenizer and the encoder's settings; by default it is up to `datasets`.
+            drop_unlabelled (`bool`, *optional*, defaults to `False`): Leave out rows without a label, and tell how many;
+                of a stream they are always refused.
 
         Returns:
             `datasets.Dataset`: the encoded rows, in order, without the other columns. `counts` has grown by them.
@@ -224,7 +233,11 @@ class DualHeadEncoder:
         Raises:
             ValueError: as a call does.
         """
-        named = with_label_names(dataset, self.label_column, self.labels.label2id)
+        if not hasattr(dataset, "__len__"):  # a stream
+            feature = (dataset.features or {}).get(self.label_column)
+            columns = dataset.column_names or list(next(iter(dataset)))
+            return dataset.map(self, batched=True, remove_columns=columns, fn_kwargs={"feature": feature})
+        named, _ = read_labels(dataset, self.label_column, known=self.labels, drop_unlabelled=drop_unlabelled)
         cached = {} if cache_dir is None else self._cached_as(named, Path(cache_dir))
         encoded = named.map(
             self._encode_marked,
@@ -261,21 +274,26 @@ class DualHeadEncoder:
         return {**encoded, **marks}
 
     def _encode(
-        self, batch: Mapping[str, Sequence[Any]], first_row: int
+        self, batch: Mapping[str, Sequence[Any]], first_row: int, feature: Any = None
     ) -> tuple[dict[str, list], dict[str, list[int]]]:
         """The encoded rows, and for each what [`EncodingCounts`] counts as 0 or 1."""
         rows = _rows(batch, [*self.columns, self.label_column], self.rationale_column)
+        # `Dataset.map` gives a batch that knows the features of its columns, of which a `ClassLabel` numbers names.
+        features = getattr(getattr(batch, "formatter", None), "features", None) or {self.label_column: feature}
+        values = named_cells([row[self.label_column] for row in rows], features.get(self.label_column))
         texts, labels, rationales = [], [], []
         for index, row in enumerate(rows):
             try:
                 text = render_input(self.prompt, row)
-                label = self.labels.read(row[self.label_column])
+                label = self.labels.read(values[index])
+                rationale = row.get(self.rationale_column)
+                rationales.append(
+                    "" if rationale is None else as_text(rationale, f"column {self.rationale_column!r}").strip()
+                )
             except ValueError as error:
                 raise ValueError(f"Row {first_row + index}: {error}. The row: {_excerpt(row)}") from None
             texts.append(text)
             labels.append(label)
-            rationale = row.get(self.rationale_column)
-            rationales.append("" if rationale is None else str(rationale).strip())
 
         encoded: dict[str, list] = {
             name: [] for name in ("input_ids", "attention_mask", "input_length", "reasoning_targets")

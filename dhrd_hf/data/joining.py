@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .named_rows import NamedRows, with_names
+from .labels import NamedRows, is_missing, label_names, named_rows
+from .prompts import as_text
 from .tables import check_columns
 
 # Where no key is named, it is the first of these that a table has.
@@ -87,7 +88,7 @@ def join_rationales(
     Args:
         rows (`Iterable[Mapping[str, Any]]`): The table; a `datasets.Dataset` will do.
         rationales (`str`, `Path` or `Iterable[Mapping[str, Any]]`): A table of rationales, as for
-            [`~dhrd_hf.data.named_rows.NamedRows`], or its rows.
+            [`~dhrd_hf.data.labels.NamedRows`], or its rows.
         key (`str`, *optional*): Column of the table's keys. By default the first of `id`, `key` and `idx` that it has,
             else the row's number from 0.
         rationale_key (`str`, *optional*): Column of the keys in the rationale file; by default `key` if it is given and
@@ -105,9 +106,9 @@ def join_rationales(
     """
     where = str(rationales) if isinstance(rationales, (str, Path)) else "the rationale file"
     is_file = isinstance(rationales, (str, Path))
-    source = NamedRows(rationales, label_column) if is_file else with_names(rationales, label_column)
+    source = NamedRows(rationales, label_column) if is_file else named_rows(rationales, label_column)
     found = _by_key(source, where, key, rationale_key, rationale_column)
-    table = [dict(row) for row in with_names(rows, label_column)]
+    table = [dict(row) for row in named_rows(rows, label_column)]
     columns = _columns(table)
     if key is not None:
         check_columns(columns, [key])
@@ -222,9 +223,11 @@ def _check_labels(
     pairs = [
         (key, row.get(column), its.get(column)) for key, row, its in zip(keys, table, matched, strict=True) if its
     ]
-    both = [(key, ours, theirs) for key, ours, theirs in pairs if ours is not None and theirs is not None]
+    both = [(key, ours, theirs) for key, ours, theirs in pairs if not (is_missing(ours) or is_missing(theirs))]
     apart = [
-        f"{key!r} ({ours!r} and {theirs!r})" for key, ours, theirs in both if comparable(ours) != comparable(theirs)
+        f"{key!r} ({ours!r} and {theirs!r})"
+        for key, ours, theirs in both
+        if sorted(label_names(ours)) != sorted(label_names(theirs))
     ]
     if apart:
         raise ValueError(
@@ -236,7 +239,8 @@ def _check_labels(
 def _text(row: Mapping[str, Any] | None, column: str) -> str | None:
     """A rationale that says something, or None."""
     value = row.get(column) if row else None
-    return value if value is not None and str(value).strip() else None
+    text = "" if value is None else as_text(value, f"a rationale, column {column!r},").strip()
+    return value if text else None
 
 
 def _some(values: list[str]) -> str:

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from string import Formatter
 from typing import Any, NamedTuple
 
-import numpy as np
-
 DEFAULT_PROMPT = "{text}"
 
+_NO_TEXT = {(list, tuple, set): "a list", dict: "an object", (bytes, bytearray, memoryview): "bytes"}
 # The paper's delimiters are plain text (appendix E.2).
 DEFAULT_SUFFIX = "\nReasoning:\n{rationale}\nFinal Answer:\n{label}"
-
-_NO_TEXT = {(list, tuple, np.ndarray): "a list", dict: "an object", (bytes, bytearray): "bytes"}
 
 
 def template_columns(template: str) -> list[str]:
@@ -68,11 +65,17 @@ def render(template: str, row: Mapping[str, Any]) -> str:
         value = row.get(name)
         if _is_missing(value):
             raise ValueError(f"column {name!r} has no value")
-        kind = next((kind for of, kind in _NO_TEXT.items() if isinstance(value, of)), None)
-        if kind is not None:
-            raise ValueError(f"column {name!r} holds {kind}, not a text: make one text of it before")
-        values[name] = str(value).lower() if isinstance(value, bool) else str(value)  # as JSON and CSV write it
+        values[name] = as_text(value, f"column {name!r}")
     return template.format(**values)
+
+
+def as_text(value: Any, what: str) -> str:
+    """A cell as text; raises on lists, objects and bytes, of which `str` makes some text too."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # of NumPy
+    for kinds, kind in _NO_TEXT.items():
+        if isinstance(value, kinds):
+            raise ValueError(f"{what} holds {kind}, not a text: make one text of it before")
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _is_missing(value: Any) -> bool:

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+_IGNORED = -100  # as torch's cross entropy, and the Trainer's padding
 
-def compute_metrics(prediction: Any) -> dict[str, float]:
-    """Accuracy and macro F1 of class logits; for the Trainer's `compute_metrics`.
 
-    Single label where labels are ids `[rows]`; multi label where they are 0/1 `[rows, K]` (a logit above 0 is a yes);
-    regression where there is one logit a row, or labels are not whole (mean squared and absolute error).
+def compute_metrics(prediction: Any, problem_type: str | None = None) -> dict[str, float]:
+    """Accuracy and macro F1 of class logits, or the errors of a regression; for the Trainer's `compute_metrics`.
+
+    Rows with the label -100 are not counted. In multi label a logit above 0 is a yes. Macro F1 is scikit-learn's: the mean
+    over the classes that the rows have or that are predicted, so that a class of the model that is neither is not in it.
 
     Example:
 
@@ -24,23 +26,35 @@ def compute_metrics(prediction: Any) -> dict[str, float]:
     ```
 
     Args:
-        prediction (`EvalPrediction` or `tuple[np.ndarray, np.ndarray]`): Logits `[rows, K]` and labels.
+        prediction (`EvalPrediction` or `tuple[np.ndarray, np.ndarray]`): Logits `[rows, K]` and labels: ids `[rows]`, for
+            multi label 0/1 `[rows, K]`, for regression numbers `[rows]` or `[rows, K]`.
+        problem_type (`str`, *optional*): The model's `config.problem_type`, which [`DualHeadTrainer`] gives; by default as
+            the shapes are: regression where there is one logit a row, multi label where labels are `[rows, K]`.
 
     Returns:
-        `dict[str, float]`: `accuracy` and `macro_f1`, or `mse` and `mae`.
+        `dict[str, float]`: `accuracy` and `macro_f1`, or `mse` and `mae`, over all targets.
 
     Raises:
-        ValueError: if logits and labels differ in their number of rows.
+        ValueError: if logits and labels differ in their number of rows, or labels are none of the problem type's.
     """
     from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, mean_squared_error
 
     logits, labels = (np.asarray(values) for values in tuple(prediction)[:2])  # inputs and losses may follow
     if len(logits) != len(labels):
         raise ValueError(f"There are {len(logits)} rows of logits and {len(labels)} labels.")
-    if logits.ndim == 1 or logits.shape[-1] == 1 or not (labels == np.round(labels)).all():
+    if problem_type is None:
+        several = "multi_label_classification" if labels.ndim == 2 else "single_label_classification"
+        problem_type = "regression" if logits.ndim == 1 or logits.shape[-1] == 1 else several
+    if problem_type == "regression":
         targets, values = labels.reshape(len(labels), -1), logits.reshape(len(labels), -1)
         return {"mse": float(mean_squared_error(targets, values)), "mae": float(mean_absolute_error(targets, values))}
-    predicted = (logits > 0).astype(int) if labels.ndim == 2 else logits.argmax(-1)
+    if problem_type == "single_label_classification":
+        logits, labels = logits[labels != _IGNORED], labels[labels != _IGNORED]
+    if not (labels == np.round(labels)).all():
+        raise ValueError(
+            f"Labels of {problem_type} are whole numbers; for a regression say problem_type='regression'."
+        )
+    predicted = (logits > 0).astype(int) if problem_type.startswith("multi") else logits.argmax(-1)
     return {
         "accuracy": float(accuracy_score(labels.astype(int), predicted)),
         "macro_f1": float(f1_score(labels.astype(int), predicted, average="macro", zero_division=0)),

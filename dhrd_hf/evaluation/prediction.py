@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..data import ensure_pad_token
 from ..data.inputs import input_limit, tokenize_inputs
-from ..data.labels import Labels, with_label_names
+from ..data.labels import Labels, read_labels
 from ..data.prompts import input_columns, render_input
 from ..data.tables import check_columns
 
@@ -131,11 +131,13 @@ class LabelledLogits:
         logits (`np.ndarray` of shape `[rows, K]`): Class logits.
         labels (`np.ndarray`): Class ids `[rows]`; 0/1 `[rows, K]` for multi label; numbers for regression.
         cut (`int`): Number of rows whose text was cut to the model's input length.
+        problem_type (`str`, *optional*): The model's, for [`compute_metrics`].
     """
 
     logits: np.ndarray
     labels: np.ndarray
     cut: int
+    problem_type: str | None = None
 
 
 def predict_table(
@@ -144,6 +146,7 @@ def predict_table(
     table: Dataset,
     prompt: str = "{text}",
     label_column: str = "label",
+    drop_unlabelled: bool = False,
     **sizes: Any,
 ) -> LabelledLogits:
     """Class logits of all rows of a table, with the labels that they should have.
@@ -163,6 +166,7 @@ def predict_table(
         table (`Dataset`): The rows.
         prompt (`str`, *optional*, defaults to `"{text}"`): Template of the input over the columns.
         label_column (`str`, *optional*, defaults to `"label"`): Column of the labels: names or ids of the model's.
+        drop_unlabelled (`bool`, *optional*, defaults to `False`): Leave out rows without a label, and tell how many.
         sizes (*optional*): `max_length`, `batch_tokens`, `batch_size`, `window` of [`predict_texts`].
 
     Returns:
@@ -173,9 +177,11 @@ def predict_table(
             logits are not finite.
     """
     config = model.config
-    table = with_label_names(table, label_column, config.label2id)
     check_columns(table.column_names, input_columns(prompt))
-    labels = Labels(config.label2id, config.problem_type, label_column).read_all(table[label_column])
+    table, known = read_labels(
+        table, label_column, known=Labels.of(config, label_column), drop_unlabelled=drop_unlabelled
+    )
+    labels = known.read_all(table[label_column][:])
     logits, cut, rows = np.empty((len(table), config.num_labels), dtype=np.float32), 0, 0
     not_finite: list[int] = []
     for part in _windows(model, tokenizer, _inputs(prompt, table), **_checked_sizes(model, tokenizer, **sizes)):
@@ -191,7 +197,7 @@ def predict_table(
             f"{len(not_finite)} of {rows} rows have {NOT_FINITE}, the first of them row {min(not_finite)}: the model's numbers "
             "overflow there, and nothing can be measured. Try dtype float32 (--dtype float32), or train it again."
         )
-    return LabelledLogits(logits, np.array(labels), cut)
+    return LabelledLogits(logits, np.array(labels), cut, known.problem_type)
 
 
 def _inputs(prompt: str, table: Dataset) -> Iterator[str]:

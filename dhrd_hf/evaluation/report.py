@@ -16,7 +16,12 @@ _MOST_GROUPS = 50
 
 
 def evaluation_report(
-    logits: Any, labels: Any, *, temperature: float = 1.0, groups: Sequence[Any] | None = None
+    logits: Any,
+    labels: Any,
+    problem_type: str | None = None,
+    *,
+    temperature: float = 1.0,
+    groups: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
     """Measures of a classifier with 95% confidence intervals, its calibration, and its accuracy by group.
 
@@ -39,6 +44,7 @@ def evaluation_report(
     Args:
         logits (`np.ndarray` of shape `[rows, K]`): Class logits.
         labels (`np.ndarray`): Class ids `[rows]`; 0/1 `[rows, K]` for multi label; numbers for regression.
+        problem_type (`str`, *optional*): As for [`compute_metrics`].
         temperature (`float`, *optional*, defaults to 1.0): What the logits will be divided by: calibration is measured
             before and after.
         groups (`Sequence`, *optional*): The group of each row, for its accuracy by group; None is a group of its own.
@@ -57,7 +63,7 @@ def evaluation_report(
     logits, labels = np.asarray(logits), np.asarray(labels)
     if len(labels) < 2:
         raise ValueError(f"A confidence interval needs at least two rows, and there are {len(labels)}.")
-    values = compute_metrics((logits, labels))
+    values = compute_metrics((logits, labels), problem_type)
     report: dict[str, Any] = {"rows": len(labels), "metrics": {}}
     if "accuracy" not in values:
         if groups is not None:
@@ -70,7 +76,9 @@ def evaluation_report(
     right = _right(logits, labels)
     report["metrics"]["accuracy"] = wilson_interval(right)
     report["metrics"]["macro_f1"] = _bootstrapped(
-        values["macro_f1"], len(labels), lambda rows: compute_metrics((logits[rows], labels[rows]))["macro_f1"]
+        values["macro_f1"],
+        len(labels),
+        lambda rows: compute_metrics((logits[rows], labels[rows]), problem_type)["macro_f1"],
     )
     states = {"before": logits} | ({"after": logits / temperature} if temperature != 1 else {})
     report["calibration"] = {name: calibration_metrics(it, labels) for name, it in states.items()}

@@ -271,7 +271,7 @@ def superglue_metrics(
     groups = dataset["group"][:]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        logits, labels = (np.asarray(values) for values in prediction)
+        logits, labels = (np.asarray(values) for values in tuple(prediction)[:2])  # inputs and losses may follow
         if len(logits) != len(groups):
             raise ValueError(f"there are {len(logits)} rows of logits, and {len(groups)} rows of {task} were expected")
         if task not in ("copa", "multirc"):

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.inputs import input_limit, tokenize_inputs
-from ..data.labels import Labels, with_label_names
+from ..data.labels import Labels, read_labels
 from ..data.prompts import has_input, input_columns, render
 from ..data.tables import check_columns
 from .cot import MAX_NEW_TOKENS, CoTDecoder
@@ -44,6 +44,7 @@ class BenchRows:
         prompt: str = "{text}",
         label_column: str = "label",
         max_length: int | None = None,
+        drop_unlabelled: bool = False,
     ) -> BenchRows:
         """Tokenise the rows of a table as a deployed classifier would."""
         check_columns(table.column_names, input_columns(prompt), optional=[label_column])
@@ -54,8 +55,9 @@ class BenchRows:
             and config.num_labels > 1
             and config.problem_type in (None, "single_label_classification")
         ):
-            named = with_label_names(table, label_column, config.label2id)
-            labels = Labels(config.label2id, "single_label_classification", label_column).read_all(named[label_column])
+            known = Labels(config.label2id, "single_label_classification", label_column)
+            table, known = read_labels(table, label_column, known=known, drop_unlabelled=drop_unlabelled)
+            labels = known.read_all(table[label_column][:])
         given = [render(prompt, row) if has_input(prompt, row) else "" for row in table]
         limit = input_limit(config, tokenizer, max_length)
         ids, cut = tokenize_inputs(tokenizer, given, limit)

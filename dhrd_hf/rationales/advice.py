@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from ..data.labels import alike
 from .checks import CHECKS
 
 # From which share of the rows on a check is a matter for the verdict.
@@ -64,7 +64,7 @@ def advice_on(report: Mapping[str, Any]) -> list[str]:
     if (report["consistency"] or {}).get("accuracy") is not None and report["consistency"]["accuracy"] < 0.95:
         it = report["consistency"]
         said.append(f"The judge reads another label out of {len(it['inconsistent'])} of {it['rows']} rationales.")
-    for names in _alike(report["labels"]):
+    for names in alike(report["labels"]):
         said.append(
             f"Labels {' and '.join(map(repr, names))} differ by spaces or case alone, and are {len(names)} classes: spell "
             "them alike if they are one."
@@ -74,14 +74,6 @@ def advice_on(report: Mapping[str, Any]) -> list[str]:
         tail = " `dhrd rationales filter` drops the few that a check flags." if few else ""
         return [f"{NOTHING_FOUND}{tail}"]
     return said
-
-
-def _alike(labels: Iterable[str]) -> list[list[str]]:
-    """Labels that a person would read as one."""
-    spellings = defaultdict(list)
-    for label in labels:
-        spellings["".join(label.split()).casefold()].append(label)
-    return [names for names in spellings.values() if len(names) > 1]
 
 
 def _percent(value: float | None) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..data.joining import key_column
-from ..data.named_rows import with_names
-from ..data.prompts import DEFAULT_PROMPT, render, template_columns
+from ..data.labels import check_lists, is_missing, label_names, named_rows
+from ..data.prompts import DEFAULT_PROMPT, as_text, render, template_columns
 from .advice import advice_on
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale, near_duplicates
-from .label_names import is_missing, label_names
 from .languages import count_words, units
 from .truncation import training_encoder, truncation
 
@@ -179,7 +178,7 @@ class _Table:
         id_column: str | None,
         group_column: str | None,
     ):
-        rows = list(with_names(rows, label_column))
+        rows = list(named_rows(rows, label_column))
         if not rows:
             raise ValueError("there are no rows to audit")
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -187,8 +186,9 @@ class _Table:
             if name not in columns:
                 raise ValueError(f"no column {name!r}; the table has: {', '.join(map(repr, columns))}")
         self.notes: list[str] = []
-        self.rationales = [_text(row.get(rationale_column)) for row in rows]
+        self.rationales = [_text(row, number, rationale_column) for number, row in enumerate(rows)]
         self.label_values = [row.get(label_column) for row in rows]
+        check_lists(self.label_values, f"column {label_column!r}")
         # Each once, and in order, so that one set of labels reads the same in every row.
         self.names = [sorted(set(label_names(value))) for value in self.label_values]
         self.labels = [
@@ -234,8 +234,12 @@ class _Table:
         return list(range(len(rows)))
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None or value != value else str(value)
+def _text(row: Mapping[str, Any], number: int, column: str) -> str | None:
+    value = row.get(column)
+    try:
+        return None if value is None or value != value else as_text(value, f"column {column!r}")
+    except ValueError as error:
+        raise ValueError(f"Row {number}: {error}.") from None
 
 
 def _per_label(names: list[list[str]], flagged: dict[str, list[int]]) -> dict[str, Any]:
@@ -285,7 +289,7 @@ def _duplicates(
     }
     wanted = template_columns(prompt)
     for name, rows in others.items():
-        theirs = {_folded(it) for row in rows if (it := _text(row.get(rationale_column)))}
+        theirs = {_folded(it) for number, row in enumerate(rows) if (it := _text(row, number, rationale_column))}
         their_texts = {
             _folded(render(prompt, row)) for row in rows if all(row.get(column) is not None for column in wanted)
         }
@@ -345,9 +349,9 @@ def quick_audit(rows: Sequence[Mapping[str, Any]], *, seed: int = 0, **options: 
     import random
 
     column = options.get("rationale_column", "rationale")
-    rows = with_names(rows, options.get("label_column", "label"))
+    rows = named_rows(rows, options.get("label_column", "label"))
     drawn = sorted(random.Random(seed).sample(range(len(rows)), min(_QUICK_ROWS, len(rows))))
-    chosen = [row for row in (rows[place] for place in drawn) if (_text(row.get(column)) or "").strip()]
+    chosen = [row for row in (rows[place] for place in drawn) if str(row.get(column) or "").strip()]
     return audit_rationales(chosen, seed=seed, **options) if chosen else None
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..data.joining import join_rationales
+from ..data.joining import KEY_COLUMNS, join_rationales
+from ..data.prompts import as_text
 from ..data.tables import check_columns
 from .labelled import LabelledRow, LabelledTable
 from .outputs import GenerationCounts, Outcome, OutputFiles
@@ -70,7 +71,8 @@ def take_rationales(
     files = OutputFiles(output, rejected, apart_from=[table.source, *([] if file is None else [file])])
     if file is not None:
         rows, joined = join_rationales(
-            [it.row for it in table],
+            # Rows that were left out must not move the numbers by which the others are known.
+            [it.row if table.id_column else {**it.row, KEY_COLUMNS[0]: it.key} for it in table],
             file,
             key,
             rationale_column=table.rationale_column,
@@ -88,12 +90,13 @@ def take_rationales(
 
     def outcome(it: LabelledRow) -> Outcome:
         rationale = next(rationales)
-        if rationale is None or not str(rationale).strip():
+        rationale = "" if rationale is None else as_text(rationale, f"row {it.key}: its rationale")
+        if not rationale.strip():
             return Outcome()
         if any(it.row.get(name) is None for name in prompt.columns):
             return Outcome(why={"no_input": "A column of the input is empty."})
-        why = checks.of_rationale(str(rationale), prompt, prompt.text(it.row))
-        return Outcome(why=why, tries=1) if why else Outcome({0: str(rationale)})
+        why = checks.of_rationale(rationale, prompt, prompt.text(it.row))
+        return Outcome(why=why, tries=1) if why else Outcome({0: rationale})
 
     counts = files.write(table, outcome)
     files.write_manifest(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transformers.utils import logging
+
 from ..data.joining import key_column
-from ..data.named_rows import NamedRows
+from ..data.labels import NamedRows, check_fractions, check_missing, is_missing, label_name, tell_odd
 from ..data.prompts import DEFAULT_PROMPT, template_columns
 from ..data.tables import TableError, check_columns
 
-_NUMBER = re.compile(r"-?\d+(?:\.0)?")
+logger = logging.get_logger(__name__)
+_NUMBER = re.compile(r"-?\d+")
 _MOST_LABELS = 1000
 
 
@@ -63,6 +66,9 @@ class LabelledTable:
             they are text.
         rationale_column (`str`, *optional*, defaults to `"rationale"`): Where the rationales will go.
         keeps_rationales (`bool`, *optional*, defaults to `False`): The rationales in that column are what is wanted.
+        problem_type (`str`, *optional*): `"single_label_classification"` where numbers with fractions are names.
+        drop_unlabelled (`bool`, *optional*, defaults to `False`): Leave out rows without a label; `dropped` counts them.
+        say (`Callable[[str], None]`, *optional*): Is told of those, and of names that may be a slip; by default it is logged.
 
     Raises:
         ValueError: if a column is missing, or a row's label can't be named.
@@ -78,6 +84,9 @@ class LabelledTable:
         label_map: Mapping[str, str | Sequence[str]] | None = None,
         rationale_column: str = "rationale",
         keeps_rationales: bool = False,
+        problem_type: str | None = None,
+        drop_unlabelled: bool = False,
+        say: Callable[[str], None] = logger.warning,
     ):
         if str(source) == "-":
             raise ValueError("--data - can't be read more than once: write the rows to a file and name it")
@@ -86,17 +95,23 @@ class LabelledTable:
         self.spellings: dict[str, list[str]] = {}
         for value, spelt in (label_map or {}).items():
             name, *others = [spelt] if isinstance(spelt, str) else spelt
-            self.names[str(value)] = name
+            self.names[label_name(value) or str(value)] = name
             self.spellings.setdefault(name, []).extend(others)
         self._needed = [*template_columns(template), label_column, *([id_column] if id_column else [])]
         self.counts: Counter[str] = Counter()
         self._rows = NamedRows(source, label_column)
+        self._kind, self._drops, self.dropped = problem_type, drop_unlabelled, 0
+        self._say = say
+        if problem_type not in (None, "single_label_classification"):
+            raise ValueError(f"a rationale explains one label a row, which --problem-type {problem_type} has not")
         self._survey(id_column, keeps_rationales)
 
     def __iter__(self) -> Iterator[LabelledRow]:
         for number, row in enumerate(self._rows):
-            key = number if self.id_column is None or row.get(self.id_column) is None else row[self.id_column]
-            yield LabelledRow(key, row, self._name(row.get(self.label_column)))
+            value = row.get(self.label_column)
+            if not is_missing(value):
+                key = number if self.id_column is None or row.get(self.id_column) is None else row[self.id_column]
+                yield LabelledRow(key, row, self._name(value))
 
     def __len__(self) -> int:
         return self.counts.total()
@@ -108,31 +123,36 @@ class LabelledTable:
 
     def _survey(self, id_column: str | None, keeps_rationales: bool) -> None:
         columns: dict[str, None] = {}
-        unnamed, first, filled, numbers = 0, "", 0, set()
+        filled, numbers, values, lacking, cells = 0, set(), {}, [], []
         for number, row in enumerate(self._rows):
             if number == 0:
                 check_columns(row, self._needed)
             columns.update(dict.fromkeys(row))
             value = row.get(self.label_column)
+            if is_missing(value):
+                lacking.append(number)
+                continue
             try:
                 name = self._name(value)
             except ValueError as error:
-                unnamed += 1
-                first = first or f"row {number}: {error}"
-                name = ""
+                raise ValueError(
+                    f"the teacher prompt can't name the labels in column {self.label_column!r}: row {number}: {error}"
+                ) from None
             self.counts[name] += 1
+            cells.append(value)
             if len(self.counts) > _MOST_LABELS:
                 raise ValueError(
                     f"column {self.label_column!r} has more than {_MOST_LABELS} labels: name the right one by --label-column"
                 )
-            if not isinstance(value, bool) and str(value) not in self.names and _NUMBER.fullmatch(name):
-                numbers.add(name)
+            if label_name(value) not in self.names:
+                values[value] = None
+                numbers |= {name} if _NUMBER.fullmatch(name) else set()
             filled += bool(row.get(self.rationale_column))
-        if unnamed:
-            raise ValueError(
-                f"the teacher prompt can't name the labels of {unnamed} of {len(self)} rows in column "
-                f"{self.label_column!r}, the first is {first}"
-            )
+        what, self.dropped = f"{self.source}, column {self.label_column!r}", len(lacking)
+        check_missing(lacking, len(lacking) + len(self), what, self._drops, self._say)
+        if self._kind is None:
+            check_fractions(values, what)
+        tell_odd(cells, self.counts, what, self._say)
         if numbers:
             some = sorted(numbers, key=float)
             example = ", ".join(f'"{it}": "..."' for it in some[:3])
@@ -150,22 +170,10 @@ class LabelledTable:
         self.id_column = id_column or key_column(columns)
 
     def _name(self, value: Any) -> str:
-        if hasattr(value, "tolist"):
-            value = value.tolist()
-        if value is None or value == "" or value != value:
-            raise ValueError("it has none; fill it in, or leave the row out")
-        if isinstance(value, (list, tuple, dict)):
+        if isinstance(value, (list, tuple)):
             raise ValueError(f"{value!r} are several; a rationale explains one, so give each its own row")
-        if isinstance(value, float) and not value.is_integer():
-            raise ValueError(f"{value} is a measure, and a rationale explains a class")
-        known = self.names.get(str(value).lower() if isinstance(value, bool) else str(value))
-        if known is not None:
-            return known
-        if isinstance(value, bool):
-            return str(value).lower()
-        if isinstance(value, float):
-            return self.names.get(str(int(value)), str(int(value)))
-        return str(value).strip()
+        name = label_name(value)
+        return self.names.get(name, name)
 
 
 __all__ = ["LabelledRow", "LabelledTable", "TableError"]

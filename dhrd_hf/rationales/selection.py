@@ -8,10 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, NamedTuple
 
 from ..data.joining import key_column
-from ..data.named_rows import with_names
-from ..data.prompts import DEFAULT_PROMPT, render, template_columns
+from ..data.labels import label_names, named_rows
+from ..data.prompts import DEFAULT_PROMPT, as_text, render, template_columns
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale, near_duplicates
-from .label_names import label_names
 from .repair import repairs
 from .tally import Tally
 
@@ -98,7 +97,7 @@ def filter_rationales(
     columns = template_columns(prompt)
 
     def filtered() -> Iterator[dict[str, Any]]:
-        stream, names = with_names(rows, label_column), labels
+        stream, names = named_rows(rows, label_column), labels
         if names is None:
             stream = [dict(row) for row in stream]
             names = list(dict.fromkeys(name for row in stream for name in label_names(row.get(label_column))))
@@ -276,5 +275,5 @@ def _samples(
 
 
 def _said(rationale: Any) -> str | None:
-    text = "" if rationale is None else str(rationale).strip()
+    text = "" if rationale is None else as_text(rationale, "a rationale").strip()
     return text or None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .label_names import is_missing, label_names
+from ..data.labels import is_missing, kind_of, label_names, sorted_names
 
 if TYPE_CHECKING:
     from ..data.encoding import DualHeadEncoder
@@ -71,21 +71,11 @@ def training_encoder(
     from ..data.encoding import DualHeadEncoder
 
     known = [value for value in values if not is_missing(value)]
-    if any(isinstance(value, (list, tuple)) for value in known):
-        kind = "multi_label_classification"
-    elif any(isinstance(value, float) and not value.is_integer() for value in known) and all(map(_is_number, known)):
-        kind = "regression"
-    else:
-        kind = "single_label_classification"
-    names = (
-        ["label"] if kind == "regression" else sorted({name for value in known for name in label_names(value)}) or [""]
-    )
+    kind = kind_of(known)
+    found = ["label"] if kind == "regression" else sorted_names(name for value in known for name in label_names(value))
+    names = found or [""]
     given = {name: it for name, it in (("max_length", max_length), ("suffix", suffix)) if it is not None}
     return DualHeadEncoder(tokenizer, {name: n for n, name in enumerate(names)}, problem_type=kind, **given)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _answers(values: Sequence[Any], encode: DualHeadEncoder) -> list[str]:

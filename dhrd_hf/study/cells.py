@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .data import CellRows, label_name
+from .data import CellRows
 from .logits import eval_sets, keep_logits, read_logits
 from .metrics import METRICS, score
 from .options import typed_options
@@ -58,7 +58,7 @@ def train_command(cell: Cell, study: Study, folder: Path, rows: CellRows, run: s
         options |= {"more_eval_data": more} if more else {}
         options |= {"predictions": f"{here}/predictions.jsonl", "logits": f"{here}/logits.parquet"}
     options |= {"output_dir": here, "encoding_cache": "encoded"}
-    for name in ("label_column", "rationale_column"):
+    for name in ("label_column", "rationale_column", "problem_type"):
         if name in study.data[cell.data].spec:
             options[name] = study.data[cell.data].spec[name]
     # Once, at the end; and nothing to go on from, which costs the disk more than a run that starts again costs time.
@@ -184,14 +184,14 @@ def _read_files(cell: Cell, folder: Path, run: Path, rows: CellRows, data: DataS
     evaluated = json.loads((run / "eval_results.json").read_text())
     with (run / "predictions.jsonl").open(encoding="utf-8") as file:
         said = [json.loads(line) for line in file]
-    if [label_name(row[label_column]) for row in said] != rows.labels:
+    if [row[label_column] for row in said] != rows.labels:
         raise ValueError(f"its {len(said)} predictions are not those of the {len(rows.labels)} evaluation rows")
     odd = sum(not math.isfinite(it or 0.0) for row in said for it in row.get("probabilities", {}).values())
     if odd:
         raise ValueError(f"{odd} of its probabilities are no numbers: the training has diverged")
     ids = {name: place for place, name in enumerate(rows.names)}
     labels = [ids[label] for label in rows.labels]
-    predictions = [-1 if row["predicted_label"] is None else ids[label_name(row["predicted_label"])] for row in said]
+    predictions = [-1 if row["predicted_label"] is None else ids[row["predicted_label"]] for row in said]
     own = score("accuracy", labels, predictions)
     if "eval_accuracy" in evaluated and not abs(own - evaluated["eval_accuracy"]) <= 1e-6:
         raise ValueError(

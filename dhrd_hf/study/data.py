@@ -132,10 +132,10 @@ class StudyData:
         return replace(
             planned,
             train_rows=self._train(cell, tables, planned.train),
-            labels=[label_name(label) for label in dev[tables.label_column]],
+            labels=dev[tables.label_column][:],
             names=tables.names,
             groups=None if tables.groups is None else numbered(tables.groups[row] for row in chosen),
-            more_labels={name: [label_name(it) for it in rows[tables.label_column]] for name, rows in more.items()},
+            more_labels={name: rows[tables.label_column][:] for name, rows in more.items()},
         )
 
     def files(self, cell: Cell) -> CellRows:
@@ -206,7 +206,7 @@ class StudyData:
 
     def _read(self, data: DataSet) -> _Tables:
         from ..data.joining import join_rationales
-        from ..data.labels import with_label_names
+        from ..data.labels import read_labels
         from ..data.tables import check_columns, load_table
 
         spec = data.spec
@@ -217,8 +217,8 @@ class StudyData:
         if "superglue" in spec:
             train, dev, rationales = self._superglue(spec)
         else:
-            read = lambda source: with_label_names(load_table(self._path(source)), label_column)  # noqa: E731
-            train, more = read(spec["train"]), {name: read(source) for name, source in data.eval_sets.items()}
+            train = load_table(self._path(spec["train"]))
+            more = {name: load_table(self._path(source)) for name, source in data.eval_sets.items()}
             dev = more[MAIN_SET]
             rationales = None if "rationales" not in spec else self._path(spec["rationales"])
             of_groups = spec.get("group_column")
@@ -235,6 +235,22 @@ class StudyData:
                 if rationale_column in train.column_names:
                     train = train.remove_columns(rationale_column)
                 train = train.add_column(rationale_column, [row[rationale_column] for row in joined])
+        options = {"drop_unlabelled": spec.get("drop_unlabelled", False), "say": self.say}
+        found: dict[str, Any] = {}
+        for name, table in {"train": train, MAIN_SET: dev, **more}.items():
+            try:
+                found[name] = read_labels(
+                    table, label_column, spec.get("problem_type"), where=f"{data.name}, {name}", **options
+                )
+            except ValueError as error:
+                raise ValueError(f"{error} A study is of one label a row.") from None
+            if found[name][1].problem_type != "single_label_classification":
+                raise ValueError(
+                    f"{data.name}, {name}, is {found[name][1].problem_type}: a study is of one label a row."
+                )
+        (train, labels), (dev, of_dev) = found.pop("train"), found.pop(MAIN_SET)
+        labels.check(of_dev, f"{data.name}, {MAIN_SET},", "train")
+        more = {name: table for name, (table, _) in found.items()}
         if rationales is not None:
             said = [row for row, text in enumerate(train[rationale_column]) if str(text or "").strip()]
             if len(said) < len(train):
@@ -244,7 +260,7 @@ class StudyData:
             train = train.select(said)
         if len(train) == 0:
             raise ValueError(f"{data.name} has no training rows with a rationale")
-        names = _names(data.name, [*train[label_column], *dev[label_column]])
+        names = labels.names
         of_tables = {"train": digest(train.to_list()), "eval": digest(dev.to_list())}
         of_tables |= {f"eval {name}": digest(table.to_list()) for name, table in more.items()}
         _check_unchanged(self.folder / data.folder_name / "tables.json", of_tables)
@@ -310,7 +326,7 @@ def _in_our_labels(
     data: DataSet, name: str, table: datasets.Dataset, column: str, names: Sequence[str]
 ) -> datasets.Dataset:
     """A further evaluation set with its labels by the names that the training rows have for them."""
-    given, ours = [label_name(label) for label in table[column]], data.in_ours(name)
+    given, ours = table[column][:], data.in_ours(name)
     absent = sorted(set(ours) - set(given))
     unknown = sorted({ours.get(label, label) for label in given} - set(names))
     if absent or unknown:
@@ -336,39 +352,6 @@ def _changed(path: Path) -> ValueError:
         f"{path} has other rows than its data gives now, which has changed since cells were run on it: "
         "put the data back, or name another --output-dir"
     )
-
-
-def _names(data: str, labels: Sequence[Any]) -> list[str]:
-    """The labels in the order of their ids, which is that of `dhrd train`."""
-    for label in labels:
-        odd = label is None or isinstance(label, list | dict)
-        if odd or (isinstance(label, float) and not label.is_integer()):
-            kinds = "one label a row: not several, not an object, not a number to predict"
-            raise ValueError(f"{data} has a label {label!r}, and a study is of {kinds}")
-    if len({isinstance(label, str) for label in labels}) > 1:
-        raise ValueError(f"{data} has labels that are text and labels that are numbers")
-    return [label_name(label) for label in sorted(set(labels))]
-
-
-def label_name(label: Any) -> str:
-    """A label's name, under which a table, its predictions and the report know it: 1.0 is 1.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.data import label_name
-    >>> label_name("yes"), label_name(1.0), label_name(True)
-    ('yes', '1', 'True')
-
-    ```
-
-    Args:
-        label: Of a row.
-
-    Returns:
-        `str`: its name.
-    """
-    return str(int(label) if isinstance(label, float) else label)
 
 
 def train_rows(rows: int, size: int, seed: int) -> list[int]:

@@ -30,7 +30,7 @@ _KEYS = (
     "grid",
 )
 _DATA_KEYS = ("train", "eval", "rationales", "prompt", "label_column", "rationale_column", "group_column", "metric")
-_DATA_KEYS += ("label_map",)
+_DATA_KEYS += ("label_map", "problem_type", "drop_unlabelled")
 _TASK_KEYS = ("superglue", "source", "rationales", "metric")
 MAIN_SET = "eval"
 _AXES = ("data", "setting", "seed", "train_size")
@@ -265,7 +265,8 @@ def _data_sets(path: Path, given: Any, metric: str | None) -> dict[str, DataSet]
         spec |= _eval_sets(where, spec) if isinstance(spec.get("eval"), dict) or "label_map" in spec else {}
         for key, value in spec.items():
             if not isinstance(value, str | None) and not (
-                key in ("eval", "label_map") and isinstance(value, list | dict)
+                (key in ("eval", "label_map") and isinstance(value, list | dict))
+                or (key, value) == ("drop_unlabelled", True)
             ):
                 raise ValueError(f"{where}: {key} must be a text, and is {_kind(value)}")
         if metric is not None:

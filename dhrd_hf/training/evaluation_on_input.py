@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,13 +65,14 @@ class EvaluationOnInputMixin:
 
     @contextmanager
     def _in_order(self) -> Iterator[None]:
-        strategy = self.args.train_sampling_strategy
+        strategy, drop_last = self.args.train_sampling_strategy, self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = False  # which is for training: here each row counts
         if strategy == "group_by_length":  # transformers would shuffle these rows as well
             self.args.train_sampling_strategy = "random"
         try:
             yield
         finally:
-            self.args.train_sampling_strategy = strategy
+            self.args.train_sampling_strategy, self.args.dataloader_drop_last = strategy, drop_last
 
     @contextmanager
     def _collating_input_only(self, condition: bool = True) -> Iterator[None]:
@@ -99,7 +101,7 @@ class EvaluationOnInputMixin:
         Returns:
             `EvalLoopOutput`: predictions `[rows, K]`, labels and metrics.
         """
-        with self._keeping_rows() as rows:
+        with self._keeping_rows() as rows, self._telling_the_problem_type():
             output = super().evaluation_loop(dataloader, description, False, *args, **kwargs)
         prefix = kwargs.get("metric_key_prefix") or (args[1] if len(args) > 1 else "eval")
         if rows and f"{prefix}_loss" in output.metrics:
@@ -115,6 +117,18 @@ class EvaluationOnInputMixin:
             output.metrics[f"{prefix}_loss"] = dual_head.config.beta * loss
             output.metrics[f"{prefix}_classification_loss"] = loss
         return output
+
+    @contextmanager
+    def _telling_the_problem_type(self) -> Iterator[None]:
+        """Metrics that take a `problem_type`, such as ours, are given the model's."""
+        metrics = self.compute_metrics
+        if metrics is not None and "problem_type" in inspect.signature(metrics).parameters:
+            config = find_dual_head(self.model).config
+            self.compute_metrics = lambda *args, **kwargs: metrics(*args, problem_type=config.problem_type, **kwargs)
+        try:
+            yield
+        finally:
+            self.compute_metrics = metrics
 
     @contextmanager
     def _keeping_rows(self) -> Iterator[list[tuple[Tensor, Tensor]]]:

@@ -11,7 +11,6 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset
 from safetensors.torch import load_file
 from sklearn.utils.class_weight import compute_class_weight
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
@@ -21,7 +20,6 @@ import dhrd_hf.evaluation
 from dhrd_hf import AutoModelForDualHeadClassification
 from dhrd_hf.cli import main
 from dhrd_hf.cli.arguments import parse_train
-from dhrd_hf.data.labels import with_label_names
 from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.training import add_lora
 
@@ -330,14 +328,6 @@ def test_ctrl_c_in_training_says_how_to_go_on(base, table, tmp_path, monkeypatch
     assert main(["train", *arguments]) == 130
     error = capsys.readouterr().err
     assert f"--output-dir '{tmp_path / 'my run'}'" in error and error.rstrip().endswith("--resume")
-
-
-def test_class_label_columns_become_names():
-    # The name "1" has the id 0: read as ids or as names, the wrong way round is another label.
-    table = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, -1]}).cast_column(
-        "label", ClassLabel(names=["1", "0"])
-    )
-    assert with_label_names(table, "label")["label"][:] == ["1", "0", None]
 
 
 # The arguments

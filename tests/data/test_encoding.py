@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from dhrd_hf import DualHeadEncoder
 from dhrd_hf.data import EncodingCounts
-from dhrd_hf.data.labels import Labels, with_label_names
+from dhrd_hf.data.labels import Labels
 
 YES_NO = {"no": 0, "yes": 1}
 
@@ -237,35 +237,6 @@ def test_a_whole_column_tells_names_from_ids(tokenizer):
     assert encode.encode_dataset(ids)["labels"][:] == [0, 1, 0]
 
 
-@pytest.mark.parametrize(
-    ("labels", "named", "with_names"),
-    [
-        ([1, 2, None], [1, 2, None], ["1", "2", None]),
-        ([1.0, 2.0, None], [1.0, 2.0, None], ["1", "2", None]),
-        ([1.0, 2.0, float("nan")], [1.0, 2.0, None], ["1", "2", None]),
-        (["1", "2.0", None], [1, 2, None], ["1", "2", None]),  # as a table has them where 1 and 2.0 meet in a column
-        (["1", "2", None],) * 3,
-        ([1.0, 2.5, None],) * 3,
-        ([1, 3, None],) * 3,
-        # As they stand, these may be names.
-        (["1.0", "2.0", None],) * 3,
-        (["3.9", "3.10", None],) * 3,
-        (["1", "2.0", "x"],) * 3,
-        (["007", "2.0", None],) * 3,
-    ],
-)
-def test_numbers_are_names_where_all_of_them_are(labels, named, with_names):
-    table = Dataset.from_dict({"label": labels})
-    found = with_label_names(table, "label")["label"][:]
-    assert [None if it != it else it for it in found] == named
-    assert with_label_names(table, "label", {"1": 0, "2": 1})["label"][:] == with_names
-
-
-def test_a_model_may_know_both_spellings_of_a_number():
-    table = Dataset.from_dict({"label": ["1", "1.0"]})
-    assert with_label_names(table, "label", {"1": 0, "1.0": 1})["label"][:] == ["1", "1.0"]
-
-
 def test_room_is_kept_for_each_number_of_a_row(tokenizer):
     encode = DualHeadEncoder(tokenizer, {"a": 0, "b": 1, "c": 2}, problem_type="regression", max_length=90)
     found = encode({"text": ["word " * 60], "label": [[0.123456, -2.34567, 11.25]], "rationale": ["So it is."]})
@@ -296,9 +267,6 @@ def test_the_answers_text_of_many_labels_and_of_numbers(tokenizer):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": "It hums.", "label": None}, "no label in column 'label'"),
-        ({"text": "It hums.", "label": ""}, "no label"),
-        ({"text": "It hums.", "label": float("nan")}, "no label"),
         ({"text": "It hums.", "label": "yess"}, "'yess' is unknown.*did you mean 'yes'"),
         ({"text": "It hums.", "label": 2}, "label id 2 is out of range.*2 labels"),
         ({"text": "It hums.", "label": -100}, "label id -100 is out of range"),
@@ -312,6 +280,17 @@ def test_a_broken_row_is_refused_with_its_number(tokenizer, row, message):
         encode_rows(DualHeadEncoder(tokenizer, YES_NO), fine, fine, row)
     with pytest.raises(ValueError, match=f"(?s)Row 0: .*{message}"):
         DualHeadEncoder(tokenizer, YES_NO).encode_dataset(Dataset.from_list([{**fine, **row}]))
+
+
+@pytest.mark.parametrize("label", [None, "", " ", float("nan")])
+def test_a_row_without_a_label_is_refused(tokenizer, label):
+    row = {"text": "It hums.", "label": label}
+    with pytest.raises(ValueError, match="Row 0: it has no label in column 'label'"):
+        encode_rows(DualHeadEncoder(tokenizer, YES_NO), row)
+    with pytest.raises(
+        ValueError, match="Row 0: it has no label, in column 'label'. 1 of 1 rows .*drop_unlabelled=True"
+    ):
+        DualHeadEncoder(tokenizer, YES_NO).encode_dataset(Dataset.from_list([row]))
 
 
 def test_a_later_batch_of_a_dataset_names_the_right_row(tokenizer):

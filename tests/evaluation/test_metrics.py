@@ -38,11 +38,47 @@ def test_regression_equals_scikit_learn(draw, shape):
     }
 
 
+def test_metrics_go_by_the_problem_type_and_never_by_the_values(draw):
+    values, targets = draw.normal(size=(50, 3)), draw.integers(0, 2, (50, 3)).astype(float)
+    for labels in (targets, targets + 0.5):  # whole or not
+        assert compute_metrics((values, labels), "regression") == {
+            "mse": pytest.approx(oracle.mean_squared_error(labels, values)),
+            "mae": pytest.approx(oracle.mean_absolute_error(labels, values)),
+        }
+    assert compute_metrics((values, targets), "multi_label_classification") == compute_metrics((values, targets))
+    one = draw.normal(size=(50, 1))
+    assert compute_metrics((one, targets[:, :1]), "multi_label_classification")["accuracy"] == pytest.approx(
+        oracle.accuracy_score(targets[:, :1], one > 0)
+    )
+    for kind in (None, "multi_label_classification"):
+        with pytest.raises(ValueError, match="whole numbers; for a regression say problem_type='regression'"):
+            compute_metrics((values, targets + 0.5), kind)
+
+
+def test_rows_without_a_label_are_not_counted(draw):
+    logits, labels = draw.normal(size=(200, 4)), draw.integers(0, 4, 200)
+    labels[::3] = -100
+    kept = labels != -100
+    assert compute_metrics((logits, labels)) == compute_metrics((logits[kept], labels[kept]))
+    assert compute_metrics((logits, labels))["accuracy"] == pytest.approx(
+        oracle.accuracy_score(labels[kept], logits[kept].argmax(-1))
+    )
+
+
+def test_a_class_that_is_neither_there_nor_predicted_is_not_in_macro_f1():
+    logits = np.array([[3.0, 0, 0], [0, 3.0, 0], [3.0, 0, 0], [0, 3.0, 0]])
+    found = compute_metrics((logits, np.array([0, 1, 1, 1])))
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    logits[0] = [0, 0, 3.0]  # predicted, and never there
+    assert compute_metrics((logits, np.array([0, 1, 1, 1])))["macro_f1"] == pytest.approx((0 + 0 + 4 / 5) / 3)
+
+
 def test_a_trainers_prediction_is_read(draw):
     from transformers import EvalPrediction
 
     logits, labels = draw.normal(size=(20, 2)), draw.integers(0, 2, 20)
-    assert compute_metrics(EvalPrediction(logits, labels)) == compute_metrics((logits, labels))
+    for more in ({}, {"inputs": logits}, {"inputs": logits, "losses": logits[:, 0]}):
+        assert compute_metrics(EvalPrediction(logits, labels, **more)) == compute_metrics((logits, labels))
 
 
 def test_rows_that_do_not_match_are_named():

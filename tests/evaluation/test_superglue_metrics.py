@@ -116,6 +116,8 @@ def test_for_the_trainer():
     said = logits.argmax(-1)
     compute = superglue_metrics("multirc", groups)
     assert compute(EvalPrediction(logits, gold)) == pytest.approx({"f1a": f1_score(gold, said), "em": 0.5})
+    with_more = EvalPrediction(logits, gold, inputs=logits, losses=logits[:, 0])  # by include_for_metrics
+    assert compute(with_more) == compute(EvalPrediction(logits, gold))
     # A model that numbers its labels otherwise.
     flipped = superglue_metrics("multirc", groups, {"Yes": 0, "No": 1})
     assert flipped(EvalPrediction(logits[:, ::-1], 1 - gold)) == compute(EvalPrediction(logits, gold))

@@ -60,7 +60,7 @@ def test_settings_share_the_rows_of_a_seed_in_one_order(tmp_path):
 def test_labels_of_two_kinds_are_refused(tmp_path):
     found, data, _ = study(tmp_path, "{setting: pooled}")
     write(tmp_path / "dev.jsonl", [{**row, "label": 1} for row in ROWS])
-    with pytest.raises(ValueError, match="labels that are text and labels that are numbers"):
+    with pytest.raises(ValueError, match="odd, eval, has labels that train lacks: .1"):
         data.of(found.cells[0])
 
 

@@ -218,7 +218,8 @@ def test_labels_that_are_objects_fail_the_cells_of_their_data(make, out, tmp_pat
     outcome, _ = run(study, out)
     assert (outcome.done, outcome.failed) == (2, 2)
     failed = rows_of(out)[0]
-    assert failed["error"].startswith("objects has a label {'odd': 0}, and a study is of one label a row")
+    assert failed["error"].startswith("Row 0 of objects, train: its label holds an object")
+    assert "a study is of one label a row" in failed["error"].lower()
     assert failed["rows_digest"] == study.data["objects"].rows_digest
 
 

@@ -28,6 +28,7 @@ from dhrd_hf import (
     DualHeadTrainingArguments,
     export_classifier,
 )
+from dhrd_hf.evaluation import compute_metrics
 from dhrd_hf.training import add_lora
 
 SPLITS = [(8, 1), (2, 4), (1, 8)]
@@ -371,6 +372,25 @@ def test_eval_loss_is_exact_over_the_rows(dual_of, evaluate, stock_classifier_of
     assert metrics["eval_accuracy"] == pytest.approx((logits.argmax(-1) == labels).float().mean().item())
     assert given[0].predictions.shape == (7, 3)
     torch.testing.assert_close(torch.tensor(given[0].predictions), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_no_evaluation_row_is_dropped_and_metrics_know_the_problem_type(
+    dual_of, evaluate, stock_classifier_of, encoded
+):
+    model = dual_of("llama", problem_type="regression")
+    draw = torch.Generator().manual_seed(0)
+    targets = torch.randint(0, 2, (7, 3), generator=draw).float()  # whole numbers, as of multi label
+    rows = encoded.select(range(7)).remove_columns("labels").add_column("labels", targets.tolist())
+    stock = stock_classifier_of(model)
+    xs = [torch.tensor([ids[:n]]) for ids, n in zip(rows["input_ids"], rows["input_length"], strict=True)]
+    logits = torch.cat([stock(x).logits for x in xs]).detach()
+    trainer = evaluate(model, rows, compute_metrics, per_device_eval_batch_size=3, dataloader_drop_last=True)
+    found = trainer.evaluate()
+    assert found["eval_mse"] == pytest.approx(F.mse_loss(logits, targets).item(), rel=1e-5)
+    assert found["eval_mae"] == pytest.approx(F.l1_loss(logits, targets).item(), rel=1e-5)
+    assert found["eval_loss"] == pytest.approx(found["eval_mse"], rel=1e-5)
+    assert len(trainer.predict(rows).predictions) == 7 and trainer.args.dataloader_drop_last
+    assert trainer.compute_metrics is compute_metrics
 
 
 @pytest.mark.parametrize("options", [{}, {"eval_do_concat_batches": False}, {"batch_eval_metrics": True}])

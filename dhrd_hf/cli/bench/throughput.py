@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..parsing import Parser, add_model_options, chosen_prompt, did_you_mean, quiet
+from ..parsing import Parser, add_label_options, add_model_options, chosen_prompt, did_you_mean, quiet
 from .output import add_output_options, at_least, check_output, show, times, whole_numbers, with_origin, write_result
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     add_model_options(parser, batch_tokens=False)
     add = parser.add_argument
     add("--data", required=True, metavar="TABLE", help="the rows; with labels, accuracy is measured too")
-    add("--label-column", default="label", metavar="NAME", help="column of the labels (default: label)")
+    add_label_options(parser)
     add(
         "--exported",
         action="append",
@@ -159,7 +159,9 @@ def _measure(
     from ...evaluation.throughput_engines import BenchRows
 
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
-    rows = BenchRows.of(table, model.config, tokenizer, prompt, args.label_column, args.max_length)
+    rows = BenchRows.of(
+        table, model.config, tokenizer, prompt, args.label_column, args.max_length, args.drop_unlabelled
+    )
     engines, left_out = _open_engines(args, model, tokenizer, ranks, stack)
     if ranks.rank == 0:
         _say_what_is_measured(rows, args.label_column, ranks)

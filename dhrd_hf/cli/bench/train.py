@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..parsing import Parser, chosen_prompt
+from ..parsing import Parser, add_label_options, chosen_prompt, warn
 from .output import add_output_options, at_least, check_output, show, whole_numbers, with_origin, write_result
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     add("--prompt", metavar="TEMPLATE", help="the input over a row's columns (default: {text})")
     add("--text-column", metavar="NAME", help="the same as --prompt '{NAME}'")
-    add("--label-column", default="label", metavar="NAME", help="column of the labels (default: label)")
+    add_label_options(parser)
     add(
         "--rationale-column", default="rationale", metavar="NAME", help="column of the rationales (default: rationale)"
     )
@@ -159,23 +159,24 @@ def _encoded(
 ) -> tuple[list[dict[str, Any]], int]:
     """The rows that are needed, and how many labels the table has."""
     from ...data import DualHeadEncoder
-    from ...data.labels import with_label_names
+    from ...data.labels import read_labels
     from ...data.prompts import template_columns
     from ...data.tables import check_columns
 
     prompt = chosen_prompt(args.prompt, args.text_column)
     check_columns(table.column_names, [*template_columns(prompt), args.label_column], [args.rationale_column])
-    table = with_label_names(table, args.label_column)
-    names = sorted({str(label) for label in table[args.label_column]})
-    if len(names) < 2:
-        raise ValueError(f"all {len(table)} rows of {args.data} have the label {names[0]}: a step needs two classes.")
+    options = {"drop_unlabelled": args.drop_unlabelled, "where": args.data, "say": warn}
+    table, labels = read_labels(table, args.label_column, **options)
+    if len(labels.names) < 2:
+        raise ValueError(
+            f"all {len(table)} rows of {args.data} have the label {labels.names[0]}: a step needs two classes."
+        )
     columns = {"label_column": args.label_column, "rationale_column": args.rationale_column}
-    encode = DualHeadEncoder(
-        tokenizer, {name: at for at, name in enumerate(names)}, prompt, args.max_length, **columns
-    )
+    columns["problem_type"] = labels.problem_type
+    encode = DualHeadEncoder(tokenizer, labels.label2id, prompt, args.max_length, **columns)
     needed = min(len(table), args.batch_size * (args.steps + args.warmup))
     rows = list(encode.encode_dataset(table.select(range(needed))))
-    return rows, len(names)
+    return rows, len(labels.names)
 
 
 def _show(output: str | None, result: dict[str, Any]) -> None:

@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError("--key joins FILE to --data TABLE, which is missing.")
     _check_outputs(args)
 
-    from ...data.named_rows import NamedRows
+    from ...data.labels import NamedRows
     from ...data.prompts import template_columns
     from ...data.tables import check_columns, iter_rows, table_name
     from ...files import strict_json, write_whole
@@ -147,7 +147,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows that the file has, with their texts; an empty rationale is there to be flagged."""
     from ...data.joining import comparable, join_rationales, key_column
-    from ...data.named_rows import NamedRows
+    from ...data.labels import NamedRows
 
     names = {"rationale_column": args.rationale_column, "label_column": args.label_column}
     given = list(NamedRows(args.file, args.label_column))
@@ -161,8 +161,8 @@ def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _judge(args: argparse.Namespace, rows: list[dict[str, Any]]) -> LabelJudge:
+    from ...data.labels import label_names
     from ...rationales.judge import LabelJudge
-    from ...rationales.label_names import label_names
     from ...rationales.replies import Sampling
     from ...rationales.teachers import open_teacher
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..parsing import Parser, chosen_prompt
+from ..parsing import Parser, add_label_options, chosen_prompt, warn
 
 if TYPE_CHECKING:
     from ...rationales.labelled import LabelledTable
@@ -59,6 +59,9 @@ def run(argv: Sequence[str]) -> int:
         label_map=_json_option("--label-map", args.label_map),
         rationale_column=args.rationale_column or (column if column is not None else "rationale"),
         keeps_rationales=given,
+        problem_type=args.problem_type,
+        drop_unlabelled=args.drop_unlabelled,
+        say=warn,
     )
     prompt = _prompt(args, table, template)
     checks = _checks(args)
@@ -120,7 +123,8 @@ def _parser() -> Parser:
     add = rows.add_argument
     add("--prompt", metavar="TEMPLATE", help=r"the input over a row's columns, such as '{premise}\n{hypothesis}'")
     add("--text-column", metavar="NAME", help="the same as --prompt '{NAME}' (default: text)")
-    add("--label-column", default="label", metavar="NAME", help="column of the labels (default: label)")
+    add_label_options(parser)
+    add("--problem-type", metavar="TYPE", help="single_label_classification where numbers such as 3.5 are names")
     add("--rationale-column", metavar="NAME", help="column to write (default: rationale)")
     add("--id-column", metavar="NAME", help="column of the keys (default: id, key or idx, else the row's number)")
     add(
@@ -182,7 +186,7 @@ def _parser() -> Parser:
 
 
 def _prompt(args: argparse.Namespace, table: LabelledTable, template: str) -> TeacherPrompt:
-    from ...data.named_rows import NamedRows
+    from ...data.labels import NamedRows
     from ...rationales.prompt import TeacherPrompt
 
     return TeacherPrompt(

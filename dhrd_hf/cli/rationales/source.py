@@ -28,9 +28,8 @@ class Source:
     """A table, read once to see its columns and labels, and then streamed as often as wanted."""
 
     def __init__(self, where: str, needed: Iterable[str], label_column: str = "label"):
-        from ...data.named_rows import NamedRows
+        from ...data.labels import NamedRows, label_names
         from ...data.tables import check_columns
-        from ...rationales.label_names import label_names
 
         self._rows = NamedRows(where, label_column)
         columns: dict[str, None] = {}
