@@ -132,6 +132,7 @@ class ServingStandIn:
 
     @torch.no_grad()
     def computed(self, text):
+        text = text.strip() if self.fault == "strips" else text
         logits = self.model(**self.tokenizer(text, truncation=True, return_tensors="pt")).logits[0]
         if self.fault == "temperature again":
             logits = logits / 2.5

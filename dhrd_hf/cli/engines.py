@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ def dense_folder(model: str) -> Iterator[str]:
 
     from .. import AutoModelForDualHeadClassification, export_classifier
     from ..evaluation import load_classifier
+    from ..export.contract import CONTRACT
 
     trains = is_training_checkpoint(model)
     if not trains and find_adapter_config_file(model) is None:
@@ -53,6 +55,8 @@ def dense_folder(model: str) -> Iterator[str]:
         else:  # an exported adapter, whose base alone would be exported
             load_classifier(model, device="cpu")[0].save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+            if (Path(model) / CONTRACT).is_file():  # its temperature, and its user's own texts
+                shutil.copy(Path(model) / CONTRACT, folder)
         yield str(folder)
 
 

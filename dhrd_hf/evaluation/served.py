@@ -74,10 +74,10 @@ def compare_on_rows(
         facts["accuracy"] = wilson_interval(right)
     if server is None:
         return None, facts
-    probabilities = server.probabilities([render(prompt, row) for row in table])
-    replay = compared(
-        probabilities, logits, server, [f"row {number}" for number in range(1, len(logits) + 1)], tolerance
-    )
+    inputs = [render(prompt, row) for row in table]
+    probabilities = server.probabilities(inputs)
+    names = [f"row {number}" for number in range(1, len(inputs) + 1)]
+    replay = compared(server, probabilities, inputs, logits, names, tolerance)
     if right is not None:
         served = _right(contract.decisions(probabilities), local.labels)
         facts |= {"server_accuracy": wilson_interval(served), "change": paired_change(right, served)}

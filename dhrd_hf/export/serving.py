@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -235,7 +235,7 @@ def _rows(protocol: _Protocol, answer: Any, count: int, labels: int) -> list[Any
     return rows if right and len(rows) == count and all(len(row) == labels for row in named) else None
 
 
-def verify_server(server: Server, tolerance: float | None = None) -> Replay:
+def verify_server(server: Server, tolerance: float | None = None, ignore_blanks: bool = False) -> Replay:
     """Send the golden texts of an export's contract to the server that serves it, and compare the probabilities.
 
     Nothing but these texts is sent. A server's logits are not seen, and neither are its token ids: texts around the limit and
@@ -255,6 +255,8 @@ def verify_server(server: Server, tolerance: float | None = None) -> Replay:
         server ([`~dhrd_hf.export.serving.Server`]): The server, with the contract.
         tolerance (`float`, *optional*): The largest difference of a probability that passes (of a number, for regression). By
             default 0.01: most servers compute in 16 bits. Half as much again as an int8 export was off when it was written.
+        ignore_blanks (`bool`, *optional*, defaults to `False`): Leave out the texts with blanks at an end, which infinity
+            strips.
 
     Returns:
         [`~dhrd_hf.export.replay.Replay`]: what differs, and what may be the reason.
@@ -263,54 +265,54 @@ def verify_server(server: Server, tolerance: float | None = None) -> Replay:
         ConnectionError: if the server does not answer.
         ValueError: if it refuses, or answers in another form.
     """
-    contract = server.contract
-    run = [place for place, it in enumerate(contract.golden) if it.logits is not None]
-    texts = contract.texts
+    contract, texts = server.contract, server.contract.texts
+    run = [
+        place
+        for place, it in enumerate(contract.golden)
+        if it.logits is not None and not (ignore_blanks and texts[place] != texts[place].strip())
+    ]
+    inputs = [texts[place] for place in run]
     logits = torch.tensor([contract.golden[place].logits for place in run])
-    return compared(
-        server.probabilities([texts[place] for place in run]),
-        logits,
-        server,
-        [contract.golden[place].about for place in run],
-        tolerance,
-        [place for place, it in enumerate(run) if contract.golden[it].cut],
-        len(texts),
-    )
+    cut = {place for place, it in enumerate(run) if contract.golden[it].cut}
+    names = [contract.golden[place].about for place in run]
+    return compared(server, server.probabilities(inputs), inputs, logits, names, tolerance, cut)
 
 
 def compared(
-    found: Tensor,
-    logits: Tensor,
     server: Server,
+    found: Tensor,
+    inputs: Sequence[str],
+    logits: Tensor,
     names: Sequence[str],
     tolerance: float | None = None,
-    cut: Sequence[int] = (),
-    texts: int | None = None,
+    cut: Set[int] = frozenset(),
 ) -> Replay:
-    """A server's probabilities of rows beside the logits that they should come from."""
+    """A server's probabilities of inputs beside the logits that they should come from; some of the inputs are cut."""
     contract = server.contract
     allowed = allowed_difference(contract, "probabilities") if tolerance is None else tolerance
     should = contract.probabilities(logits)
     off = row_differences(found, should)
-    past = [place for place in range(len(off)) if not off[place] <= allowed]
-    hints = list(_reasons(found, logits, contract, allowed, past, cut)) if past else []
+    past = {place for place in range(len(off)) if not off[place] <= allowed}
+    stripped = {place for place, text in enumerate(inputs) if text != text.strip()}
     return Replay(
-        texts=texts or len(names),
-        answered=len(names),
+        texts=len(inputs),
+        answered=len(inputs),
         largest_difference=off.max().item(),
         flips=count_flips(contract.decisions(found), contract.decisions(should)),
         allowed=allowed,
         allowed_flips=int(contract.measured.get("flips", 0)),
         unit="number" if contract.activation == "none" else "probability",
         farthest=told_farthest(off, names, allowed),
-        remarks=[*server.remarks, *hints],
+        remarks=[
+            *server.remarks,
+            *(_of_all(found, logits, contract, allowed) if past else ()),
+            *(_of_some(past, cut, stripped, contract) if past <= cut | stripped else ()),
+        ],
     )
 
 
-def _reasons(
-    found: Tensor, logits: Tensor, contract: Contract, allowed: float, past: Sequence[int], cut: Sequence[int]
-) -> Iterator[str]:
-    """What a server may be doing, where that gives its answers."""
+def _of_all(found: Tensor, logits: Tensor, contract: Contract, allowed: float) -> Iterator[str]:
+    """What a server may be doing, where that gives all its answers."""
 
     def gives(expected: Tensor) -> bool:
         return bool((row_differences(found, expected) <= allowed).all())
@@ -329,10 +331,19 @@ def _reasons(
     if sorted(order) == list(range(len(order))) and order != sorted(order):
         given = ", ".join(contract.labels[place] for place in order)
         yield f"its labels are in another order: {given}, where the contract has {', '.join(contract.labels)}"
-    if cut and set(past) <= set(cut):
+
+
+def _of_some(past: Set[int], cut: Set[int], stripped: Set[int], contract: Contract) -> Iterator[str]:
+    """What a server may be doing, where none but texts that are cut or begin or end in blanks differ."""
+    if past & cut:
         yield (
-            f"only texts of more than {contract.max_length} tokens differ: it has to cut them on the "
-            f"{contract.truncation_side}, to {contract.max_length}, those that the tokenizer adds among them"
+            f"{'only ' if past <= cut else ''}texts of more than {contract.max_length} tokens differ: it has to cut them on "
+            f"the {contract.truncation_side}, to {contract.max_length}, those that the tokenizer adds among them"
+        )
+    if past & stripped - cut:
+        yield (
+            f"{'only ' if past <= stripped else ''}texts with blanks at an end differ: it strips them, as infinity does; where "
+            "yours have none, add --ignore-blanks"
         )
 
 

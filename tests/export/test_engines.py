@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dhrd_hf import export_classifier
 from dhrd_hf.evaluation import load_classifier, predict_texts
-from dhrd_hf.export import engines, transformers_js
+from dhrd_hf.export import Contract, engines, transformers_js, verify_export
 from dhrd_hf.export.engines import EngineClassifier, export_engine
 
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
@@ -24,7 +24,8 @@ TEXTS = ["Oto owns a boat.", "The kiln is cold. So: the kiln glows.", "Rooks.", 
 def classifier(dual_of, tokenizer, tmp_path_factory):
     """A dense export."""
     model = dual_of("llama", id2label=LABELS, prompt_template="Q: {text}", max_input_length=60)
-    return export_classifier(model, tokenizer, tmp_path_factory.mktemp("dense") / "classifier")
+    folder = tmp_path_factory.mktemp("dense") / "classifier"
+    return export_classifier(model, tokenizer, folder, temperature=1.5, golden=["A text of one's own."])
 
 
 @pytest.fixture(scope="module", params=engines.ENGINES)
@@ -80,6 +81,22 @@ def test_its_card_says_how_it_opens_and_that_works(exported, classifier):
     assert found["logits"].tolist()[0] == pytest.approx(expected[0].tolist(), abs=1e-5)
 
 
+def test_its_contract_is_torchs_and_is_replayed(exported, classifier, tmp_path):
+    engine, folder, _ = exported
+    dense, contract = Contract.read(classifier), Contract.read(folder)
+    assert (contract.engine, contract.dtype, contract.temperature) == (engine, "float32", 1.5)
+    assert [(it.about, it.text, it.input_ids) for it in contract.golden] == [
+        (it.about, it.text, it.input_ids) for it in dense.golden
+    ]
+    assert contract.own_texts == ["A text of one's own."]
+    found = verify_export(folder)
+    assert found.faults() == [] and found.answered > 30 and found.largest_difference < 1e-4
+    other = shutil.copytree(folder, tmp_path / "other")
+    text = (other / "tokenizer_config.json").read_text()
+    (other / "tokenizer_config.json").write_text(json.dumps(json.loads(text) | {"truncation_side": "left"}))
+    assert any("become other token ids" in fault for fault in verify_export(other).faults())
+
+
 def test_it_has_as_many_threads_as_asked_for(exported):
     _, folder, _ = exported
     with pytest.raises(
@@ -112,6 +129,12 @@ def test_int8_is_rounded_and_near(classifier, tmp_path, engine):
     off = export_engine(classifier, tmp_path / "out", engine, int8=True)
     assert 1e-5 < off < 0.5  # rounded, but the same model
     assert EngineClassifier.from_pretrained(tmp_path / "out").dtype == torch.int8
+    contract, dense = Contract.read(tmp_path / "out"), Contract.read(classifier)
+    assert contract.dtype == "int8" and 1e-5 < contract.measured["logits"] < 0.5
+    for rounded, whole in zip(contract.golden, dense.golden, strict=True):  # torch's, not what int8 makes of them
+        assert (rounded.logits or []) == pytest.approx(whole.logits or [], rel=1e-4, abs=1e-5)
+    assert verify_export(tmp_path / "out").faults() == []
+    assert verify_export(tmp_path / "out", tolerance=1e-6).faults() != []
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,13 @@
 """Running servers held against an export's contract: each protocol as it is documented, and what servers get wrong."""
 
+import contextlib
 import json
+import os
+import shutil
 import socket
+import subprocess
+import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -72,6 +78,7 @@ def test_a_server_that_does_right_is_found_out_and_passes(export_of, kind, probl
         ("longer", "only texts of more than 60 tokens differ: it has to cut them on the right, to 60"),
         ("raw", "it answers with no activation, where the contract says softmax"),
         ("specials split", "the special token <"),
+        ("strips", "only texts with blanks at an end differ: it strips them, as infinity does"),
     ],
 )
 def test_a_server_that_does_wrong_is_told_what_it_does(export_of, capsys, kind, fault, words):
@@ -207,6 +214,7 @@ def test_what_goes_wrong_is_one_line(export_of, capsys, tmp_path):
         (["--server", "localhost:8000"], "is no address of a server: type one such as http://localhost:8000"),
         (["--server", "file:///etc/passwd"], "is no address of a server"),
         (["--model", "m"], "--model goes with --server URL"),
+        (["--ignore-blanks"], "--ignore-blanks goes with --server URL"),
         (["--token-env", "T"], "--token-env goes with --server URL"),
         (["--server", "http://x", "--token-env", "NO_SUCH"], "there is no environment variable 'NO_SUCH'"),
         (["--tolerance", "nan"], "--tolerance nan must be 0 or a number above it"),
@@ -248,3 +256,66 @@ def test_the_hubs_token_is_for_the_hubs_hosts(monkeypatch):
     for url in ("http://localhost:8000", "https://huggingface.cloud.example.org", "https://evilhuggingface.co.org"):
         assert _token(url, None) is None
     assert _token("http://localhost:8000", "HF_TOKEN") == "hf_mine"
+
+
+# A real server
+
+
+@pytest.fixture
+def infinity(tmp_path):
+    """`infinity(folder)` serves a folder by infinity and gives its address."""
+    command = os.environ.get("INFINITY_EMB") or shutil.which("infinity_emb")
+    if not command:
+        pytest.skip(
+            "no infinity_emb: python -m venv E; E/bin/pip install 'infinity-emb[torch,server]' 'transformers<5' 'numpy<2'; "
+            "INFINITY_EMB=E/bin/infinity_emb"
+        )
+    processes = []
+
+    def serve(folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = ["--engine", "torch", "--device", "cpu", "--dtype", "float32", "--no-bettertransformer"]
+        own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        log = tmp_path / f"{port}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [command, "v2", "--model-id", str(folder), "--port", str(port), "--no-model-warmup", *options],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**own, "HF_HUB_OFFLINE": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"},
+            )
+        processes.append(process)
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()[-2000:]
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return f"http://127.0.0.1:{port}"
+            time.sleep(0.5)
+        raise AssertionError("infinity did not start")
+
+    yield serve
+    for process in processes:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.slow
+def test_infinity_serves_an_export_and_what_was_changed_in_it_is_found(export_of, infinity, table, tmp_path, capsys):
+    folder = export_of()
+    command = ["verify", str(folder), "--data", str(table), "--tolerance", "1e-4", "--server", infinity(folder)]
+    assert main(command) == 1  # it strips blanks, which the contract does not
+    assert "only texts with blanks at an end differ: it strips them, as infinity does" in capsys.readouterr().out
+    assert main([*command, "--ignore-blanks"]) == 0
+    said = capsys.readouterr().out
+    assert "(infinity): " in said and "0 labels flip" in said and "a change of +0.00 points" in said
+    other = shutil.copytree(folder, tmp_path / "other")
+    path = other / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation_side": "left"}))
+    config = json.loads((other / "config.json").read_text())
+    del config["id2label"], config["label2id"]
+    (other / "config.json").write_text(json.dumps(config | {"num_labels": 3}))
+    assert main([*command[:-1], infinity(other), "--ignore-blanks"]) == 1
+    said = capsys.readouterr().out
+    assert "its labels are LABEL_0, LABEL_1, LABEL_2, those of the contract entailed, refuted, unknown" in said
+    assert "only texts of more than 60 tokens differ: it has to cut them on the right, to 60" in said

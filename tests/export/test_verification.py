@@ -1,18 +1,18 @@
 """The contract in an export, its replay, and servers held against it."""
 
 import json
-import logging
 import shutil
 
 import pytest
 import torch
+from families import tiny_config
 from safetensors.torch import load_file, save_file
 from test_export import moved_lora
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from dhrd_hf import export_classifier, push_classifier
+from dhrd_hf import AutoModelForDualHeadClassification, export_classifier, push_classifier
 from dhrd_hf.cli import main
-from dhrd_hf.export import Contract, verify_export
+from dhrd_hf.export import Contract, hub, verify_export
 from dhrd_hf.export.contract import CONTRACT
 
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
@@ -245,9 +245,47 @@ def test_what_was_changed_afterwards_is_found(folder, capsys, spoil, words):
         push_classifier(folder, "ada/entail", dry_run=True)
 
 
-def test_an_export_without_a_contract_is_pushed_with_a_warning(folder, caplog):
-    assert CONTRACT in push_classifier(folder, "ada/entail", dry_run=True).files
+def test_an_export_without_a_contract_is_pushed_with_a_warning(folder, monkeypatch):
+    told = []
+    monkeypatch.setattr(hub.logger, "warning", told.append)
+    assert CONTRACT in push_classifier(folder, "ada/entail", dry_run=True).files and told == []
     (folder / CONTRACT).unlink()
-    with caplog.at_level(logging.WARNING, "dhrd_hf"):
-        logging.getLogger("dhrd_hf").propagate = True
-        push_classifier(folder, "ada/entail", dry_run=True)
+    push_classifier(folder, "ada/entail", dry_run=True)
+    (line,) = told
+    assert f"{folder} has no {CONTRACT}: it is pushed as it is, without a replay" in line
+
+
+def test_a_tokenizer_that_opens_as_another_is_refused(dual_of, tokenizer, lm_dir_of, tmp_path):
+    """Qwen2's class, which AutoTokenizer takes whatever the folder says, composes accents and knows <|endoftext|>."""
+    folder = shutil.copytree(lm_dir_of("qwen3"), tmp_path / "lm")
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(tiny_config("qwen2")).save_pretrained(folder)
+    model = AutoModelForDualHeadClassification.from_pretrained(folder, num_labels=3)
+    with pytest.raises(
+        ValueError, match="become other token ids: .*AutoTokenizer opens a Qwen2Tokenizer, and this is a"
+    ):
+        export_classifier(model, tokenizer, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    export_classifier(model, AutoTokenizer.from_pretrained(folder), tmp_path / "out")
+
+
+def test_logits_that_are_not_finite_are_refused(dual_of, tokenizer, tmp_path):
+    model = dual_of("llama", num_labels=3)
+    with torch.no_grad():
+        model.score.weight.fill_(3e38)  # finite, and what it gives is not
+    with pytest.raises((ValueError, FloatingPointError), match="not finite|differ"):
+        export_classifier(model, tokenizer, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_takes_ones_own_rows(dual_of, tokenizer, tmp_path, capsys):
+    model = dual_of("llama", id2label=LABELS, prompt_template="Q: {question}", max_input_length=LIMIT)
+    model.save_pretrained(tmp_path / "run")
+    tokenizer.save_pretrained(tmp_path / "run")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"question": "Who sang?"}) + "\n")
+    command = ["export", "--model", str(tmp_path / "run"), "--output", str(tmp_path / "out"), "--golden", str(rows)]
+    assert main(command) == 0
+    assert Contract.read(tmp_path / "out").own_texts == ["Q: Who sang?"]
+    assert main([*command, "--format", "onnx", "--overwrite"]) == 2
+    assert "--golden goes with --format dense or adapter" in capsys.readouterr().err
