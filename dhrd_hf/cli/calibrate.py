@@ -28,18 +28,7 @@ after_interrupt = "No half-written export was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
-    """Fit the temperature of a classifier, and export it calibrated.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd calibrate`.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError: if the model or a table cannot be read, no temperature can be fitted, or as
-            [`export_classifier`].
-    """
+    """Fit the temperature of a classifier, and export it calibrated."""
     parser = Parser(
         prog="dhrd calibrate",
         description="Fit the temperature with which a classifier is as sure as it is right; prints one line of JSON.",

@@ -16,17 +16,7 @@ after_interrupt = "No metrics were written."
 
 
 def run(argv: Sequence[str]) -> int:
-    """Measure a classifier on a table with labels.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd evaluate`.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError: if the model or the table cannot be read, or a label is not one of the model's.
-    """
+    """Measure a classifier on a table with labels."""
     parser = Parser(
         prog="dhrd evaluate",
         description="Measure a classifier on a table with labels; prints one line of JSON.",

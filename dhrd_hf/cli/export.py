@@ -42,17 +42,7 @@ after_interrupt = "No half-written export was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
-    """Write the classifier of a run as a checkpoint that needs no dhrd_hf.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd export`.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError: as [`export_classifier`], or if the model has not two heads.
-    """
+    """Write the classifier of a run as a checkpoint that needs no dhrd_hf."""
     parser = Parser(
         prog="dhrd export",
         description="Write the classifier without its reasoning head, and compare its logits with the model's.",

@@ -32,18 +32,7 @@ _HEAD = 2048
 
 
 def run(argv: Sequence[str]) -> int:
-    """Classify the rows of a table as a stream.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd predict`.
-
-    Returns:
-        `int`: 0, or 1 where a model's numbers are not finite on some of the rows, which then have a `prediction_error`.
-
-    Raises:
-        ValueError, OSError: if the model or a table cannot be read or written.
-        FloatingPointError: if the model's weights are not finite.
-    """
+    """Classify the rows of a table as a stream."""
     parser = Parser(
         prog="dhrd predict",
         description="Classify the rows of a table; a table larger than memory will do.",
@@ -152,27 +141,7 @@ def _texts(
 def prediction_columns(
     prediction: Prediction, labels: list[str], thresholds: dict[str, float] | None, flat: bool
 ) -> dict[str, Any]:
-    """The columns that a prediction adds to a row.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.predict import prediction_columns
-    >>> from dhrd_hf.evaluation import Prediction
-    >>> prediction_columns(Prediction("yes", {"no": 0.25, "yes": 0.75}), ["no", "yes"], None, flat=False)
-    {'predicted_label': 'yes', 'probabilities': {'no': 0.25, 'yes': 0.75}}
-
-    ```
-
-    Args:
-        prediction ([`Prediction`]): What was said of the row.
-        labels (`list[str]`): The labels that have a probability.
-        thresholds (`dict[str, float]`, *optional*): The probability from which on a label is accepted.
-        flat (`bool`): For a file that has the same columns in every row, and no objects in them.
-
-    Returns:
-        `dict[str, Any]`: the columns.
-    """
+    """The columns that a prediction adds to a row."""
     if flat:
         probabilities = {f"probability_{label}": prediction.probabilities.get(label) for label in labels}
         said = {"predicted_label": prediction.label, **probabilities, "prediction_error": prediction.error or ""}
@@ -186,21 +155,5 @@ def prediction_columns(
 
 
 def is_flat(path: str) -> bool:
-    """Whether a file of rows holds no objects.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.cli.predict import is_flat
-    >>> is_flat("said.csv.gz"), is_flat("said.jsonl")
-    (True, False)
-
-    ```
-
-    Args:
-        path (`str`): The file, as for [`~dhrd_hf.data.tables.write_rows`].
-
-    Returns:
-        `bool`: whether it is .csv, .tsv or .parquet.
-    """
+    """Whether a file of rows holds no objects."""
     return path.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))

@@ -25,17 +25,7 @@ if TYPE_CHECKING:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Train a dual-head model.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd train`.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError, ImportError, FloatingPointError: with a message for the user.
-    """
+    """Train a dual-head model."""
     own, training = parse_train(argv)
     say: Callable[..., None] = print if training.process_index == 0 else lambda *_: None
     if training.process_index > 0:
@@ -146,14 +136,7 @@ def _named(word: str) -> tuple[str, str, str]:
 
 
 def after_interrupt(argv: Sequence[str]) -> str:
-    """How to go on after Ctrl-C.
-
-    Args:
-        argv (`Sequence[str]`): The arguments.
-
-    Returns:
-        `str`: a sentence with the command.
-    """
+    """How to go on after Ctrl-C."""
     return f"To go on from the last checkpoint: {resumed('dhrd train', argv)}"
 
 

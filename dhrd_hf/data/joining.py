@@ -20,25 +20,7 @@ _NAMED = 3  # of many keys at fault, as many are named
 
 @dataclass(frozen=True)
 class JoinCounts:
-    """What became of the rows and the rationales of a join.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.joining import JoinCounts
-    >>> print(JoinCounts(rows=1000, rationales=800, joined=790, unused=10))
-    790 of 1000 rows have a rationale, 210 have none; 10 of 800 rationales belong to no row
-
-    ```
-
-    Args:
-        rows (`int`): Rows of the table.
-        rationales (`int`): Rows of the rationale file.
-        joined (`int`): Rows that got a rationale.
-        unused (`int`): Rationales whose key no row has.
-        empty (`int`): Rows of the rationale file that hold no rationale.
-        replaced (`int`): Rows that had a rationale of their own, which is gone.
-    """
+    """What became of the rows and the rationales of a join."""
 
     rows: int = 0
     rationales: int = 0
@@ -65,45 +47,7 @@ def join_rationales(
     rationale_column: str = "rationale",
     label_column: str = "label",
 ) -> tuple[list[dict[str, Any]], JoinCounts]:
-    """Give each row of a table the rationale that has its key.
-
-    Keys are compared as text, so that the 7 of a JSON file is the "7" of a CSV file, and the 7.0 that pandas makes of it
-    beside an empty cell. A row without a rationale stays,
-    with None. A rationale that the table had is replaced, also by None: two teachers in one column would be taken for
-    one.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.joining import join_rationales
-    >>> rows = [{"id": 1, "text": "It rains.", "label": "wet"}, {"id": 2, "text": "It is noon.", "label": "dry"}]
-    >>> joined, counts = join_rationales(rows, [{"key": "1", "label": "wet", "rationale": "Rain is water."}])
-    >>> [row["rationale"] for row in joined]
-    ['Rain is water.', None]
-    >>> print(counts)
-    1 of 2 rows have a rationale, 1 have none; 0 of 1 rationales belong to no row
-
-    ```
-
-    Args:
-        rows (`Iterable[Mapping[str, Any]]`): The table; a `datasets.Dataset` will do.
-        rationales (`str`, `Path` or `Iterable[Mapping[str, Any]]`): A table of rationales, as for
-            [`~dhrd_hf.data.labels.NamedRows`], or its rows.
-        key (`str`, *optional*): Column of the table's keys. By default the first of `id`, `key` and `idx` that it has,
-            else the row's number from 0.
-        rationale_key (`str`, *optional*): Column of the keys in the rationale file; by default `key` if it is given and
-            the file has it, else the first of `id`, `key` and `idx`.
-        rationale_column (`str`, *optional*, defaults to `"rationale"`): Column of the rationales, in both.
-        label_column (`str`, *optional*, defaults to `"label"`): Where both have it, the labels must agree. What a
-            `ClassLabel` numbers is compared, and given back, by its names.
-
-    Returns:
-        `tuple[list[dict[str, Any]], JoinCounts]`: the rows in their order, and what became of them.
-
-    Raises:
-        ValueError: if a column is missing, a key stands twice, no key of the file is one of the table's, or the labels
-            of a row and of its rationale differ.
-    """
+    """Give each row of a table the rationale that has its key."""
     where = str(rationales) if isinstance(rationales, (str, Path)) else "the rationale file"
     is_file = isinstance(rationales, (str, Path))
     source = NamedRows(rationales, label_column) if is_file else named_rows(rationales, label_column)
@@ -134,45 +78,13 @@ def join_rationales(
 
 
 def key_column(column_names: Iterable[str]) -> str | None:
-    """The column that tells the rows of a table apart where none was named.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.joining import key_column
-    >>> key_column(["text", "key", "label"])
-    'key'
-
-    ```
-
-    Args:
-        column_names (`Iterable[str]`): The table's columns.
-
-    Returns:
-        `str`, *optional*: the first of `id`, `key` and `idx` that is there; None stands for the row's number from 0.
-    """
+    """The column that tells the rows of a table apart where none was named."""
     names = set(column_names)
     return next((name for name in KEY_COLUMNS if name in names), None)
 
 
 def comparable(value: Any) -> str:
-    """A key or a label as text that is the same wherever it was written.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.joining import comparable
-    >>> comparable(7), comparable("7"), comparable(7.0), comparable("7.0"), comparable("07")
-    ('7', '7', '7', '7', '07')
-
-    ```
-
-    Args:
-        value (`Any`): The cell.
-
-    Returns:
-        `str`: the text; of a whole number without a point.
-    """
+    """A key or a label as text that is the same wherever it was written."""
     text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     whole = _WHOLE.fullmatch(text)
     return whole[1] if whole else text

@@ -53,22 +53,6 @@ def load_table(source: str | Path, *, split: str | None = None, name: str | None
     [`iter_rows`] reads it. So a CSV column is made of numbers if all its cells are numbers as Python writes them, and of
     text otherwise: "NA", "None" and "007" stay text, and so does a column with 12.50 in it, or with 3000 beside 12.5. A
     JSON column of whole numbers and others, too, is text: "3000" and "12.5". A NaN among whole numbers is None.
-
-    Example:
-        >>> from dhrd_hf.data.table_writing import write_rows
-        >>> write_rows("rows.jsonl", [{"text": "fine", "label": "good"}, {"text": "poor", "label": "bad"}])
-        2
-        >>> load_table("rows.jsonl")["label"][:]
-        ['good', 'bad']
-
-    Args:
-        source: a `.jsonl`, `.json` (lines, or one list), `.csv` or `.tsv` file (also `.gz`), a `.parquet` file, a
-            folder that `save_to_disk` wrote, or a Hub name: "user/name", "user/name:config" or "user/name@split".
-        split: which split of a saved `DatasetDict` or a Hub data set; not needed where there is only one.
-        name: which configuration of a Hub data set.
-
-    Raises:
-        TableError: the source is missing, empty, broken (with file and line number), or has several splits.
     """
     import datasets
 
@@ -86,24 +70,7 @@ def load_table(source: str | Path, *, split: str | None = None, name: str | None
 
 
 def iter_rows(source: str | Path, *, split: str | None = None, name: str | None = None) -> Iterator[dict[str, Any]]:
-    """Stream the rows of a table in order, a small batch of them in memory at a time.
-
-    A JSON row keeps its own keys. A CSV cell is text (an empty one is None), as only its end shows that a column is
-    all numbers; as text, numbers are the same here and in [`load_table`]. A `.json` file that is one list is read at once.
-
-    Example:
-        >>> from dhrd_hf.data.table_writing import write_rows
-        >>> write_rows("rows.csv", [{"text": "fine"}, {"text": "poor"}])
-        2
-        >>> [row["text"] for row in iter_rows("rows.csv")]
-        ['fine', 'poor']
-
-    Args:
-        source, split, name: as for [`load_table`]; a Hub data set is streamed. `"-"` is JSON Lines on standard input.
-
-    Raises:
-        TableError: at once if the source can't be opened, and on the way if it is broken (with the line) or empty.
-    """
+    """Stream the rows of a table in order, a small batch of them in memory at a time."""
     found = _locate(source, split, name)
     if found.kind in ("folder", "hub"):
         rows = _open_dataset(found, streaming=True)
@@ -124,24 +91,7 @@ def _not_empty(rows: Iterable[dict[str, Any]], where: str) -> Iterator[dict[str,
 
 
 def check_columns(column_names: Iterable[str], needed: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """Check that a table has the columns that are needed, each under one spelling only.
-
-    Two columns are two spellings of one if they differ only by case, by spaces, "-" or "_", or by the plural of
-    "labels" and "rationales". Such a pair usually comes from joined files, with each row filling one of the two.
-
-    Example:
-        >>> check_columns(["text", "labels"], needed=["text", "label"])
-        Traceback (most recent call last):
-        dhrd_hf.data.tables.TableError: no column 'label': did you mean 'labels'? The table has: 'text', 'labels'
-
-    Args:
-        column_names: the table's columns.
-        needed: the columns that have to be there.
-        optional: columns that are read if they are there: they may be missing, but not be there misspelt.
-
-    Raises:
-        TableError: a needed column is missing, or one that will be read is there under another spelling.
-    """
+    """Check that a table has the columns that are needed, each under one spelling only."""
 
     def fold(name: str) -> str:
         return re.sub(r"^(label|rationale)s$", r"\1", re.sub(r"[\s_-]", "", name.casefold()))
@@ -161,42 +111,14 @@ def check_columns(column_names: Iterable[str], needed: Iterable[str], optional: 
 
 
 def table_name(source: str | Path) -> str:
-    """The name of a table, for others to read: of a file or a folder its last part, of a Hub data set all of it.
-
-    Example:
-        >>> from dhrd_hf.data.table_writing import write_rows
-        >>> write_rows("rows.jsonl", [{"text": "fine"}])
-        1
-        >>> table_name(Path("rows.jsonl").resolve()), table_name("user/name@test")
-        ('rows.jsonl', 'user/name@test')
-
-    Args:
-        source: as for [`load_table`].
-
-    Raises:
-        TableError: there is no such table.
-    """
+    """The name of a table, for others to read: of a file or a folder its last part, of a Hub data set all of it."""
     found = _locate(source, None, None)
     where = found.where if found.kind == "hub" else Path(found.where).resolve().name
     return f"{where}{f':{found.name}' if found.name else ''}{f'@{found.split}' if found.split else ''}"
 
 
 def same_table(one: str | Path, other: str | Path) -> bool:
-    """Whether two sources are one table, however they are spelt; the rows are not read.
-
-    Example:
-        >>> from dhrd_hf.data.table_writing import write_rows
-        >>> write_rows("rows.jsonl", [{"text": "fine"}])
-        1
-        >>> same_table("rows.jsonl", Path("rows.jsonl").resolve())
-        True
-
-    Args:
-        one, other: as for [`load_table`].
-
-    Raises:
-        TableError: there is no such table.
-    """
+    """Whether two sources are one table, however they are spelt; the rows are not read."""
     sources = [_locate(source, None, None) for source in (one, other)]
     here = [it if it.kind == "hub" else it._replace(where=str(Path(it.where).resolve())) for it in sources]
     return here[0] == here[1]

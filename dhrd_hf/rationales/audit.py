@@ -324,28 +324,7 @@ def _consistency(table: _Table, judge: Judge) -> dict[str, Any]:
 
 
 def quick_audit(rows: Sequence[Mapping[str, Any]], *, seed: int = 0, **options: Any) -> dict[str, Any] | None:
-    """The audit of at most 2000 rows that have a rationale, drawn at random: what a training run looks at first.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.audit import quick_audit
-    >>> quick_audit([{"text": "Is ice cold?", "label": "yes", "rationale": "Yes, ice is cold water."}])["verdict"]
-    ['1 of 1 rationales (100.0%) name a label or announce the answer: a student learns to look for it. Drop them or have them written again (label_leak).']
-
-    ```
-
-    Args:
-        rows (`Sequence[Mapping[str, Any]]`): As for [`audit_rationales`].
-        seed (`int`, *optional*, defaults to 0): Of the draws.
-        options (*optional*): What else [`audit_rationales`] takes.
-
-    Returns:
-        `dict`, *optional*: as [`audit_rationales`]; None where no row drawn has a rationale.
-
-    Raises:
-        ValueError: as [`audit_rationales`].
-    """
+    """The audit of at most 2000 rows that have a rationale, drawn at random: what a training run looks at first."""
     import random
 
     column = options.get("rationale_column", "rationale")
@@ -356,25 +335,7 @@ def quick_audit(rows: Sequence[Mapping[str, Any]], *, seed: int = 0, **options: 
 
 
 def summary(audit: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model card says of an audit.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.audit import audit_rationales, summary
-    >>> found = summary(audit_rationales([{"text": "Is ice cold?", "label": "yes", "rationale": "It is frozen water."}]))
-    >>> found["rows"], found["flagged"]["empty"], found["matching"]
-    (1, 0.0, None)
-
-    ```
-
-    Args:
-        audit (`Mapping[str, Any]`): From [`audit_rationales`], or its JSON.
-
-    Returns:
-        `dict`: `rows`; `flagged`, the share of rows by check; `matching`, the verdict; `matching_accuracy`;
-        `rationale_only`, `text_only`, `majority`, the accuracies of the probe.
-    """
+    """What a model card says of an audit."""
     return {
         "rows": audit["rows"],
         "flagged": {name: len(ids) / audit["rows"] for name, ids in audit["checks"].items()},

@@ -27,46 +27,7 @@ def take_rationales(
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> GenerationCounts:
-    """Check the rationales of a column, or of a file that is joined by key, and write those that pass.
-
-    A row without a rationale is pending.
-
-    Example:
-
-    ```python
-    >>> import os, tempfile
-    >>> from dhrd_hf.data.table_writing import write_rows
-    >>> from dhrd_hf.rationales.given import take_rationales
-    >>> from dhrd_hf.rationales.labelled import LabelledTable
-    >>> from dhrd_hf.rationales.prompt import TeacherPrompt
-    >>> os.chdir(tempfile.mkdtemp())
-    >>> rows = [{"text": "It rains.", "label": "wet", "why": "Rain is water that falls."}, {"text": "Noon.", "label": "dry"}]
-    >>> write_rows("rows.jsonl", rows)
-    2
-    >>> table = LabelledTable("rows.jsonl", rationale_column="why", keeps_rationales=True)
-    >>> print(take_rationales(table, TeacherPrompt(table.labels), "rationales.jsonl", column="why"))
-    accepted 1 + rejected 0 + pending 1 = 2 rows
-
-    ```
-
-    Args:
-        table ([`LabelledTable`]): The rows.
-        prompt ([`TeacherPrompt`]): Names the labels and the input.
-        output (`str` or `Path`): The accepted rows.
-        column (`str`, *optional*): The column that holds the rationales.
-        file (`str` or `Path`, *optional*): A file of rationales by key; one of the two is given.
-        key (`str`, *optional*): As for [`~dhrd_hf.data.joining.join_rationales`].
-        rejected (`str` or `Path`, *optional*): The rejected rows; by default `rejected.jsonl` beside `output`.
-        checks ([`ReplyChecks`], *optional*): What a rationale has to pass.
-        overwrite (`bool`, *optional*, defaults to `False`): Replace what is there.
-        say (`Callable`, *optional*): Takes sentences for the user.
-
-    Returns:
-        [`GenerationCounts`]: accepted, rejected and pending rows.
-
-    Raises:
-        ValueError: if there is no such column, the file belongs to another table, or the output is another's.
-    """
+    """Check the rationales of a column, or of a file that is joined by key, and write those that pass."""
     checks = checks or ReplyChecks()
     files = OutputFiles(output, rejected, apart_from=[table.source, *([] if file is None else [file])])
     if file is not None:

@@ -21,13 +21,7 @@ _MOST_LABELS = 1000
 
 
 class LabelledRow(NamedTuple):
-    """A row, with what it is called and the name of its label.
-
-    Args:
-        key (`Any`): The value of its id column, or its number from 0.
-        row (`dict[str, Any]`): Its columns.
-        label (`str`): The label's name.
-    """
+    """A row, with what it is called and the name of its label."""
 
     key: Any
     row: dict[str, Any]

@@ -26,38 +26,7 @@ _CPU_BATCH_TOKENS, _ACCELERATOR_BATCH_TOKENS = 1024, 16384
 
 
 class LikelihoodScore:
-    """`log p(label | text, rationale) - log p(label | text)` under a student, in nats.
-
-    The rows are tokenised as [`~dhrd_hf.DualHeadEncoder`] tokenises them for training, with the delimiters of the suffix;
-    the sum is over the tokens of the gold label's name (and of what the suffix has behind it). A student that was not trained on the suffix knows the labels'
-    names only as words; the difference says what the rationale adds all the same.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.likelihood import LikelihoodScore
-    >>> score = LikelihoodScore.from_pretrained("runs/first", labels=["wet", "dry"])  # doctest: +SKIP
-    >>> score([{"text": "It rains.", "label": "wet", "rationale": "Rain is made of water."}])  # doctest: +SKIP
-    [0.73]
-
-    ```
-
-    Args:
-        model ([`~dhrd_hf.DHRDForDualHeadClassification`]): The student.
-        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-        label2id (`Mapping[str, int]`): The labels.
-        prompt (`str`, *optional*, defaults to `"{text}"`), max_length (`int`, *optional*, defaults to 1024), suffix (`str`,
-            *optional*, defaults to the paper's), label_column, rationale_column, problem_type (`str`,
-            *optional*, the last defaults to `"single_label_classification"`): As for [`~dhrd_hf.DualHeadEncoder`].
-        batch_tokens (`int`, *optional*): Most tokens of a batch, padding included; by default 1024 on a CPU and 16384 on
-            an accelerator.
-
-    Returns (of a call with rows):
-        `list[float]`: a score for each row.
-
-    Raises:
-        ValueError: as [`~dhrd_hf.DualHeadEncoder`], or if `batch_tokens` is below 1.
-    """
+    """`log p(label | text, rationale) - log p(label | text)` under a student, in nats."""
 
     def __init__(
         self,
@@ -104,24 +73,7 @@ class LikelihoodScore:
         max_length: int | None = None,
         **kwargs: Any,
     ) -> LikelihoodScore:
-        """Open the student: a causal LM, a dual-head checkpoint or a run directory.
-
-        Args:
-            name_or_path (`str` or `os.PathLike`): Hub id or folder.
-            labels (`Iterable[str]`): The labels of the rows; a dual-head checkpoint has to know them.
-            device (`str` or `torch.device`, *optional*): By default the accelerator if there is one, else the CPU.
-            dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`): As the model was saved.
-            prompt (`str`, *optional*): By default the checkpoint's own, else `"{text}"`.
-            max_length (`int`, *optional*): Most tokens of a row; by default 1024, or what the model can take.
-            kwargs (*optional*): As for the class.
-
-        Returns:
-            [`LikelihoodScore`]: of the student in eval mode.
-
-        Raises:
-            ValueError: if it is no decoder-only LM, does not know the labels, or there is no such device.
-            OSError: if there is no such model.
-        """
+        """Open the student: a causal LM, a dual-head checkpoint or a run directory."""
         from transformers import AutoTokenizer
 
         config, names = load_config(name_or_path), list(dict.fromkeys(labels))

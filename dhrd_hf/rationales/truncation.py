@@ -20,19 +20,7 @@ def truncation(
     values: Sequence[Any],
     rationales: Sequence[str | None],
 ) -> dict[str, Any]:
-    """How many rationales, and texts, a training run would cut to fit.
-
-    Args:
-        encode ([`DualHeadEncoder`]): From [`training_encoder`].
-        ids (`Sequence[Any]`): What the rows are called.
-        texts (`Sequence[str]`, *optional*): Their texts; None counts as none.
-        values (`Sequence[Any]`): Their labels; a row without one counts as if it had the longest.
-        rationales (`Sequence[str | None]`): Their rationales.
-
-    Returns:
-        `dict`: `max_length`; `rows` and `ids` of rationales that are cut or left out; `texts_alone`, texts that are cut;
-        `most_tokens` of a row before anything is cut.
-    """
+    """How many rationales, and texts, a training run would cut to fit."""
     cut, inputs_cut, most = [], 0, 0
     for start in range(0, len(ids), _BATCH):
         batch = slice(start, start + _BATCH)
@@ -55,19 +43,7 @@ def truncation(
 def training_encoder(
     values: Sequence[Any], tokenizer: Any, max_length: int | None = None, suffix: str | None = None
 ) -> DualHeadEncoder:
-    """The encoder of a training run on rows of these labels.
-
-    Args:
-        values (`Sequence[Any]`): The label column; None, NaN and empty text are no labels.
-        tokenizer (`PreTrainedTokenizerBase`): The student's.
-        max_length (`int`, *optional*), suffix (`str`, *optional*): As of [`DualHeadEncoder`], and by default its.
-
-    Returns:
-        [`DualHeadEncoder`]: for single labels, lists of them (multi label) or numbers (regression), as the values are.
-
-    Raises:
-        ValueError: if `max_length` leaves no room for the text, or the suffix lacks `{rationale}` or `{label}`.
-    """
+    """The encoder of a training run on rows of these labels."""
     from ..data.encoding import DualHeadEncoder
 
     known = [value for value in values if not is_missing(value)]
