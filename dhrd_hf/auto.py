@@ -41,6 +41,7 @@ _CONFIG_NAMES = (
     "suffix_template",
     "rationale_after_label",
     "max_input_length",
+    "tokenizer_settings",
 )
 # What `AutoConfig.from_pretrained` and `find_adapter_config_file` understand of it.
 _HUB_NAMES = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")

@@ -92,6 +92,9 @@ class DHRDConfig(PreTrainedConfig):
             Whether the label stood before the rationale in it.
         max_input_length (`int`, *optional*):
             Number of tokens to which the classifier's input was cut in training.
+        tokenizer_settings (`dict`, *optional*):
+            How the tokenizer that made the classifier's input was set: its `truncation_side`, `split_special_tokens`, and the
+            `added_tokens` (ids) of an empty text. A tokenizer that is set otherwise is not exported with the model.
         backbone_revision (`str`, *optional*):
             Commit of the Hub repository from which the language model was loaded; an exported adapter names it.
         format_version (`int`, *optional*):
@@ -131,6 +134,7 @@ class DHRDConfig(PreTrainedConfig):
     suffix_template: str | None = None
     rationale_after_label: bool = False
     max_input_length: int | None = None
+    tokenizer_settings: dict | None = None
     backbone_revision: str | None = None
     format_version: int = FORMAT_VERSION
 

@@ -12,7 +12,15 @@ from transformers.utils import logging
 
 from ..version import __version__
 from .continuation import continued_ids
-from .inputs import INPUT_NAMES, known_limit, pool_by_pad_token, positions_of, remember_settings, tokenize_inputs
+from .inputs import (
+    INPUT_NAMES,
+    known_limit,
+    pool_by_pad_token,
+    positions_of,
+    remember_settings,
+    tokenize_inputs,
+    tokenizer_settings,
+)
 from .labels import Labels, named_cells, read_labels
 from .prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, Suffix, as_text, input_columns, render_input
 from .tables import check_columns
@@ -182,7 +190,7 @@ class DualHeadEncoder:
         self.tokenizer = tokenizer
         self.labels = Labels(label2id, problem_type, label_column)
         self.prompt = prompt
-        self.suffix = Suffix.parse(suffix)
+        self.suffix_template, self.suffix = suffix, Suffix.parse(suffix)
         self.label_column = label_column
         self.rationale_column = rationale_column
         self.rationale_after_label = bool(rationale_after_label)
@@ -191,9 +199,17 @@ class DualHeadEncoder:
         self.max_input_length = self._input_limit(max_input_length)
         if config is not None:
             pool_by_pad_token(config, tokenizer)
-        settings = (prompt, suffix, self.rationale_after_label, self.max_input_length)
-        remember_settings(tokenizer, label2id, dict(zip(INPUT_NAMES, settings, strict=True)), config)
+        self._given, self._settings = (label2id, config), None
+        self._remember()
         self.counts = EncodingCounts()
+
+    def _remember(self) -> None:
+        """The tokenizer may have been set since."""
+        values = (self.prompt, self.suffix_template, self.rationale_after_label, self.max_input_length)
+        settings = dict(zip(INPUT_NAMES, (*values, tokenizer_settings(self.tokenizer)), strict=True))
+        if settings != self._settings:
+            remember_settings(self.tokenizer, self._given[0], settings, self._given[1])
+            self._settings = settings
 
     def __call__(self, batch: Mapping[str, Sequence[Any]], feature: Any = None) -> dict[str, list]:
         encoded, marks = self._encode(batch, self.counts.rows, feature)
@@ -267,7 +283,8 @@ class DualHeadEncoder:
     def __getstate__(self) -> dict[str, Any]:
         # `Dataset.map` hashes the encoder to find cached results: what it has counted must not change the hash, and the
         # package's version stands for this code.
-        return {**self.__dict__, "counts": EncodingCounts(), "version": __version__}
+        given = (self._given[0], None)
+        return {**self.__dict__, "counts": EncodingCounts(), "_given": given, "version": __version__}
 
     def _encode_marked(self, batch: Mapping[str, Sequence[Any]], indices: list[int]) -> dict[str, list]:
         encoded, marks = self._encode(batch, first_row=indices[0])
@@ -277,6 +294,7 @@ class DualHeadEncoder:
         self, batch: Mapping[str, Sequence[Any]], first_row: int, feature: Any = None
     ) -> tuple[dict[str, list], dict[str, list[int]]]:
         """The encoded rows, and for each what [`EncodingCounts`] counts as 0 or 1."""
+        self._remember()
         rows = _rows(batch, [*self.columns, self.label_column], self.rationale_column)
         # `Dataset.map` gives a batch that knows the features of its columns, of which a `ClassLabel` numbers names.
         features = getattr(getattr(batch, "formatter", None), "features", None) or {self.label_column: feature}

@@ -24,7 +24,7 @@ _SAVED_WITH = ("truncation_side", "padding_side", "split_special_tokens")
 # Of a run directory's tokenizer: the limit that it has, training's, and the one that it had before.
 _LIMITS = "dual_head_limits"
 # An encoder's settings, by their names in the model's config.
-INPUT_NAMES = ("prompt_template", "suffix_template", "rationale_after_label", "max_input_length")
+INPUT_NAMES = ("prompt_template", "suffix_template", "rationale_after_label", "max_input_length", "tokenizer_settings")
 # What the encoders of a tokenizer did, the last one at the end, each with the labels that it was given.
 _encoders: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, list[_Encoder]] = weakref.WeakKeyDictionary()
 
@@ -120,6 +120,26 @@ def pool_by_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBa
 
 
 # What an encoder did, on its way to the model's config
+
+
+def tokenizer_settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """How a tokenizer is set, as far as the ids of x depend on it."""
+    return {
+        "truncation_side": tokenizer.truncation_side,
+        "split_special_tokens": tokenizer.split_special_tokens,
+        "added_tokens": tokenizer("")["input_ids"],
+    }
+
+
+def check_tokenizer(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise where a tokenizer is not set as the one that made the x of training."""
+    trained, now = config.tokenizer_settings or {}, tokenizer_settings(tokenizer)
+    for name, value in trained.items():
+        if value != now.get(name):
+            raise ValueError(
+                f"The model was trained on texts of a tokenizer with {name} {value!r}, and this one has {now.get(name)!r}: "
+                "it would make other tokens of the same text. Give the tokenizer of training, such as the run directory's."
+            )
 
 
 def remember_settings(

@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from ..adapters import merged_copy
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
-from ..data.inputs import fill_settings, for_deployment, input_limit
+from ..data.inputs import check_tokenizer, fill_settings, for_deployment, input_limit
 from ..families import stock_classifier
 from ..files import check_finite, whole_folder
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
@@ -103,7 +103,7 @@ def export_classifier(
         FileExistsError: if the folder holds something and `overwrite` is off, or it is a file.
         TypeError: if the model has not two heads.
         ValueError: if the folder is one that the model was loaded from, or holds it, the temperature is not above 0, there is
-            a threshold for no label or outside 0 to 1, the tokenizer has no pad token or another than the model, the model
+            a threshold for no label or outside 0 to 1, the tokenizer has no pad token or another than the model, or is set otherwise than in training, the model
             can't be written in this format (`"dense"`: it is quantised; `"adapter"`: it has none, or no head in it, or its
             base model is not at hand), or the written classifier differs.
         FloatingPointError: if weights are not finite.
@@ -120,6 +120,7 @@ def export_classifier(
     check_finite(model.named_parameters(), "The model")
     pad_token_id = _checked_pad_token(dual_head, tokenizer)
     fill_settings(dual_head.config, tokenizer)
+    check_tokenizer(dual_head.config, tokenizer)
     for label, threshold in (thresholds or {}).items():
         if label not in dual_head.config.label2id or not 0 <= threshold <= 1:
             raise ValueError(

@@ -276,3 +276,25 @@ def test_the_encoder_wants_labels_of_the_model(tokenizer, dual_of):
         DualHeadEncoder(tokenizer, {"a": 0, "b": 1}, model=dual_of("llama"))
     with pytest.raises(TypeError, match="AutoModelForDualHeadClassification"):
         DualHeadEncoder(tokenizer, model=torch.nn.Module())
+
+
+@pytest.mark.parametrize("changed", ["truncation_side", "split_special_tokens", "added_tokens"])
+def test_a_tokenizer_that_is_set_otherwise_than_in_training_is_refused(changed, lm_dir_of, make_tokenizer, tmp_path):
+    tokenizer = make_tokenizer(truncation_side="left", add_bos=True)
+    model = AutoModelForDualHeadClassification.from_pretrained(lm_dir_of("llama"), id2label={0: "no", 1: "yes"})
+    encode = DualHeadEncoder(tokenizer, model=model, max_length=128)
+    settings = {"truncation_side": "left", "split_special_tokens": False, "added_tokens": [2]}
+    assert model.config.tokenizer_settings == settings
+    model.save_pretrained(tmp_path / "run")
+    reopened = AutoModelForDualHeadClassification.from_pretrained(tmp_path / "run")
+    other = make_tokenizer(truncation_side="left", add_bos=changed != "added_tokens")
+    if changed == "truncation_side":
+        other.truncation_side = "right"
+    elif changed == "split_special_tokens":
+        other.split_special_tokens = True
+    with pytest.raises(ValueError, match=f"a tokenizer with {changed} .*Give the tokenizer of training"):
+        export_classifier(reopened, other, tmp_path / "out")
+    export_classifier(reopened, tokenizer, tmp_path / "out")
+    tokenizer.truncation_side = "right"  # before the rows are encoded
+    encode({"text": ["It hums."], "label": ["no"]})
+    assert model.config.tokenizer_settings == {**settings, "truncation_side": "right"}
