@@ -20,6 +20,7 @@ from transformers.utils.hub import cached_file, resolve_revision
 from .adapters import check_no_prompt
 from .configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from .families import check_decoder
+from .files import without_its_code
 from .modeling_dhrd import DHRDForDualHeadClassification, WeightsError, check_loaded
 
 logger = logging.get_logger(__name__)
@@ -282,13 +283,9 @@ def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedCon
     path = Path(name_or_path)
     kwargs.setdefault("trust_remote_code", False)
     try:
-        return AutoConfig.from_pretrained(name_or_path, **kwargs)
+        with without_its_code(name_or_path):
+            return AutoConfig.from_pretrained(name_or_path, **kwargs)
     except (OSError, ValueError) as error:
-        if "trust_remote_code=True" in str(error):
-            raise ValueError(
-                f"{name_or_path} comes with code of its own (auto_map in its config.json), which is not run here. Name a "
-                "model whose type transformers knows, or read that code and load it in Python with trust_remote_code=True."
-            ) from error
         elsewhere = {"gguf_file", "subfolder"} & kwargs.keys()
         if not elsewhere and (path.is_dir() or "does not appear to have a file" in str(error)):
             with contextlib.suppress(OSError, ValueError):  # where an exported adapter keeps it

@@ -294,3 +294,25 @@ def _without_nan(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return _without_nan(value.tolist())
     return [_without_nan(it) for it in value] if isinstance(value, (list, tuple)) else value
+
+
+@contextmanager
+def without_its_code(name: str | os.PathLike) -> Iterator[None]:
+    """Say in a line that what is loaded comes with code of its own, where `trust_remote_code=False` keeps it from running."""
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code=True" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} comes with code of its own (auto_map in its config), which is not run. Name a model whose type "
+            "transformers knows, or read that code and open it in Python with trust_remote_code=True."
+        ) from error
+
+
+def load_tokenizer(name: str | os.PathLike, **kwargs: Any) -> Any:
+    """A tokenizer as `AutoTokenizer` opens it; code that comes with it is run with `trust_remote_code=True` alone."""
+    from transformers import AutoTokenizer
+
+    with without_its_code(name):
+        return AutoTokenizer.from_pretrained(name, **{"trust_remote_code": False, **kwargs})

@@ -380,6 +380,12 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
             **{"use_cache": False, **kwargs, "return_dict": True},
         )
         shared = hidden = outputs.last_hidden_state  # [B, L, H]
+        if reasoning_targets is not None and reasoning_targets.shape != hidden.shape[:-1]:
+            raise ValueError(
+                f"reasoning_targets has the shape {list(reasoning_targets.shape)}, and the model has read "
+                f"{list(hidden.shape[:-1])} tokens. A prompt in front of the input (prompt tuning) can't be trained; else pad "
+                "both alike, as DualHeadCollator does."
+            )
         pad = self.config.pad_token_id
         if cu_seq_lens_q is None:
             positions = pooled_positions(hidden, input_ids, attention_mask, input_length, pad)  # [B]

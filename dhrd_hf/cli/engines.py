@@ -36,12 +36,12 @@ def on_engine(model: str, engine: str | None) -> Iterator[str]:
 @contextlib.contextmanager
 def dense_folder(model: str) -> Iterator[str]:
     """A stock classifier: the model itself or, while the context lasts, a dense export of it."""
-    from transformers import AutoTokenizer
     from transformers.utils import find_adapter_config_file
 
     from .. import AutoModelForDualHeadClassification, export_classifier
     from ..evaluation import load_classifier
     from ..export.contract import CONTRACT
+    from ..files import load_tokenizer
 
     trains = is_training_checkpoint(model)
     if not trains and find_adapter_config_file(model) is None:
@@ -49,7 +49,7 @@ def dense_folder(model: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "classifier"
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = load_tokenizer(model)
         if trains:
             export_classifier(AutoModelForDualHeadClassification.from_pretrained(model), tokenizer, folder)
         else:  # an exported adapter, whose base alone would be exported

@@ -111,13 +111,12 @@ def run(argv: Sequence[str]) -> int:
 
 def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     """Write the classifier as one of transformers' or PEFT's."""
-    from transformers import AutoTokenizer
-
     from .. import AutoModelForDualHeadClassification, DHRDConfig, export_classifier
     from ..auto import load_config
     from ..data.prompts import render
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import fit_temperature, predict_table
+    from ..files import load_tokenizer
 
     config = load_config(args.model)
     if not isinstance(config, DHRDConfig):
@@ -128,7 +127,7 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     check_card_tables(args.eval_data, args.calibrate, args.group_column)
     facts = read_card_facts(args.model, output, args.card)
     model = AutoModelForDualHeadClassification.from_pretrained(args.model)
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    tokenizer = load_tokenizer(args.model)
     temperature = 1.0
     prompt = config.prompt_template or "{text}"
     evaluated = None

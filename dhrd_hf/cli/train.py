@@ -220,14 +220,15 @@ def _trainer(
     say: Callable[..., None],
 ) -> tuple[DualHeadTrainer, DualHeadEncoder]:
     """The trainer, and what encoded the training rows and counted them; says what it will do."""
-    from transformers import AutoTokenizer, set_seed
+    from transformers import set_seed
 
     from .. import DualHeadCollator, DualHeadEncoder, DualHeadTrainer
     from ..evaluation import compute_metrics
+    from ..files import load_tokenizer
 
     set_seed(training.seed)  # the classification head is drawn at random
     model = _model(own, labels)
-    tokenizer = AutoTokenizer.from_pretrained(_model_path(own.model), **_files(own))
+    tokenizer = load_tokenizer(_model_path(own.model), **_files(own))
     if own.truncation_side is not None:
         tokenizer.truncation_side = own.truncation_side
     encode = DualHeadEncoder(
@@ -319,10 +320,8 @@ def _files(own: TrainArguments) -> dict[str, str]:
 
 def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification:
     """The model before it is trained; a new classification head is drawn at random."""
-    from transformers.utils import find_adapter_config_file
-
     from .. import AutoModelForDualHeadClassification, DHRDConfig
-    from ..auto import load_config
+    from ..auto import find_adapter, load_config
     from ..data.prompts import DEFAULT_SUFFIX
     from ..files import readable_weights
 
@@ -336,7 +335,7 @@ def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification
             "base first with AutoModelForCausalLM.from_pretrained(..., gguf_file=...).save_pretrained(folder)."
         )
     if isinstance(config, DHRDConfig):
-        if find_adapter_config_file(path) is not None:
+        if find_adapter(path) is not None:
             if own.lora:
                 raise ValueError(
                     f"{own.model} has LoRA adapters already, which are trained further: leave --lora out."
@@ -365,15 +364,17 @@ def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification
 
 
 def _teacher(own: TrainArguments) -> Teacher | None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
+    from ..files import load_tokenizer, without_its_code
     from ..training import Teacher
 
     if own.teacher is None:
         return None
     path = _model_path(own.teacher)
-    lm = AutoModelForCausalLM.from_pretrained(path, dtype=own.dtype)
-    return Teacher(lm, AutoTokenizer.from_pretrained(path), own.teacher_cache, own.teacher_top_k)
+    with without_its_code(path):
+        lm = AutoModelForCausalLM.from_pretrained(path, dtype=own.dtype, trust_remote_code=False)
+    return Teacher(lm, load_tokenizer(path), own.teacher_cache, own.teacher_top_k)
 
 
 def _max_length(wanted: int, config: PreTrainedConfig, say: Callable[..., None]) -> int:

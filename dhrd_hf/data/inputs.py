@@ -112,8 +112,15 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def pool_by_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have the model pool by the token that its batches are padded with."""
-    pad = ensure_pad_token(tokenizer)
+    """Have the model pool by the token that its batches are padded with; it must know all tokens of the tokenizer."""
+    pad, highest = ensure_pad_token(tokenizer), max(tokenizer.get_vocab().values())
+    if config.vocab_size is not None and highest >= config.vocab_size:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        raise ValueError(
+            f"The tokenizer knows tokens up to id {highest} ({token!r}), and the model's embeddings have {config.vocab_size} "
+            f"rows. Make room before training with model.resize_token_embeddings({highest + 1}), which dhrd train needs in "
+            "the saved model, or give the model its own tokenizer."
+        )
     if config.pad_token_id != pad:
         logger.warning(f"The model's pad token id is now the tokenizer's, {pad} (it was {config.pad_token_id}).")
         config.pad_token_id = pad

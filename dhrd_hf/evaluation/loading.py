@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -19,7 +18,7 @@ from ..adapters import merged
 from ..auto import AutoModelForDualHeadClassification, load_config
 from ..configuration_dhrd import DHRDConfig
 from ..device import put_on
-from ..files import check_finite, readable_weights
+from ..files import check_finite, load_tokenizer, readable_weights
 from ..modeling_dhrd import check_loaded
 
 
@@ -73,9 +72,10 @@ def load_classifier(
                 f"{name_or_path} is an export for another engine, which runs as it was exported: leave "
                 f"{', '.join(options)} out."
             )
-        return EngineClassifier.from_pretrained(name_or_path), AutoTokenizer.from_pretrained(name_or_path)
-    config = load_config(name_or_path)
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        return EngineClassifier.from_pretrained(name_or_path), load_tokenizer(name_or_path)
+    kwargs.setdefault("trust_remote_code", False)
+    config = load_config(name_or_path, trust_remote_code=kwargs["trust_remote_code"])
+    tokenizer = load_tokenizer(name_or_path, trust_remote_code=kwargs["trust_remote_code"])
     with readable_weights(name_or_path):
         model = _open(name_or_path, config, kwargs)
     check_finite(model.named_parameters(), name_or_path)

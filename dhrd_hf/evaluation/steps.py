@@ -92,7 +92,7 @@ class Step:
 
 
 def _opened(way: str, setup: StepSetup) -> nn.Module:
-    kwargs: dict[str, Any] = {"dtype": setup.dtype}
+    kwargs: dict[str, Any] = {"dtype": setup.dtype, "trust_remote_code": False}
     if way == "causal_lm":
         return AutoModelForCausalLM.from_pretrained(setup.model, **kwargs)
     if way != "classifier":

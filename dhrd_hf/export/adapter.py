@@ -124,7 +124,7 @@ def _open_base(
     name, revision = peft_config.base_model_name_or_path, peft_config.revision
     dense = "Write format='dense', which needs no base model."
     try:
-        found = AutoConfig.from_pretrained(name, revision=revision)
+        found = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"The adapter's base model {name!r} can't be opened here: {_first_line(error)} {dense}"
@@ -142,6 +142,7 @@ def _open_base(
         return AutoModelForSequenceClassification.from_pretrained(
             name,
             revision=revision,
+            trust_remote_code=False,
             config=copy.deepcopy(config),
             dtype=config.dtype,
             attn_implementation=dual_head.model.config._attn_implementation,

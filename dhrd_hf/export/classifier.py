@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -24,7 +23,7 @@ from ..adapters import merged_copy
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from ..data.inputs import check_tokenizer, fill_settings, for_deployment, input_limit
 from ..families import stock_classifier
-from ..files import check_finite, whole_folder
+from ..files import check_finite, load_tokenizer, whole_folder
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
 from ..quantised import is_quantised
 from .adapter import check_adapter, write_adapter
@@ -170,6 +169,7 @@ def _write_dense(
     widen_config(folder)
     opened, info = AutoModelForSequenceClassification.from_pretrained(
         folder,
+        trust_remote_code=False,
         dtype=_dtype(merged),
         attn_implementation=merged.model.config._attn_implementation,
         output_loading_info=True,
@@ -296,7 +296,7 @@ def _write_contract(
     """Write what a server has to agree on, with golden texts as training reads them; raise where the folder reads others."""
     limit = input_limit(dual_head.config, tokenizer)
     texts = golden_of(dual_head, tokenizer, limit, temperature, golden)
-    served = AutoTokenizer.from_pretrained(folder)
+    served = load_tokenizer(folder)
     contract = contract_of(
         opened.config,
         served,

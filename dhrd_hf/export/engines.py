@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.inputs import known_limit
-from ..files import check_finite
+from ..files import check_finite, load_tokenizer
 from ..modeling_dhrd import check_loaded, logits_tolerance
 from . import transformers_js
 from .classifier import check_apart, probe_batches, whole_folder
@@ -200,9 +200,9 @@ def export_engine(
         )
     check_apart(output_dir, classifier)
     _require(engine)
-    tokenizer = AutoTokenizer.from_pretrained(classifier)
+    tokenizer = load_tokenizer(classifier)
     model, info = AutoModelForSequenceClassification.from_pretrained(
-        classifier, dtype=torch.float32, output_loading_info=True
+        classifier, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
     )
     check_loaded({**info, "unexpected_keys": ()}, classifier)
     check_finite(model.named_parameters(), classifier)
@@ -261,7 +261,7 @@ def _write_contract(
         dtype="int8" if int8 else "float32",
         **pooled,
     )
-    served = AutoTokenizer.from_pretrained(folder)
+    served = load_tokenizer(folder)
     found = replay(opened, served, contract, sys.float_info.max if int8 else None)
     faults = found.faults(max_flips=len(golden))
     if faults:

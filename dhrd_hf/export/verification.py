@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from ..data.inputs import known_limit
-from ..files import readable_weights
+from ..files import load_tokenizer, readable_weights
 from ..modeling_dhrd import check_loaded
 from .contract import CONTRACT, Contract
 from .engines import EngineClassifier, engine_of
@@ -75,12 +75,16 @@ def check_contract(folder: str | os.PathLike) -> None:
 
 def open_export(folder: str | os.PathLike) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """The classifier of an export's folder as it stands there, and its tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
     if engine_of(folder) != "torch":
         return EngineClassifier.from_pretrained(folder), tokenizer
     if (Path(folder) / "adapter_config.json").is_file():
-        return open_adapter(folder, AutoConfig.from_pretrained(Path(folder) / ADAPTER_CONFIG_FOLDER)), tokenizer
-    model, info = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto", output_loading_info=True)
+        return open_adapter(
+            folder, AutoConfig.from_pretrained(Path(folder) / ADAPTER_CONFIG_FOLDER, trust_remote_code=False)
+        ), tokenizer
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype="auto", output_loading_info=True, trust_remote_code=False
+    )
     check_loaded({**info, "unexpected_keys": ()}, folder)
     return model, tokenizer
 
@@ -93,7 +97,7 @@ def open_adapter(folder: str | os.PathLike, config: Any, **kwargs: Any) -> nn.Mo
     base = adapter.base_model_name_or_path
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            base, revision=adapter.revision, config=config, **{"dtype": "auto", **kwargs}
+            base, revision=adapter.revision, config=config, **{"dtype": "auto", "trust_remote_code": False, **kwargs}
         )
     except OSError as error:
         reason = str(error).splitlines()[0]

@@ -74,7 +74,7 @@ class LikelihoodScore:
         **kwargs: Any,
     ) -> LikelihoodScore:
         """Open the student: a causal LM, a dual-head checkpoint or a run directory."""
-        from transformers import AutoTokenizer
+        from ..files import load_tokenizer
 
         config, names = load_config(name_or_path), list(dict.fromkeys(labels))
         trained = isinstance(config, DHRDConfig)
@@ -91,7 +91,7 @@ class LikelihoodScore:
         model = merged(model)
         known = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
         prompt = prompt or getattr(config, "prompt_template", None) or DEFAULT_PROMPT
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer = load_tokenizer(name_or_path)
         max_length = min(known, 1024) if max_length is None else max_length
         return cls(put_on(model, device), tokenizer, label2id, prompt, max_length, **kwargs)
 

@@ -71,9 +71,10 @@ class LocalTeacher:
                     future.set_result(reply)
 
     def _load(self) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         from ..device import put_on
+        from ..files import load_tokenizer, without_its_code
 
         path = self.name
         if path == "smollm2":
@@ -83,14 +84,16 @@ class LocalTeacher:
         elif path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
             raise TeacherError(f"--teacher {path}: there is no such folder")
         path = str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path
-        self._tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        self._tokenizer = load_tokenizer(path, padding_side="left")
         if self._tokenizer.chat_template is None:
             raise TeacherError(
                 f"--teacher {self.name} has no chat template: name a model that is tuned to follow requests"
             )
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._model = AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval()
+        with without_its_code(path):
+            lm = AutoModelForCausalLM.from_pretrained(path, dtype="auto", trust_remote_code=False)
+        self._model = lm.eval()
         put_on(self._model, self.device)
 
     def _generate(self, chats: list[Sequence[Mapping[str, str]]], seed: int | None) -> list[Reply]:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging
 
 from ..configuration_dhrd import DHRDConfig
+from ..files import load_tokenizer
 from ..losses import IGNORE_INDEX, SoftTargets, shift_targets
 from ..modeling_dhrd import DHRDForDualHeadClassification
 from .padding_free import check_padding_free
@@ -261,6 +262,6 @@ def _saved_tokenizer(model: DHRDForDualHeadClassification) -> PreTrainedTokenize
     if not name:
         return None
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return load_tokenizer(name)
     except (OSError, ValueError):
         return None

@@ -107,3 +107,66 @@ def test_an_adapter_of_another_name_is_found_where_peft_saves_it(run_of, encoded
     model, run = run_of("llama", lora("lm_head"), adapter_name="mine")
     _same_everywhere(model, run, encoded, rows, tokenizer, label2id, tmp_path)
     assert open_dual(run).active_adapter == "mine"
+
+
+PROMPTS = {
+    "PROMPT_TUNING": peft.PromptTuningConfig,
+    "PREFIX_TUNING": peft.PrefixTuningConfig,
+    "P_TUNING": peft.PromptEncoderConfig,
+}
+
+
+def prompt(kind, task_type):
+    sizes = {"num_virtual_tokens": 3, "num_layers": 2, "token_dim": 32, "num_attention_heads": 4}
+    return PROMPTS[kind](task_type=task_type, modules_to_save=["score"], **sizes)
+
+
+@pytest.mark.parametrize("kind", PROMPTS)
+@pytest.mark.parametrize("task_type", ["SEQ_CLS", "CAUSAL_LM"])
+def test_a_prompt_is_refused_before_training_and_where_it_is_opened(
+    kind, task_type, dual_of, encoded, tokenizer, make_args, tmp_path
+):
+    dual = dual_of("llama")
+    model = peft.get_peft_model(dual, prompt(kind, task_type))
+    with pytest.raises(ValueError, match=f"{kind} is a prompt in front of the input.* such as LoRA"):
+        DualHeadTrainer(model, make_args(), DualHeadCollator(tokenizer), encoded, processing_class=tokenizer)
+    model.save_pretrained(tmp_path)
+    dual.config.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    for opener in (open_dual, load_classifier):
+        with pytest.raises(ValueError, match=f"{tmp_path} .*{kind} is a prompt in front of the input.* such as LoRA"):
+            opener(tmp_path)
+
+
+def test_a_prompt_under_the_stock_trainer_is_no_traceback(dual_of, encoded, tokenizer):
+    """Its tokens come before those of x, which the targets and the length of x do not count."""
+    model = peft.get_peft_model(dual_of("llama"), prompt("PROMPT_TUNING", "SEQ_CLS"))
+    batch = DualHeadCollator(tokenizer)([encoded[place] for place in range(3)])
+    with pytest.raises(ValueError, match="prompt in front of the input"):
+        model(**batch)
+
+
+@pytest.mark.parametrize("task_type", [None, "CAUSAL_LM"])
+def test_an_adapter_without_the_head_is_refused_before_training_and_where_it_is_opened(
+    task_type, dual_of, encoded, tokenizer, make_args, tmp_path
+):
+    """PEFT adds the head for the task type SEQ_CLS alone."""
+    dual = dual_of("llama")
+    model = peft.get_peft_model(dual, peft.LoraConfig(r=2, task_type=task_type, target_modules=["q_proj"]))
+    with pytest.raises(ValueError, match="`score` is frozen, and would stay random.*modules_to_save"):
+        DualHeadTrainer(model, make_args(), DualHeadCollator(tokenizer), encoded, processing_class=tokenizer)
+    model.save_pretrained(tmp_path)
+    dual.config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no classification head: it would be a random one"):
+        open_dual(tmp_path)
+
+
+def test_several_adapters_in_one_folder_are_told_apart_by_their_subfolders(dual_of, tmp_path):
+    dual = dual_of("llama")
+    model = peft.get_peft_model(dual, lora(), adapter_name="mine")
+    model.add_adapter("yours", lora())
+    model.save_pretrained(tmp_path)
+    dual.config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="holds 2 adapters .mine, yours.: .*subfolder='mine'"):
+        open_dual(tmp_path)
+    assert open_dual(tmp_path, subfolder="yours").active_adapter == "yours"

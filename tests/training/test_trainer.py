@@ -24,6 +24,7 @@ from dhrd_hf import (
     AutoModelForDualHeadClassification,
     DHRDConfig,
     DualHeadCollator,
+    DualHeadEncoder,
     DualHeadTrainer,
     DualHeadTrainingArguments,
     export_classifier,
@@ -852,3 +853,18 @@ def test_saving_a_quantised_model_does_not_change_it(make_lm, make_trainer, tmp_
     expected = get_peft_model_state_dict(trainer.model)
     assert saved.keys() == expected.keys()
     assert all(torch.equal(saved[name], expected[name]) for name in saved)
+
+
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused_before_training(
+    dual_of, make_tokenizer, encoded, label2id, make_args
+):
+    """400 rows, and ids up to 401."""
+    tokenizer, dual = make_tokenizer(), dual_of("llama", label2id=label2id)
+    tokenizer.add_tokens(["<one>", "<two>"])
+    told = r"tokens up to id 401 \('<two>'\), .* have 400 rows.*model.resize_token_embeddings\(402\)"
+    with pytest.raises(ValueError, match=told):
+        DualHeadEncoder(tokenizer, model=dual)
+    with pytest.raises(ValueError, match=told):
+        DualHeadTrainer(dual, make_args(), DualHeadCollator(tokenizer), encoded, processing_class=tokenizer)
+    dual.resize_token_embeddings(402)
+    DualHeadTrainer(dual, make_args(), DualHeadCollator(tokenizer), encoded, processing_class=tokenizer)

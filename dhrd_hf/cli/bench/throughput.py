@@ -266,17 +266,17 @@ def _open_export(engine: str, folder: str | None, dense: Callable[[], str], stac
     import tempfile
 
     import torch
-    from transformers import AutoTokenizer
 
     from ...evaluation.throughput_engines import ForwardEngine
     from ...export import EngineClassifier, export_engine
+    from ...files import load_tokenizer
 
     if folder is None:
         folder = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / engine)
         export_engine(dense(), folder, engine)
     # Left to itself each takes as many as it likes, and threads would be compared.
     classifier = EngineClassifier.from_pretrained(folder, threads=torch.get_num_threads())
-    return ForwardEngine(classifier, AutoTokenizer.from_pretrained(folder))
+    return ForwardEngine(classifier, load_tokenizer(folder))
 
 
 def _say_what_is_measured(rows: BenchRows, label_column: str, ranks: Ranks) -> None:

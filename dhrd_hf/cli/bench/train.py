@@ -54,7 +54,6 @@ def run(argv: Sequence[str]) -> int:
     args = _arguments(argv)
 
     import torch
-    from transformers import AutoTokenizer
 
     from ...auto import load_config
     from ...configuration_dhrd import DHRDConfig
@@ -62,6 +61,7 @@ def run(argv: Sequence[str]) -> int:
     from ...data.tables import load_table, table_name
     from ...evaluation.step_comparison import compare_steps
     from ...evaluation.steps import StepSetup, random_rows
+    from ...files import load_tokenizer
 
     if not isinstance(getattr(torch, args.dtype, None), torch.dtype):
         raise ValueError(f"--dtype {args.dtype} is not one of torch's; say float32, bfloat16 or float16.")
@@ -72,7 +72,7 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError(
             f"{args.model} is a dual-head checkpoint: name the causal LM that it was trained from, which every way starts from."
         )
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = load_tokenizer(path)
     pad = ensure_pad_token(tokenizer)
     if table is None:
         rows = random_rows(args.batch_size * args.steps, args.lengths, config.get_text_config().vocab_size, pad)

@@ -188,12 +188,12 @@ def _label_words(given: str | None) -> dict[str, list[str]] | None:
 def _tokenizer(name: str | None) -> Any:
     if name is None:
         return None
-    from transformers import AutoTokenizer
+    from ...files import load_tokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return load_tokenizer(name)
     except Exception as error:  # the Hub and broken folders fail in many ways
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:400]
         raise ValueError(f"--tokenizer {name}: no tokenizer can be read there ({reason})") from error
 
 

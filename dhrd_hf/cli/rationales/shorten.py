@@ -33,15 +33,14 @@ def run(argv: Sequence[str]) -> int:
     if args.max_tokens < 1:
         raise ValueError(f"--max-tokens {args.max_tokens} must be 1 or greater")
 
-    from transformers import AutoTokenizer
-
     from ...data.table_writing import check_target
+    from ...files import load_tokenizer
     from ...rationales.sentences import shorten_rationales
     from ...rationales.tally import Tally
 
     check_target(args.output, args.data)
     source = Source(args.data, [args.rationale_column], args.label_column)
-    tokenizer, tally = AutoTokenizer.from_pretrained(args.tokenizer), Tally()
+    tokenizer, tally = load_tokenizer(args.tokenizer), Tally()
     columns = {"rationale_column": args.rationale_column, "label_column": args.label_column}
     rows = shorten_rationales(source, args.max_tokens, tokenizer, tally=tally, **columns)
     write_table(args.output, rows, source.columns)
