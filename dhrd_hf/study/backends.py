@@ -14,32 +14,14 @@ BACKENDS = ("local", "ray", "dask")
 
 @dataclass(frozen=True)
 class Machines:
-    """Where a study's runs are: each is a process, or several under `torchrun`, of its own.
+    """Where a study's runs are: each is a process, or several under `torchrun`, of its own."""
 
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.backends import Machines
-    >>> Machines.of(jobs=2).jobs
-    2
-
-    ```
-
-    Args:
-        backend (`str`, *optional*, defaults to `"local"`): One of `BACKENDS`.
-        address (`str`, *optional*): Of the cluster; by default one is started here for the study.
-        jobs (`int`, *optional*, defaults to 1): Runs at a time.
-        gpus (`int`, *optional*, defaults to 0): GPUs of a run; 0: none is set apart.
-        processes (`int`, *optional*, defaults to 1): Processes of a run.
-        free (`SimpleQueue`, *optional*): The GPUs of this machine, as `CUDA_VISIBLE_DEVICES` names them, by the run.
-    """
-
-    backend: str = "local"
-    address: str | None = None
-    jobs: int = 1
-    gpus: int = 0
-    processes: int = 1
-    free: Any = None
+    backend: str = "local"  # one of `BACKENDS`
+    address: str | None = None  # of the cluster; None: one is started here
+    jobs: int = 1  # runs at a time
+    gpus: int = 0  # of a run; 0: none is set apart
+    processes: int = 1  # of a run
+    free: Any = None  # a queue of the GPUs of this machine, as CUDA_VISIBLE_DEVICES names them, by the run
 
     @classmethod
     def of(
@@ -50,17 +32,7 @@ class Machines:
         gpus: int | None = None,
         processes: int | None = None,
     ) -> Machines:
-        """What was asked for, and in its absence what one would ask for: a GPU a run, and a process a GPU.
-
-        Args:
-            backend (`str`), address (`str`), jobs (`int`), gpus (`int`), processes (`int`): As of the class.
-
-        Returns:
-            [`Machines`]: with the GPUs that are here.
-
-        Raises:
-            ValueError: if a number is too small, or there are too few GPUs.
-        """
+        """What was asked for, and in its absence what one would ask for: a GPU a run, and a process a GPU."""
         if backend not in BACKENDS:
             raise ValueError(f"--backend {backend} must be one of {', '.join(BACKENDS)}")
         if address is not None and backend == "local":

@@ -25,17 +25,7 @@ _FEW_GROUPS = 20  # of fewer the bootstrap's intervals are too narrow (Cameron, 
 
 @dataclass(frozen=True)
 class CellRows:
-    """Where a cell's rows are, and what its score needs to know of them.
-
-    Args:
-        train (`Path`), eval (`Path`): The tables.
-        train_rows (`int`): Number of training rows.
-        labels (`list[str]`): The label of each evaluation row.
-        names (`list[str]`): The labels' names, in the order of their ids.
-        groups (`list[int]`, *optional*): Which evaluation rows belong together, such as those of a question or a premise:
-            a bootstrap draws them together.
-        more_eval (`dict[str, Path]`), more_labels (`dict[str, list[str]]`): Of further evaluation sets.
-    """
+    """Where a cell's rows are, and what its score needs to know of them."""
 
     train: Path
     eval: Path
@@ -61,24 +51,7 @@ class _Tables:
 
 
 class StudyData:
-    """The data sets of a study, each read once, when its first cell needs it.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.data import StudyData
-    >>> rows = StudyData(study, Path("runs/study")).of(study.cells[0])  # doctest: +SKIP
-    >>> rows.train, rows.train_rows  # doctest: +SKIP
-    (PosixPath('runs/study/data/esnli-1f0c88aa10/train-400-seed0.jsonl'), 400)
-
-    ```
-
-    Args:
-        study ([`Study`]): The study.
-        folder (`Path`): Its output folder; the rows are written into `data/` in it.
-        say (`Callable[[str], None]`, *optional*): Told what was left out, and of groups of rows; by default it goes to
-            stderr.
-    """
+    """The data sets of a study, each read once, when its first cell needs it."""
 
     def __init__(self, study: Study, folder: Path, say: Callable[[str], None] | None = None):
         self.study = study
@@ -89,11 +62,7 @@ class StudyData:
         self._written: set[Path] = set()  # or found to be as this call would have written them
 
     def check(self) -> None:
-        """Check that the tables of all data sets are there, before the first cell runs.
-
-        Raises:
-            ValueError: if one is not; the message names the data set.
-        """
+        """Check that the tables of all data sets are there, before the first cell runs."""
         from ..data.tables import table_name
 
         for data in self.study.data.values():
@@ -107,17 +76,7 @@ class StudyData:
                     raise ValueError(f"data {data.name!r}: {error}") from None
 
     def of(self, cell: Cell) -> CellRows:
-        """The rows of a cell, written if no cell before had them.
-
-        Args:
-            cell ([`Cell`]): The cell.
-
-        Returns:
-            [`CellRows`]: its files and labels.
-
-        Raises:
-            ValueError, OSError: if a table can't be read, has no rows to use, or has changed since an earlier call.
-        """
+        """The rows of a cell, written if no cell before had them."""
         tables = self._of(self.study.data[cell.data])
         planned = self.files(cell)
         questions = tables.groups if self.study.data[cell.data].metric in GROUPED else None
@@ -355,50 +314,14 @@ def _changed(path: Path) -> ValueError:
 
 
 def train_rows(rows: int, size: int, seed: int) -> list[int]:
-    """The first rows of a permutation that the seed draws: a smaller size is inside a larger one.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.data import train_rows
-    >>> train_rows(100, 50, seed=1)[:20] == train_rows(100, 20, seed=1)
-    True
-
-    ```
-
-    Args:
-        rows (`int`): Number of rows to draw from.
-        size (`int`): Number of rows to draw.
-        seed (`int`): Of the draw.
-
-    Returns:
-        `list[int]`: places of the rows, in the order of the draw.
-    """
+    """The first rows of a permutation that the seed draws: a smaller size is inside a larger one."""
     import numpy as np
 
     return np.random.default_rng(seed).permutation(rows)[:size].tolist()
 
 
 def eval_rows(rows: int, groups: Sequence[Any] | None, size: int | None) -> list[int]:
-    """The evaluation rows, always the same ones: whole groups, as many as fit, a smaller size inside a larger one.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.data import eval_rows
-    >>> len(eval_rows(10, None, 4)), len(eval_rows(6, ["a", "a", "b", "b", "c", "c"], 5))
-    (4, 4)
-
-    ```
-
-    Args:
-        rows (`int`): Number of rows to draw from.
-        groups (`Sequence`, *optional*): The group of each row; by default each is one of its own.
-        size (`int`, *optional*): Most rows; None is all. One group is always drawn.
-
-    Returns:
-        `list[int]`: places of the rows, group by group in the order of the draw.
-    """
+    """The evaluation rows, always the same ones: whole groups, as many as fit, a smaller size inside a larger one."""
     import numpy as np
 
     of_row = list(range(rows)) if groups is None else numbered(groups)
@@ -414,22 +337,6 @@ def eval_rows(rows: int, groups: Sequence[Any] | None, size: int | None) -> list
 
 
 def numbered(groups: Iterable[Any]) -> list[int]:
-    """Groups numbered from 0 in the order in which they come.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.study.data import numbered
-    >>> numbered(["b", "a", "b"])
-    [0, 1, 0]
-
-    ```
-
-    Args:
-        groups (`Iterable`): The group of each row.
-
-    Returns:
-        `list[int]`: the number of each row's group.
-    """
+    """Groups numbered from 0 in the order in which they come."""
     number: dict[Any, int] = {}
     return [number.setdefault(group, len(number)) for group in groups]

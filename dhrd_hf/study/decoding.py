@@ -10,17 +10,7 @@ from pathlib import Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Decode the answers to a table's rows with the reasoning head of a trained model.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): The arguments; by default the command line's.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError: if the model or the table can't be read, or the files can't be written.
-    """
+    """Decode the answers to a table's rows with the reasoning head of a trained model."""
     parser = argparse.ArgumentParser(prog="python -m dhrd_hf.study.decoding", allow_abbrev=False)
     for name in ("--model", "--data", "--output", "--metrics"):
         parser.add_argument(name, required=True)

@@ -17,12 +17,7 @@ _LOOK = 0.5  # seconds, in which whoever only looks whether a run is free has gi
 
 
 class RunLock:
-    """The lock on a run.
-
-    Args:
-        folder (`Path`): The study's.
-        run (`str`): Its id.
-    """
+    """The lock on a run."""
 
     number = 1  # of those that have had the run without giving it back
     taken_from: str | None = None

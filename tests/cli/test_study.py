@@ -293,6 +293,56 @@ def test_a_wrong_study_is_told_in_a_line_before_anything_runs(study, tmp_path, q
     assert not out.exists()
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"data": {"../../x": {"train": "rows.jsonl", "eval": "rows.jsonl"}}},
+        {"data": {"/tmp/x": {"train": "rows.jsonl", "eval": "rows.jsonl"}}},
+        {"data": {"x": {"train": "rows.jsonl", "eval": {"main": "rows.jsonl", "../y": "rows.jsonl"}}}},
+        {"train": {"export": "../elsewhere"}},
+        {"train": {"export=../elsewhere": []}},
+        {"train": {"run_name": "--export=../elsewhere", "project": "../x"}},
+        {"train": {"config": "recipe.yaml"}},
+    ],
+)
+def test_what_would_write_elsewhere_is_refused(study, tmp_path, quick, capsys, keys, dry):
+    (tmp_path / "recipe.yaml").write_text("export: ../elsewhere\n")
+    path = study("{setting: pooled}", **keys)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["study", path, "--output-dir", str(tmp_path / "a" / "out"), *dry]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dhrd: error: ") and error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_value_that_looks_like_an_option_is_a_value(study, tmp_path, quick, capsys):
+    path = study("{setting: pooled}", train={"run_name": "--export=elsewhere"})
+    assert main(["study", path, "--output-dir", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert "--run-name=--export=elsewhere" in capsys.readouterr().out and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "encoded", "logits", "locks", "data", "cells", "data/*", "cells/*"])
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_link_that_leads_out_of_the_folder_is_refused(study, tmp_path, quick, capsys, name, dry):
+    path, out, elsewhere = study("{setting: pooled}"), tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    found = dhrd_hf.study.read_study(path)
+    name = name.replace("data/*", f"data/{found.data['tales'].folder_name}").replace(
+        "cells/*", f"cells/{found.cells[0].id}"
+    )
+    (out / name).parent.mkdir(parents=True)
+    (out / name).symlink_to(elsewhere)
+    assert main(["study", path, "--output-dir", str(out), *dry]) == 2
+    assert f"{out / name} is a link to {elsewhere}, outside {out}" in capsys.readouterr().err
+    assert not list(elsewhere.iterdir())
+    (out / name).unlink()
+    (out / "inside").mkdir()
+    if name != "results.jsonl":  # of which a link is a folder here
+        (out / name).symlink_to(out / "inside")
+        assert main(["study", path, "--output-dir", str(out), *dry]) == 0
+
+
 def test_the_help_and_a_wrong_call(study, capsys):
     assert main(["study", "--help"]) == 0
     assert "--retry-failed" in capsys.readouterr().out

@@ -202,3 +202,52 @@ def test_a_superglue_task_is_read_with_its_questions(tmp_path):
     ]
     assert found.data["odd"].metric == "question_accuracy"
     assert it.groups == [0, 0, 1, 1, 2, 2] and it.train_rows == 20
+
+
+def several_sets(tmp_path, label_map, labels=("Y", "N")):
+    write(tmp_path / "far.jsonl", [{**row, "label": labels[place % 2]} for place, row in enumerate(ROWS[:12])])
+    data = f"{{train: train.jsonl, eval: {{validation: dev.jsonl, far: far.jsonl}}{label_map}}}"
+    return study(tmp_path, "{setting: [pooled, cot_decoding]}", data, "eval_size: 5")
+
+
+def test_a_further_set_has_labels_by_our_names(tmp_path):
+    found, data, _ = several_sets(tmp_path, ", label_map: {far: {Y: 'yes', N: 'no'}}")
+    pooled, decoded = (data.of(cell) for cell in found.cells)
+    assert pooled.labels == load_table(pooled.eval)["label"][:] and len(pooled.labels) == 5
+    assert pooled.more_labels["far"] == load_table(pooled.more_eval["far"])["label"][:]
+    original = {row["id"]: "yes" if place % 2 == 0 else "no" for place, row in enumerate(ROWS[:12])}
+    table = load_table(pooled.more_eval["far"])
+    assert [original[it] for it in table["id"]] == table["label"][:] and len(table) == 5
+    assert table.column_names == ["id", "text", "label", "rationale"]
+    assert decoded.more_eval == {} == decoded.more_labels
+    assert data.files(found.cells[0]).more_eval == pooled.more_eval
+
+
+@pytest.mark.parametrize(
+    ("label_map", "message"),
+    [
+        ("", "evaluation set 'far' has a label 'N', which is not theirs: .* (N, Y) .* (no, yes)"),
+        (", label_map: {Y: 'yes'}", "a label 'N', which is not theirs"),
+        (", label_map: {Y: 'yes', N: 'no', M: 'no'}", "no label 'M', which label_map has"),
+        (", label_map: {Y: 'yes', N: 'maybe'}", "a label 'maybe', which is not theirs"),
+    ],
+)
+def test_labels_of_a_further_set_that_are_not_ours_are_told(tmp_path, label_map, message):
+    found, data, _ = several_sets(tmp_path, label_map)
+    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        data.of(found.cells[0])
+
+
+def test_a_further_set_that_is_not_there_is_told_before_anything_runs(tmp_path):
+    found, data, _ = several_sets(tmp_path, "")
+    (tmp_path / "far.jsonl").unlink()
+    with pytest.raises(ValueError, match="data 'odd': .*far.jsonl"):
+        data.check()
+
+
+def test_files_are_named_without_reading_or_writing(tmp_path):
+    found, data, _ = several_sets(tmp_path, "")
+    (tmp_path / "train.jsonl").unlink()
+    named = data.files(found.cells[0])
+    assert named.train.name == "train-all-seed0.jsonl" and named.eval.name == "eval-5.jsonl"
+    assert named.more_eval["far"].name == "eval-far-5.jsonl" and not (tmp_path / "out").exists()
