@@ -17,6 +17,7 @@ from ..data.labels import PROBLEM_TYPES
 from .parsing import OneLineErrors, did_you_mean
 
 if TYPE_CHECKING:
+    from ..data.labels import Labels
     from ..training import DualHeadTrainingArguments
 
 _EXAMPLES = """examples:
@@ -292,3 +293,22 @@ def _typed(value: Any) -> str:
     if isinstance(value, dict):
         return json.dumps(value)
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def class_weights(text: str | None, labels: Labels) -> list[float] | None:
+    """Numbers with commas between them, or `balanced`, scikit-learn's rule: rows / (labels * rows of the label)."""
+    if text is not None and labels.problem_type == "regression":
+        raise ValueError("--class-weights is for classes, and this is regression: leave it out.")
+    if text != "balanced":
+        try:
+            return None if text is None else [float(part) for part in text.split(",")]
+        except ValueError:
+            raise ValueError(f"--class-weights {text!r} must be 'balanced' or numbers such as 1,2.5,1.") from None
+    if labels.problem_type != "single_label_classification":
+        raise ValueError("--class-weights balanced is for a single label a row. Give a number for each label.")
+    absent = [name for name in labels.names if labels.counts[name] == 0]
+    if absent:
+        raise ValueError(
+            f"--class-weights balanced: no training row has the label {absent[0]!r}. Give numbers instead."
+        )
+    return [labels.counts.total() / (len(labels.names) * labels.counts[name]) for name in labels.names]

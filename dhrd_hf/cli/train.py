@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import TrainArguments, parse_train
+from .arguments import TrainArguments, class_weights, parse_train
 from .card import read_card_facts, training_facts
 from .last_evaluation import check_prediction_columns, evaluate_rows, said_of_rows, write_logits
 from .parsing import chosen_prompt, quiet, resumed, unescaped, warn
@@ -348,7 +348,7 @@ def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification
             f"all {sum(labels.counts.values())} rows of {own.train_data} have one label, {labels}: there is nothing "
             "to learn. Check --label-column, or add rows of every class."
         )
-    kwargs["class_weights"] = labels.class_weights(own.class_weights)
+    kwargs["class_weights"] = class_weights(own.class_weights, labels)
     for name in ("classifier_head", "attn_implementation"):
         if getattr(own, name) is not None:
             kwargs[name] = getattr(own, name)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .labels import NamedRows, is_missing, label_names, named_rows
+from .labels import is_missing, label_names, named_rows
 from .prompts import as_text
-from .tables import check_columns
+from .tables import FILE_NAME, check_columns, iter_rows, load_table
 
 # Where no key is named, it is the first of these that a table has.
 KEY_COLUMNS = ("id", "key", "idx")
@@ -36,6 +36,25 @@ class JoinCounts:
         )
         said += f", {self.empty} are empty" if self.empty else ""
         return said + (f"; {self.replaced} rows lost a rationale that they had" if self.replaced else "")
+
+
+class NamedRows:
+    """A table's rows, streamed in order as often as they are wanted, with the names of a `ClassLabel`.
+
+    A text file says what its labels are called; a saved folder, a Parquet file and a Hub data set may hold ids, and the
+    names beside them. Standard input is held in memory.
+    """
+
+    def __init__(self, source: str | Path, label_column: str = "label"):
+        self._source, self._rows = source, None
+        file = FILE_NAME.search(str(source))
+        if str(source) == "-":
+            self._rows = list(iter_rows(source))
+        elif file is None or file[1] is None or Path(source).expanduser().is_dir():
+            self._rows = named_rows(load_table(source), label_column)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter_rows(self._source) if self._rows is None else iter(self._rows)
 
 
 def join_rationales(

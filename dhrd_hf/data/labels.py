@@ -6,18 +6,17 @@ Every command and every Python way in reads labels here, so that a value has one
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
 from .prompts import as_text
-from .tables import FILE_NAME, check_columns, iter_rows, load_table
+from .tables import check_columns
 
 if TYPE_CHECKING:
     import datasets
@@ -29,7 +28,12 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 _SINGLE, _MULTI, _REGRESSION = PROBLEM_TYPES
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d{0,17}))(?:\.0+)?")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
+_LIST_AS_TEXT = re.compile(r"\[\s*(\]|[\"\d{\[].*\])", re.DOTALL)
 _NO_ANSWER = {"n/a", "na", "#n/a", "<na>", "none", "nan", "null", "nil"}
+_EITHER = (
+    'could be ids or, multi-hot, the labels of the ones. Say which: for ids write names, as text, such as ["0", "1"]; '
+    "for multi-hot name the labels (--label-names A,B of dhrd train), or write true and false"
+)
 _SHOWN = 5
 
 
@@ -68,7 +72,7 @@ def kind_of(values: Iterable[Any]) -> str:
     values = list(values)
     if any(isinstance(value, (list, tuple)) for value in values):
         return _MULTI
-    numbers = [_number(value) for value in values]
+    numbers = _each(_number, values)
     return _SINGLE if None in numbers or all(map(float.is_integer, numbers)) else _REGRESSION
 
 
@@ -88,27 +92,9 @@ def alike(names: Iterable[str]) -> list[list[str]]:
 
 
 class Labels:
-    """The labels of a classifier, and how a row's value becomes one of them.
+    """The labels of a classifier, how a row's value becomes one of them, and where a column was read their `counts`.
 
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.labels import Labels
-    >>> labels = Labels({"no": 0, "yes": 1})
-    >>> labels.read(" yes"), labels.read(0), labels.text(1)
-    (1, 0, 'yes')
-
-    ```
-
-    Args:
-        label2id (`Mapping[str, int]`): The labels, numbered from 0.
-        problem_type (`str`, *optional*): As in transformers; by default one label is regression, a list of labels is
-            multi label, anything else single label.
-        column (`str`, *optional*, defaults to `"label"`): Named in errors.
-        counts (`Counter[str]`, *optional*): Rows of each label, where a column was read.
-
-    Raises:
-        ValueError: if the labels are not numbered from 0, each once, or there is no such problem type.
+    Without a problem type one label is regression, a list of labels multi label, anything else single label.
     """
 
     def __init__(
@@ -144,27 +130,22 @@ class Labels:
         return [self.id2label[index] for index in range(len(self.id2label))]
 
     def read(self, value: Any) -> int | float | list[float]:
-        """A row's label as the model takes it: an id, for multi label 0.0 or 1.0 for each label, for regression numbers.
-
-        Raises:
-            ValueError: if it is missing, unknown, or could be two labels.
-        """
+        """A row's label as the model takes it: an id, for multi label 0.0 or 1.0 for each label, for regression numbers."""
         value = _plain(value)
         if is_missing(value):
             raise ValueError(f"it has no label in column {self.column!r}")
-        several = isinstance(value, (list, tuple))
         if self.problem_type == _REGRESSION:
             return self._numbers(value)
-        if several and self.problem_type != _SINGLE:
+        if isinstance(value, (list, tuple)) and self.problem_type != _SINGLE:
             chosen = self._chosen(value)
             return [float(index in chosen) for index in range(len(self.label2id))]
         if self.problem_type == _MULTI:
             raise ValueError(f'its label {value!r} is no list: multi label wants ["a", "b"], and [] for none')
-        return self._id(value)
+        return self.id_of(value)
 
     def read_all(self, values: Sequence[Any]) -> list[int | float | list[float]]:
         """The labels of a column, as [`~Labels.read`]; an error names the row."""
-        return list(_by_row(self.read, values))
+        return _each(self.read, values)
 
     def text(self, label: int | float | list[float]) -> str:
         """What [`~Labels.read`] gave as the text y of the suffix: a name; names or `none`; for regression a number."""
@@ -178,36 +159,16 @@ class Labels:
         """Texts of which one is at least as long as any that [`~Labels.text`] gives."""
         if self.problem_type == _REGRESSION:
             return [", ".join([f"{-1.23456e-05:g}"] * len(self.label2id))]
-        if self.problem_type == _MULTI:
-            return [", ".join(self.label2id), "none"]
-        return list(self.label2id)
+        return [", ".join(self.label2id), "none"] if self.problem_type == _MULTI else list(self.label2id)
 
     def check(self, other: Labels, where: str, ours: str) -> None:
         """Raise where another table has labels that are not here."""
         unknown = sorted_names(name for name in other.counts if name not in self.label2id)
         if unknown:
             raise ValueError(
-                f"{where} has labels that {ours} lacks: {', '.join(map(repr, unknown[:_SHOWN]))}. "
-                f"The labels there are {', '.join(map(repr, self.names[:20]))}."
+                f"{where} has labels that {ours} lacks: {_some(map(repr, unknown))}. The labels there are "
+                f"{_some(map(repr, self.names), 20)}."
             )
-
-    def class_weights(self, text: str | None) -> list[float] | None:
-        """Numbers with commas between them, or `balanced`, scikit-learn's rule: rows / (labels * rows of the label)."""
-        if text is not None and self.problem_type == _REGRESSION:
-            raise ValueError("--class-weights is for classes, and this is regression: leave it out.")
-        if text != "balanced":
-            try:
-                return None if text is None else [float(part) for part in text.split(",")]
-            except ValueError:
-                raise ValueError(f"--class-weights {text!r} must be 'balanced' or numbers such as 1,2.5,1.") from None
-        if self.problem_type != _SINGLE:
-            raise ValueError("--class-weights balanced is for a single label a row. Give a number for each label.")
-        absent = [name for name in self.names if self.counts[name] == 0]
-        if absent:
-            raise ValueError(
-                f"--class-weights balanced: no training row has the label {absent[0]!r}. Give numbers instead."
-            )
-        return [self.counts.total() / (len(self.names) * self.counts[name]) for name in self.names]
 
     def __str__(self) -> str:
         if self.problem_type == _REGRESSION:
@@ -227,47 +188,40 @@ class Labels:
     def _chosen(self, values: Sequence[Any]) -> set[int]:
         """The ids of a list of names or ids, or of multi-hot values."""
         count = len(self.label2id)
-        if _is_multi_hot(values) or (len(values) == count and _is_binary(values)):
-            if len(values) != count:
-                raise ValueError(f"its label {values!r} is multi-hot of {len(values)} labels, and there are {count}")
-            if not _is_multi_hot(values):
-                raise ValueError(
-                    f"its label {values!r} {_EITHER}, or use encode_dataset, which reads the whole column"
-                )
+        if _is_multi_hot(values) and len(values) == count:
             return {index for index, chosen in enumerate(values) if chosen}
-        ids = [self._id(entry) for entry in values]
-        if len(set(ids)) < len(ids) and not any(isinstance(entry, str) for entry in values):
-            raise ValueError(f"its label {values!r} has an id twice")
-        return set(ids)
+        if _is_binary(values) and len(values) == count:
+            raise ValueError(f"its label {values!r} {_EITHER}, or use encode_dataset, which reads the whole column")
+        return set(_entries(self.id_of, values))
 
-    def _id(self, value: Any) -> int:
+    def id_of(self, value: Any) -> int:
+        """The id of one label that is given by its name or its id."""
         name = label_name(value)
         if name is None:
             raise ValueError(f"its label {value!r} is empty")
-        named = self._named(value, name)
+        named = self.named(value, name)
         numbered = int(name) if _WHOLE.fullmatch(name) and int(name) in self.id2label else None
         if isinstance(value, str) and (named is not None or any(map(_WHOLE.fullmatch, self._spelt))):
             numbered = None  # as text a number is a name, unless no label has a number for a name
-        if named is not None and numbered is not None and named != numbered:
+        if None not in (named, numbered) and named != numbered:
             raise ValueError(
                 f"its label {value} is the name of label {named} and the id of label {self.id2label[numbered]!r}; "
                 "write names as text, or use `encode_dataset`, which reads the whole column"
             )
         if named is not None or numbered is not None:
             return numbered if named is None else named
-        names = ", ".join(map(repr, self.names[:20])) + (", ..." if len(self.names) > 20 else "")
+        names = _some(map(repr, self.names), 20)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             raise ValueError(f"its label id {value} is out of range: there are {len(self.label2id)} labels, {names}")
         close = difflib.get_close_matches(name, self.label2id, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ValueError(f"its label {value!r} is unknown{hint}; the labels are {names}")
 
-    def _named(self, value: Any, name: str) -> int | None:
+    def named(self, value: Any, name: str) -> int | None:
+        """The id of the label that a value is the name of."""
         # A label's own spelling comes first; `True` is what models trained by dhrd_hf 0.1 call true.
-        for spelling in (value, name, str(value)):
-            if isinstance(spelling, str) and spelling in self.label2id:
-                return self.label2id[spelling]
-        return self._spelt.get(name)
+        own = (self.label2id.get(spelling) for spelling in (value, name, str(value)) if isinstance(spelling, str))
+        return next((index for index in own if index is not None), self._spelt.get(name))
 
 
 def read_labels(
@@ -278,91 +232,96 @@ def read_labels(
     known: Labels | Sequence[str] | None = None,
     drop_unlabelled: bool = False,
     where: str | Path | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = logger.warning,
 ) -> tuple[datasets.Dataset, Labels]:
-    """The labels of a table, and the table with their names in its label column.
+    """A table with names, lists of names or numbers in its label column, and its labels with their counts.
 
-    Blanks around names are cut off, and a whole number has one name however it is written; true and false are `true` and
-    `false`, and a `ClassLabel` has its names. Lists of names are multi label. So are rows of 0 and 1, all of one length:
-    multi-hot, unless they could as well be lists of ids.
-
-    Example:
-
-    ```python
-    >>> from datasets import Dataset
-    >>> from dhrd_hf.data.labels import read_labels
-    >>> table, labels = read_labels(Dataset.from_dict({"label": [2.0, 1.0, 2.0]}))
-    >>> table["label"][:], labels.label2id, labels.problem_type
-    (['2', '1', '2'], {'1': 0, '2': 1}, 'single_label_classification')
-
-    ```
-
-    Args:
-        table (`datasets.Dataset`): The rows.
-        column (`str`, *optional*, defaults to `"label"`): The column of the labels.
-        problem_type (`str`, *optional*): As in transformers; by default that of the known labels, else as the values are.
-        known ([`Labels`] or `Sequence[str]`, *optional*): Those of a model, or their names in the order of their ids: the
-            column must hold them, or their ids. Numbers that are all among the names are names.
-        drop_unlabelled (`bool`, *optional*, defaults to `False`): Leave out rows with an empty label.
-        where (`str` or `Path`, *optional*): What the table is called in messages.
-        say (`Callable[[str], None]`, *optional*): Is told what was cut off or left out, and of names that may be a slip; by
-            default it is logged.
-
-    Returns:
-        `tuple[datasets.Dataset, Labels]`: the table, with names, lists of names or numbers in its label column; and its
-        labels, with their counts: those known, else those found, numbers by their value and other names as text.
-
-    Raises:
-        ValueError: if there is no such column, a row has no label (and is not to be left out) or one that is unknown or no
-            label, numbers have fractions and no problem type says what they are, or rows could be multi-hot or ids.
+    Lists of 0 and 1, all of one length, are multi-hot, unless they could as well be lists of ids. `known` are the labels of a
+    model, or their names in the order of their ids: the column must hold them, or their ids. Otherwise the labels are those
+    found, in the order of [`sorted_names`]. An empty label is refused, or its row left out.
     """
-    say = say or logger.warning
     what = f"{'' if where is None else f'{where}, '}column {column!r}"
     check_columns(table.column_names, [column])
     given = table.with_format(None)[column][:]
     values = named_cells(given, table.features[column])
-    lacking = [row for row, value in enumerate(values) if is_missing(value)]
-    check_missing(lacking, len(values), what, drop_unlabelled, say)
-    rows = range(len(values))
-    if lacking:
-        rows = sorted(set(rows).difference(lacking))
-        values = [values[row] for row in rows]
-
-    def replaced(named: list[Any], dtype: str = "string") -> datasets.Dataset:
-        at = dict(zip(rows, named, strict=True))
-        cells = [at.get(row) for row in range(len(given))]
-        changed = table if cells == given else _with_column(table, column, cells, dtype, isinstance(named[0], list))
-        return changed.select(rows) if lacking else changed
-
+    missing = _each(is_missing, values)
+    check_missing([row for row, it in enumerate(missing) if it], len(values), what, drop_unlabelled, say)
+    rows = [row for row, it in enumerate(missing) if not it]
+    values = [values[row] for row in rows]
     if known is not None and not isinstance(known, Labels):
         known = Labels({name: place for place, name in enumerate(known)}, problem_type, column)
-    kind = problem_type or (known.problem_type if known is not None else None)
+    kind = problem_type or (None if known is None else known.problem_type)
     if kind is None:
-        kind = kind_of(values)
-        if kind == _REGRESSION and known is None:
+        if known is None:
             check_fractions(values, what)
-        kind = _SINGLE if kind == _REGRESSION else kind
+        kind = _MULTI if kind_of(values) == _MULTI else _SINGLE
     if known is not None and known.problem_type not in (None, kind):
         raise ValueError(f"{what} is read as {kind}, and the labels are of {known.problem_type}.")
     _check_kind(values, rows, kind, what)
-    if kind == _REGRESSION:
-        size = len(values[0]) if isinstance(values[0], (list, tuple)) else 1
-        names = [column] if size == 1 else [f"{column} {place}" for place in range(size)]
-        labels = Labels({n: i for i, n in enumerate(names)} if known is None else known.label2id, kind, column)
-        named = list(_by_row(labels.read, values, rows, where))
-        return replaced(named if isinstance(values[0], str) else values, "float64"), labels
 
-    if kind == _MULTI:
-        named, names = _named_lists(values, rows, known, what, where)
+    counts: Counter[str] = Counter()
+    if kind == _REGRESSION:
+        size = len(values[0]) if values and isinstance(values[0], (list, tuple)) else 1
+        names = [column] if size == 1 else [f"{column} {place}" for place in range(size)]
+        known = known or Labels({name: place for place, name in enumerate(names)}, kind, column)
+        numbers = _each(known.read, values, rows, where)
+        named = numbers if values and isinstance(values[0], str) else values
     else:
-        named, names = _named_singly(values, rows, known, where), None
-    counts = Counter(name for entry in named for name in (entry if kind == _MULTI else (entry,)))
-    tell_odd(values, counts if known is None else (), what, say)
-    if known is None:
+        name, names = _namer(values, known, kind, what)
+        named = _each(name, values, rows, where)
+        counts.update(entry for it in named for entry in (it if kind == _MULTI else (it,)))
+        tell_odd(values, counts if known is None else (), what, say)
         names = sorted_names(counts) if names is None else names
-        known = Labels({name: place for place, name in enumerate(names)}, kind, column)
-    labels = Labels(known.label2id, kind, column, counts)
-    return replaced(named), labels
+        known = known or Labels({name: place for place, name in enumerate(names)}, kind, column)
+    cells = [None] * len(given)
+    for row, it in zip(rows, named, strict=True):
+        cells[row] = it
+    if cells != given:
+        several = bool(named) and isinstance(named[0], list)
+        table = _with_column(table, column, cells, "float64" if kind == _REGRESSION else "string", several)
+    return (table if len(rows) == len(given) else table.select(rows)), Labels(known.label2id, kind, column, counts)
+
+
+def _namer(
+    values: Sequence[Any], known: Labels | None, kind: str, what: str
+) -> tuple[Callable[[Any], Any], list[str] | None]:
+    """What reads the name, or names, of a value of this column; and all names where its lists are multi-hot."""
+    lists = values if kind == _MULTI else []
+    size = len(lists[0]) if lists else 0
+    if lists and all(len(value) == size and _is_binary(value) for value in lists):
+        if known is None:
+            check_lists(lists, what)
+        if known is None or size == len(known.names):
+            names = [str(place) for place in range(size)] if known is None else known.names
+            return lambda value: [name for name, chosen in zip(names, value, strict=True) if chosen], names
+    name: Callable[[Any], Any] = label_name
+    if known is not None:
+        entries = {
+            it for value in values for it in (value if lists else (value,)) if isinstance(it, (str, int, float))
+        }
+        numbers = not any(isinstance(entry, (str, bool)) for entry in entries)
+        # Whole numbers that are all among the names are names.
+        if numbers and all(known.named(None, label_name(entry) or "") is not None for entry in entries):
+            name = lambda entry: known.id2label[known.named(None, label_name(entry))]  # noqa: E731
+        else:
+            name = lambda entry: known.id2label[known.id_of(entry)]  # noqa: E731
+    return (lambda value: _entries(name, value)) if kind == _MULTI else name, None
+
+
+def check_missing(
+    lacking: Sequence[int], rows: int, what: str, drop: bool, say: Callable[[str], None] = logger.warning
+) -> None:
+    """Tell of rows without a label; raise where they are not to be left out, or are all."""
+    said = f"{len(lacking)} of {rows} rows have no label: {_some(map(str, lacking))} (numbered from 0)"
+    if lacking and not drop:
+        raise ValueError(
+            f"Row {lacking[0]}: it has no label, in {what}. {said}. Fill them in, or leave them out: --drop-unlabelled (in "
+            "Python drop_unlabelled=True)."
+        )
+    if lacking and len(lacking) == rows:
+        raise ValueError(f"{what}: {said}: none is left.")
+    if lacking:
+        say(f"{what}: {said}, left out.")
 
 
 def check_fractions(values: Iterable[Any], what: str) -> None:
@@ -370,11 +329,10 @@ def check_fractions(values: Iterable[Any], what: str) -> None:
     values = list(values)
     fractions = [value for value in values if not (_number(value) or 0.0).is_integer()]
     # Among words a fraction that is text is a name, and one that is a number a slip.
-    if kind_of(values) == _REGRESSION or any(isinstance(value, float) for value in fractions):
-        first = fractions[0]
+    if fractions and (kind_of(values) == _REGRESSION or any(isinstance(value, float) for value in fractions)):
         raise ValueError(
-            f"{what} holds {first}: add --problem-type regression if these are numbers to predict, or --problem-type "
-            "single_label_classification if they are names."
+            f"{what} holds {fractions[0]}: add --problem-type regression if these are numbers to predict, or "
+            "--problem-type single_label_classification if they are names."
         )
 
 
@@ -382,15 +340,47 @@ def check_lists(values: Sequence[Any], what: str) -> None:
     """Raise on rows of 0 and 1 that could be ids of two labels, or multi-hot."""
     lists = [value for value in values if isinstance(value, (list, tuple))]
     size = len(lists[0]) if lists else 0
-    alike = 0 < size < 3 and all(len(value) == size and _is_binary(value) for value in lists)
-    if alike and not isinstance(lists[0][0], (bool, float)):
+    binary = 0 < size < 3 and all(len(value) == size and _is_binary(value) for value in lists)
+    if binary and not isinstance(lists[0][0], (bool, float)):
         raise ValueError(f"{what} holds lists such as {lists[0]!r}, which {_EITHER}.")
+
+
+def _check_kind(values: Sequence[Any], rows: Sequence[int], kind: str, what: str) -> None:
+    """Raise on lists where one label belongs, and on single values where lists do."""
+    several = kind == _MULTI
+    odd = next((place for place, it in enumerate(values) if isinstance(it, (list, tuple)) != several), None)
+    if odd is not None and kind != _REGRESSION:
+        example = ' Multi label needs lists of names, in .jsonl as "label": ["a", "b"].' if several else ""
+        raise ValueError(
+            f"{what} holds {'single values' if several else 'lists'} such as {values[odd]!r}, in row {rows[odd]}, which does "
+            f"not fit --problem-type {kind}.{example}"
+        )
+    if kind == _SINGLE and values and all(isinstance(it, str) and _LIST_AS_TEXT.fullmatch(it) for it in values):
+        raise ValueError(
+            f"{what} holds lists as text, such as {values[0]!r}: a table with several labels a row wants .jsonl or "
+            '.parquet, as "label": ["a", "b"].'
+        )
+
+
+def tell_odd(values: Iterable[Any], names: Iterable[str], what: str, say: Callable[[str], None]) -> None:
+    """Tell how many labels had blanks around them, and, in one line, which names may be slips."""
+    entries = (entry for value in values for entry in (value if isinstance(value, (list, tuple)) else (value,)))
+    count = sum(isinstance(entry, str) and entry != entry.strip() for entry in entries)
+    if count:
+        say(f"{what}: {count} labels had blanks around them, which were cut off.")
+    names = sorted_names(names)
+    empty = [repr(name) for name in names if name.casefold() in _NO_ANSWER]
+    said = [f"{', '.join(empty)} {'is a label' if len(empty) == 1 else 'are labels'} like any other"] if empty else []
+    for its in alike(names)[:_SHOWN]:
+        how = "case" if len({name.casefold() for name in its}) == 1 else "case or blanks"
+        said.append(f"{' and '.join(map(repr, its))} differ in {how} alone, and are {len(its)} labels")
+    if said:
+        say(f"{what}: {'; '.join(said)}. Where that is a slip, mend the cells.")
 
 
 def named_cells(values: Sequence[Any], feature: Any) -> list[Any]:
     """The cells of a column as they are, but names where its feature is a `ClassLabel`; -1, which is no label, is None."""
-    inner = getattr(feature, "feature", None)  # of a list
-    names = getattr(feature if inner is None else inner, "names", None)
+    names = _class_names(feature)
     if names is None:
         return list(values)
     spelt = [label_name(name) for name in names]
@@ -406,35 +396,25 @@ def named_rows(rows: Iterable[Mapping[str, Any]], column: str = "label") -> Iter
     """Rows as they are, but of a `datasets.Dataset` with the names of a `ClassLabel` in its label column."""
     # Only a `datasets.Dataset` has features and a length: to ask for its class would import much for rows that are none.
     feature = (getattr(rows, "features", None) or {}).get(column) if hasattr(rows, "__len__") else None
-    inner = getattr(feature, "feature", None) if feature is not None else None
-    if not hasattr(feature if inner is None else inner, "names"):
+    if _class_names(feature) is None:
         return rows
-    return _with_column(rows, column, named_cells(rows[column][:], feature), "string", several=inner is not None)
+    return _with_column(rows, column, named_cells(rows[column][:], feature), "string", hasattr(feature, "feature"))
 
 
-class NamedRows:
-    """A table's rows, streamed in order as often as they are wanted, with the names of a `ClassLabel`.
-
-    A text file says what its labels are called; a saved folder, a Parquet file and a Hub data set may hold ids, and the
-    names beside them. Standard input is held in memory.
-    """
-
-    def __init__(self, source: str | Path, label_column: str = "label"):
-        self._source, self._rows = source, None
-        file = FILE_NAME.search(str(source))
-        if str(source) == "-":
-            self._rows = list(iter_rows(source))
-        elif file is None or file[1] is None or Path(source).expanduser().is_dir():
-            self._rows = named_rows(load_table(source), label_column)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter_rows(self._source) if self._rows is None else iter(self._rows)
+def _class_names(feature: Any) -> list[str] | None:
+    return getattr(getattr(feature, "feature", feature), "names", None)  # of a list its entries have them
 
 
-_EITHER = (
-    'could be ids or, multi-hot, the labels of the ones. Say which: for ids write names, as text, such as ["0", "1"]; '
-    "for multi-hot name the labels (--label-names A,B of dhrd train), or write true and false"
-)
+def _with_column(
+    table: datasets.Dataset, column: str, values: list[Any], dtype: str, several: bool
+) -> datasets.Dataset:
+    """The table with other values in its label column."""
+    from datasets import Sequence as ListOf
+    from datasets import Value
+
+    before = f"{column} (before)"
+    feature = ListOf(Value(dtype)) if several else Value(dtype)
+    return table.rename_column(column, before).add_column(column, values, feature=feature).remove_columns(before)
 
 
 def _plain(value: Any) -> Any:
@@ -455,150 +435,46 @@ def _is_binary(values: Sequence[Any]) -> bool:
 
 def _is_multi_hot(values: Sequence[Any]) -> bool:
     """Whether a list can't be of ids: of 0 and 1 with one of them twice, or of true and false, or of 0.0 and 1.0."""
-    if not _is_binary(values):
-        return False
-    return len(set(values)) < len(values) or isinstance(values[0], (bool, float))
+    return _is_binary(values) and (len(set(values)) < len(values) or isinstance(values[0], (bool, float)))
 
 
-def _by_row(
+def _entries(read: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+    """What is read of each entry of a list of names or ids, each once."""
+    if _is_multi_hot(values):
+        raise ValueError(
+            f"its label {values!r} is multi-hot, or has an id twice, and its length is not that of all rows and labels"
+        )
+    found = list(dict.fromkeys(map(read, values)))
+    if None in found:
+        raise ValueError(f"its label {values!r} has an empty entry")
+    if len(found) < len(values) and not any(isinstance(entry, str) for entry in values):
+        raise ValueError(f"its label {values!r} has an id twice")
+    return found
+
+
+def _each(
     read: Callable[[Any], Any], values: Sequence[Any], rows: Sequence[int] | None = None, where: Any = None
-) -> Iterator[Any]:
-    """What is read of each value; an error names the row, by its number in the table."""
+) -> list[Any]:
+    """What is read of each value of a column, equal ones read once; an error names the row, by its number in the table."""
+    found: dict[Any, Any] = {}
+    result = []
     for place, value in enumerate(values):
+        # 1, 1.0 and true are one key of a dictionary, and three values.
+        key: Any = (type(value), tuple(value) if isinstance(value, list) else value)
         try:
-            yield read(value)
+            is_new = key not in found
+        except TypeError:  # an object, or a list of lists
+            key, is_new = place, True
+        try:
+            if is_new:
+                found[key] = read(value)
         except ValueError as error:
             row = place if rows is None else rows[place]
             raise ValueError(f"Row {row}{'' if where is None else f' of {where}'}: {error}.") from None
+        result.append(found[key])
+    return result
 
 
-def check_missing(
-    lacking: Sequence[int], rows: int, what: str, drop: bool, say: Callable[[str], None] | None = None
-) -> None:
-    """Tell of rows without a label; raise where they are not to be left out, or are all."""
-    if not lacking:
-        return
-    some = ", ".join(map(str, lacking[:_SHOWN])) + (", ..." if len(lacking) > _SHOWN else "")
-    said = f"{len(lacking)} of {rows} rows have no label: {some} (numbered from 0)"
-    if not drop:
-        raise ValueError(
-            f"Row {lacking[0]}: it has no label, in {what}. {said}. Fill them in, or leave them out: --drop-unlabelled (in "
-            "Python drop_unlabelled=True)."
-        )
-    said = f"{what}: {said}"
-    if len(lacking) == rows:
-        raise ValueError(f"{said}: none is left.")
-    (say or logger.warning)(f"{said}, left out.")
-
-
-def _check_kind(values: Sequence[Any], rows: Sequence[int], kind: str, what: str) -> None:
-    """Raise on lists where one label belongs, and on single values where lists do."""
-    several = kind == _MULTI
-    odd = next((place for place, it in enumerate(values) if isinstance(it, (list, tuple)) != several), None)
-    if odd is not None and kind != _REGRESSION:
-        example = ' Multi label needs lists of names, in .jsonl as "label": ["a", "b"].' if several else ""
-        raise ValueError(
-            f"{what} holds {'single values' if several else 'lists'} such as {values[odd]!r}, in row {rows[odd]}, which does not fit "
-            f"--problem-type {kind}.{example}"
-        )
-    if kind == _SINGLE and all(isinstance(value, str) and _is_list(value) for value in values):
-        raise ValueError(
-            f"{what} holds lists as text, such as {values[0]!r}: a table with several labels a row wants .jsonl or "
-            '.parquet, as "label": ["a", "b"].'
-        )
-
-
-def _is_list(text: str) -> bool:
-    if not text.startswith("["):
-        return False
-    try:
-        return isinstance(json.loads(text), list)
-    except ValueError:
-        return False
-
-
-def _named_singly(values: list[Any], rows: Sequence[int], known: Labels | None, where: Any) -> list[str]:
-    """A name for each value."""
-    named = list(_by_row(_once(label_name), values, rows, where))
-    if known is None:
-        return named
-    spelt = {name: known._named(name, name) for name in set(named)}
-    if None not in spelt.values() and not isinstance(values[0], (str, bool)):
-        return [known.id2label[spelt[name]] for name in named]
-    return [known.id2label[index] for index in _by_row(_once(known._id), values, rows, where)]
-
-
-def _named_lists(
-    values: list[Any], rows: Sequence[int], known: Labels | None, what: str, where: Any
-) -> tuple[list[list[str]], list[str] | None]:
-    """The names in each list, and all names where the lists are multi-hot."""
-    size = len(values[0])
-    if all(len(value) == size and _is_binary(value) for value in values):
-        if known is None:
-            check_lists(values, what)
-        if known is None or size == len(known.names):
-            names = [str(place) for place in range(size)] if known is None else known.names
-            return [[name for name, it in zip(names, value, strict=True) if it] for value in values], names
-    entries = [entry for value in values for entry in value]
-    numbers = not any(isinstance(entry, str) for entry in entries)
-    is_name = known is not None and numbers and known.label2id.keys() >= set(map(label_name, entries))
-    name = _once(label_name if known is None or is_name else lambda entry: known.id2label[known._id(entry)])
-
-    def named(value: Sequence[Any]) -> list[str]:
-        if _is_multi_hot(value):
-            raise ValueError(
-                f"its label {value!r} is multi-hot, or has an id twice, and the rows are not all of one length"
-            )
-        found = list(dict.fromkeys(name(entry) for entry in value))
-        if None in found or (numbers and len(found) < len(value)):
-            raise ValueError(f"its label {value!r} has {'an empty entry' if None in found else 'an id twice'}")
-        return found
-
-    return list(_by_row(named, values, rows, where)), None
-
-
-def _once(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The same, but of each value read once: 1, 1.0 and true are one key of a dictionary, and three values."""
-    found: dict[Any, Any] = {}
-
-    def once(value: Any) -> Any:
-        if not isinstance(value, (str, int, float)):
-            return read(value)
-        key = (type(value), value)
-        if key not in found:
-            found[key] = read(value)
-        return found[key]
-
-    return once
-
-
-def tell_odd(values: Iterable[Any], names: Iterable[str], what: str, say: Callable[[str], None]) -> None:
-    """Tell how many labels had blanks around them, and, in one line, which names may be slips."""
-    entries = (entry for value in values for entry in (value if isinstance(value, (list, tuple)) else (value,)))
-    count = sum(isinstance(entry, str) and entry != entry.strip() for entry in entries)
-    if count:
-        say(f"{what}: {count} labels had blanks around them, which were cut off.")
-    names = sorted_names(names)
-    empty = [name for name in names if name.casefold() in _NO_ANSWER]
-    said = (
-        [f"{', '.join(map(repr, empty))} {'is a label' if len(empty) == 1 else 'are labels'} like any other"]
-        if empty
-        else []
-    )
-    for its in alike(names)[:_SHOWN]:
-        how = "case" if len({name.casefold() for name in its}) == 1 else "case or blanks"
-        said.append(f"{' and '.join(map(repr, its))} differ in {how} alone, and are {len(its)} labels")
-    if said:
-        say(f"{what}: {'; '.join(said)}. Where that is a slip, mend the cells.")
-
-
-def _with_column(
-    table: datasets.Dataset, column: str, values: list[Any], dtype: str, several: bool
-) -> datasets.Dataset:
-    """The table with other values in its label column."""
-    from datasets import Sequence as ListOf
-    from datasets import Value
-
-    before = f"{column} (before)"
-    feature = ListOf(Value(dtype)) if several else Value(dtype)
-    return table.rename_column(column, before).add_column(column, values, feature=feature).remove_columns(before)
+def _some(words: Iterable[str], most: int = _SHOWN) -> str:
+    words = list(words)
+    return ", ".join(words[:most]) + (", ..." if len(words) > most else "")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .labels import label_name
 from .prompts import render
 from .tables import iter_rows
 
@@ -194,9 +195,9 @@ def _file_in(folder: Path, stem: str) -> Path | None:
 
 def _choice(value: Any, names: tuple[str, ...]) -> int | None:
     """The number of a label given as a number, true or false, or a name; None where there is none."""
-    if value is None or value == -1 or value == "":
+    spelt = (label_name(value) or "-1").lower()
+    if spelt == "-1":
         return None
-    spelt = str(value).lower()
     known = {**{str(place): place for place in range(len(names))}, **{name: place for place, name in enumerate(names)}}
     known |= {"false": 0, "true": 1} if names == _YES_NO else {}
     folded = {name.lower(): place for name, place in known.items()}

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from transformers.utils import logging
 
-from ..data.joining import key_column
-from ..data.labels import NamedRows, check_fractions, check_missing, is_missing, label_name, tell_odd
+from ..data.joining import NamedRows, key_column
+from ..data.labels import check_fractions, check_missing, is_missing, label_name, tell_odd
 from ..data.prompts import DEFAULT_PROMPT, template_columns
 from ..data.tables import TableError, check_columns
 

@@ -131,6 +131,40 @@ def test_several_labels_a_row_objects_and_numbers_are_refused(tmp_path, label):
         data.of(found.cells[0])
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"), [([True, False], ["false", "true"]), (["a ", "b"], ["a", "b"]), ([2.0, 10.0], ["2", "10"])]
+)
+def test_labels_have_the_names_of_training(tmp_path, labels, names):
+    found, data, told = study(tmp_path, "{setting: pooled}")
+    for name in ("train", "dev"):
+        write(tmp_path / f"{name}.jsonl", [{**row, "label": labels[n % 2]} for n, row in enumerate(ROWS)])
+    rows = data.of(found.cells[0])
+    assert rows.names == names and set(rows.labels) == set(names)
+    assert rows.labels == load_table(rows.eval)["label"][:]
+    assert sum("blanks around them" in line for line in told) == (2 if labels[0] == "a " else 0)
+
+
+def test_fractions_and_rows_without_a_label_are_refused_or_said(tmp_path):
+    files = "train: train.jsonl, eval: dev.jsonl"
+    labels = [3.5, 4.5, None]
+
+    def read(more):
+        found, data, told = study(tmp_path, "{setting: pooled}", f"{{{files}{more}}}")
+        for name in ("train", "dev"):
+            write(tmp_path / f"{name}.jsonl", [{**row, "label": labels[n % 3]} for n, row in enumerate(ROWS)])
+        return data.of(found.cells[0]), told
+
+    with pytest.raises(ValueError, match="Row 2: it has no label, in odd, train, column 'label'. 13 of 40 rows"):
+        read("")
+    with pytest.raises(ValueError, match="holds 3.5: add --problem-type regression .*one label a row"):
+        read(", drop_unlabelled: true")
+    with pytest.raises(ValueError, match="is regression: a study is of one label a row"):
+        read(", drop_unlabelled: true, problem_type: regression")
+    rows, told = read(", drop_unlabelled: true, problem_type: single_label_classification")
+    assert rows.names == ["3.5", "4.5"] and (rows.train_rows, len(rows.labels)) == (27, 27)
+    assert sum("13 of 40 rows have no label" in line for line in told) == 2
+
+
 def grouped_study(tmp_path, groups, spec="", more="", column="group"):
     """A study whose evaluation rows have groups."""
     found, data, told = study(

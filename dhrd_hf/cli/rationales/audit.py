@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError("--key joins FILE to --data TABLE, which is missing.")
     _check_outputs(args)
 
-    from ...data.labels import NamedRows
+    from ...data.joining import NamedRows
     from ...data.prompts import template_columns
     from ...data.tables import check_columns, iter_rows, table_name
     from ...files import strict_json, write_whole
@@ -146,8 +146,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows that the file has, with their texts; an empty rationale is there to be flagged."""
-    from ...data.joining import comparable, join_rationales, key_column
-    from ...data.labels import NamedRows
+    from ...data.joining import NamedRows, comparable, join_rationales, key_column
 
     names = {"rationale_column": args.rationale_column, "label_column": args.label_column}
     given = list(NamedRows(args.file, args.label_column))

@@ -186,7 +186,7 @@ def _parser() -> Parser:
 
 
 def _prompt(args: argparse.Namespace, table: LabelledTable, template: str) -> TeacherPrompt:
-    from ...data.labels import NamedRows
+    from ...data.joining import NamedRows
     from ...rationales.prompt import TeacherPrompt
 
     return TeacherPrompt(

@@ -28,7 +28,8 @@ class Source:
     """A table, read once to see its columns and labels, and then streamed as often as wanted."""
 
     def __init__(self, where: str, needed: Iterable[str], label_column: str = "label"):
-        from ...data.labels import NamedRows, label_names
+        from ...data.joining import NamedRows
+        from ...data.labels import label_names
         from ...data.tables import check_columns
 
         self._rows = NamedRows(where, label_column)
