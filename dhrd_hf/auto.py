@@ -284,7 +284,11 @@ def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedCon
     kwargs.setdefault("trust_remote_code", False)
     try:
         with without_its_code(name_or_path):
-            return AutoConfig.from_pretrained(name_or_path, **kwargs)
+            found = AutoConfig.from_pretrained(name_or_path, **kwargs)
+            config = found[0] if isinstance(found, tuple) else found
+            if isinstance(config, DHRDConfig) and (config.reasoning_head, config.classifier_head) == (False, "linear"):
+                return AutoConfig.from_pretrained(name_or_path, **{**kwargs, "subfolder": ADAPTER_CONFIG_FOLDER})
+        return found
     except (OSError, ValueError) as error:
         elsewhere = {"gguf_file", "subfolder"} & kwargs.keys()
         if not elsewhere and (path.is_dir() or "does not appear to have a file" in str(error)):

@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 CLASSIFIER_HEADS = ("linear", "mlp")
 
 # Where an exported adapter keeps the stock classifier's config (labels, pad token). In the adapter's own folder
-# transformers would take it for a whole model's.
+# transformers would take it for a whole model's, and look for the weights there.
 ADAPTER_CONFIG_FOLDER = "config"
 
 _LABELS = ("num_labels", "id2label", "label2id")

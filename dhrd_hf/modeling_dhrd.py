@@ -7,19 +7,23 @@ This file can be shipped with a checkpoint as its remote code, so it imports not
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.activations import ACT2FN
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_dhrd import DHRDConfig
+from .configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from .losses import (
     IGNORE_INDEX,
     SoftTargets,
@@ -37,6 +41,11 @@ _OF_LOADING = (
     *("hf_device_map", "hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit"),
     # ... or sharded over processes: how it is saved.
     *("_device_mesh", "_mesh_manager", "_tp_size", "_fsdp_size", "_is_distributed_loading_by_transformers"),
+)
+# What `from_pretrained` is told of an adapter's folder, and not of its base model.
+_OF_THE_FOLDER = (
+    *("adapter_kwargs", "code_revision", "ignore_mismatched_sizes", "key_mapping", "revision", "subfolder"),
+    *("trust_remote_code", "_from_auto", "_from_pipeline"),
 )
 _PLANS = ("_tp_plan", "_ep_plan", "_fsdp_plan")
 
@@ -249,18 +258,23 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
         """Load a dual-head checkpoint; unlike transformers' default, weights that do not fit are an error.
 
         Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`): Hub id or folder of a dual-head checkpoint.
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Hub id or folder of a dual-head checkpoint; or the
+                folder of an adapter with its config, a run directory or an export.
             args, kwargs: What `PreTrainedModel.from_pretrained` takes. With `output_loading_info=True`, whoever is given the
                 information judges by it; without a checkpoint (`None`) there is none to fit.
 
         Returns:
-            [`DHRDForDualHeadClassification`]: the model, in eval mode.
+            [`DHRDForDualHeadClassification`]: the model, in eval mode; of an exported adapter the stock classifier.
 
         Raises:
             ValueError: if weights are missing, left over, or of another shape; the last is a `RuntimeError` as well, as it is
                 in transformers.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        folder = pretrained_model_name_or_path
+        if folder is not None and (Path(folder) / "adapter_config.json").is_file():
+            model, info = cls._with_adapter(folder, **kwargs)
+            return (model, info) if wants_info else model
         # Mismatched sizes would be an error of transformers with a table in its log; `check_loaded` says it in a line.
         model, info = super().from_pretrained(
             pretrained_model_name_or_path,
@@ -275,6 +289,49 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
             )
         return (model, info) if wants_info else model
 
+    @classmethod
+    def _with_adapter(cls, folder: Any, config: DHRDConfig | None = None, **kwargs: Any) -> tuple[Any, dict]:
+        """The base model that an adapter names, as the config beside it says, with the adapter in it."""
+        config = config or DHRDConfig.from_pretrained(folder)
+        adapter = json.loads((Path(folder) / "adapter_config.json").read_text("utf-8"))
+        base, revision = adapter["base_model_name_or_path"], adapter.get("revision") or config.backbone_revision
+        kwargs = {name: value for name, value in kwargs.items() if name not in _OF_THE_FOLDER}
+        if config.reasoning_head:
+            causal_lm = AutoModelForCausalLM.from_pretrained(base, revision=revision, **kwargs)
+            pad_token_id, size = config.pad_token_id, config.vocab_size
+            model = cls(config, causal_lm=causal_lm)
+            config.pad_token_id = pad_token_id
+            if config.vocab_size != size:
+                model.resize_token_embeddings(size)
+        else:
+            stock = AutoConfig.from_pretrained(folder, subfolder=ADAPTER_CONFIG_FOLDER)
+            model = AutoModelForSequenceClassification.from_pretrained(base, revision=revision, config=stock, **kwargs)
+        info = model.load_adapter(str(folder)).to_dict()
+        check_loaded({**info, "unexpected_keys": ()}, folder)
+        if config.reasoning_head and "score" not in (adapter.get("modules_to_save") or ()):
+            raise ValueError(
+                f"The adapter in {folder} has no classification head: it would be a random one. Train it with "
+                "modules_to_save=['score'], as add_lora does."
+            )
+        return model.eval(), info
+
+    def save_config(self, save_directory: Any, **changes: Any) -> None:
+        """Save the config beside an adapter, with the code that opens the two (`trust_remote_code`)."""
+        config = copy.deepcopy(self.config)
+        for name, value in {**changes, "auto_map": self._auto_map()}.items():
+            setattr(config, name, value)
+        custom_object_save(self, save_directory, config=config)
+        config.save_pretrained(save_directory)
+
+    def _auto_map(self) -> dict[str, str]:
+        """How transformers finds the code in a folder, where this package is not installed."""
+        code = f"modeling_dhrd.{type(self).__name__}"
+        return {
+            "AutoConfig": "configuration_dhrd.DHRDConfig",
+            "AutoModel": code,
+            "AutoModelForSequenceClassification": code,
+        }
+
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:
         """Save the checkpoint with the code that opens it where this package is not installed (`trust_remote_code`).
 
@@ -283,13 +340,7 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
             is_main_process (`bool`, *optional*, defaults to `True`): As in `PreTrainedModel.save_pretrained`.
             kwargs (*optional*): What it takes besides.
         """
-        # How transformers finds the code in the folder, where this package is not installed.
-        code = f"modeling_dhrd.{type(self).__name__}"
-        self.config.auto_map = {
-            "AutoConfig": "configuration_dhrd.DHRDConfig",
-            "AutoModel": code,
-            "AutoModelForSequenceClassification": code,
-        }
+        self.config.auto_map = self._auto_map()
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     # The forward pass

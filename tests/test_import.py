@@ -112,7 +112,7 @@ def imports_of_room(room):
 def test_a_file_that_ships_with_a_checkpoint_imports_its_neighbours_only(room, allowed):
     assert imports_of_room(room) <= allowed
     others = {name.split(".")[0] for name in own_imports(f"dhrd_hf.{room}")} - {"dhrd_hf"}
-    standard = {"__future__", "collections", "copy", "dataclasses", "functools", "math", "typing"}
+    standard = {"__future__", "collections", "copy", "dataclasses", "functools", "json", "math", "pathlib", "typing"}
     assert others - standard <= {"losses": {"torch"}, "pooling": {"torch"}}.get(room, {"torch", "transformers"})
 
 

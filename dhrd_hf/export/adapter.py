@@ -65,6 +65,8 @@ def write_adapter(
     _stock_peft_config(model, peft_config, names).save_pretrained(folder)
     config.save_pretrained(folder / ADAPTER_CONFIG_FOLDER)
     widen_config(folder / ADAPTER_CONFIG_FOLDER)
+    # Without it transformers would read the base model's config, whose labels are LABEL_0 and so on.
+    dual_head.save_config(folder, reasoning_head=False)
     try:
         exported = PeftModel.from_pretrained(base, folder)
         # Where PEFT adapts a mixture's experts in another form than ours, it warns and leaves its own as they begin.

@@ -82,7 +82,8 @@ def _check_dense(folder: Path, files: dict[str, int]) -> None:
 
 
 def _check_adapter(folder: Path, files: dict[str, int]) -> None:
-    if "config.json" in files and _read_json(folder / "config.json").get("model_type") == "dhrd":
+    config = _read_json(folder / "config.json") if "config.json" in files else {}
+    if config.get("model_type") == "dhrd" and config.get("reasoning_head", True):
         raise ValueError(_training_checkpoint(folder))
     adapter = _read_json(folder / "adapter_config.json")
     if adapter.get("task_type") != "SEQ_CLS" or f"{ADAPTER_CONFIG_FOLDER}/config.json" not in files:

@@ -439,9 +439,9 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
         model = self.accelerator.unwrap_model(self.model)
         if state_dict is None and hasattr(model, "peft_config") and is_quantised(model):
             state_dict = state_for_adapter(model)
-        config = find_dual_head(model).config
-        with saving_inputs(self._tokenizer, config) if self._tokenizer is not None else nullcontext():
+        dual_head = find_dual_head(model)
+        with saving_inputs(self._tokenizer, dual_head.config) if self._tokenizer is not None else nullcontext():
             super()._save(output_dir, state_dict)
         if hasattr(model, "peft_config"):
             # An adapter's folder does not say what the two heads are; with the config it reloads as a dual-head model.
-            config.save_pretrained(output_dir or self.args.output_dir)
+            dual_head.save_config(output_dir or self.args.output_dir)

@@ -6,12 +6,14 @@ import shutil
 import peft
 import pytest
 import torch
+from huggingface_hub import metadata_load
 from safetensors.torch import load_file
 from strangers import run_as_a_stranger
 from transformers import AutoModelForSequenceClassification
 
 from dhrd_hf import AutoModelForDualHeadClassification, export_classifier
 from dhrd_hf.evaluation import load_classifier
+from dhrd_hf.modeling_dhrd import find_dual_head
 from dhrd_hf.training import add_lora
 
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
@@ -90,7 +92,7 @@ config = AutoConfig.from_pretrained(out, subfolder="config")
 opened = {
     "peft": PeftModel.from_pretrained(AutoModelForSequenceClassification.from_pretrained(base, config=config), out),
     "auto": AutoPeftModelForSequenceClassification.from_pretrained(out, num_labels=3),
-    "transformers": AutoModelForSequenceClassification.from_pretrained(out, num_labels=3),
+    "transformers": AutoModelForSequenceClassification.from_pretrained(out, trust_remote_code=True),
 }
 assert "dhrd_hf" not in sys.modules
 with torch.no_grad():
@@ -113,6 +115,63 @@ def test_a_stranger_opens_it_in_three_ways(family, with_lora, lm_dir_of, tokeniz
     assert (id2label, pad_token_id) == (LABELS, 0)
 
 
+OPEN_WITH_THE_LABELS = """
+import sys
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+found, *folders = sys.argv[1:]
+texts, results = torch.load(found), {}
+for folder in folders:
+    for opens in (AutoModelForSequenceClassification.from_pretrained, lambda it: pipeline("text-classification", it)):
+        try:
+            raise AssertionError(opens(folder))
+        except ValueError as error:
+            assert str(error).splitlines()[-1].startswith("Please pass the argument `trust_remote_code=True`"), error
+    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+    classify = pipeline("text-classification", folder, trust_remote_code=True, device="cpu")
+    with torch.no_grad():
+        batch = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+        logits = model(**batch).logits
+    results[folder] = logits, model.config.id2label, [it["label"] for it in classify(texts)]
+assert "dhrd_hf" not in sys.modules
+torch.save(results, found)
+"""
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("labels", [{0: "no", 1: "yes"}, LABELS])
+def test_transformers_opens_an_adapter_and_a_run_with_the_label_names_or_says_what_to_type(
+    labels, dual_of, tokenizer, batch, tmp_path
+):
+    """Two labels as well: as many as transformers would take LABEL_0 and LABEL_1 for."""
+    model = moved(add_lora(dual_of("gpt2", id2label=labels, num_labels=len(labels)), r=4))
+    model.save_pretrained(tmp_path / "run")
+    find_dual_head(model).save_config(tmp_path / "run")
+    tokenizer.save_pretrained(tmp_path / "run")
+    export_classifier(model, tokenizer, tmp_path / "adapter", format="adapter")
+    expected = model(**batch).logits
+    folders = [str(tmp_path / name) for name in ("run", "adapter")]
+    torch.save(TEXTS, tmp_path / "found.pt")
+    run_as_a_stranger(OPEN_WITH_THE_LABELS, tmp_path / "found.pt", *folders)
+    found = torch.load(tmp_path / "found.pt")
+    for folder in folders:
+        logits, names, said = found[folder]
+        torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+        assert names == labels and said == [labels[index] for index in expected.argmax(-1).tolist()]
+        ours = AutoModelForSequenceClassification.from_pretrained(folder)  # where dhrd_hf is imported
+        torch.testing.assert_close(ours(**batch).logits, expected, rtol=1e-5, atol=1e-5)
+        assert ours.config.id2label == labels
+
+
+def test_a_run_whose_adapter_has_no_head_is_a_line(dual_of, tmp_path):
+    model = peft.get_peft_model(dual_of("llama"), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    model.save_pretrained(tmp_path)
+    find_dual_head(model).save_config(tmp_path)
+    with pytest.raises(ValueError, match="has no classification head.*modules_to_save"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path)
+
+
 def test_it_holds_the_adapter_and_the_head_and_says_of_what(with_lora, lm_dir_of, tokenizer, tmp_path):
     model = with_lora()
     model.peft_config["default"].revision = "main"
@@ -127,7 +186,8 @@ def test_it_holds_the_adapter_and_the_head_and_says_of_what(with_lora, lm_dir_of
     assert (config["base_model_name_or_path"], config["revision"]) == (str(lm_dir_of("llama")), "main")
     readme = (out / "README.md").read_text()
     assert f'from_pretrained("{lm_dir_of("llama")}", revision="main", config=config)' in readme
-    assert not (out / "config.json").exists()  # transformers would take the folder for a whole model
+    assert json.loads((out / "config.json").read_text())["reasoning_head"] is False
+    assert "lora" in metadata_load(out / "README.md")["tags"]
 
 
 def test_the_commit_of_the_base_model_is_recorded(make_lm, tokenizer, tmp_path):
