@@ -71,11 +71,13 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
         model ([`DHRDForDualHeadClassification`], or a `PeftModel` around one): The model.
         teacher ([`Teacher`], or a causal LM, *optional*): Whose token distributions to learn from.
         args, data_collator, train_dataset, eval_dataset, processing_class, kwargs: What `transformers.Trainer` takes.
-            `processing_class` is the tokenizer; `data_collator` defaults to [`DualHeadCollator`] of it.
+            `processing_class` is the tokenizer, whose [`DualHeadEncoder`]'s settings the model's config gets;
+            `data_collator` defaults to [`DualHeadCollator`] of it.
 
     Raises:
         TypeError: if the model has not two heads.
-        ValueError: if the classification head is frozen, labels are out of range, all training rows have one label,
+        ValueError: if the classification head is frozen, labels are out of range, all training rows have one label, one is
+            longer than the model,
             the collator is padding-free and the model's attention would mix its rows, alpha = "auto" is asked to
             follow a schedule as well or alpha = 0 one that goes up, or the teacher is missing or has other tokens.
         FloatingPointError: in training, if the loss is not finite.

@@ -17,7 +17,7 @@ from dhrd_hf import (
     export_classifier,
 )
 from dhrd_hf.cli.main import main
-from dhrd_hf.data.inputs import tokenize_inputs
+from dhrd_hf.data.inputs import check_tokenizer, tokenize_inputs
 from dhrd_hf.evaluation import load_classifier, predict_texts
 from dhrd_hf.export.portable import save_tokenizer
 from dhrd_hf.training import add_lora
@@ -91,6 +91,7 @@ def test_a_text_has_its_ids_of_training_everywhere(kind, side, special, make_arg
     assert AutoConfig.from_pretrained(tmp_path / "dense").prompt_template == PROMPT
     again = load_classifier(run)
     assert again[0].config.max_input_length == 16 and again[0].config.prompt_template == PROMPT
+    check_tokenizer(again[0].config, again[1])
 
 
 def rows_of(count=8):
