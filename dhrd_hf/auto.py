@@ -18,9 +18,10 @@ from transformers.utils import find_adapter_config_file, logging
 from transformers.utils.hub import cached_file, resolve_revision
 
 from .adapters import check_no_prompt
+from .config_check import check_config
 from .configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from .families import check_decoder
-from .files import without_its_code
+from .files import readable_model, without_its_code
 from .modeling_dhrd import DHRDForDualHeadClassification, WeightsError, check_loaded
 
 logger = logging.get_logger(__name__)
@@ -280,6 +281,13 @@ def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedCon
         FileNotFoundError: if there is no such folder, or no model in it, and the Hub gives none of that name.
         ValueError: if it is one of code that the checkpoint carries.
     """
+    with readable_model(name_or_path):
+        found = _read_config(name_or_path, **kwargs)
+        check_config(found[0] if isinstance(found, tuple) else found, name_or_path)
+    return found
+
+
+def _read_config(name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
     path = Path(name_or_path)
     kwargs.setdefault("trust_remote_code", False)
     try:

@@ -21,6 +21,8 @@ from filelock import FileLock
 if TYPE_CHECKING:
     from torch import Tensor
 
+_SAID = (ValueError, OSError, ImportError, FloatingPointError, MemoryError)
+_LONGEST_REASON = 300
 _LOCK = "lock"  # in a folder that is being written: held as long as whoever writes it lives
 
 
@@ -234,27 +236,8 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def readable_weights(name: str | os.PathLike) -> Iterator[None]:
-    """Say in a line, where a model is loaded, that its weights are not whole.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.files import readable_weights
-    >>> with readable_weights("my-classifier"):
-    ...     pass
-
-    ```
-
-    Args:
-        name (`str` or `os.PathLike`): The model, as the error names it.
-
-    Returns:
-        `Iterator[None]`: a context.
-
-    Raises:
-        OSError: if a file of its weights is cut short, or is no safetensors file.
-    """
+def readable_model(name: str | os.PathLike) -> Iterator[None]:
+    """Say in a line, where a model or its tokenizer is opened, which is not whole or not what a reader of it takes."""
     from safetensors import SafetensorError
 
     try:
@@ -262,6 +245,26 @@ def readable_weights(name: str | os.PathLike) -> Iterator[None]:
     except SafetensorError as error:
         raise OSError(
             f"the weights of {name} can't be read ({error}): download them again; a Git LFS pointer wants git lfs pull"
+        ) from error
+    except Exception as error:
+        if type(error).__name__ == "UnpicklingError":
+            raise ValueError(
+                f"{name} has weights in a pickle that may run code where it is opened, which is refused: save them as safetensors."
+            ) from error
+        if type(error) is ValueError and str(name) not in str(error):
+            raise ValueError(f"{name}: {error}") from error
+        if (
+            isinstance(error, _SAID)
+            and not isinstance(error, json.JSONDecodeError)
+            or type(error).__name__ == "OutOfMemoryError"
+            or "keyword argument" in str(error)
+        ):
+            raise
+        # Whatever a value of a file, which should have been another, made libraries trip over.
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise ValueError(
+            f"{name} can't be opened ({type(error).__name__}: {reason}): one of its files is damaged or holds what it should "
+            "not. Download or export it again."
         ) from error
 
 
@@ -314,5 +317,5 @@ def load_tokenizer(name: str | os.PathLike, **kwargs: Any) -> Any:
     """A tokenizer as `AutoTokenizer` opens it; code that comes with it is run with `trust_remote_code=True` alone."""
     from transformers import AutoTokenizer
 
-    with without_its_code(name):
+    with readable_model(name), without_its_code(name):
         return AutoTokenizer.from_pretrained(name, **{"trust_remote_code": False, **kwargs})

@@ -10,7 +10,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.data.tables import TableError, iter_rows
-from dhrd_hf.files import last_checkpoint, readable_weights, unfinished_beside, whole_folder, write_whole
+from dhrd_hf.files import last_checkpoint, readable_model, unfinished_beside, whole_folder, write_whole
 
 
 def test_a_file_is_replaced_at_once_and_nothing_is_left_beside_it(tmp_path):
@@ -51,7 +51,7 @@ def test_weights_that_are_not_whole_are_a_line(tmp_path):
         (tmp_path / "model.safetensors").write_bytes(content)
         with (
             pytest.raises(OSError, match="the weights of mine can't be read .*git lfs pull"),
-            readable_weights("mine"),
+            readable_model("mine"),
         ):
             load_file(tmp_path / "model.safetensors")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .card import add_card_options, check_card_tables, read_card_facts, with_results
+from .engines import open_run
 from .parsing import Parser, add_label_options, add_model_options, chosen_prompt, with_labels
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
     add_card_options(parser)
     args = parser.parse_args(argv)
 
-    from ..auto import AutoModelForDualHeadClassification, load_config
+    from ..auto import load_config
     from ..configuration_dhrd import DHRDConfig
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import calibration_metrics, fit_temperature, load_classifier, predict_table
@@ -110,7 +111,7 @@ def run(argv: Sequence[str]) -> int:
             facts.thresholds = {"target": thresholds["target"], "labels": thresholds[best]}
             reached = {label: it["threshold"] for label, it in thresholds[best].items() if it["threshold"] is not None}
         facts.calibration_data, facts.calibration_rows = table_name(args.data), len(found["calibration"].labels)
-        dual_head = AutoModelForDualHeadClassification.from_pretrained(args.model)
+        dual_head, _ = open_run(args.model)
         config = find_dual_head(dual_head).config
         config.prompt_template = prompt  # what the temperature was fitted with, which may be the user's
         config.max_input_length = args.max_length or config.max_input_length

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # As in dhrd_hf.export, which imports torch: --help should not.
 ENGINES = ("onnx", "openvino")
@@ -38,10 +39,9 @@ def dense_folder(model: str) -> Iterator[str]:
     """A stock classifier: the model itself or, while the context lasts, a dense export of it."""
     from transformers.utils import find_adapter_config_file
 
-    from .. import AutoModelForDualHeadClassification, export_classifier
+    from .. import export_classifier
     from ..evaluation import load_classifier
     from ..export.contract import CONTRACT
-    from ..files import load_tokenizer
 
     trains = is_training_checkpoint(model)
     if not trains and find_adapter_config_file(model) is None:
@@ -49,15 +49,23 @@ def dense_folder(model: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "classifier"
-        tokenizer = load_tokenizer(model)
         if trains:
-            export_classifier(AutoModelForDualHeadClassification.from_pretrained(model), tokenizer, folder)
+            export_classifier(*open_run(model), folder)
         else:  # an exported adapter, whose base alone would be exported
-            load_classifier(model, device="cpu")[0].save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+            for part in load_classifier(model, device="cpu"):
+                part.save_pretrained(folder)
             if (Path(model) / CONTRACT).is_file():  # its temperature, and its user's own texts
                 shutil.copy(Path(model) / CONTRACT, folder)
         yield str(folder)
+
+
+def open_run(model: str) -> tuple[Any, Any]:
+    """The dual-head model of a run directory, and its tokenizer."""
+    from .. import AutoModelForDualHeadClassification
+    from ..files import load_tokenizer, readable_model
+
+    with readable_model(model):
+        return AutoModelForDualHeadClassification.from_pretrained(model), load_tokenizer(model)
 
 
 def is_training_checkpoint(model: str) -> bool:

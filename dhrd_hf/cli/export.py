@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .card import add_card_options, check_card_tables, read_card_facts, with_results
-from .engines import ENGINES, dense_folder, is_training_checkpoint
+from .engines import ENGINES, dense_folder, is_training_checkpoint, open_run
 from .parsing import Parser, add_label_options, with_labels
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     from ..export.classifier import check_apart
-    from ..files import check_new_folder, readable_weights
+    from ..files import check_new_folder
 
     if args.int8 and args.format not in ENGINES:
         raise ValueError(f"--int8 goes with --format {' or '.join(ENGINES)}.")
@@ -103,20 +103,18 @@ def run(argv: Sequence[str]) -> int:
         )
     check_apart(args.output, args.model)
     check_new_folder(args.output, args.overwrite)
-    with readable_weights(args.model):
-        folder = _for_engine(args) if args.format in ENGINES else _write(args, args.output, args.format)
+    folder = _for_engine(args) if args.format in ENGINES else _write(args, args.output, args.format)
     print(f"Next:\n  dhrd predict --model {shlex.quote(str(folder))} --data TABLE --output predictions.jsonl")
     return 0
 
 
 def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     """Write the classifier as one of transformers' or PEFT's."""
-    from .. import AutoModelForDualHeadClassification, DHRDConfig, export_classifier
+    from .. import DHRDConfig, export_classifier
     from ..auto import load_config
     from ..data.prompts import render
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import fit_temperature, predict_table
-    from ..files import load_tokenizer
 
     config = load_config(args.model)
     if not isinstance(config, DHRDConfig):
@@ -126,8 +124,7 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
         )
     check_card_tables(args.eval_data, args.calibrate, args.group_column)
     facts = read_card_facts(args.model, output, args.card)
-    model = AutoModelForDualHeadClassification.from_pretrained(args.model)
-    tokenizer = load_tokenizer(args.model)
+    model, tokenizer = open_run(args.model)
     temperature = 1.0
     prompt = config.prompt_template or "{text}"
     evaluated = None

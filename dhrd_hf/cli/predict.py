@@ -52,7 +52,6 @@ def run(argv: Sequence[str]) -> int:
 
     from ..data.table_writing import check_target
     from ..evaluation.ranks import Ranks
-    from ..files import readable_weights
 
     check_target(args.output, args.data)
     with Ranks() as ranks:
@@ -62,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
             )
         if ranks.rank > 0:
             quiet()
-        with readable_weights(args.model), on_engine(args.model, args.engine) as args.model:
+        with on_engine(args.model, args.engine) as args.model:
             return _predict(args, ranks)
 
 

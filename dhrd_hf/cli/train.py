@@ -323,7 +323,7 @@ def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification
     from .. import AutoModelForDualHeadClassification, DHRDConfig
     from ..auto import find_adapter, load_config
     from ..data.prompts import DEFAULT_SUFFIX
-    from ..files import readable_weights
+    from ..files import readable_model
 
     path = _model_path(own.model)
     config = load_config(path, **_files(own))
@@ -352,7 +352,7 @@ def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification
     for name in ("classifier_head", "attn_implementation"):
         if getattr(own, name) is not None:
             kwargs[name] = getattr(own, name)
-    with readable_weights(own.model):
+    with readable_model(own.model):
         model = AutoModelForDualHeadClassification.from_pretrained(
             path, alpha=own.alpha, beta=own.beta, dtype=own.dtype, **kwargs
         )

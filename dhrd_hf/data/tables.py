@@ -61,7 +61,10 @@ def load_table(source: str | Path, *, split: str | None = None, name: str | None
         dataset = _open_dataset(found)
     elif found.kind == "parquet":
         _open_parquet(found.where)  # the error of this is one line; that of from_parquet is not
-        dataset = datasets.Dataset.from_parquet(found.where)
+        try:
+            dataset = datasets.Dataset.from_parquet(found.where)
+        except datasets.exceptions.DatasetGenerationError as error:
+            raise TableError(f"{found.where} has a page that can't be read: {error.__cause__ or error}") from error
     else:
         dataset = datasets.Dataset(_arrow_table(found))
     if len(dataset) == 0:
@@ -75,8 +78,7 @@ def iter_rows(source: str | Path, *, split: str | None = None, name: str | None 
     if found.kind in ("folder", "hub"):
         rows = _open_dataset(found, streaming=True)
     elif found.kind == "parquet":
-        batches = _open_parquet(found.where).iter_batches(batch_size=1000)
-        rows = (row for batch in batches for row in batch.to_pylist())
+        rows = _parquet_rows(_open_parquet(found.where), found.where)
     else:
         rows = (row for _, row in _numbered_rows(found))
     return _not_empty(rows, found.where)
@@ -187,6 +189,19 @@ def _open_parquet(where: str) -> Any:
     if file.metadata.num_rows == 0:  # which Dataset.from_parquet can't read
         raise TableError(f"{where} holds no rows")
     return file
+
+
+def _parquet_rows(file: Any, where: str) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+
+    row = 0
+    try:
+        for batch in file.iter_batches(batch_size=1000):
+            for values in batch.to_pylist():
+                yield values
+                row += 1
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{where} has a page that can't be read, behind row {row}: {error}") from error
 
 
 def _lines(where: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ..adapters import merged
 from ..auto import AutoModelForDualHeadClassification, load_config
 from ..configuration_dhrd import DHRDConfig
 from ..device import put_on
-from ..files import check_finite, load_tokenizer, readable_weights
+from ..files import check_finite, load_tokenizer, readable_model
 from ..modeling_dhrd import check_loaded
 
 
@@ -72,11 +72,13 @@ def load_classifier(
                 f"{name_or_path} is an export for another engine, which runs as it was exported: leave "
                 f"{', '.join(options)} out."
             )
-        return EngineClassifier.from_pretrained(name_or_path), load_tokenizer(name_or_path)
+        with readable_model(name_or_path):
+            load_config(name_or_path)  # for its checks
+            return EngineClassifier.from_pretrained(name_or_path), load_tokenizer(name_or_path)
     kwargs.setdefault("trust_remote_code", False)
     config = load_config(name_or_path, trust_remote_code=kwargs["trust_remote_code"])
-    tokenizer = load_tokenizer(name_or_path, trust_remote_code=kwargs["trust_remote_code"])
-    with readable_weights(name_or_path):
+    with readable_model(name_or_path):
+        tokenizer = load_tokenizer(name_or_path, trust_remote_code=kwargs["trust_remote_code"])
         model = _open(name_or_path, config, kwargs)
     check_finite(model.named_parameters(), name_or_path)
     if device is not None or "device_map" not in kwargs:
@@ -94,7 +96,10 @@ def _open(name_or_path: str | os.PathLike, config: PreTrainedConfig, kwargs: dic
         return open_adapter(name_or_path, config, **kwargs).merge_and_unload()
     if not isinstance(config, DHRDConfig):
         _check_classifier(config, name_or_path)
-    model, info = AutoModelForSequenceClassification.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+    # Mismatched sizes would be an error of transformers with a table in its log; `check_loaded` says it in a line.
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        name_or_path, output_loading_info=True, **{"ignore_mismatched_sizes": True, **kwargs}
+    )
     # Weights that are missing would be random; those left over, such as a pretraining head's, do no harm.
     check_loaded({**info, "unexpected_keys": ()}, name_or_path)
     return model

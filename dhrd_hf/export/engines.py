@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.inputs import known_limit
-from ..files import check_finite, load_tokenizer
+from ..files import check_finite, load_tokenizer, readable_model
 from ..modeling_dhrd import check_loaded, logits_tolerance
 from . import transformers_js
 from .classifier import check_apart, probe_batches, whole_folder
@@ -200,10 +200,10 @@ def export_engine(
         )
     check_apart(output_dir, classifier)
     _require(engine)
-    tokenizer = load_tokenizer(classifier)
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        classifier, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-    )
+    with readable_model(classifier):
+        tokenizer = load_tokenizer(classifier)
+        loading = {"output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
+        model, info = AutoModelForSequenceClassification.from_pretrained(classifier, dtype=torch.float32, **loading)
     check_loaded({**info, "unexpected_keys": ()}, classifier)
     check_finite(model.named_parameters(), classifier)
     model.config.use_cache = False  # no cache among the outputs

@@ -60,7 +60,9 @@ def checked_files(folder: Path) -> dict[str, int]:
 
 def _check_dense(folder: Path, files: dict[str, int]) -> None:
     config = _read_json(folder / "config.json")
-    architecture = (config.get("architectures") or ["?"])[0]
+    architecture = (
+        str((config.get("architectures") or ["?"])[0]) if isinstance(config.get("architectures"), list) else "?"
+    )
     if config.get("model_type") == "dhrd":
         if config.get("reasoning_head", True):
             raise ValueError(_training_checkpoint(folder))

@@ -12,9 +12,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..config_check import check_config
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from ..data.inputs import known_limit
-from ..files import load_tokenizer, readable_weights
+from ..files import load_tokenizer, readable_model
 from ..modeling_dhrd import check_loaded
 from .contract import CONTRACT, Contract
 from .engines import EngineClassifier, engine_of
@@ -54,7 +55,7 @@ def verify_export(folder: str | os.PathLike, tolerance: float | None = None) -> 
     Source: transformers `pipelines/text_classification.py`, which tokenises, pads and pools in this way.
     """
     contract = Contract.read(folder)
-    with readable_weights(folder):
+    with readable_model(folder):
         model, tokenizer = open_export(folder)
     found = replay(model, tokenizer, contract, tolerance)
     return replace(found, remarks=[*_disagreements(model.config, tokenizer, contract)])
@@ -75,18 +76,19 @@ def check_contract(folder: str | os.PathLike) -> None:
 
 def open_export(folder: str | os.PathLike) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """The classifier of an export's folder as it stands there, and its tokenizer."""
-    tokenizer = load_tokenizer(folder)
+    return _opened(folder), load_tokenizer(folder)
+
+
+def _opened(folder: str | os.PathLike) -> nn.Module:
     if engine_of(folder) != "torch":
-        return EngineClassifier.from_pretrained(folder), tokenizer
+        return EngineClassifier.from_pretrained(folder)
     if (Path(folder) / "adapter_config.json").is_file():
-        return open_adapter(
-            folder, AutoConfig.from_pretrained(Path(folder) / ADAPTER_CONFIG_FOLDER, trust_remote_code=False)
-        ), tokenizer
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype="auto", output_loading_info=True, trust_remote_code=False
-    )
+        config = AutoConfig.from_pretrained(Path(folder) / ADAPTER_CONFIG_FOLDER, trust_remote_code=False)
+        return open_adapter(folder, config)
+    loading = {"output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
+    model, info = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto", **loading)
     check_loaded({**info, "unexpected_keys": ()}, folder)
-    return model, tokenizer
+    return model
 
 
 def open_adapter(folder: str | os.PathLike, config: Any, **kwargs: Any) -> nn.Module:
@@ -106,9 +108,13 @@ def open_adapter(folder: str | os.PathLike, config: Any, **kwargs: Any) -> nn.Mo
 
 
 def _disagreements(config: Any, tokenizer: PreTrainedTokenizerBase, contract: Contract) -> Iterator[str]:
-    """What config and tokenizer say, where the contract says another thing."""
+    """What config and tokenizer say, where the contract says another thing, or nothing could be meant."""
+    try:
+        check_config(config, "the folder")
+    except ValueError as error:
+        yield str(error)
     pairs = {
-        "labels": ([config.id2label[index] for index in range(config.num_labels)], contract.labels),
+        "labels": ([config.id2label.get(index) for index in range(config.num_labels)], contract.labels),
         "the input limit": (known_limit(tokenizer), contract.max_length),
         "the truncation side": (tokenizer.truncation_side, contract.truncation_side),
         "the padding side": (tokenizer.padding_side, contract.padding_side),
