@@ -20,7 +20,7 @@ _COMMANDS = {
     "push": "upload an exported classifier to the Hugging Face Hub",
     "rationales": "write, check and choose the rationales of a table",
     "study": "run a grid of trainings, paired across settings, and report what it found",
-    "bench": "measure throughput, and the time and memory of a training step",
+    "bench": "measure how many rows a second a classifier does",
 }
 _EXAMPLES = """examples:
   dhrd train --model Qwen/Qwen3-0.6B --lora --train-data train.jsonl --eval-data dev.jsonl --output-dir runs/first

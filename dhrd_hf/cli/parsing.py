@@ -62,7 +62,7 @@ def find_command(words: Sequence[str], commands: Mapping[str, str], package: str
 
 
 class CommandGroup:
-    """Commands behind a command, such as `dhrd bench train`: it has their help, and finds their modules."""
+    """Commands behind a command, such as `dhrd rationales audit`: it has their help, and finds their modules."""
 
     def __init__(self, prog: str, commands: Mapping[str, str], package: str, description: str, examples: str):
         self.prog, self.commands, self.package = prog, commands, package

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,26 +21,9 @@ def turns(names: Iterable[str], index: int) -> list[str]:
     return (order[first:] + order[:first])[:: -1 if cycle % 2 else 1]
 
 
-def paired(variants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds that each of some functions takes in each round; all of them run in every round, the warm-up's too."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for index in range(-warmup, rounds):
-        for name in turns(variants, index):
-            started = time.perf_counter()
-            variants[name]()
-            if index >= 0:
-                times[name].append(time.perf_counter() - started)
-    return times
-
-
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
     """Median, least and greatest of some values."""
     return statistics.median(values), min(values), max(values)
-
-
-def ratio(times: Mapping[str, Sequence[float]], above: str, below: str) -> tuple[float, float, float]:
-    """Median, least and greatest over the rounds of one's time divided by another's in the same round."""
-    return spread([a / b for a, b in zip(times[above], times[below], strict=True)])
 
 
 def machine() -> str:

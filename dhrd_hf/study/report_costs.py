@@ -13,7 +13,7 @@ from .figures import Plot, Point, Series
 from .intervals import CONFIDENCE
 from .report_tables import DASH, Table
 
-# Engines of `dhrd bench throughput`: what a reader calls them, and their kind in a plot.
+# Engines of `dhrd bench`: what a reader calls them, and their kind in a plot.
 _WAYS = {
     "torch": ("classification head", "dual_head"),
     "pipeline": ("exported, pipeline", "pipeline"),
@@ -24,16 +24,16 @@ _WAYS = {
 
 
 def read_throughput(path: str | Path) -> dict[str, Any]:
-    """A measurement of `dhrd bench throughput`."""
+    """A measurement of `dhrd bench`."""
     path = Path(path).expanduser()
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): name what dhrd bench throughput --output wrote") from None
+        raise ValueError(f"{path} is not JSON ({error}): name what dhrd bench --output wrote") from None
     its = found.get("rows") if isinstance(found, dict) else None
     needed = {"engine", "batch_size", "samples_per_second", "low", "high", "rows"}
     if not isinstance(its, list) or not its or not all(isinstance(it, dict) and needed <= it.keys() for it in its):
-        raise ValueError(f"{path} holds no measured throughput: name what dhrd bench throughput --output wrote")
+        raise ValueError(f"{path} holds no measured throughput: name what dhrd bench --output wrote")
     return found
 
 

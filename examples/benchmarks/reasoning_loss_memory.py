@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 from paired import report
+from peak_memory import PeakMemory
 
-from dhrd_hf.evaluation.memory import PeakMemory
 from dhrd_hf.losses import chunked_reasoning_loss, naive_reasoning_loss
 
 HIDDEN = 576  # SmolLM2-135M's

@@ -1,4 +1,4 @@
-"""`dhrd bench throughput` and `dhrd bench train`, from the command line to the table and the file."""
+"""`dhrd bench`, from the command line to the table and the file."""
 
 import json
 import shutil
@@ -12,9 +12,9 @@ import dhrd_hf.data.prompts as prompts_module
 import dhrd_hf.evaluation.throughput_engines as engines_module
 from dhrd_hf import AutoModelForDualHeadClassification, export_classifier
 from dhrd_hf.cli import main
-from dhrd_hf.cli.bench.output import with_origin
+from dhrd_hf.cli.bench import _with_origin as with_origin
 from dhrd_hf.cli.engines import dense_folder
-from dhrd_hf.evaluation import compute_metrics, load_classifier, predict_table, step_comparison
+from dhrd_hf.evaluation import compute_metrics, load_classifier, predict_table
 from dhrd_hf.evaluation.cot import CoTDecoder
 from dhrd_hf.export import engines as export_engines
 from dhrd_hf.training import add_lora
@@ -42,9 +42,7 @@ def folder(dual_of, lm_dir_of, tokenizer, rows, label2id, tmp_path_factory):
 @pytest.fixture
 def throughput(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    return lambda *options, model="run": main(
-        ["bench", "throughput", "--model", model, "--data", "rows.jsonl", *options]
-    )
+    return lambda *options, model="run": main(["bench", "--model", model, "--data", "rows.jsonl", *options])
 
 
 def test_throughput_is_a_table_and_json(throughput, folder, dataset, tmp_path, capsys):
@@ -74,9 +72,7 @@ def test_throughput_is_a_table_and_json(throughput, folder, dataset, tmp_path, c
     assert (found["model"], found["data"], found["rounds"], found["complete"]) == ("run", "rows.jsonl", 2, True)
     # No folder of this machine.
     assert found["command"].endswith("--max-new-tokens 5 --output throughput.json")
-    assert found["command"].startswith(
-        "dhrd bench throughput --model run --data rows.jsonl --engines torch,pipeline,cot"
-    )
+    assert found["command"].startswith("dhrd bench --model run --data rows.jsonl --engines torch,pipeline,cot")
     assert {"torch", "transformers", "python"} < found["versions"].keys() and "cores" in found["machine"]
     lines = printed.out.splitlines()
     assert lines[0].split()[:7] == ["engine", "device", "dtype", "threads", "batch", "sorted", "rows/s"]
@@ -97,10 +93,10 @@ def test_the_command_can_be_run_again_and_names_no_folder_of_this_machine():
         "--output",
         "-",
     ]
-    assert with_origin({}, "dhrd bench throughput", typed)["command"] == f"dhrd bench throughput {' '.join(typed)}"
+    assert with_origin({}, "dhrd bench", typed)["command"] == f"dhrd bench {' '.join(typed)}"
     typed = ["--model", "/home/me/run/", "--data", "~/y.jsonl.gz", "--exported=/home/me/b", "--output", "/"]
-    expected = "dhrd bench throughput --model run --data y.jsonl.gz --exported=b --output /"
-    assert with_origin({}, "dhrd bench throughput", typed)["command"] == expected
+    expected = "dhrd bench --model run --data y.jsonl.gz --exported=b --output /"
+    assert with_origin({}, "dhrd bench", typed)["command"] == expected
 
 
 def test_engines_that_are_not_possible_are_told_and_the_rest_goes_on(throughput, monkeypatch, capsys):
@@ -274,69 +270,9 @@ def test_an_export_of_another_classifier_is_refused(throughput, folder, tokenize
     assert "--exported other has the labels {0: 'good', 1: 'bad'}, and --model has" in capsys.readouterr().err
 
 
-@pytest.fixture
-def memory(monkeypatch):
-    """The memory of a step without a process for it, which test_steps.py measures."""
-    sizes = {"causal_lm": 20.0, "ours": 22.0, "two_pass": 30.0, "classifier": 10.0}
-    monkeypatch.setattr(
-        step_comparison, "step_memory", lambda way, *_: {"weights_memory_mb": 5.0, "peak_memory_mb": sizes[way]}
-    )
-
-
-def test_train_is_a_table_and_json(folder, memory, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
-    output = tmp_path / "step.json"
-    options = ["--batch-size", "4", "--steps", "2", "--device", "cpu", "--output", str(output)]
-    for data, lora in ((["--lengths", "12,8"], []), (["--data", "rows.jsonl"], ["--lora"])):
-        assert main(["bench", "train", "--model", "lm", *options, *data, *lora]) == 0
-        lines = capsys.readouterr().out.splitlines()
-        found = json.loads(output.read_text())
-        assert [row["way"] for row in found["rows"]] == ["causal_lm", "ours", "two_pass", "classifier"]
-        assert [line.split()[0] for line in lines[:5]] == ["way", "causal_lm", "ours", "two_pass", "classifier"]
-        seconds = {row["way"]: row["seconds"] for row in found["rows"]}
-        pairs = [("ours", "causal_lm"), ("two_pass", "causal_lm"), ("classifier", "causal_lm")]
-        pairs += [("two_pass", "ours"), ("ours", "classifier")]
-        assert [(it["above"], it["below"]) for it in found["ratios"]] == pairs
-        for it in found["ratios"]:
-            by_round = sorted(a / b for a, b in zip(seconds[it["above"]], seconds[it["below"]], strict=True))
-            assert [it["time_low"], it["time_high"]] == pytest.approx(by_round)
-        assert [it["peak_memory"] for it in found["ratios"]] == pytest.approx([1.1, 1.5, 0.5, 30 / 22, 2.2])
-        assert found["rows"][1]["peak_memory_mb"] == 22.0
-        assert [" ".join(line.split()[:3]) for line in lines[6:11]] == [" / ".join(pair) for pair in pairs]
-        assert lines[5].split() == ["ratio", "time", "min", "max", "peak", "memory"] and lines[9].endswith("1.364")
-        assert (found["lora"], found["complete"], found["batch_size"], found["model"]) == (bool(lora), True, 4, "lm")
-        assert found["command"].startswith("dhrd bench train --model lm --batch-size 4 --steps 2")
-    assert (found["data"], found["lengths"]) == ("rows.jsonl", None)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--batch-size", "0"], "--batch-size 0 must be 1 or greater"),
-        (["--lengths", "12"], "--lengths 12 must be two numbers"),
-        (["--lengths", "12,0"], "--lengths 12,0 must be whole numbers of 1 or greater"),
-        (["--lengths", "1,2", "--data", "rows.jsonl"], "leave one of them out"),
-        (["--data", "rows.jsonl", "--batch-size", "10"], "there are 9 rows for batches of 10"),
-        (["--data", "rows.jsonl", "--output", "rows.jsonl"], "it is rows.jsonl itself, which would be lost"),
-        (["--data", "empty.jsonl"], "empty.jsonl holds no rows"),
-        (["--data", "unnamed.jsonl"], "no column 'text'"),
-        (["--data", "one_label.jsonl"], "have the label entailed: a step needs two classes"),
-        (["--model", "run"], "run is a dual-head checkpoint: name the causal LM"),
-        (["--device", "foo"], "device 'foo' is not one of torch's: say cpu, cuda or cuda:1"),
-        (["--device", "cuda:99"], "the model can't be put on device 'cuda:99': "),
-        (["--dtype", "float33"], "--dtype float33 is not one of torch's"),
-        (["--steps", "many"], "invalid int value: 'many'"),
-    ],
-)
-def test_wrong_wishes_of_train_are_a_line(folder, options, words, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
-    assert main(["bench", "train", "--model", "lm", *options]) == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dhrd: ")]
-    assert line.startswith("dhrd: error: ") and words in line
-
-
-def test_the_commands_are_listed(capsys):
+def test_no_words_are_the_help_and_the_old_name_is_known(throughput, folder, capsys):
     assert main(["bench"]) == 0
-    assert "throughput" in capsys.readouterr().out
-    assert main(["bench", "trian"]) == 2
-    assert "did you mean train?" in capsys.readouterr().err
+    assert "dhrd bench --model runs/first" in capsys.readouterr().out
+    options = ["--model", "run", "--data", "rows.jsonl", "--engines", "torch", "--batch-sizes", "4", "--repeats", "1"]
+    assert main(["bench", "throughput", *options]) == 0
+    assert f"$ dhrd bench {' '.join(options)}" in capsys.readouterr().out

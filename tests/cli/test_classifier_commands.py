@@ -91,7 +91,7 @@ def test_texts_that_are_none_are_refused_with_their_row(run, rows, put, capsys):
 
 def test_a_prompt_without_a_column_is_refused(run, rows, put, capsys):
     data = put("data.jsonl", rows[:4])
-    for command in (["predict", "--output", "-"], ["evaluate"], ["calibrate"], ["bench", "throughput"]):
+    for command in (["predict", "--output", "-"], ["evaluate"], ["calibrate"], ["bench"]):
         line = refused(capsys, *command, "--model", run, "--data", data, "--prompt", "fixed")
         assert "The prompt 'fixed' names no column" in line
 

@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
         metavar="TABLE",
         help="results.jsonl of dhrd study; several are one table",
     )
-    add("--throughput", metavar="FILE.json", help="what dhrd bench throughput --output wrote")
+    add("--throughput", metavar="FILE.json", help="what dhrd bench --output wrote")
     add(
         "--where",
         action="append",

@@ -1,31 +1,33 @@
-"""`dhrd bench throughput`."""
+"""`dhrd bench`: rows a second of one's own classifier."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..parsing import Parser, add_label_options, add_model_options, chosen_prompt, did_you_mean, quiet
-from .output import add_output_options, at_least, check_output, show, times, whole_numbers, with_origin, write_result
+from .parsing import Parser, add_label_options, add_model_options, chosen_prompt, did_you_mean, quiet
 
 if TYPE_CHECKING:
-    from ...evaluation.ranks import Ranks
-    from ...evaluation.throughput_engines import BenchRows, Engine
+    from ..evaluation.ranks import Ranks
+    from ..evaluation.throughput_engines import BenchRows, Engine
 
-_PROG = "dhrd bench throughput"
+_PROG = "dhrd bench"
 # In the order in which they are shown.
 ENGINES = ("torch", "pipeline", "onnx", "openvino", "cot")
 # A large table would take hours on a CPU, and say no more.
 _ROWS = 256
 _EXAMPLES = """examples:
-  dhrd bench throughput --model runs/first --data dev.jsonl
-  dhrd bench throughput --model runs/first --data dev.jsonl --engines torch,cot --cot-rows 16 --output throughput.json
-  dhrd bench throughput --model my-classifier --exported my-classifier-onnx --data dev.jsonl --batch-sizes 1,16
+  dhrd bench --model runs/first --data dev.jsonl
+  dhrd bench --model runs/first --data dev.jsonl --engines torch,cot --cot-rows 16 --output throughput.json
+  dhrd bench --model my-classifier --exported my-classifier-onnx --data dev.jsonl --batch-sizes 1,16
   torchrun --nproc-per-node 8 -m dhrd_hf.cli bench throughput --model runs/first --data dev.jsonl
 
 engines:
@@ -52,7 +54,7 @@ def run(argv: Sequence[str]) -> int:
     `rows[i]["accuracy"]` and `rows[i]["samples_per_second"]` with its `low` and `high`.
 
     Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd bench throughput`.
+        argv (`Sequence[str]`): The arguments behind `dhrd bench`.
 
     Returns:
         `int`: 0.
@@ -60,14 +62,16 @@ def run(argv: Sequence[str]) -> int:
     Raises:
         ValueError, OSError: if the model or the table cannot be read, there is no such engine, or a number is out of range.
     """
+    argv = list(argv) or ["--help"]
+    argv = argv[argv[:1] == ["throughput"] :]  # as the command was once called
     args = _arguments(argv)
 
-    from ...auto import load_config
-    from ...data.prompts import input_columns
-    from ...data.tables import check_columns, load_table
-    from ...evaluation.ranks import Ranks
-    from ...export.engines import engine_of
-    from ..engines import is_training_checkpoint
+    from ..auto import load_config
+    from ..data.prompts import input_columns
+    from ..data.tables import check_columns, load_table
+    from ..evaluation.ranks import Ranks
+    from ..export.engines import engine_of
+    from .engines import is_training_checkpoint
 
     table = load_table(args.data)
     if engine_of(args.model) != "torch":
@@ -130,14 +134,18 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="rows whose answers are decoded, drawn evenly (default: 32)",
     )
     add("--max-new-tokens", type=int, default=500, metavar="N", help="most tokens of a decoded answer (default: 500)")
-    add_output_options(parser)
+    add(
+        "--output",
+        metavar="FILE.json",
+        help="the result as JSON, written whole after each round; - is standard output, and the table goes to standard error",
+    )
     args = parser.parse_args(argv)
-    args.batch_sizes = list(dict.fromkeys(whole_numbers(args.batch_sizes, "--batch-sizes", "1,8,32")))
+    args.batch_sizes = list(dict.fromkeys(_whole_numbers(args.batch_sizes, "--batch-sizes", "1,8,32")))
     for name in ("rows", "repeats", "cot_rows", "max_new_tokens", "max_length"):
         if getattr(args, name) is not None:
-            at_least(getattr(args, name), f"--{name.replace('_', '-')}")
-    at_least(args.warmup, "--warmup", 0)
-    check_output(args.output, args.data)
+            _at_least(getattr(args, name), f"--{name.replace('_', '-')}")
+    _at_least(args.warmup, "--warmup", 0)
+    _check_output(args.output, args.data)
     args.orders = [True, False] if args.sort == args.no_sort else [args.sort]
     if args.engines is not None:
         args.engines = [word.strip() for word in args.engines.split(",")]
@@ -152,11 +160,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 def _measure(
     args: argparse.Namespace, argv: Sequence[str], table: Any, prompt: str, ranks: Ranks, stack: contextlib.ExitStack
 ) -> None:
-    from ...data.tables import table_name
-    from ...evaluation import load_classifier
-    from ...evaluation.cot import TEMPERATURE, TOP_P
-    from ...evaluation.throughput import measure_throughput
-    from ...evaluation.throughput_engines import BenchRows
+    from ..data.tables import table_name
+    from ..evaluation import load_classifier
+    from ..evaluation.cot import TEMPERATURE, TOP_P
+    from ..evaluation.throughput import measure_throughput
+    from ..evaluation.throughput_engines import BenchRows
 
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
     rows = BenchRows.of(
@@ -184,9 +192,9 @@ def _measure(
     for found in measure_throughput(engines, rows, tokenizer, cot_rows=args.cot_rows, ranks=ranks, **options):
         found["left_out"] = left_out + found["left_out"]
         about["cot"]["rows"] = next((row["rows"] for row in found["rows"] if row["engine"] == "cot"), 0)
-        result = with_origin({**about, **found, "complete": found["rounds"] == args.repeats}, _PROG, argv)
+        result = _with_origin({**about, **found, "complete": found["rounds"] == args.repeats}, _PROG, argv)
         if ranks.rank == 0:
-            write_result(args.output, result)
+            _write_result(args.output, result)
     if ranks.rank == 0:
         _show(args.output, result)
     if not result["rows"]:
@@ -199,13 +207,13 @@ def _open_engines(
     args: argparse.Namespace, model: Any, tokenizer: Any, ranks: Ranks, stack: contextlib.ExitStack
 ) -> tuple[dict[str, Engine], list[dict[str, Any]]]:
     """The engines that every rank could open, and why the others are left out."""
-    from ...evaluation.throughput_engines import CoTEngine, ForwardEngine
+    from ..evaluation.throughput_engines import CoTEngine, ForwardEngine
 
     exported = _exported(args.exported, model)
 
     @cache
     def dense() -> str:
-        from ..engines import dense_folder
+        from .engines import dense_folder
 
         return stack.enter_context(dense_folder(exported.get("torch") or args.model))
 
@@ -235,9 +243,9 @@ def _open_engines(
 
 def _exported(folders: Sequence[str], model: Any) -> dict[str, str]:
     """The folders of `--exported` by what they are for; their labels have to be the model's."""
-    from ...auto import load_config
-    from ...export.engines import engine_of
-    from ..engines import is_training_checkpoint
+    from ..auto import load_config
+    from ..export.engines import engine_of
+    from .engines import is_training_checkpoint
 
     found: dict[str, str] = {}
     for folder in folders:
@@ -256,8 +264,8 @@ def _exported(folders: Sequence[str], model: Any) -> dict[str, str]:
 
 
 def _open_pipeline(folder: str, model: Any) -> Engine:
-    from ...evaluation import load_classifier
-    from ...evaluation.throughput_engines import PipelineEngine
+    from ..evaluation import load_classifier
+    from ..evaluation.throughput_engines import PipelineEngine
 
     return PipelineEngine(*load_classifier(folder, device=model.device, dtype=str(model.dtype).removeprefix("torch.")))
 
@@ -267,9 +275,9 @@ def _open_export(engine: str, folder: str | None, dense: Callable[[], str], stac
 
     import torch
 
-    from ...evaluation.throughput_engines import ForwardEngine
-    from ...export import EngineClassifier, export_engine
-    from ...files import load_tokenizer
+    from ..evaluation.throughput_engines import ForwardEngine
+    from ..export import EngineClassifier, export_engine
+    from ..files import load_tokenizer
 
     if folder is None:
         folder = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / engine)
@@ -300,7 +308,7 @@ def _show(output: str | None, result: dict[str, Any]) -> None:
                 *(str(row[name]) for name in ("engine", "device", "dtype", "threads", "batch_size")),
                 "yes" if row["sorted"] else "no",
                 *(f"{row[name]:.4g}" for name in ("samples_per_second", "low", "high")),
-                times(row["ratio"]),
+                _times(row["ratio"]),
                 f"{row['ms_per_row']:.4g}",
                 "" if accuracy is None else f"{accuracy:.4f}",
                 ""
@@ -311,4 +319,80 @@ def _show(output: str | None, result: dict[str, Any]) -> None:
     alone = result["tokenization"]
     speeds = [f"{alone[name]:.4g}" for name in ("samples_per_second", "low", "high")]
     cells.append(["tokenisation", *[""] * 5, *speeds, "", f"{1000 / alone['samples_per_second']:.4g}", "", ""])
-    show(output, result, cells)
+    file = sys.stderr if output == "-" else sys.stdout
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        # Words to the left, numbers to the right.
+        aligned = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
+        print("  ".join(aligned).rstrip(), file=file)
+    print(f"{result['machine']}\n$ {result['command']}", file=file)
+    if output == "-":
+        print(json.dumps(result))
+    elif output is not None:
+        print(f"Wrote {output}", file=sys.stderr)
+
+
+def _check_output(path: str | None, data: str | None) -> None:
+    """Raise on a file that can't be one, before there is a result to lose."""
+    from ..data.table_writing import check_file
+
+    if path not in (None, "-"):
+        check_file(path, data)
+
+
+def _at_least(number: int, name: str, least: int = 1) -> None:
+    """Raise on a number that is too small."""
+    if number < least:
+        raise ValueError(f"{name} {number} must be {least} or greater.")
+
+
+def _whole_numbers(text: str, name: str, example: str) -> list[int]:
+    """Numbers with commas between them."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise ValueError(f"{name} {text} must be whole numbers of 1 or greater, such as {name} {example}.")
+    return numbers
+
+
+def _with_origin(result: dict[str, Any], prog: str, argv: Sequence[str]) -> dict[str, Any]:
+    """A result with the machine, the versions and the command that it came from."""
+    from ..evaluation.timing import machine, versions
+
+    words = [f"{name}{equals}{_last_part(value)}" for name, equals, value in (_split(word) for word in argv)]
+    return {
+        **result,
+        "machine": machine(),
+        "versions": versions(),
+        "command": f"{prog} {shlex.join(words)}",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _split(word: str) -> tuple[str, str, str]:
+    """`--model=/a/b` as its three parts; any other word is a value."""
+    return word.partition("=") if word.startswith("--") and "=" in word else ("", "", word)
+
+
+def _last_part(value: str) -> str:
+    return Path(value).name or value if value.startswith(("/", "~")) else value
+
+
+def _write_result(path: str | None, result: dict[str, Any]) -> None:
+    """Write a result to its file, if one was named, whole or not at all."""
+    from ..files import strict_json, write_whole
+
+    if path not in (None, "-"):
+        write_whole(path, strict_json(result, indent=2, ensure_ascii=False) + "\n")
+
+
+def _times(ratio: float | None) -> str:
+    """A ratio of speeds for people, who read 1/96 more easily than 0.0104."""
+    if ratio is None:
+        return ""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"1/{1 / ratio:.0f}"
