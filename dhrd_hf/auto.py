@@ -22,7 +22,7 @@ from .config_check import check_config
 from .configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from .families import check_decoder
 from .files import readable_model, without_its_code
-from .modeling_dhrd import DHRDForDualHeadClassification, WeightsError, check_loaded
+from .modeling_dhrd import DHRDForDualHeadClassification, WeightsError, backbone_of_run, check_loaded
 
 logger = logging.get_logger(__name__)
 
@@ -229,18 +229,7 @@ _OTHER_BASE = (
 
 
 def find_adapter(name_or_path: str | os.PathLike, **hub: Any) -> str | None:
-    """Where in a folder or repository its adapter is: `""` at its top, or the subfolder that PEFT calls by its name.
-
-    Args:
-        name_or_path (`str` or `os.PathLike`): Hub id or folder.
-        hub (*optional*): What says where to look: `revision`, `subfolder`, ...
-
-    Returns:
-        `str`, *optional*: the subfolder; None where there is no adapter.
-
-    Raises:
-        ValueError: if there are several.
-    """
+    """Where in a folder or repository its adapter is: `""` at its top, the subfolder that PEFT calls by its name, or nowhere."""
     path = Path(name_or_path)
     with contextlib.suppress(OSError):  # no such folder or repository: `load_config` says it better
         if find_adapter_config_file(os.fspath(path), **{k: v for k, v in hub.items() if k != "force_download"}):
@@ -258,29 +247,7 @@ def find_adapter(name_or_path: str | os.PathLike, **hub: Any) -> str | None:
 
 
 def load_config(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedConfig:
-    """The config of a checkpoint or exported adapter, or an error that says what was looked for and where.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.auto import load_config
-    >>> load_config("runs/rte").model_type  # doctest: +SKIP
-    'dhrd'
-
-    ```
-
-    Args:
-        name_or_path (`str` or `os.PathLike`): Hub id or folder.
-        kwargs (*optional*): What `AutoConfig.from_pretrained` takes, such as `gguf_file`; `trust_remote_code` is `False`
-            where it is not given.
-
-    Returns:
-        `PreTrainedConfig`: the config.
-
-    Raises:
-        FileNotFoundError: if there is no such folder, or no model in it, and the Hub gives none of that name.
-        ValueError: if it is one of code that the checkpoint carries.
-    """
+    """The config of a checkpoint or exported adapter, or an error that says what was looked for and where."""
     with readable_model(name_or_path):
         found = _read_config(name_or_path, **kwargs)
         check_config(found[0] if isinstance(found, tuple) else found, name_or_path)
@@ -347,19 +314,13 @@ def _config_of_base(path: str, base: str, config: DHRDConfig, kwargs: dict) -> P
     """The config to open an adapter's base model with: what it was trained with, on the weights that there are."""
     found = load_config(base, **{name: kwargs[name] for name in (*_HUB_NAMES, *_OF_BOTH) if name in kwargs})
     dual = isinstance(found, DHRDConfig)
-    own, trained = found.backbone_config if dual else found, copy.deepcopy(config.backbone_config)
-    if trained.model_type not in (own.model_type, own.get_text_config().model_type):
-        raise ValueError(
-            f"The adapter in {path} was trained on a {trained.model_type} model, and {base} is a {own.model_type} one."
-        )
-    trained.get_text_config().vocab_size = own.get_text_config().vocab_size
-    if hasattr(trained, "quantization_config"):
-        del trained.quantization_config  # the caller chooses
-    if hasattr(own, "quantization_config"):
-        trained.quantization_config = own.quantization_config
+    own, trained = found.backbone_config if dual else found, config.backbone_config.model_type
+    if trained not in (own.model_type, own.get_text_config().model_type):
+        raise ValueError(f"The adapter in {path} was trained on a {trained} model, and {base} is a {own.model_type} one.")
+    backbone = backbone_of_run(config, own)
     if not dual:
-        return trained
-    found.backbone_config = trained
+        return backbone
+    found.backbone_config = backbone
     return found
 
 

@@ -167,14 +167,7 @@ class DHRDConfig(PreTrainedConfig):
 
     @classmethod
     def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The dictionary of a saved config; that of a language model becomes the backbone (PEFT opens a base model so).
-
-        Args:
-            args, kwargs: As in `PreTrainedConfig.get_config_dict`.
-
-        Returns:
-            `tuple[dict, dict]`: the config's values, and the arguments that are left.
-        """
+        """The dictionary of a saved config; that of a language model becomes the backbone (PEFT opens a base model so)."""
         values, left = super().get_config_dict(*args, **kwargs)
         if values.get("model_type", cls.model_type) != cls.model_type:
             values = {"model_type": cls.model_type, "backbone_config": values}
@@ -182,18 +175,7 @@ class DHRDConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """A config of saved values; what overrides a field of the language model's config goes there.
-
-        Args:
-            config_dict (`dict`): The values.
-            kwargs (*optional*): Overrides, as for `PreTrainedConfig.from_dict`.
-
-        Returns:
-            [`DHRDConfig`]: the config, with `return_unused_kwargs` also the dictionary of what it does not know.
-
-        Raises:
-            ValueError: as the class.
-        """
+        """A config of saved values; what overrides a field of the language model's config goes there."""
         wants_unused = kwargs.pop("return_unused_kwargs", False)
         labels = {name: kwargs.pop(name) for name in _LABELS if kwargs.get(name) is not None}
         saved = len(config_dict.get("id2label") or ())
@@ -251,15 +233,7 @@ class DHRDConfig(PreTrainedConfig):
                 raise ValueError(f"{name} does nothing in {self.problem_type}: leave it out.")
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
-        """The text config of the backbone: where `pad_token_id`, `vocab_size` and the like live.
-
-        Args:
-            decoder (`bool`, *optional*): As in `PreTrainedConfig.get_text_config`.
-            encoder (`bool`, *optional*): As in `PreTrainedConfig.get_text_config`.
-
-        Returns:
-            `PreTrainedConfig`: the backbone's text config, or this config where it has no backbone yet.
-        """
+        """The text config of the backbone, where `pad_token_id`, `vocab_size` and the like live; itself where there is none yet."""
         backbone = self.__dict__.get("backbone_config")
         return backbone.get_text_config(decoder=decoder, encoder=encoder) if backbone is not None else self
 

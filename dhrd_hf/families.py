@@ -18,50 +18,19 @@ _MLP_HINT = 'classifier_head="mlp" needs none: its export carries its own code.'
 
 @dataclass(frozen=True)
 class StockClassifier:
-    """The sequence classifier that transformers has for a family, with the names of its two parts.
-
-    Example:
-
-    ```python
-    >>> from transformers import GPT2Config
-    >>> from dhrd_hf.families import stock_classifier
-    >>> stock = stock_classifier(GPT2Config(n_embd=32, n_layer=2, n_head=4))
-    >>> stock.model_class.__name__, stock.backbone, stock.head
-    ('GPT2ForSequenceClassification', 'transformer', 'score')
-
-    ```
-
-    Args:
-        model_class (`type[PreTrainedModel]`): The class.
-        backbone (`str`): Name of its backbone, the family's `base_model_prefix`.
-        head (`str`): Name of its head: one linear layer without bias.
-    """
+    """The sequence classifier that transformers has for a family, with the names of its backbone and of its head."""
 
     model_class: type[PreTrainedModel]
     backbone: str
     head: str
 
     def names(self) -> dict[str, str]:
-        """How the parts of a dual-head model are called in this class.
-
-        Returns:
-            `dict[str, str]`: for `model` and `score`; the LM head has no counterpart.
-        """
+        """How `model` and `score` of a dual-head model are called in this class; the LM head has no counterpart."""
         return {"model": self.backbone, "score": self.head}
 
 
 def stock_classifier(config: PreTrainedConfig) -> StockClassifier:
-    """The stock sequence classifier of a family, found by looking at an instance without weights.
-
-    Args:
-        config (`PreTrainedConfig`): Config of the language model.
-
-    Returns:
-        [`StockClassifier`]: its class and the names of its parts.
-
-    Raises:
-        ValueError: if transformers has none, or its head is more than one linear layer on the pooled token.
-    """
+    """The stock sequence classifier of a family, found by looking at an instance without weights; a ValueError if there is none."""
     kind = config.model_type
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ValueError(
@@ -85,27 +54,7 @@ def stock_classifier(config: PreTrainedConfig) -> StockClassifier:
 
 
 def check_decoder(config: PreTrainedConfig, classifier_head: str = "linear") -> None:
-    """Raise where a model is not a decoder-only causal LM, or the head that it is to get could not be exported.
-
-    Example:
-
-    ```python
-    >>> from transformers import T5Config
-    >>> from dhrd_hf.families import check_decoder
-    >>> check_decoder(T5Config())  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    ValueError: t5 is an encoder-decoder (seq2seq) model: ...
-
-    ```
-
-    Args:
-        config (`PreTrainedConfig`): The model's config.
-        classifier_head (`str`, *optional*, defaults to `"linear"`): As in [`DHRDConfig`].
-
-    Raises:
-        ValueError: saying what the model is and what is missing.
-    """
+    """Raise where a model is not a decoder-only causal LM, or the head that it is to get could not be exported."""
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(

@@ -89,30 +89,7 @@ class DHRDOutput(ModelOutput):
 
 
 class DHRDClassificationHead(nn.Module):
-    """The paper's classification head: two layers on the pooled hidden state.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from transformers import LlamaConfig
-    >>> from dhrd_hf import DHRDConfig
-    >>> from dhrd_hf.modeling_dhrd import DHRDClassificationHead
-    >>> config = DHRDConfig(backbone_config=LlamaConfig(hidden_size=32), num_labels=3, classifier_head="mlp")
-    >>> DHRDClassificationHead(32, config)(torch.zeros(5, 32)).shape
-    torch.Size([5, 3])
-
-    ```
-
-    Args:
-        hidden_size (`int`): Size H of the pooled state, and of the layer between.
-        config ([`DHRDConfig`]): Gives `num_labels`, `classifier_activation` and `classifier_dropout`.
-
-    Raises:
-        ValueError: if transformers has no activation of that name.
-
-    Source: arXiv 2509.21487, section 3: a two-layer MLP. On its width, activation and dropout the paper is silent.
-    """
+    """The paper's classification head, on the pooled hidden state: two layers; on width, activation and dropout it is silent."""
 
     def __init__(self, hidden_size: int, config: DHRDConfig):
         super().__init__()
@@ -125,15 +102,7 @@ class DHRDClassificationHead(nn.Module):
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.out_proj = nn.Linear(hidden_size, config.num_labels)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Class logits.
-
-        Args:
-            hidden (`Tensor` of shape `[B, H]`): Pooled hidden states.
-
-        Returns:
-            `Tensor` of shape `[B, K]`: the logits.
-        """
+    def forward(self, hidden: Tensor) -> Tensor:  # [B, H] to [B, K]
         return self.out_proj(self.dropout(self.activation(self.dense(hidden))))
 
 
@@ -234,11 +203,7 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the backbone's token embeddings.
-
-        Args:
-            value (`nn.Module`): The new embeddings.
-        """
+        """Replace the backbone's token embeddings."""
         self.model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module | None:
@@ -246,11 +211,7 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
         return self.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Replace the LM head's output layer.
-
-        Args:
-            new_embeddings (`nn.Module`): The new layer.
-        """
+        """Replace the LM head's output layer."""
         self.lm_head = new_embeddings
 
     @classmethod
@@ -297,6 +258,9 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
         base, revision = adapter["base_model_name_or_path"], adapter.get("revision") or config.backbone_revision
         kwargs = {name: value for name, value in kwargs.items() if name not in _OF_THE_FOLDER}
         if config.reasoning_head:
+            hub = {name: kwargs[name] for name in ("cache_dir", "local_files_only", "token") if name in kwargs}
+            own = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=False, **hub)
+            kwargs = {"dtype": config.dtype, **kwargs, "config": backbone_of_run(config, own), "trust_remote_code": False}
             causal_lm = AutoModelForCausalLM.from_pretrained(base, revision=revision, **kwargs)
             pad_token_id, size = config.pad_token_id, config.vocab_size
             model = cls(config, causal_lm=causal_lm)
@@ -304,7 +268,7 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
             if config.vocab_size != size:
                 model.resize_token_embeddings(size)
         else:
-            stock = AutoConfig.from_pretrained(folder, subfolder=ADAPTER_CONFIG_FOLDER)
+            stock = AutoConfig.from_pretrained(folder, subfolder=ADAPTER_CONFIG_FOLDER, trust_remote_code=False)
             model = AutoModelForSequenceClassification.from_pretrained(base, revision=revision, config=stock, **kwargs)
         info = model.load_adapter(str(folder)).to_dict()
         check_loaded({**info, "unexpected_keys": ()}, folder)
@@ -333,13 +297,7 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
         }
 
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:
-        """Save the checkpoint with the code that opens it where this package is not installed (`trust_remote_code`).
-
-        Args:
-            save_directory (`str` or `os.PathLike`): The folder.
-            is_main_process (`bool`, *optional*, defaults to `True`): As in `PreTrainedModel.save_pretrained`.
-            kwargs (*optional*): What it takes besides.
-        """
+        """Save the checkpoint with the code that opens it where this package is not installed (`trust_remote_code`)."""
         self.config.auto_map = self._auto_map()
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
@@ -496,29 +454,13 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
         )
 
     def classification_loss(self, logits: Tensor, labels: Tensor, count: Tensor | None = None) -> Tensor:
-        """The classification term with this config's problem type, class weights and label smoothing.
-
-        Args:
-            logits (`Tensor` of shape `[B, K]`): Class logits.
-            labels (`Tensor`): As in [`~DHRDForDualHeadClassification.forward`].
-            count (`Tensor`, *optional*): Scalar to divide by; the batch's own by default.
-
-        Returns:
-            `Tensor`: a float32 scalar.
-        """
+        """The classification term with this config's problem type, class weights and label smoothing."""
         return classification_loss(
             logits, labels, self._problem_type(labels), self._class_weights(), self.config.label_smoothing, count
         )
 
     def classification_count(self, labels: Tensor) -> Tensor:
-        """What this batch adds to the denominator of the classification term.
-
-        Args:
-            labels (`Tensor`): As in [`~DHRDForDualHeadClassification.forward`].
-
-        Returns:
-            `Tensor`: a float scalar.
-        """
+        """What this batch adds to the denominator of the classification term."""
         return classification_count(labels, self._problem_type(labels), self._class_weights())
 
     def _class_weights(self) -> Tensor | None:
@@ -556,17 +498,7 @@ class _Counts:
 
 
 def find_dual_head(model: nn.Module) -> DHRDForDualHeadClassification:
-    """The dual-head model inside whatever PEFT, DDP and others have wrapped around it.
-
-    Args:
-        model (`nn.Module`): A dual-head model, or a wrapper around one.
-
-    Returns:
-        [`DHRDForDualHeadClassification`]: the model.
-
-    Raises:
-        TypeError: if there is none.
-    """
+    """The dual-head model inside whatever PEFT, DDP and others have wrapped around it; a TypeError if there is none."""
     for module in model.modules():
         if isinstance(module, DHRDForDualHeadClassification):
             return module
@@ -580,14 +512,19 @@ def logits_tolerance(dtype: torch.dtype) -> float:
     """How far two ways to the same numbers may be apart, relative to the largest of them (at least 1).
 
     In float32 only the order of sums differs, and a merged adapter's rounding; the others round every weight.
-
-    Args:
-        dtype (`torch.dtype`): Of the weights.
-
-    Returns:
-        `float`: 1e-4 for float32 and float64, 5e-2 for the others.
     """
     return 1e-4 if dtype in (torch.float32, torch.float64) else 5e-2
+
+
+def backbone_of_run(config: DHRDConfig, own: PreTrainedConfig) -> PreTrainedConfig:
+    """The config to open an adapter's base model with, whose own is `own`: what was trained, on the weights that there are."""
+    trained = copy.deepcopy(config.backbone_config)
+    trained.get_text_config().vocab_size = own.get_text_config().vocab_size  # the embeddings grow once they are loaded
+    if hasattr(trained, "quantization_config"):
+        del trained.quantization_config  # the caller chooses
+    if hasattr(own, "quantization_config"):
+        trained.quantization_config = own.quantization_config
+    return trained
 
 
 class WeightsError(ValueError, RuntimeError):

@@ -37,18 +37,9 @@ class _StandIn(nn.Module):
 
 
 class ReasoningHeadMixin:
-    """What the reasoning head gives to [`DHRDForDualHeadClassification`]: its logits, its family's other loss, generation.
+    """What the reasoning head gives to a dual-head model: its logits, its family's other loss, generation.
 
     The weights are the model's own modules, `model` and `lm_head`; of the family's causal LM only the rest is kept.
-
-    Example:
-
-    ```python
-    >>> outputs = model.model(input_ids)  # doctest: +SKIP
-    >>> model.reasoning_logits(outputs.last_hidden_state[0, -2:], outputs).shape  # of two positions  # doctest: +SKIP
-    torch.Size([2, 49152])
-
-    ```
     """
 
     def _keep_family(self, causal_lm: PreTrainedModel) -> dict[str, str]:
@@ -91,31 +82,15 @@ class ReasoningHeadMixin:
         return view
 
     def reasoning_logits(self, hidden: Tensor, outputs: ModelOutput) -> Tensor:
-        """Vocabulary logits as the family's causal LM makes them from these hidden states.
-
-        Args:
-            hidden (`Tensor` of shape `[..., H]`): Last hidden states of any positions.
-            outputs (`ModelOutput`): The backbone's output they are from.
-
-        Returns:
-            `Tensor` of shape `[..., V]`: the logits.
-        """
+        """Vocabulary logits `[..., V]` as the family's causal LM makes them from last hidden states `[..., H]` of these outputs."""
         routed = outputs.get("router_logits") is not None
         logits = self._head_forward(hidden, outputs, **({"output_router_logits": False} if routed else {})).logits
         return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
 
     def auxiliary_loss(self, outputs: ModelOutput, attention_mask: Tensor | None = None) -> Tensor | None:
-        """What the family's causal LM adds to its token loss: the load balancing of a mixture of experts.
+        """What the family's causal LM adds to its token loss, weighted: the load balancing of a mixture of experts, if it is asked for.
 
         Found without a list of families: it is the family's own loss where no position has a target.
-
-        Args:
-            outputs (`ModelOutput`): The backbone's output.
-            attention_mask (`Tensor` of shape `[B, L]`, *optional*): As in the forward pass.
-
-        Returns:
-            `Tensor`, *optional*: a scalar, already weighted (`router_aux_loss_coef`); `None` where the config does not
-            ask for router logits (`output_router_logits`), without which there is none in the family's loss either.
         """
         if outputs.get("router_logits") is None:
             return None

@@ -181,3 +181,15 @@ def test_there_are_examples_that_run():
         for found in doctest.DocTestFinder().find(importlib.import_module(module)):
             counted += sum(not example.options.get(doctest.SKIP) for example in found.examples)
     assert counted > 20
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_call_of_an_auto_class_asks_whether_to_run_a_checkpoints_code(module):
+    """Without `trust_remote_code` transformers asks on standard input; what is passed on has it from its caller."""
+    for node in ast.walk(ast.parse(Path(importlib.util.find_spec(module).origin).read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        owner = getattr(node.func.value, "id", "")
+        if owner.startswith("Auto") and "DualHead" not in owner and node.func.attr == "from_pretrained":
+            given = {keyword.arg for keyword in node.keywords}
+            assert given & {"trust_remote_code", None} or module == "dhrd_hf.embedded", ast.unparse(node)

@@ -277,6 +277,16 @@ def test_alpha_0_freezes_the_lm_head_unless_it_is_the_embedding_and_while_it_tra
     assert all(not torch.equal(tensor, before[name]) for name, tensor in weights_of(model).items())
 
 
+def test_alpha_0_freezes_what_is_on_a_tied_lm_head_alone(dual_of, make_trainer):
+    """It would get no gradient, for which DDP waits."""
+    model = add_lora(dual_of("llama-tied", alpha=0.0), r=2, target_modules=["embed_tokens", "lm_head"])
+    seen, before = Frozen(), {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    make_trainer(model, callbacks=[seen]).train()
+    of_head = {f"base_model.model.lm_head.lora_{part}.default.weight" for part in "AB"}
+    assert {*seen.names} - before == of_head
+    assert all(parameter.requires_grad for name, parameter in model.named_parameters() if name in of_head)
+
+
 def test_a_balanced_training_that_is_interrupted_leaves_no_hook(dual_of, make_trainer):
     model = dual_of("llama", alpha="auto")
     with pytest.raises(KeyboardInterrupt):
