@@ -316,7 +316,9 @@ def _config_of_base(path: str, base: str, config: DHRDConfig, kwargs: dict) -> P
     dual = isinstance(found, DHRDConfig)
     own, trained = found.backbone_config if dual else found, config.backbone_config.model_type
     if trained not in (own.model_type, own.get_text_config().model_type):
-        raise ValueError(f"The adapter in {path} was trained on a {trained} model, and {base} is a {own.model_type} one.")
+        raise ValueError(
+            f"The adapter in {path} was trained on a {trained} model, and {base} is a {own.model_type} one."
+        )
     backbone = backbone_of_run(config, own)
     if not dual:
         return backbone

@@ -17,7 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.activations import ACT2FN
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput
@@ -260,7 +266,12 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
         if config.reasoning_head:
             hub = {name: kwargs[name] for name in ("cache_dir", "local_files_only", "token") if name in kwargs}
             own = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=False, **hub)
-            kwargs = {"dtype": config.dtype, **kwargs, "config": backbone_of_run(config, own), "trust_remote_code": False}
+            kwargs = {
+                "dtype": config.dtype,
+                **kwargs,
+                "config": backbone_of_run(config, own),
+                "trust_remote_code": False,
+            }
             causal_lm = AutoModelForCausalLM.from_pretrained(base, revision=revision, **kwargs)
             pad_token_id, size = config.pad_token_id, config.vocab_size
             model = cls(config, causal_lm=causal_lm)
@@ -269,7 +280,9 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
                 model.resize_token_embeddings(size)
         else:
             stock = AutoConfig.from_pretrained(folder, subfolder=ADAPTER_CONFIG_FOLDER, trust_remote_code=False)
-            model = AutoModelForSequenceClassification.from_pretrained(base, revision=revision, config=stock, **kwargs)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                base, revision=revision, config=stock, trust_remote_code=False, **kwargs
+            )
         info = model.load_adapter(str(folder)).to_dict()
         check_loaded({**info, "unexpected_keys": ()}, folder)
         if config.reasoning_head and "score" not in (adapter.get("modules_to_save") or ()):

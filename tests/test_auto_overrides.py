@@ -93,7 +93,8 @@ def test_a_run_on_an_overridden_model_reopens_as_it_was_trained(lm_dir_of, tmp_p
     model.save_pretrained(tmp_path)
     find_dual_head(model).config.save_pretrained(tmp_path)
     ids = torch.tensor([[5, 9, 7, 11, 3]])
-    torch.testing.assert_close(open_dual(tmp_path)(ids).logits, model.eval()(ids).logits, rtol=1e-5, atol=1e-5)
+    for opener in (open_dual, AutoModelForSequenceClassification.from_pretrained):
+        torch.testing.assert_close(opener(tmp_path)(ids).logits, model.eval()(ids).logits, rtol=1e-5, atol=1e-5)
 
 
 def test_an_adapter_reopens_in_the_dtype_that_it_was_trained_in(make_lm, tmp_path):
