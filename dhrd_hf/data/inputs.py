@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -165,9 +165,7 @@ def remember_settings(
 
 def take_settings(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, longest: int | None) -> None:
     """Write into a model's config what the encoder of its training rows did, whose x have up to `longest` tokens."""
-    encoders, own = _encoders.get(tokenizer, ()), _inputs_of(config)
-    known = _settings_for(config, (it for it in encoders if it.label2id is config.label2id))
-    known = known or _settings_for(config, (it for it in encoders if dict(it.label2id) == config.label2id))
+    known, own = _settings_for(config, tokenizer), _inputs_of(config)
     fitting = [it for it in known if longest is None or longest <= it["max_input_length"]]
     if known and not fitting:
         logger.warning(
@@ -181,10 +179,15 @@ def take_settings(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, 
 
 def fill_settings(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write into a model's config what it does not know of its inputs, from the encoder that was given its labels."""
-    encoders, own = _encoders.get(tokenizer, ()), _inputs_of(config)
-    known = _settings_for(config, (it for it in encoders if it.label2id is config.label2id))
+    known, own = _settings_for(config, tokenizer), _inputs_of(config)
     if known and own["max_input_length"] is None:
         _write_last(config, [{name: own[name] or value for name, value in it.items()} for it in known])
+    elif own["max_input_length"] is None:
+        logger.warning(
+            "The model does not know how long its inputs were in training: they are cut at "
+            f"{input_limit(config, tokenizer)} tokens. Give its encoder the model, DualHeadEncoder(tokenizer, model=model), or "
+            "set model.config.max_input_length."
+        )
     elif known and own not in known:
         logger.warning(
             f"The model's config is gone by, and its encoder differs ({_differences(own, known[-1])}). If the model was "
@@ -227,10 +230,12 @@ def _own_max_length(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return before if trained is not None and tokenizer.model_max_length == trained else tokenizer.model_max_length
 
 
-def _settings_for(config: PreTrainedConfig, encoders: Iterable[_Encoder]) -> list[dict[str, Any]]:
-    """What encoders did, on a model with these positions."""
-    positions = positions_of(config) or _NO_LIMIT
-    return [{**it.settings, "max_input_length": min(it.settings["max_input_length"], positions)} for it in encoders]
+def _settings_for(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """What the tokenizer's encoders for these very labels did, else for equal ones, on a model with these positions."""
+    encoders, positions = _encoders.get(tokenizer, ()), positions_of(config) or _NO_LIMIT
+    found = [it.settings for it in encoders if it.label2id is config.label2id]
+    found = found or [it.settings for it in encoders if dict(it.label2id) == config.label2id]
+    return [{**it, "max_input_length": min(it["max_input_length"], positions)} for it in found]
 
 
 def _write_last(config: PreTrainedConfig, settings: list[dict[str, Any]]) -> None:

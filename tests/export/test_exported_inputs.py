@@ -132,17 +132,18 @@ TRAINERS = {
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-@pytest.mark.parametrize("form", ["label2id", "model"])
+@pytest.mark.parametrize("form", ["label2id", "labels", "model"])
 def test_the_first_example_exports_what_the_command_does(
     form, trainer, exported_by_command, lm_dir_of, make_args, tmp_path
 ):
     tokenizer = AutoTokenizer.from_pretrained(lm_dir_of("llama"))
     tokenizer.truncation_side = "left"
-    other = DualHeadEncoder(tokenizer, {"no": 0, "yes": 1}, prompt="{text}", max_length=40)  # of another model
+    other = DualHeadEncoder(tokenizer, {"a": 0, "b": 1, "no": 2}, prompt="{text}", max_length=40)  # of another model
     model = AutoModelForDualHeadClassification.from_pretrained(
         lm_dir_of("llama"), id2label={0: "no", 1: "yes"}, problem_type="single_label_classification"
     )
-    given = {"model": model} if form == "model" else {"label2id": model.config.label2id}
+    given = {"label2id": model.config.label2id, "labels": {"no": 0, "yes": 1}, "model": model}[form]
+    given = {"model": model} if form == "model" else {"label2id": given}
     encode = DualHeadEncoder(tokenizer, prompt=PROMPT, max_length=60, **given)
     if form == "model":
         assert model.config.prompt_template == PROMPT and model.config.max_input_length == encode.max_input_length
@@ -277,6 +278,11 @@ def test_the_encoder_wants_labels_of_the_model(tokenizer, dual_of):
         DualHeadEncoder(tokenizer, {"a": 0, "b": 1}, model=dual_of("llama"))
     with pytest.raises(TypeError, match="AutoModelForDualHeadClassification"):
         DualHeadEncoder(tokenizer, model=torch.nn.Module())
+
+
+def test_an_export_of_unknown_inputs_says_so(dual_of, make_tokenizer, tmp_path, caplog):
+    export_classifier(dual_of("llama"), make_tokenizer(), tmp_path / "out")
+    assert "does not know how long its inputs were in training: they are cut at 512 tokens" in caplog.text
 
 
 @pytest.mark.parametrize("changed", ["truncation_side", "split_special_tokens", "added_tokens"])
