@@ -57,7 +57,7 @@ class ServingStandIn:
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Length", str(len(data) + (stand_in.fault == "cut short")))
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -96,7 +96,7 @@ class ServingStandIn:
             texts = [text for (text,) in body["inputs"]]
         else:
             texts = body["inputs"]
-        scores = [self.scores(text) for text in texts]
+        scores = [self.scores(text, body.get("raw_scores", False)) for text in texts]
         names = {"names lost": [f"LABEL_{i}" for i in range(len(self.labels))], "wrong order": self.labels[::-1]}.get(
             self.fault, self.labels
         )
@@ -124,24 +124,26 @@ class ServingStandIn:
             return 200, [row[: body["parameters"]["top_k"]] for row in rows], {}
         return 200, rows, {}
 
-    def scores(self, text):
-        key = (self.folder, self.fault, text)
+    def scores(self, text, raw=False):
+        key = (self.folder, self.fault, self.kind == "tei", raw, text)
         if key not in self.known:
-            self.known[key] = self.computed(text)
+            self.known[key] = self.computed(text, raw)
         return self.known[key]
 
     @torch.no_grad()
-    def computed(self, text):
+    def computed(self, text, raw):
         text = text.strip() if self.fault == "strips" else text
         logits = self.model(**self.tokenizer(text, truncation=True, return_tensors="pt")).logits[0]
         if self.fault == "temperature again":
             logits = logits / 2.5
         if self.fault == "softmax":
             return logits.softmax(-1).tolist()
-        if self.fault == "raw":
+        if self.fault == "raw" or raw:
             return logits.tolist()
         if self.fault in ("nan", "null"):
             return [float("nan") if self.fault == "nan" else None] * len(logits)
+        if self.kind == "tei":  # its text_embeddings_core::infer knows no problem type
+            return (logits.softmax(-1) if len(logits) > 1 else logits.sigmoid()).tolist()
         if self.regression:
             return logits.tolist()
         return (logits.sigmoid() if self.multi else logits.softmax(-1)).tolist()

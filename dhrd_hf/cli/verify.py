@@ -102,12 +102,10 @@ def _check_options(args: argparse.Namespace) -> None:
     for name in ("model", "token_env", "ignore_blanks"):
         if getattr(args, name) and not args.server:
             raise ValueError(f"--{name.replace('_', '-')} goes with --server URL.")
-    if args.tolerance is not None and not args.tolerance >= 0:
-        raise ValueError(f"--tolerance {args.tolerance} must be 0 or a number above it.")
-    if args.max_flips is not None and args.max_flips < 0:
-        raise ValueError(f"--max-flips {args.max_flips} must be 0 or a number above it.")
-    if not args.timeout > 0:
-        raise ValueError(f"--timeout {args.timeout} must be above 0.")
+    for name, least in (("tolerance", 0), ("max_flips", 0), ("timeout", 1e-3)):
+        value = getattr(args, name)
+        if value is not None and not value >= least:
+            raise ValueError(f"--{name.replace('_', '-')} {value} must be {least:g} or a number above it.")
 
 
 def _token(url: str, variable: str | None) -> str | None:
@@ -127,9 +125,7 @@ def _line(where: str, what: str, replay: Replay) -> str:
     )
 
 
-def _on_rows(
-    args: argparse.Namespace, contract: Contract, server: Server | None
-) -> tuple[Replay | None, dict[str, Any]]:
+def _on_rows(args: argparse.Namespace, contract: Contract, server: Server | None) -> tuple[Any, dict[str, Any]]:
     """What a table's rows say of the folder, and of the server beside it."""
     from ..auto import load_config
     from ..data.tables import load_table, table_name
@@ -139,16 +135,11 @@ def _on_rows(
     replay, facts = compare_on_rows(args.folder, contract, table, args.label_column, server, args.tolerance)
     if replay is not None:
         print(_line(f"{table_name(args.data)} on the server", "rows", replay))
-    if "accuracy" in facts:
-        print(f"Accuracy of the folder on {facts['rows']} rows: {_with_interval(facts['accuracy'], 'value')}.")
+    for name, whose in (("accuracy", "the folder"), ("server_accuracy", "the server")):
+        if name in facts:
+            found = facts[name]
+            print(f"Accuracy of {whose}: {found['value']:.4f} (95% {found['low']:.4f} to {found['high']:.4f}).")
     if "change" in facts:
-        points = {name: 100 * value for name, value in facts["change"].items()}
-        print(
-            f"Of the server: {_with_interval(facts['server_accuracy'], 'value')}, a change of "
-            f"{points['change']:+.2f} points (95% {points['low']:+.2f} to {points['high']:+.2f}, Tango's paired score interval)."
-        )
+        points = {name: f"{100 * value:+.2f}" for name, value in facts["change"].items()}
+        print("A change of {change} points (95% {low} to {high}, Tango's paired score interval).".format(**points))
     return replay, facts
-
-
-def _with_interval(found: dict[str, float], name: str) -> str:
-    return f"{found[name]:.4f} (95% {found['low']:.4f} to {found['high']:.4f})"

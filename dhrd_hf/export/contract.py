@@ -143,7 +143,7 @@ class Contract:
             )
         try:
             return _parsed(cls, json.loads(path.read_text("utf-8")), "")
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, OverflowError) as error:
             raise ValueError(f"{path} is not a contract of an export: {error}. Write the export anew.") from None
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -232,6 +232,8 @@ def _parsed(kind: type, found: Any, place: str) -> Any:
     if isinstance(known, Contract):
         if len(set(known.labels)) != len(known.labels) or not known.labels or not known.golden:
             raise ValueError("labels or golden texts are missing or doubled")
+        if not any(it.logits for it in known.golden):
+            raise ValueError("no golden text has logits")
         wrong = [it.about for it in known.golden if it.logits is not None and len(it.logits) != len(known.labels)]
         if wrong:
             raise ValueError(f"the golden text {wrong[0]!r} has not one logit for each of the labels")

@@ -217,7 +217,6 @@ def export_engine(
             with tempfile.TemporaryDirectory(dir=folder) as quantised:
                 _export(model, batches[0], engine, True).save_pretrained(quantised)
                 transformers_js.rearrange(folder, Path(quantised), MANIFEST)
-        write_engine_card(Path(classifier), folder)
         opened = EngineClassifier.from_pretrained(folder)
         off = 0.0
         for batch in batches:
@@ -234,6 +233,7 @@ def export_engine(
                 f"Please report it with the model type, {model.config.model_type!r}."
             )
         off = max(off, _write_contract(classifier, model, tokenizer, opened, engine, int8, folder))
+        write_engine_card(Path(classifier), folder)
     return off
 
 

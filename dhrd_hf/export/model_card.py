@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from .card_facts import CardFacts, check_metadata, hub_name, inherited_license
+from .contract import CONTRACT
 from .portable import NOT_IN_VERSION_4
 
 logger = logging.get_logger(__name__)
@@ -121,6 +122,7 @@ def make_model_card(
             for name in calibration.get("before", {})
         ],
         diagram=diagram,
+        contract=CONTRACT if (folder / CONTRACT).is_file() else None,
         thresholds=[
             (_code(label), [_number(it.get(name)) for name in ("threshold", "precision", "recall")], it.get("rows"))
             for label, it in (facts.thresholds or {}).get("labels", {}).items()

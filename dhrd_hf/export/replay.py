@@ -181,12 +181,13 @@ def replay(
     if not run:
         return Replay(len(rows), 0, float("inf"), 0, 0.0, wrong_ids=wrong)
     golden = torch.tensor([contract.golden[place].logits for place in run])
-    batch = [rows[place] for place in run], contract.pad_token_id, tokenizer.padding_side
+    pad = contract.pad_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    batch = [rows[place] for place in run], pad, tokenizer.padding_side
     found = class_logits(model, *batch)
     off = row_differences(found, golden if beside is None else beside(*batch))
     # Some alone: nothing is padded, and nothing but the tokenizer stands between them and their logits.
     alone = list(range(0, len(run), 8))
-    singly = torch.cat([class_logits(model, [rows[run[it]]], contract.pad_token_id) for it in alone])
+    singly = torch.cat([class_logits(model, [rows[run[it]]], pad) for it in alone])
     off[alone] = torch.maximum(off[alone], row_differences(singly, golden[alone]))
     allowed = allowed_difference(contract, "logits") if tolerance is None else tolerance
     shown, should = contract.probabilities(found), contract.probabilities(golden)

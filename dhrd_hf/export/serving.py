@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -36,11 +37,12 @@ class _Protocol:
 
     name: str
     path: str
-    request: Callable[[list[str], int], dict[str, Any]]  # of texts and the number of labels
+    request: Callable[[list[str], Contract], dict[str, Any]]
     rows: Callable[[Any], Any]
+    raw: bool = False  # has no other activation than softmax, and gives logits where they are asked for
 
 
-def _classify(texts: list[str], labels: int) -> dict[str, Any]:
+def _classify(texts: list[str], contract: Contract) -> dict[str, Any]:
     # -1 is vLLM's own limit, without which it refuses longer texts; infinity, which cuts always, reads past it.
     return {"input": texts, "truncate_prompt_tokens": -1}
 
@@ -53,13 +55,21 @@ _PROTOCOLS = (
     _Protocol(
         "text-embeddings-inference",
         "/predict",
-        lambda texts, labels: {"inputs": [[text] for text in texts], "truncate": True},
+        lambda texts, contract: {
+            "inputs": [[text] for text in texts],
+            "truncate": True,
+            "raw_scores": contract.activation != "softmax",
+        },
         lambda answer: answer,
+        raw=True,
     ),
     _Protocol(
         "an Inference Endpoint",
         "",
-        lambda texts, labels: {"inputs": texts, "parameters": {"top_k": labels, "truncation": True}},
+        lambda texts, contract: {
+            "inputs": texts,
+            "parameters": {"top_k": len(contract.labels), "truncation": True},
+        },
         lambda answer: [answer] if isinstance(answer[0], dict) else answer,
     ),
 )
@@ -95,20 +105,28 @@ class Server:
         self, url: str, contract: Contract, model: str | None = None, token: str | None = None, timeout: float = 60.0
     ):
         parts = urlsplit(url)
+        if "@" in parts.netloc or parts.query:  # which would be told in errors
+            raise ValueError(
+                "--server: name the address without a password or a query; a token's variable is --token-env"
+            )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is no address of a server: type one such as http://localhost:8000")
         if token and not all("!" <= letter <= "~" for letter in token):
             raise ValueError("the server's token holds a blank or a character that no token has: copy it again")
         self.contract, self.model, self.timeout, self._token = contract, model, timeout, token
         self._base = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-        self.name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+        self.name = self._base
         self.remarks: dict[str, None] = {}
         self._protocol = self._found()
 
     @property
     def kind(self) -> str:
-        """What kind of server it is."""
-        return self._protocol.name
+        """What kind of server it is, and what its clients have to ask for."""
+        return self._protocol.name + (", with raw_scores" if self._raw else "")
+
+    @property
+    def _raw(self) -> bool:
+        return self._protocol.raw and self.contract.activation != "softmax"
 
     def probabilities(self, texts: Sequence[str]) -> Tensor:
         """The probabilities `[N, K]` of texts in the order of the contract's labels; NaN where it names other labels."""
@@ -120,7 +138,8 @@ class Server:
                 raise ValueError(f"{self.name} ({self.kind}) has answered {len(batch)} texts with {_short(answer)}")
             self._check_best_labels(answer)
             found += [self._ordered(row) for row in rows]
-        return torch.tensor(found, dtype=torch.float64).float()
+        scores = torch.tensor(found, dtype=torch.float64).float()
+        return self.contract.probabilities(scores) if self._raw else scores
 
     def _found(self) -> _Protocol:
         probe = next(text for text, it in zip(self.contract.texts, self.contract.golden, strict=True) if it.logits)
@@ -147,7 +166,7 @@ class Server:
         return self._base if self._base.endswith(protocol.path) else self._base + protocol.path
 
     def _ask(self, protocol: _Protocol, texts: list[str]) -> Any:
-        body = protocol.request(texts, len(self.contract.labels))
+        body = protocol.request(texts, self.contract)
         if self.model is not None and "input" in body:  # the other protocols serve one model
             body["model"] = self.model
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -161,7 +180,7 @@ class Server:
             raise _Refused(error.code, self._told(error)) from None
         except TimeoutError:
             raise ConnectionError(f"{self.name} has not answered within {self.timeout:g} s") from None
-        except (OSError, ValueError) as error:  # urllib's, http.client's and ssl's
+        except (OSError, ValueError, http.client.HTTPException) as error:  # urllib's and ssl's among them
             if isinstance(getattr(error, "reason", None), TimeoutError):
                 raise ConnectionError(f"{self.name} has not answered within {self.timeout:g} s") from None
             reason = self._redacted(str(getattr(error, "reason", None) or error))

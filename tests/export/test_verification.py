@@ -127,6 +127,8 @@ def test_the_golden_ids_and_logits_are_a_strangers(dense):
         (lambda it: it["golden"][0].update(logits=[1.0, None, 2.0]), r"golden\[0\].logits\[1\] holds None"),
         (lambda it: it["golden"][0].update(input_ids=7), r"golden\[0\].input_ids holds 7"),
         (lambda it: it["golden"][0].update(text=[["x", 10**12]]), r"golden\[0\].text holds \[\['x'"),
+        (lambda it: it["golden"][0].update(logits=[10**400, 0, 0]), "int too large to convert to float"),
+        (lambda it: [golden.update(logits=None) for golden in it["golden"]], "no golden text has logits"),
         (lambda it: it.update(golden=[]), "golden texts are missing"),
         (lambda it: it.update(golden=[[]]), r"golden\[0\]. holds \[\], not an object"),
     ],
