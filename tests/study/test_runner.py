@@ -62,7 +62,7 @@ def run(study, out, **options):
     return outcome, said
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     deadline = time.time() + seconds
     while not condition():
         assert time.time() < deadline, "it did not come"
@@ -421,6 +421,16 @@ def test_whatever_is_killed_every_run_is_done_exactly_once(make, out, moment, wh
     done_once(study, out)
     assert not list(out.rglob("run*")) and len(list((out / "cells").iterdir())) == 4
     assert run(study, out)[0].ran == 0
+
+
+def test_a_run_that_was_taken_over_has_a_folder_of_its_own(make, out):
+    """Whoever had it may still write into the other, on another machine."""
+    study = make("{data: odd, setting: pooled, train_size: 6}")
+    (out / "locks").mkdir(parents=True)
+    left = {"host": "afar", "machine": "another", "pid": 1, "number": 1}
+    (out / "locks" / f"{study.cells[0].id}.json").write_text(json.dumps(left))
+    assert run(study, out)[0].done == 1
+    assert started(out)[0]["output_dir"].endswith("/run-2") and "/run --enc" in rows_of(out)[0]["command"]
 
 
 @pytest.mark.parametrize("moment", ["before the row", "in the row", "after the row"])
