@@ -116,6 +116,22 @@ def test_with_the_seeds_that_are_said_80_of_100_studies_see_the_gain(sets):
     assert np.mean(seen) == pytest.approx(power(of, gain, needed), abs=0.06) and 0.74 <= np.mean(seen) <= 0.93
 
 
+def test_the_number_of_seeds_is_the_least():
+    of = noise([gains(np.random.default_rng(0), 5, 0.12, items=400)], [1.0])
+    for gain in np.linspace(0.05, 0.4, 15):
+        needed = seeds_for(of, gain)
+        assert needed == next(seeds for seeds in itertools.count(2) if power(of, gain, seeds) >= 0.8)
+
+
+def test_degrees_of_freedom_of_several_sets():
+    """Satterthwaite's with half a degree more for each set, and less for their sum: of equal ones 1.5 S - 0.5."""
+    part = gains(np.random.default_rng(0), 2, 0.2)
+    for sets in (1, 2, 6):
+        assert noise([part] * sets, np.ones(sets)).variances()[2] == pytest.approx(1.5 * sets - 0.5)
+    items = noise([part[:1]] * 3, np.ones(3)).variances()[3]
+    assert items == pytest.approx(3 * 99)
+
+
 def test_power_of_a_study_as_it_is():
     of = noise([gains(np.random.default_rng(0), 4, 0.1)], [1.0])
     seen = visible_gain(of)
