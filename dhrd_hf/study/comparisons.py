@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from .runs import OF_REASONING, Group, baseline_of, comparable, families, meets, shown
+from .runs import OF_REASONING, Group, baseline_of, comparable, families, meets, scored, shown
 from .statistics import Gain, Pair, Summary, gain_of, summary_of
 
 
@@ -42,11 +42,11 @@ class Comparison:
 
     @cached_property
     def score(self) -> Summary | None:
-        return summary_of(self.group) if self.group else None
+        return _summary(self.group)
 
     @cached_property
     def pooled(self) -> Summary | None:
-        return summary_of(self.base) if self.base else None
+        return _summary(self.base)
 
     @cached_property
     def gain(self) -> Gain | None:
@@ -57,16 +57,14 @@ def compared(group: Group | None, groups: Sequence[Group], base: Group | None = 
     """A group beside the pooled runs that share its data set, its seeds and the options that pooled runs have."""
     if group is not None and base is None:
         base = baseline_of(group, groups)
-    if group is None or base is None:
-        return Comparison(group, base)
-    pair = Pair(group, base)
-    if not pair.group.rows:
-        return Comparison(group, None)
+    if group is not None and base is not None:
+        pair = Pair(group, base)
+        group, base = (pair.group, pair.base) if pair.group.rows else (group, None)
     try:
-        pair.sides()
+        scored([row for side in (group, base) if side for row in side.rows], (group or base).rows[0]["metric"])
     except ValueError as error:
-        return Comparison(pair.group, pair.base, problem=str(error))
-    return Comparison(pair.group, pair.base)
+        return Comparison(group, base, problem=str(error))
+    return Comparison(group, base)
 
 
 def against(group: Group, reference: Group) -> Gain | None:
@@ -171,6 +169,13 @@ def _side_by_side(family: Sequence[Group], groups: Sequence[Group]) -> list[Comp
         it = compared(group.only(common or seeds), groups)
         found.append(replace(it, left_out=len(group.rows) - len(it.group.rows)))
     return found
+
+
+def _summary(group: Group | None) -> Summary | None:
+    try:
+        return summary_of(group) if group else None
+    except ValueError:  # told as a problem
+        return None
 
 
 def _in_order(value: Any) -> tuple[int, float, str]:

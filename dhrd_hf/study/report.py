@@ -79,7 +79,8 @@ def build_report(
         raise ValueError(f"--not-in-mean {','.join(not_in_mean)} leaves no data set for the mean: name fewer")
     whole = [it for it in candidates if it.pair is not None]
     # One test item has no interval, and would leave the mean without one.
-    apart |= {it.data for it in whole if it.gain.n_items == 1 and len(whole) > 1}
+    single = {it.data for it in whole if it.gain.n_items == 1}
+    apart |= single if {it.data for it in whole} - apart - single else set()
     main = [it for it in whole if it.data not in apart]
     mean = gain_of([it.pair for it in main], options={}) if main else None
     by_setting = settings_comparisons(groups, options, _setting_order())

@@ -305,7 +305,7 @@ def _about(found: Sequence[Comparison], known: Mapping[str, Any]) -> list[str]:
         notes += [f"{data}: {text}."] if text else []
     metrics: dict[str, dict[str, None]] = {}
     for it in found:
-        metrics.setdefault((it.score or it.pooled).metric, {})[it.data] = None
+        metrics.setdefault(it.one.rows[0]["metric"], {})[it.data] = None
     if len(metrics) == 1:
         notes.append(f"The score is {metric_name(*metrics)}.")
     else:

@@ -602,6 +602,18 @@ def test_a_pair_that_can_not_be_compared_is_told_and_ends_nothing():
     assert any(note.startswith(said) for note in report.notes)
     assert report.tables[0].rows == table(MAIN, "main").rows
     assert not any("Not compared" in note for note in build_report(MAIN).notes)
+    # Nor do seeds of a setting that were tested on other rows.
+    other = {"labels": [1, 1, 1, 1], "score": 0.5}
+    lone = [cell("d", "pooled", 0, 2), {**cell("d", "pooled", 1, 2), **other}]
+    odd = [{**it, **other} if it["seed"] == 1 else it for it in MAIN[:4]]
+    report = build_report(
+        [*odd, *MAIN[4:], *lone, cell("a", "label_only", 1, 2), cell("a", "dual_head", 1, 2, alpha=2.0)]
+    )
+    assert [row[0] for row in report.tables[0].rows] == ["b"] and "Not compared: runs a dual_head 0" in " ".join(
+        report.notes
+    )
+    (others,) = [it for it in report.tables if it.name == "others"]
+    assert others.rows[0][-1] == "–" and others.notes[0].startswith("Not compared: runs d pooled 0")
 
 
 def test_a_baseline_of_zero_and_a_single_test_item_end_nothing():
@@ -617,6 +629,8 @@ def test_a_baseline_of_zero_and_a_single_test_item_end_nothing():
     assert "One test item (in c) has no interval." in found.notes
     assert "Below the mean, and not in it: c." in found.notes
     assert "–" in " ".join(build_report(one).headline) and report_markdown(build_report(one))
+    both = [*one, *({**it, "data": "d"} for it in one)]
+    assert [row[0] for row in table(both, "main").rows] == ["c", "d", "mean of 2"]
 
 
 @pytest.mark.parametrize(
@@ -755,7 +769,10 @@ def test_all_scores_are_of_the_logits(tmp_path):
         losses.append(log_loss(frame["label"], softmax(np.stack(frame["logits"]), axis=1)))
     less = np.mean(losses[:3]) - np.mean(losses[3:])
     assert estimate(found.rows[0][4])[0] == pytest.approx(less, abs=5e-4) and less > 0.05
+    (gain,) = paired_gains(rows, metric="brier")
+    assert gain.gain == pytest.approx(gain.baseline_score - gain.score) and gain.gain > 0.01
     (gain,) = paired_gains(rows, metric="auroc")
+    assert gain.gain == pytest.approx(gain.score - gain.baseline_score) and gain.gain > 0
     assert found.rows[0][7] == f"{gain.gain:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
     # Three pairs, all ahead: of the 8 draws of signs 2 are as far from 0.
     assert found.rows[1][0] == "p, signs of all pairs" and found.rows[1][4] == "0.250"
