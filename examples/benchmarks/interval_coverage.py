@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from scipy.stats import norm, qmc
@@ -26,7 +24,7 @@ from dhrd_hf.study.statistics import difference, ratio
 
 SEEDS = {"2 seeds": (2,), "3 seeds": (3,), "5 seeds": (5,), "mixed seeds": (1, 3)}
 SETS = 6
-MANY_SEEDS, MANY_ITEMS = 64, 16000
+MANY_SEEDS, MANY_ITEMS = 32, 16000
 
 
 @dataclass(frozen=True)
@@ -57,35 +55,49 @@ def sides(labels: np.ndarray, logits: np.ndarray, score: str) -> tuple[np.ndarra
     return ours, theirs
 
 
-@cache
-def true_scores(truth: Truth, score: str) -> tuple[float, float]:
+def true_scores(of: tuple[Truth, str]) -> tuple[float, float]:
     """The mean scores of the two settings over many seeds, spread evenly, and items."""
+    truth, score = of
     even = qmc.LatinHypercube(2 * (1 + truth.classes), rng=np.random.default_rng(2)).random(MANY_SEEDS)
     ours, theirs = sides(*truth.runs(np.random.default_rng(1), norm.ppf(even), MANY_ITEMS), score)
     return float(ours.mean()), float(theirs.mean())
 
 
-def covered(
-    truths: Sequence[Truth], seeds: Sequence[int], items: int, trials: int, scores: Sequence[str]
-) -> dict[str, float]:
-    """How many of the intervals of each kind hold the truth; of several data sets the seeds' numbers take turns."""
-    draw = np.random.default_rng(0)
+@dataclass(frozen=True)
+class Condition:
+    """What is drawn again and again: data sets, whose numbers of seeds take turns, and their true scores."""
+
+    truths: tuple[Truth, ...]
+    seeds: tuple[int, ...]
+    items: int
+    trials: int
+    known: dict[tuple[Truth, str], tuple[float, float]]
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Of a mean over data sets one that is a share, and one that is not."""
+        return SCORES if len(self.truths) == 1 else ("accuracy", "log_loss")
+
+
+def covered(of: Condition) -> dict[str, float]:
+    """How many of the intervals of each kind hold the truth."""
+    draw = np.random.default_rng([of.items, *of.seeds, round(100 * of.truths[0].between_seeds)])
     held: dict[str, list[bool]] = {}
-    for _ in range(trials):
+    for _ in range(of.trials):
         drawn = [
-            truth.runs(draw, draw.normal(size=(number, 2 * (1 + truth.classes))), items)
-            for truth, number in zip(truths, itertools.cycle(seeds), strict=False)
+            truth.runs(draw, draw.normal(size=(number, 2 * (1 + truth.classes))), of.items)
+            for truth, number in zip(of.truths, itertools.cycle(of.seeds), strict=False)
         ]
-        for score in scores:
+        for score in of.scores:
             found = [sides(*it, score) for it in drawn]
-            true = [tuple(map(np.array, true_scores(truth, score))) for truth in truths]
+            true = [tuple(map(np.array, of.known[truth, score])) for truth in of.truths]
             kinds = {
                 f"gain, {score}": ([difference(*it, score) for it in found], [difference(*it, score) for it in true])
             }
             if score == "accuracy":
                 kinds["relative gain"] = [ratio(*it) for it in found], [ratio(*it) for it in true]
                 kinds["score"] = [ours for ours, _ in found], [ours for ours, _ in true]
-                if len(truths) > 1:
+                if len(of.truths) > 1:
                     means, whole = np.mean([[it.mean() for it in its] for its in found], 0), np.mean(true, 0)
                     parts = [ratio(*it, *means) for it in found]
                     kinds["relative gain of the means"] = parts, [ratio(*map(np.array, whole))]
@@ -95,31 +107,32 @@ def covered(
     return {name: float(np.mean(its)) for name, its in held.items()}
 
 
-def condition(task: tuple[tuple[int, ...], int, float, int, float, int]) -> dict[str, float]:
-    """One line's share under one of its conditions."""
-    seeds, sets, between, items, strength, trials = task
-    truths = [Truth((strength + 0.2 + 0.1 * place, strength), between) for place in range(sets)]
-    return covered(truths, seeds, items, trials, SCORES if sets == 1 else ("accuracy", "log_loss"))
-
-
 def main() -> None:
     """Print what each kind of interval covers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer trials, one number of items (under a minute)")
     quick = parser.parse_args().quick
-    sizes, strengths, trials = ((150,), (1.2,), 100) if quick else ((100, 300, 1000), (0.7, 1.2, 2.4), 400)
+    sizes, strengths, trials = ((150,), (1.2,), 150) if quick else ((100, 300, 1000), (0.7, 1.2, 2.4), 400)
+    grid = [*itertools.product((0.0, 0.3, 1.0), sizes, strengths)]
+    lines = [(name, sets) for name, sets in itertools.product(SEEDS, (1, SETS)) if len(SEEDS[name]) <= sets]
+    known: dict[tuple[Truth, str], tuple[float, float]] = {}
+    conditions = {}
+    for name, sets in lines:  # of one data set there are no mixed seeds
+        for between, items, strength in grid:
+            truths = tuple(Truth((strength + 0.2 + 0.1 * place, strength), between) for place in range(sets))
+            conditions.setdefault((name, sets), []).append(Condition(truths, SEEDS[name], items, trials, known))
+    needed = {
+        (truth, score): None for its in conditions.values() for it in its for truth in it.truths for score in it.scores
+    }
     with ProcessPoolExecutor(2) as pool:
-        for (name, seeds), sets in itertools.product(SEEDS.items(), (1, SETS)):
-            if len(seeds) > sets:  # mixed: of one data set there is nothing to mix
-                continue
-            grid = itertools.product((0.0, 0.3, 1.0), sizes, strengths)
-            tasks = [(seeds, sets, *it, trials if sets == 1 else trials // 2) for it in grid]
-            found = list(pool.map(condition, tasks))
+        known.update(zip(needed, pool.map(true_scores, needed), strict=True))
+        for (name, sets), its in conditions.items():
+            found = list(pool.map(covered, its))
             what = "of a data set" if sets == 1 else f"of the mean over {sets} data sets"
             for kind in found[0]:
-                its = [it[kind] for it in found]
-                spread = f"({min(its):.3f} to {max(its):.3f})"
-                print(f"coverage 0.95 {what}, {kind}, {name}: {np.mean(its):.3f} {spread}", flush=True)
+                shares = [it[kind] for it in found]
+                spread = f"({min(shares):.3f} to {max(shares):.3f})"
+                print(f"coverage 0.95 {what}, {kind}, {name}: {np.mean(shares):.3f} {spread}", flush=True)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,12 @@ def test_items_are_groups_where_rows_belong_together(metric):
     assert items[4] - value == pytest.approx(9 * own)
 
 
+def test_a_question_is_right_where_all_its_rows_are():
+    groups = [0, 0, 0, 1, 2, 2]
+    value, items = measured("question_accuracy", [0, 1, 0, 1, 0, 1], [0, 1, 0, 0, 0, 1], groups)
+    assert value == pytest.approx(2 / 3) and items == pytest.approx([1, 0, 1])
+
+
 def test_a_class_that_is_not_there_has_no_auroc_and_one_class_has_none():
     labels, said, logits = drawn()
     two = labels < 2
