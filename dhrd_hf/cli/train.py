@@ -37,13 +37,11 @@ def run(argv: Sequence[str]) -> int:
     from ..data.table_writing import write_rows
     from ..export.card_facts import FACTS_FILE
 
-    options = {"known": _known_labels(own), "drop_unlabelled": own.drop_unlabelled}
-    options["say"] = warn if training.process_index == 0 else lambda _: None
-    train, dev, labels = _tables(own, options, say)
+    train, dev, labels = _tables(own, say)
     if own.logits is not None and labels.problem_type != "single_label_classification":
         raise ValueError(f"--logits is of one label a row, and {own.train_data} is {labels.problem_type}.")
     more = {
-        name: _evaluated(own, table, f"--more-eval-data {name}", labels, options)
+        name: _evaluated(own, table, f"--more-eval-data {name}", labels, say)
         for name, _, table in map(_named, own.more_eval_data or ())
     }
     trainer, encode = _trainer(own, training, train, dev, labels, say)
@@ -87,9 +85,7 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _tables(
-    own: TrainArguments, options: dict[str, Any], say: Callable[..., None]
-) -> tuple[datasets.Dataset, datasets.Dataset | None, Labels]:
+def _tables(own: TrainArguments, say: Callable[..., None]) -> tuple[datasets.Dataset, datasets.Dataset | None, Labels]:
     """The rows to train on and to evaluate on, and the labels that both have."""
     from ..data.labels import read_labels
     from ..data.tables import load_table
@@ -97,9 +93,15 @@ def _tables(
     train = load_table(own.train_data)
     if own.rationales is not None:
         train = _joined(train, own, say)
-    train, labels = read_labels(train, own.label_column, own.problem_type, where=own.train_data, **options)
-    dev = None if own.eval_data is None else _evaluated(own, own.eval_data, own.eval_data, labels, options)
+    train, labels = read_labels(train, own.label_column, own.problem_type, where=own.train_data, **_reading(own, say))
+    dev = None if own.eval_data is None else _evaluated(own, own.eval_data, own.eval_data, labels, say)
     return train, dev, labels
+
+
+def _reading(own: TrainArguments, say: Callable[..., None]) -> dict[str, Any]:
+    """How label columns are read."""
+    tell = warn if say is print else lambda _: None
+    return {"known": _known_labels(own), "drop_unlabelled": own.drop_unlabelled, "say": tell}
 
 
 def _known_labels(own: TrainArguments) -> Labels | list[str] | None:
@@ -119,14 +121,16 @@ def _known_labels(own: TrainArguments) -> Labels | list[str] | None:
 
 
 def _evaluated(
-    own: TrainArguments, source: str, where: str, labels: Labels, options: dict[str, Any]
+    own: TrainArguments, source: str, where: str, labels: Labels, say: Callable[..., None]
 ) -> datasets.Dataset:
     """An evaluation set, whose labels are all among those of the training rows."""
     from ..data.labels import read_labels
     from ..data.tables import load_table
 
     # Ids are of labels whose order is known; the order of names found is ours.
-    table, found = read_labels(load_table(source), own.label_column, labels.problem_type, where=where, **options)
+    table, found = read_labels(
+        load_table(source), own.label_column, labels.problem_type, where=where, **_reading(own, say)
+    )
     labels.check(found, where, f"the training set {own.train_data}")
     return table
 

@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -327,9 +328,16 @@ def check_missing(
 def check_fractions(values: Iterable[Any], what: str) -> None:
     """Raise on labels that are numbers with fractions, which may be a regression's or names."""
     values = list(values)
+    lists = [value for value in values if isinstance(value, (list, tuple))]
+    soft = next((it for it in lists if any(isinstance(entry, float) and not entry.is_integer() for entry in it)), None)
+    if soft is not None:
+        raise ValueError(
+            f"{what} holds {soft}: add --problem-type regression if these are numbers to predict; multi label wants names, or 0 "
+            "and 1."
+        )
     fractions = [value for value in values if not (_number(value) or 0.0).is_integer()]
     # Among words a fraction that is text is a name, and one that is a number a slip.
-    if fractions and (kind_of(values) == _REGRESSION or any(isinstance(value, float) for value in fractions)):
+    if fractions and (kind_of(values) == _REGRESSION or any(not isinstance(value, str) for value in fractions)):
         raise ValueError(
             f"{what} holds {fractions[0]}: add --problem-type regression if these are numbers to predict, or "
             "--problem-type single_label_classification if they are names."
@@ -426,7 +434,7 @@ def _number(value: Any) -> float | None:
     """A label as a number, if it is one, or text that is one."""
     if isinstance(value, str):
         return float(value) if _NUMBER.fullmatch(value.strip()) else None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return float(value) if isinstance(value, Number) and not isinstance(value, bool) else None
 
 
 def _is_binary(values: Sequence[Any]) -> bool:

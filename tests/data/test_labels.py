@@ -1,6 +1,7 @@
 """What a value of a label column is called, whichever way it is read."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,8 @@ def test_odd_names_are_kept_with_one_warning():
         ([[0.5, 1.0], [2.0]], {"problem_type": "regression"}, r"Row 1: its label \[2.0\] is of 1 numbers"),
         ([[["a"]]], {}, "Row 0: its label holds a list"),
         ([[None, "a"]], {}, "Row 0: .*an empty entry"),
+        ([[0.2, 0.8], [1.0, 0.0]], {}, r"holds \[0.2, 0.8\]: add --problem-type regression"),
+        ([Decimal("1.0"), Decimal("2.5")], {}, "holds 2.5: add --problem-type regression"),
     ],
 )
 def test_what_is_no_label_is_refused(values, options, message):
