@@ -196,8 +196,11 @@ class _Table:
             for value, its in zip(self.label_values, self.names, strict=True)
         ]
         if None in self.labels:
-            missing = self.labels.count(None)
-            self.notes.append(f"{missing} of {len(rows)} rows have no label in column {label_column!r}.")
+            missing = [str(row) for row, label in enumerate(self.labels) if label is None]
+            some = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            self.notes.append(
+                f"{len(missing)} of {len(rows)} rows have no label in column {label_column!r}: {some} (numbered from 0)."
+            )
         wanted = template_columns(prompt)
         self.texts: list[str] | None = None
         if set(wanted) <= set(columns):
