@@ -20,7 +20,7 @@ from .tables import FILE_NAME, SEPARATORS, TableError
 _to_json = partial(
     strict_json, ensure_ascii=False, default=lambda it: it.tolist() if hasattr(it, "tolist") else str(it)
 )
-_ROW_GROUP = 10_000  # rows held in memory until they are written to a Parquet file
+_ROW_GROUP, _CELLS = 10_000, 2_000_000  # rows, or cells, held in memory until they are written to a Parquet file
 
 
 def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[str] | None = None) -> int:
@@ -82,9 +82,9 @@ def _target(path: str | Path) -> tuple[Path, str, bool]:
 
 def _aligned(rows: Iterable[dict[str, Any]], columns: list[str] | None) -> Iterator[dict[str, Any]]:
     """Rows that all have the same columns: those named, or those of the first row."""
-    header = columns
+    header = None if columns is None else dict.fromkeys(columns)
     for number, row in enumerate(rows, 1):
-        header = list(row) if header is None else header
+        header = dict.fromkeys(row) if header is None else header
         extra = [] if columns is not None else [key for key in row if key not in header]
         if extra:
             raise TableError(f"row {number} has {extra[0]!r}, which the first row lacks: write .jsonl")
@@ -113,13 +113,15 @@ def _write_parquet(path: Path, rows: Iterable[dict[str, Any]], columns: list[str
     import pyarrow.parquet as pq
 
     aligned, count = _aligned(rows, columns), 0
-    batch = list(islice(aligned, _ROW_GROUP))
+    batch = list(islice(aligned, 1))
+    rows_at_once = max(1, min(_ROW_GROUP, _CELLS // max(1, len(batch[0]) if batch else 1)))
+    batch += islice(aligned, rows_at_once - 1)
     table = _typed(batch, 0) if batch else pa.table({column: [] for column in columns or []})
     with pq.ParquetWriter(path, table.schema) as writer:
         while batch:
             writer.write_table(table)
             count += len(batch)
-            batch = list(islice(aligned, _ROW_GROUP))
+            batch = list(islice(aligned, rows_at_once))
             if batch:
                 table = _typed(batch, count, table.schema)
     return count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from scipy.special import expit, log_softmax, softmax
 
 # Temperatures outside are what a split that is too small or too easy asks for, not what a classifier needs.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+_NUMBERS_AT_ONCE = 4_000_000  # of logits, in float64
 
 
 def calibration_metrics(logits: Any, labels: Any, bins: int = 15) -> dict[str, float]:
@@ -40,19 +41,22 @@ def calibration_metrics(logits: Any, labels: Any, bins: int = 15) -> dict[str, f
     Raises:
         ValueError: if logits and labels do not fit each other, or there are no rows.
 
-    Source: Guo et al. 2017, arXiv 1706.04599, eq. 3; scikit-learn for the other two.
+    Source: Guo et al. 2017, arXiv 1706.04599, eq. 3; scikit-learn `brier_score_loss` and `log_loss` are the other two.
     """
-    from sklearn.metrics import brier_score_loss, log_loss
-
-    logits, labels = _as_questions(logits, labels)
-    probabilities, classes = softmax(logits, axis=-1), np.arange(logits.shape[-1])
-    curve = reliability(logits, labels, bins)
+    curve, brier, nll, count = reliability(logits, labels, bins), 0.0, 0.0, 0
+    for block, ids in _questions(logits, labels):
+        shares, rows = log_softmax(block, axis=-1), np.arange(len(ids))
+        nll -= shares[rows, ids].sum()
+        np.exp(shares, out=shares)
+        # Of (p - 1)^2 for the true class and p^2 for the others.
+        brier += np.einsum("ij,ij->", shares, shares) + (1 - 2 * shares[rows, ids]).sum()
+        count += len(ids)
     return {
         "expected_calibration_error": float(
-            sum(row["rows"] * abs(row["accuracy"] - row["confidence"]) for row in curve) / len(labels)
+            sum(row["rows"] * abs(row["accuracy"] - row["confidence"]) for row in curve) / count
         ),
-        "brier_score": float(brier_score_loss(labels, probabilities, labels=classes, scale_by_half=False)),
-        "nll": float(log_loss(labels, probabilities, labels=classes)),
+        "brier_score": float(brier / count),
+        "nll": float(nll / count),
     }
 
 
@@ -80,13 +84,16 @@ def reliability(logits: Any, labels: Any, bins: int = 15) -> list[dict[str, floa
     Raises:
         ValueError: as [`calibration_metrics`].
     """
-    logits, labels = _as_questions(logits, labels)
-    probabilities = softmax(logits, axis=-1)
-    confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
-    # A confidence on an edge belongs to the bin below it, as in the paper's (a, b].
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    rows = np.bincount(bin_of, minlength=bins)
-    sums = {"confidence": np.bincount(bin_of, confidence, bins), "accuracy": np.bincount(bin_of, right, bins)}
+    rows = np.zeros(bins, dtype=int)
+    sums = {"confidence": np.zeros(bins), "accuracy": np.zeros(bins)}
+    for block, ids in _questions(logits, labels):
+        right = block.argmax(-1) == ids
+        confidence = softmax(block, axis=-1).max(-1)
+        # A confidence on an edge belongs to the bin below it, as in the paper's (a, b].
+        bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+        rows += np.bincount(bin_of, minlength=bins)
+        sums["confidence"] += np.bincount(bin_of, confidence, bins)
+        sums["accuracy"] += np.bincount(bin_of, right, bins)
     return [
         {**{name: float(total[index] / rows[index]) for name, total in sums.items()}, "rows": int(rows[index])}
         for index in np.flatnonzero(rows)
@@ -125,23 +132,25 @@ def fit_temperature(logits: Any, labels: Any) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    labels_given = np.asarray(labels)
-    logits, labels = _as_questions(logits, labels)
+    logits, labels = _checked(logits, labels)
     if len(np.unique(labels)) < 2:
         raise ValueError(
-            f"All {len(labels_given)} rows of the calibration split have one label: a temperature can't be fitted. "
+            f"All {len(labels)} rows of the calibration split have one label: a temperature can't be fitted. "
             "Use a split with rows of every class."
         )
 
     def nll(log_temperature: float) -> float:
-        return -log_softmax(logits / np.exp(log_temperature), axis=-1)[np.arange(len(labels)), labels].mean()
+        return -sum(
+            log_softmax(block / np.exp(log_temperature), axis=-1)[np.arange(len(ids)), ids].sum()
+            for block, ids in _questions(logits, labels)
+        ) / float(labels.size)
 
     low, high = np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)
     best = minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x
-    right = (logits.argmax(-1) == labels).mean()
+    right = sum((block.argmax(-1) == ids).sum() for block, ids in _questions(logits, labels)) / labels.size
     if right == 1 or not low + 0.01 < best < high - 0.01:
         raise ValueError(
-            f"No temperature from {MIN_TEMPERATURE} to {MAX_TEMPERATURE} is best: of {len(labels_given)} rows {right:.0%} "
+            f"No temperature from {MIN_TEMPERATURE} to {MAX_TEMPERATURE} is best: of {len(labels)} rows {right:.0%} "
             "are right. Use a larger split, on which the classifier is wrong at times and right at times."
         )
     return float(np.exp(best))
@@ -259,16 +268,31 @@ def threshold_report(logits: Any, labels: Any, thresholds: Sequence[float | None
 
 def _one_against_rest(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Of each class its probability in every row, and which rows are of it: both `[K, rows]`."""
-    _as_questions(logits, labels)  # raises
-    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    logits, labels = _checked(logits, labels)
+    logits = logits.astype(np.float64)
     if labels.ndim == 2:
         return expit(logits).T, labels.T == 1
     return softmax(logits, axis=-1).T, labels == np.arange(logits.shape[-1])[:, None]
 
 
-def _as_questions(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Logits `[rows, K]` in float64 and class ids `[rows]`; multi label becomes rows x K questions with two answers."""
-    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+def _questions(logits: Any, labels: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Logits `[n, K]` in float64 and class ids `[n]`, a share of the rows at a time: the classes may be thousands.
+
+    Multi label becomes rows x K questions with two answers.
+    """
+    logits, labels = _checked(logits, labels)
+    step = max(1, _NUMBERS_AT_ONCE // logits.shape[-1])
+    for start in range(0, len(labels), step):
+        block = logits[start : start + step].astype(np.float64)
+        ids = labels[start : start + step].astype(int)
+        if labels.ndim == 2:
+            block, ids = np.stack([np.zeros(block.size), block.reshape(-1)], axis=-1), ids.reshape(-1)
+        yield block, ids
+
+
+def _checked(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays, or an error where they do not fit each other."""
+    logits, labels = np.asarray(logits), np.asarray(labels)
     if logits.ndim != 2 or len(logits) != len(labels) or len(labels) == 0:
         raise ValueError(f"Logits must be [rows, K] with a label a row: found {logits.shape} and {labels.shape}.")
     if logits.shape[-1] == 1:
@@ -276,9 +300,8 @@ def _as_questions(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     if labels.ndim == 2:
         if labels.shape != logits.shape:
             raise ValueError(f"Multi label wants 0/1 labels [rows, K]: found {logits.shape} and {labels.shape}.")
-        yes = logits.reshape(-1)
-        return np.stack([np.zeros_like(yes), yes], axis=-1), labels.reshape(-1).astype(int)
+        return logits, labels
     wrong = labels[(labels < 0) | (labels >= logits.shape[-1])]
     if len(wrong):
         raise ValueError(f"label id {wrong[0]} is out of range: there are {logits.shape[-1]} labels.")
-    return logits, labels.astype(int)
+    return logits, labels

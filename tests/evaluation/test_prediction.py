@@ -1,12 +1,15 @@
 import itertools
+import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from sklearn.metrics import brier_score_loss, log_loss
 from transformers import AutoModelForSequenceClassification
 
 from dhrd_hf import export_classifier
-from dhrd_hf.evaluation import load_classifier, predict_table, predict_texts
+from dhrd_hf.evaluation import calibration, calibration_metrics, load_classifier, predict_table, predict_texts
 from dhrd_hf.training import add_lora
 
 TEXTS = [f"{'The kiln is cold. ' * (1 + 7 * index % 11)}So: row {index} glows." for index in range(13)]
@@ -227,3 +230,39 @@ def test_load_classifier_refuses_a_head_that_was_never_trained(lm_dir_of, make_c
     config.write_text(config.read_text().replace("LlamaModel", "LlamaForSequenceClassification"))
     with pytest.raises(ValueError, match="1 missing .score.weight"):
         load_classifier(tmp_path)
+
+
+def test_thousands_of_classes_are_evaluated_a_share_of_the_rows_at_a_time(dual_of, tokenizer, monkeypatch):
+    """Logits stay float32 in one array, and what is measured of them is the same as all at once."""
+    labels = {f"class {index}": index for index in range(500)}
+    dual = dual_of("llama", label2id=labels, num_labels=500, problem_type="single_label_classification")
+    rows = [
+        {"text": f"{text} {number}", "label": f"class {number * 7 % 500}"}
+        for number in range(40)
+        for text in TEXTS[:2]
+    ]
+    table = Dataset.from_list(rows)
+    tracemalloc.start()
+    found = predict_table(dual, tokenizer, table)
+    assert tracemalloc.get_traced_memory()[1] < 20e6  # as objects they would be 80 x 500 x some 150 bytes twice
+    tracemalloc.stop()
+    assert found.logits.dtype == np.float32 and found.logits.shape == (80, 500)
+    exact, truth = found.logits.astype(np.float64), found.labels
+    shares = torch.tensor(exact).softmax(-1).numpy()
+    for numbers_at_once in (calibration._NUMBERS_AT_ONCE, 3 * 500, 1):
+        monkeypatch.setattr(calibration, "_NUMBERS_AT_ONCE", numbers_at_once)
+        measured = calibration_metrics(found.logits, truth)
+        expected = brier_score_loss(truth, shares, labels=range(500), scale_by_half=False)
+        assert measured["brier_score"] == pytest.approx(expected, rel=1e-12)
+        assert measured["nll"] == pytest.approx(log_loss(truth, shares, labels=range(500)), rel=1e-12)
+        assert sum(row["rows"] for row in calibration.reliability(found.logits, truth)) == 80
+
+
+def test_predictions_of_a_window_are_made_one_by_one(dual_of, tokenizer):
+    dual = dual_of("llama", num_labels=2000)
+    dual.config.problem_type = "single_label_classification"
+    stream = predict_texts(dual, tokenizer, [f"row {index}" for index in range(300)])
+    tracemalloc.start()
+    assert sum(len(prediction.logits) for prediction in stream) == 300 * 2000
+    assert tracemalloc.get_traced_memory()[1] < 20e6  # all 300 as objects: some 70 MB
+    tracemalloc.stop()
