@@ -6,11 +6,13 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
+from .figures import draw
 from .plan import Cell
 from .report_costs import throughput_table, training_table
 from .report_scores import power_table, scores_table, transfer_table
@@ -130,6 +132,18 @@ def report_markdown(report: Report) -> str:
     parts.append(_escaped(" ".join([report.counts, *report.notes])))
     parts += ["```bash\n" + "\n".join(report.commands) + "\n```"] if report.commands else []
     return "\n\n".join(parts) + "\n"
+
+
+def report_page(report: Report) -> str:
+    """A report as one HTML file with its plots in it, which needs no network and can be sent to anyone."""
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    template = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True)
+    # Plots escape their texts themselves.
+    told = {"draw": lambda plot: Markup(draw(plot)), "words": ("setting", "option", "options", "way")}
+    return environment.from_string(template).render(report=report, **told)
 
 
 def with_results(readme: str, markdown: str) -> str:

@@ -149,33 +149,24 @@ def scored(rows: Sequence[Mapping[str, Any]], metric: str, of: str = "eval") -> 
     if any(it is None for it in answers):
         return None
     fewest = min(len(labels) for labels, _ in answers)
-    groups = next((its for its in (_groups(row, of) for row in rows) if its is not None), None)
-    groups = max((its for row in rows if (its := _groups(row, of)) is not None), key=len, default=groups)
-    for row, (labels, _) in zip(rows[1:], answers[1:], strict=True):
+    grouped_by = [row["groups"] if of == "eval" else None for row in rows]
+    groups = max((its for its in grouped_by if its is not None), key=len, default=None)
+    for row, (labels, _), own in zip(rows, answers, grouped_by, strict=True):
         if not np.array_equal(labels[:fewest], answers[0][0][:fewest]) or row["metric"] != rows[0]["metric"]:
             raise _not_alike(rows[0], row, "on other rows or by another metric")
-        own = _groups(row, of)
         if own is not None and own[:fewest] != groups[:fewest]:
             raise _not_alike(rows[0], row, "in other groups of rows")
-    groups = None if groups is None else groups[:fewest]
-    logits = metric in OF_LOGITS
-    return np.stack(
-        [
-            measured(
-                metric, labels[:fewest], None if logits else its[:fewest], groups, its[:fewest] if logits else None
-            )[1]
-            for labels, its in answers
-        ]
-    )
+    logits, groups = metric in OF_LOGITS, groups and groups[:fewest]
+    its = [
+        (labels[:fewest], None, groups, said[:fewest]) if logits else (labels[:fewest], said[:fewest], groups)
+        for labels, said in answers
+    ]
+    return np.stack([measured(metric, *it)[1] for it in its])
 
 
 def n_rows(rows: Sequence[Mapping[str, Any]]) -> int:
     """Number of test rows that runs have in common, the first of each: decoding is slow, and takes fewer."""
     return min(len(row["labels"]) for row in rows)
-
-
-def _groups(row: Mapping[str, Any], of: str) -> list[int] | None:
-    return row["groups"] if of == "eval" else None
 
 
 def _not_alike(one: Mapping[str, Any], other: Mapping[str, Any], how: str) -> ValueError:

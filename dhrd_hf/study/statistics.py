@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import CONFIDENCE, Noise, interval, noise
+from .intervals import Noise, interval, noise
 from .metrics import LOSSES, METRICS
 from .runs import Group, baseline_of, grouped, latest, scored, varying_options
 
-__all__ = ["CONFIDENCE", "Gain", "Summary", "mean_relative_gain", "paired_gains", "summarise"]
+__all__ = ["Gain", "Summary", "mean_relative_gain", "paired_gains", "summarise"]
 
 
 @dataclass(frozen=True)

@@ -275,7 +275,8 @@ def test_pooled_is_the_baseline_of_every_alpha_and_span_but_of_its_own_size_and_
 
 
 def test_with_another_baseline_alpha_counts():
-    rows = [row("dual_head", share(30, 40), alpha=alpha) for alpha in (0.5, 1.0)] + [row("label_only", share(20, 40))]
+    rows = [row("dual_head", share(count, 40), alpha=alpha) for alpha, count in ((0.5, 40), (1.0, 30))]
+    rows += [row("label_only", share(20, 40))]
     (gain,) = paired_gains(rows, baseline="dual_head")
     assert (gain.setting, gain.baseline, gain.gain) == ("label_only", "dual_head", -25.0)
 

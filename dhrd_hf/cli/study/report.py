@@ -69,7 +69,7 @@ def run(argv: Sequence[str]) -> int:
 
     from ...data.table_writing import check_file, same_file
     from ...files import write_whole
-    from ...study.report import build_report, report_markdown, with_results
+    from ...study.report import build_report, report_markdown, report_page, with_results
     from ...study.report_costs import read_throughput
     from ...study.runs import read_results
 
@@ -95,8 +95,6 @@ def run(argv: Sequence[str]) -> int:
     markdown = report_markdown(report)
     texts = {}
     if "output" in targets:
-        from ...study.report_page import report_page
-
         texts["output"] = report_page(report)
     if "markdown" in targets:
         texts["markdown"] = markdown
