@@ -118,7 +118,7 @@ def test_the_snippets_run_where_dhrd_hf_was_never_heard_of(make_export):
             assert all(named) if kwargs is multi_label else any(named)
         assert any(character.isdigit() for character in said)
         text = (folder / "README.md").read_text()
-        assert ("trust_remote_code=True" in text) == (kind == "code")
+        assert ("name, trust_remote_code=True" in text) == (kind == "code")
         assert ("## Labels" in text) == (kwargs is not regression)
         assert ("## Prompt" in text) == ("prompt_template" not in kwargs)
 
