@@ -146,9 +146,12 @@ def _fits(group: Group, where: Mapping[str, str], but: str | None = None) -> boo
 
 def _family(groups: Sequence[Group], data: str, axis: str, where: Mapping[str, str]) -> list[Group]:
     """The dual-head and pooled groups that differ by one option, with two values of it or more."""
-    duals = [it for it in groups if it.data == data and it.setting == "dual_head" and _fits(it, where, but=axis)]
+    groups = [it for it in groups if it.data == data]
+    if len({shown(it.config.get(axis)) for it in groups}) < 2:
+        return []
+    duals = [it for it in groups if it.setting == "dual_head" and _fits(it, where, but=axis)]
     best = _largest(_together(duals, families(duals, but={axis})))
-    pooled = [it for it in groups if it.data == data and it.setting == "pooled"]
+    pooled = [it for it in groups if it.setting == "pooled"]
     beside = []
     if best:
         mark, *others = families([best[0], *pooled], but={axis, "setting", "eval_rows", *OF_REASONING})

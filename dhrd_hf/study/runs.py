@@ -95,8 +95,13 @@ def grouped(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
 
 def families(groups: Sequence[Group], but: Collection[str | None] = ()) -> list[int]:
     """Which groups have the same setting, data and options but some, as a number of each."""
-    frame = _frame([{**group.rows[0], "seed": None} for group in groups])
-    return _ids(frame, set(frame) - set(but)).tolist()
+    numbers: dict[frozenset[Any], int] = {}
+    kept = ({**_decisive(it.rows[0]), "seed": None} for it in groups)
+    keys = (
+        frozenset((name, _hashable(it)) for name, it in its.items() if it is not None and name not in but)
+        for its in kept
+    )
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
 
 
 def comparable(group: Group, baseline: Group) -> bool:
@@ -317,9 +322,13 @@ def _config(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row.get(name) for name in _NAMED} | dict(row.get("options") or {})
 
 
+def _decisive(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row.get(name) for name in ("data", "setting", "seed", *_OF_DATA)} | _config(row)
+
+
 def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """What decides a run, a column each."""
-    told = [{name: row.get(name) for name in ("data", "setting", "seed", *_OF_DATA)} | _config(row) for row in rows]
+    told = [_decisive(row) for row in rows]
     names = dict.fromkeys(name for row in told for name in row)
     return pd.DataFrame({name: pd.Series([_hashable(it.get(name)) for it in told], dtype=object) for name in names})
 
