@@ -18,6 +18,7 @@ import argparse
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,28 +42,34 @@ class Tool:
     requires: tuple[str, ...]
     kinds: tuple[str, ...]
     opens: str
+    remark: str = ""
 
 
+V5, V4 = (PYTORCH, "transformers==5.23.0"), (PYTORCH, "transformers==4.57.*")
 TOOLS = {
-    "transformers5": Tool(
-        "transformers 5", "transformers", (PYTORCH, "transformers==5.23.0"), (*DENSE, "mlp"), "transformers"
-    ),
+    "transformers5": Tool("transformers 5", "transformers", V5, (*DENSE, "mlp"), "transformers"),
     "transformers4": Tool(
-        "transformers 4", "transformers", (PYTORCH, "transformers==4.57.*"), (*DENSE, "mlp"), "transformers"
+        "transformers 4", "transformers", V4, DENSE, "transformers", "the code of the two-layer head needs version 5"
     ),
     "sentence-transformers": Tool(
         "sentence-transformers, `CrossEncoder`",
         "sentence-transformers",
-        (PYTORCH, "transformers==5.23.0", "sentence-transformers"),
+        (*V5, "sentence-transformers"),
         (*DENSE, "mlp"),
         "sentence_transformers",
+        'given pairs of a text and ""',
     ),
-    "infinity": Tool("infinity-emb", "infinity-emb", (PYTORCH, "infinity-emb[torch,server]"), DENSE, "infinity"),
-    "peft": Tool(
-        "PEFT, transformers 5", "peft", (PYTORCH, "transformers==5.23.0", "peft==0.21.2"), ("adapter",), "peft"
+    "infinity": Tool(
+        "infinity-emb",
+        "infinity-emb",
+        (PYTORCH, "infinity-emb[torch,server]"),
+        ("dense", "multi label"),
+        "infinity",
+        "one label is a reranker there, so no regression; gives probabilities, which are compared",
     ),
-    "peft4": Tool("PEFT, transformers 4", "peft", (PYTORCH, "transformers==4.57.*", "peft"), ("adapter",), "peft"),
-    "mlflow": Tool("mlflow", "mlflow", (PYTORCH, "transformers==5.23.0", "mlflow"), DENSE, "mlflow"),
+    "peft": Tool("PEFT's auto classes, transformers 5", "peft", (*V5, "peft==0.21.2"), ("adapter",), "peft"),
+    "peft4": Tool("PEFT's auto classes, transformers 4", "peft", (*V4, "peft"), ("adapter",), "peft"),
+    "mlflow": Tool("mlflow", "mlflow", (*V5, "mlflow"), DENSE, "mlflow"),
     "onnxruntime": Tool(
         "ONNX Runtime", "onnxruntime", ("onnxruntime", "tokenizers", "numpy"), ("onnx",), "onnxruntime"
     ),
@@ -70,14 +77,16 @@ TOOLS = {
         "optimum-onnx", "optimum-onnx", (PYTORCH, "optimum-onnx[onnxruntime]"), ("onnx",), "optimum_onnx"
     ),
     "optimum-intel": Tool(
-        "optimum-intel", "optimum-intel", (PYTORCH, "optimum-intel[openvino]"), ("openvino",), "optimum_intel"
+        "optimum-intel",
+        "optimum-intel",
+        (PYTORCH, "optimum-intel[openvino]"),
+        ("openvino",),
+        "optimum_intel",
+        "given INFERENCE_PRECISION_HINT f32",
     ),
-    "transformers.js": Tool(
-        "transformers.js in Node", "@huggingface/transformers", (), ("transformers.js", "transformers.js int8"), "node"
-    ),
+    "transformers.js": Tool("transformers.js in Node", "@huggingface/transformers", (), ("transformers.js",), "node"),
 }
 FAMILIES = ("llama", "qwen3", "gemma3_text", "gpt2", "phi3")
-KINDS = (*DENSE, "mlp", "adapter", "onnx", "openvino", "transformers.js")
 LABELS = ("entailed", "refuted", "unknown")
 LIMIT = 40
 TEXTS = [
@@ -113,6 +122,8 @@ def environment(name: str, tool: Tool, work_dir: Path) -> tuple[Path, str]:
             # PyTorch first and pinned, so that no tool brings a build of its own.
             for requirements in (tool.requires[:1], tool.requires):
                 run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements])
+            # What optimum-intel brings is made for another build of PyTorch, and then fails wherever it is imported.
+            run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"])
         code = f"from importlib.metadata import version; print(version({tool.package!r}))"
         version = run([python, "-c", code]).strip()
         if tool.package not in ("transformers", "onnxruntime"):
@@ -134,10 +145,10 @@ def run(command: list[Any], **options: Any) -> str:
 # Exports
 
 
-def exports(work_dir: Path, tiny_alone: bool) -> Iterator[dict[str, Any]]:
-    """Every export, written where it is not there, with the logits and the answers of the model that it came from."""
+def exports(work_dir: Path, kinds: tuple[str, ...], tiny_alone: bool) -> Iterator[dict[str, Any]]:
+    """Every export of these kinds, written where it is not there, with the logits and the answers of the model that it came from."""
     for model in FAMILIES if tiny_alone else ("SmolLM2", *FAMILIES):
-        for kind in KINDS:
+        for kind in kinds:
             yield whole(work_dir / "exports" / model.lower() / kind.replace(" ", "-"), model, kind)
 
 
@@ -211,8 +222,15 @@ def spread(dual: Any, tokenizer: Any) -> None:
 def base_of(model: str, folder: Path) -> Path:
     """The folder of a language model: SmolLM2, or a tiny one with random weights and a chat model's tokenizer."""
     from dhrd_hf.embedded import smollm2_path
+    from dhrd_hf.export.portable import widen_config
 
-    return smollm2_path() if model == "SmolLM2" else tiny(model, folder / "base")
+    if model != "SmolLM2":
+        return tiny(model, folder / "base")
+    base = folder / "base"
+    if not base.exists():
+        shutil.copytree(smollm2_path(), base)
+        widen_config(base)  # as its config on the Hub is
+    return base
 
 
 def tiny(model_type: str, folder: Path) -> Path:
@@ -221,6 +239,8 @@ def tiny(model_type: str, folder: Path) -> Path:
     from families import tiny_config
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    from dhrd_hf.export.portable import widen_config
 
     if (folder / "tokenizer.json").exists():
         return folder
@@ -232,6 +252,7 @@ def tiny(model_type: str, folder: Path) -> Path:
             part["rope_theta"] = part["rope_theta"] / (7 + index)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    widen_config(folder)  # as those on the Hub are, which version 4 wrote
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet, special = pre_tokenizers.ByteLevel.alphabet(), ["<pad>", "<eos>", "<bos>"]
@@ -282,11 +303,13 @@ def python(folder: Path, tool: Tool, given: list[dict], work_dir: Path) -> Itera
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": ""}
     command = [str(folder / "bin" / "python"), str(HERE / "compatibility" / "open.py"), tool.opens, str(file)]
     with open(work_dir / f"{folder.name}.log", "w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | quiet)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | quiet
+        )
         by_name = {it["name"]: it for it in given}
         for line in process.stdout or ():
-            if line.startswith("RESULT "):
-                found = json.loads(line.removeprefix("RESULT "))
+            if "RESULT " in line:  # behind what a library printed
+                found = json.loads(line.partition("RESULT ")[2])
                 yield by_name.pop(found["name"]), found
         process.wait()
     for export in by_name.values():
@@ -347,8 +370,6 @@ def table(rows: list[dict[str, Any]]) -> str:
             for row in opened
             if row["export"].startswith("SmolLM2") and row["export"].endswith("int8")
         ]
-        if any(row["of"] == "probabilities" for row in exact):
-            remarks.append("gives probabilities: compared are these")
         same = sum(row["same"] for row in exact), sum(row["texts"] for row in exact)
         lines.append(
             f"| {tool.title} | {own[0]['version']} | {len(opened)} of {len(own)} ({', '.join(tool.kinds)}) | "
@@ -386,13 +407,11 @@ def main() -> None:
     rows = [row for row in rows if row["tool"] != args.only]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     done = {(row["tool"], row["export"]) for row in rows}
-    given = list(exports(work_dir, args.tiny))
-    for name in [args.only] if args.only else TOOLS:
+    names = [args.only] if args.only else list(TOOLS)
+    for name, of_all in [(it, False) for it in names] + [("transformers4", True)] * ("transformers4" in names):
         tool = TOOLS[name]
-        own = [it for it in given if it["kind"] in tool.kinds]
-        if name == "transformers4":
-            own += families(work_dir)
-        missing = [it for it in own if (name, it["name"]) not in done]
+        given = families(work_dir) if of_all else exports(work_dir, tool.kinds, args.tiny)
+        missing = [it for it in given if (name, it["name"]) not in done]
         for row in results(name, tool, missing, work_dir) if missing else ():
             rows.append(row)
             with open(file, "a", encoding="utf-8") as log:

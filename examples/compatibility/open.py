@@ -36,7 +36,7 @@ def transformers(export, texts):
     trust = {"trust_remote_code": True} if export["kind"] == "mlp" else {}
     options = {**trust, **export.get("options", {})}
     model = AutoModelForSequenceClassification.from_pretrained(export["folder"], **options).eval()
-    tokenizer = AutoTokenizer.from_pretrained(export["folder"])
+    tokenizer = AutoTokenizer.from_pretrained(export["folder"], **trust)
     found = of_pipeline(pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu"), texts, export)
     with torch.no_grad():
         batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
@@ -50,8 +50,9 @@ def sentence_transformers(export, texts):
 
     trust = {"trust_remote_code": True} if export["kind"] == "mlp" else {}
     model = CrossEncoder(export["folder"], device="cpu", **trust)
-    logits = model.predict(texts, activation_fn=torch.nn.Identity()).reshape(len(texts), -1)
-    by_default = model.predict(texts)
+    pairs = [(text, "") for text in texts]  # it takes a list for pairs
+    logits = model.predict(pairs, activation_fn=torch.nn.Identity()).reshape(len(texts), -1)
+    by_default = model.predict(pairs)
     if export["kind"] == "regression":
         answers = by_default.reshape(-1).tolist()
     elif export["kind"] == "multi label":
@@ -142,7 +143,8 @@ def mlflow(export, texts):
 
     classify = pipeline("text-classification", export["folder"], device="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        mlflow.transformers.save_model(classify, f"{folder}/model")
+        # Else it looks for what to install, PyTorch's vision among it.
+        mlflow.transformers.save_model(classify, f"{folder}/model", pip_requirements=["transformers", "torch"])
         return of_pipeline(mlflow.transformers.load_model(f"{folder}/model"), texts, export)
 
 
