@@ -10,13 +10,16 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dhrd_hf.study import read_study, run_study
 from dhrd_hf.study.backends import Machines
-from dhrd_hf.study.cells import run_cell
+from dhrd_hf.study.cells import CellError, run_cell
 from dhrd_hf.study.data import StudyData
 from dhrd_hf.study.lock import RunLock
+from dhrd_hf.study.processes import Processes
 from dhrd_hf.study.runner import planned_cells
 from dhrd_hf.study.table import ResultsTable
 
@@ -268,6 +271,31 @@ def test_probabilities_that_are_no_numbers_make_no_row(make, out):
     assert outcome.failed == 1 and "10 of its probabilities are no numbers: the training has diverged" in row["error"]
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_logits_that_are_not_those_of_the_predictions_make_no_row(make, out, turned):
+    study = make("{data: odd, setting: pooled, train_size: 6}")
+    (cell,) = study.cells
+    rows = StudyData(study, out).of(cell)
+
+    def start(command, folder, log):
+        ended = Processes().run(command, folder, log)
+        run = out / "cells" / cell.id / "run"
+        said = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+        logits = [[0.0, 1.0] if (row["predicted_label"] == "yes") != turned else [1.0, 0.0] for row in said]
+        labels = [rows.names.index(row["label"]) for row in said]
+        columns = {"set": ["eval"] * 10, "row": range(10), "label": labels, "logits": logits}
+        table = pa.table(columns).replace_schema_metadata({"labels": json.dumps(["no", "yes"])})
+        pq.write_table(table, run / "logits.parquet")
+        return ended
+
+    if turned:
+        with pytest.raises(CellError, match="its logits are not those of its predictions"):
+            run_cell(cell, study, out, rows, STAND_IN, start=start)
+    else:
+        found = run_cell(cell, study, out, rows, STAND_IN, start=start)
+        assert found["logits"] == f"logits/{cell.id}.parquet" and (out / found["logits"]).is_file()
+
+
 DECODED = """
 import json, sys
 from pathlib import Path
@@ -466,8 +494,10 @@ def test_an_interrupted_run_is_ended_and_given_back(make, out, hold):
         process = multiprocessing.get_context("fork").Process(target=_interrupted, args=(study, out, jobs))
         process.start()
         children = [child_of(study, out, place) for place in range(jobs)]
+        # Ctrl-C at a terminal is of the whole group: the runs are in groups of their own, for us to end.
+        assert all(os.getpgid(child) == child for child in children)
         os.kill(process.pid, signal.SIGINT)
-        process.join(20)
+        process.join(60)
         assert process.exitcode == 42 and all(map(is_gone, children))
         assert not (out / "results.jsonl").exists()
     hold.unlink()
