@@ -365,6 +365,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         remarks = [
             f"{row['export']}: {row['error']}" if row["export"] else row["error"] for row in own if "error" in row
         ]
+        remarks = [tool.remark] * bool(tool.remark) + remarks
         remarks += [
             f"int8: off by {row['off']:.2g}, {row['same']} of {row['texts']} ({row['export']})"
             for row in opened
