@@ -64,7 +64,7 @@ def latest(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int
     frame["run"] = _ids(frame, set(frame) - {"eval_rows"})
     frame["whole"] = _ids(frame, {"run", "eval_rows"})
     frame["cell"] = [row["cell"] for row in rows]
-    frame["place"] = frame.groupby("whole").cumcount()  # the last counts, where the first stands
+    # The last counts, where the first stands.
     first = frame.reset_index().groupby("whole")["index"].transform("min")
     last = done & ~frame[done].duplicated("whole", keep="last").reindex(frame.index, fill_value=True)
     failed = frame[~done & ~frame["run"].isin(frame.loc[done, "run"]) & ~frame["cell"].isin(frame.loc[last, "cell"])]

@@ -228,6 +228,11 @@ def test_most_seeds_are_chosen_then_the_first_in_the_table():
     assert table([*more, *MAIN], "main", where={"alpha": "1.0"}).rows[0][5] == "87.5 ± 17.7"
 
 
+def test_seeds_count_that_pooled_has_too():
+    more = [cell("a", "dual_head", seed, 1, alpha=0.5) for seed in (1, 5, 6)]
+    assert table([*more, *MAIN], "main").rows[0] == table(MAIN, "main").rows[0]
+
+
 def test_where_leaves_the_option_that_a_table_is_about_alone():
     rows = [*MAIN, cell("a", "dual_head", 0, 4, alpha=0.5)]
     for where in ({"alpha": "1"}, {"alpha": "0.5"}):
