@@ -283,6 +283,12 @@ def test_ablations_against_pooled_and_against_the_dual_head():
     assert {name for name, point in points.items() if point.note == "(1 seed)"} == {"label only", "CoT decoding"}
 
 
+def test_decoding_stands_beside_the_dual_head_that_was_trained_alike():
+    rows = [*MAIN, cell("a", "dual_head", 0, 1, train_size=1000), cell("a", "cot_decoding", 0, 2, train_size=1000)]
+    found = table(rows, "settings")
+    assert [row[1:4] for row in found.rows] == [["dual head", "1", "25.0 ± –"], ["CoT decoding", "1", "50.0 ± –"]]
+
+
 def test_what_was_decoded_is_told_where_the_cells_know_it():
     rows = [
         {**cell("a", "cot_decoding", seed, 1), "metrics": {"unreadable": seed / 4, "new_tokens": 40 + seed}}
@@ -808,7 +814,8 @@ def test_logits_of_other_rows_are_not_compared(tmp_path):
         ValueError, match=r"the logits of run a pooled 0 .* are not of its rows: logits/z-pooled-0.parquet"
     ):
         paired_gains(rows, metric="log_loss")
-    assert len(table(rows, "scores").columns) == 4
+    found = table(rows, "scores")
+    assert len(found.columns) == 4 and "Not read: the logits of run a pooled 0" in " ".join(found.notes)
     (tmp_path / "logits" / "z-pooled-0.parquet").write_text("no Parquet")
     runs.read_logits.cache_clear()
     with pytest.raises(ValueError, match=r"z-pooled-0.parquet can't be read as a run's logits: "):
@@ -844,7 +851,7 @@ def test_transfer_is_the_gain_on_further_evaluation_sets(tmp_path):
 
 
 def test_losses_that_runs_were_evaluated_with_are_compared_where_there_are_no_logits():
-    loss = {("pooled", 0): 1.0, ("pooled", 1): 1.0, ("dual_head", 0): 0.7, ("dual_head", 1): 1.1}
+    loss = {("pooled", 0): 1.0, ("pooled", 1): 1.0, ("dual_head", 0): 0.8, ("dual_head", 1): 1.0}
     rows = [{**it, "metrics": {"classification_loss": loss[it["setting"], it["seed"]]}} for it in MAIN[:4]]
     said = "Their classification loss is lower with the dual head in 1 of 2 pairs, in the mean by 0.100 (p 1.000)"
     assert any(note.startswith(said) for note in table(rows, "scores").notes)
@@ -855,12 +862,13 @@ def test_losses_that_runs_were_evaluated_with_are_compared_where_there_are_no_lo
 
 
 def test_the_power_of_the_study_is_told():
-    rows = [cell("a", "pooled", seed, 20 + 2 * seed, 100) for seed in range(3)]
-    rows += [cell("a", "dual_head", seed, 30 - seed, 100) for seed in range(3)]
+    rows = [cell("a", "pooled", seed, 200 + 8 * seed, 400) for seed in range(3)]
+    rows += [cell("a", "dual_head", seed, 204 + 4 * seed, 400) for seed in range(3)]
     found = table(rows, "power")
     pair = Pair(*reversed(grouped(rows)))
     noise = noise_of([pair])
-    assert found.rows == [["a", "3", f"{visible_gain(noise):.1f}", str(seeds_for(noise, 2) or "more test items")]]
+    assert found.rows == [["a", "3", f"{visible_gain(noise):.1f}", str(seeds_for(noise, 2))]]
+    assert seeds_for(noise, 2) > seeds_for(noise, 4) >= 2
     assert found.notes[0].startswith("To see a gain of 2 points on a you need ")
     # One seed tells nothing of others, and one item nothing of others.
     assert table(MAIN[4:], "power") is None
