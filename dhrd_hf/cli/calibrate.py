@@ -87,6 +87,8 @@ def run(argv: Sequence[str]) -> int:
         name: predict_table(model, tokenizer, table, prompt, args.label_column, **sizes)
         for name, table in tables.items()
     }
+    if found["calibration"].problem_type == "regression":
+        raise ValueError(f"{args.model} is a regression, which has no probabilities to calibrate.")
     temperature = fit_temperature(found["calibration"].logits, found["calibration"].labels)
     said: dict[str, Any] = {"temperature": temperature}
     for name, it in found.items():

@@ -295,11 +295,11 @@ def _checked(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     logits, labels = np.asarray(logits), np.asarray(labels)
     if logits.ndim != 2 or len(logits) != len(labels) or len(labels) == 0:
         raise ValueError(f"Logits must be [rows, K] with a label a row: found {logits.shape} and {labels.shape}.")
-    if logits.shape[-1] == 1:
+    if labels.ndim == 2 and labels.shape != logits.shape:
+        raise ValueError(f"Multi label wants 0/1 labels [rows, K]: found {logits.shape} and {labels.shape}.")
+    if not np.isin(labels, (0, 1)).all() if labels.ndim == 2 else logits.shape[-1] == 1:
         raise ValueError("A regression has no probabilities to calibrate.")
     if labels.ndim == 2:
-        if labels.shape != logits.shape:
-            raise ValueError(f"Multi label wants 0/1 labels [rows, K]: found {logits.shape} and {labels.shape}.")
         return logits, labels
     wrong = labels[(labels < 0) | (labels >= logits.shape[-1])]
     if len(wrong):

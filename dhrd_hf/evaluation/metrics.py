@@ -37,7 +37,7 @@ def compute_metrics(prediction: Any, problem_type: str | None = None) -> dict[st
     Raises:
         ValueError: if logits and labels differ in their number of rows, or labels are none of the problem type's.
     """
-    from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, mean_squared_error
+    from sklearn.metrics import accuracy_score, mean_absolute_error, mean_squared_error
 
     logits, labels = (np.asarray(values) for values in tuple(prediction)[:2])  # inputs and losses may follow
     if len(logits) != len(labels):
@@ -50,6 +50,8 @@ def compute_metrics(prediction: Any, problem_type: str | None = None) -> dict[st
         return {"mse": float(mean_squared_error(targets, values)), "mae": float(mean_absolute_error(targets, values))}
     if problem_type == "single_label_classification":
         logits, labels = logits[labels != _IGNORED], labels[labels != _IGNORED]
+    if not len(labels):
+        raise ValueError(f"There is no row with a label to measure: all labels are {_IGNORED}, or there are no rows.")
     if not (labels == np.round(labels)).all():
         raise ValueError(
             f"Labels of {problem_type} are whole numbers; for a regression say problem_type='regression'."
@@ -57,5 +59,14 @@ def compute_metrics(prediction: Any, problem_type: str | None = None) -> dict[st
     predicted = (logits > 0).astype(int) if problem_type.startswith("multi") else logits.argmax(-1)
     return {
         "accuracy": float(accuracy_score(labels.astype(int), predicted)),
-        "macro_f1": float(f1_score(labels.astype(int), predicted, average="macro", zero_division=0)),
+        "macro_f1": macro_f1(labels.astype(int), predicted),
     }
+
+
+def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean F1 of the classes; of multi label with one label that label's, where scikit-learn would see two classes."""
+    from sklearn.metrics import f1_score
+
+    if labels.ndim == 2 and labels.shape[-1] == 1:
+        return float(f1_score(labels.reshape(-1), predicted.reshape(-1), zero_division=0))
+    return float(f1_score(labels, predicted, average="macro", zero_division=0))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import calibration_metrics, reliability
-from .metrics import compute_metrics
+from .metrics import compute_metrics, macro_f1
 
 CONFIDENCE = 0.95
 _RESAMPLES, _RESAMPLES_AT_ONCE = 1000, 50
@@ -73,15 +73,13 @@ def evaluation_report(
             report["metrics"][name] = _bootstrapped(values[name], len(labels), lambda rows, e=per_row: e[rows].mean())
         return report
 
-    from sklearn.metrics import f1_score
-
     right, truth = _right(logits, labels), labels.astype(int)
     said = (logits > 0).astype(int) if labels.ndim == 2 else logits.argmax(-1)  # once, not in each sample
     report["metrics"]["accuracy"] = wilson_interval(right)
     report["metrics"]["macro_f1"] = _bootstrapped(
         values["macro_f1"],
         len(labels),
-        lambda rows: f1_score(truth[rows], said[rows], average="macro", zero_division=0),
+        lambda rows: macro_f1(truth[rows], said[rows]),
     )
     states = {"before": logits} | ({"after": logits / temperature} if temperature != 1 else {})
     report["calibration"] = {name: calibration_metrics(it, labels) for name, it in states.items()}

@@ -136,6 +136,7 @@ def test_multi_label_is_a_yes_or_no_for_each(sample):
         (np.zeros((0, 2)), np.zeros(0, int), "a label a row"),
         (np.zeros((3, 2)), np.zeros(2, int), "a label a row"),
         (np.zeros((3, 1)), np.zeros(3), "regression"),
+        (np.zeros((3, 2)), np.array([[0.5, 1], [2, -3], [1, 0]]), "regression"),
         (np.zeros((3, 2)), np.array([0, 1, 2]), "label id 2 is out of range"),
         (np.zeros((3, 2)), np.zeros((3, 3)), "Multi label"),
     ],

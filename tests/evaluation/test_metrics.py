@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import sklearn.metrics as oracle
+from scipy.special import expit
 
-from dhrd_hf.evaluation import compute_metrics
+from dhrd_hf.evaluation import calibration_metrics, compute_metrics
 
 
 @pytest.fixture
@@ -84,3 +85,19 @@ def test_a_trainers_prediction_is_read(draw):
 def test_rows_that_do_not_match_are_named():
     with pytest.raises(ValueError, match="3 rows of logits and 2 labels"):
         compute_metrics((np.zeros((3, 2)), np.zeros(2, int)))
+
+
+def test_one_label_of_multi_label_is_measured_by_itself():
+    logits, labels = np.array([[2.0], [-1.0], [3.0], [-2.0]]), np.array([[1], [1], [0], [0]])
+    found = compute_metrics((logits, labels), "multi_label_classification")
+    assert found == {"accuracy": 0.5, "macro_f1": 0.5}
+    labels[:] = [[0], [0], [0], [1]]
+    assert compute_metrics((logits, labels), "multi_label_classification") == {"accuracy": 0.25, "macro_f1": 0.0}
+    assert calibration_metrics(logits, labels)["nll"] == pytest.approx(
+        oracle.log_loss(labels[:, 0], expit(logits[:, 0]))
+    )
+
+
+def test_rows_that_all_have_no_label_are_an_error():
+    with pytest.raises(ValueError, match="no row with a label to measure: all labels are -100"):
+        compute_metrics((np.zeros((2, 3)), np.array([-100, -100])))
