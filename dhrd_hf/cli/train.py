@@ -94,6 +94,12 @@ def _tables(own: TrainArguments, say: Callable[..., None]) -> tuple[datasets.Dat
     if own.rationales is not None:
         train = _joined(train, own, say)
     train, labels = read_labels(train, own.label_column, own.problem_type, where=own.train_data, **_reading(own, say))
+    cells = train[own.label_column][:]
+    if labels.problem_type != "regression" and all(cell == cells[0] for cell in cells):
+        raise ValueError(
+            f"all {len(cells)} rows of {own.train_data} have one label, {labels if labels.counts else 'none'}: there is "
+            "nothing to learn. Check --label-column, or add rows of every class."
+        )
     dev = None if own.eval_data is None else _evaluated(own, own.eval_data, own.eval_data, labels, say)
     return train, dev, labels
 
@@ -347,11 +353,6 @@ def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification
             kwargs["is_trainable"] = True
     else:
         kwargs |= {"id2label": labels.id2label, "problem_type": labels.problem_type}
-    if labels.problem_type != "regression" and sum(count > 0 for count in labels.counts.values()) < 2:
-        raise ValueError(
-            f"all {sum(labels.counts.values())} rows of {own.train_data} have one label, {labels}: there is nothing "
-            "to learn. Check --label-column, or add rows of every class."
-        )
     kwargs["class_weights"] = class_weights(own.class_weights, labels)
     for name in ("classifier_head", "attn_implementation"):
         if getattr(own, name) is not None:

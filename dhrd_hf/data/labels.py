@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Number
@@ -29,7 +30,8 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 _SINGLE, _MULTI, _REGRESSION = PROBLEM_TYPES
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d{0,17}))(?:\.0+)?")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
-_LIST_AS_TEXT = re.compile(r"\[\s*(\]|[\"\d{\[].*\])", re.DOTALL)
+_LIST_AS_TEXT = re.compile(r"\[\s*(\]|['\"\d{\[].*\])", re.DOTALL)  # as JSON, and as pandas writes it into CSV
+_ZERO_WIDTH = "\u200b\u2060\ufeff"  # blanks that `str.strip` leaves: zero-width space, word joiner, byte order mark
 _NO_ANSWER = {"n/a", "na", "#n/a", "<na>", "none", "nan", "null", "nil"}
 _EITHER = (
     'could be ids or, multi-hot, the labels of the ones. Say which: for ids write names, as text, such as ["0", "1"]; '
@@ -41,7 +43,7 @@ _SHOWN = 5
 def is_missing(value: Any) -> bool:
     """Whether a cell is empty: null, NaN, or text of nothing but blanks."""
     if isinstance(value, str):
-        return not value.strip()
+        return not _stripped(value)
     value = _plain(value)
     return value is None or (isinstance(value, float) and value != value)
 
@@ -53,7 +55,7 @@ def label_name(value: Any) -> str | None:
     value = _plain(value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    text = as_text(value, "its label").strip()
+    text = _stripped(as_text(value, "its label"))
     whole = _WHOLE.fullmatch(text)
     return str(int(whole[1])) if whole else text
 
@@ -85,10 +87,12 @@ def sorted_names(names: Iterable[str]) -> list[str]:
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:
-    """Names that differ in case or blanks alone."""
-    spellings = defaultdict(list)
+    """Names that differ in case, blanks or spelling alone: in how a letter is composed, or one number is written."""
+    spellings: dict[Any, list[str]] = defaultdict(list)
     for name in names:
-        spellings["".join(name.split()).casefold()].append(name)
+        visible = "".join(it for it in unicodedata.normalize("NFKC", name) if unicodedata.category(it) != "Cf")
+        folded = "".join(visible.split()).casefold()
+        spellings[float(folded) if _NUMBER.fullmatch(folded) else folded].append(name)
     return [its for its in spellings.values() if len(its) > 1]
 
 
@@ -117,9 +121,9 @@ class Labels:
         self.column = column
         self.counts = Counter() if counts is None else counts
         # A model may know a label by a name that is written otherwise than ours, such as "1.0".
-        spellings = Counter(map(label_name, self.label2id))
-        self._spelt = {label_name(name): index for name, index in self.label2id.items()}
-        self._spelt = {name: index for name, index in self._spelt.items() if spellings[name] == 1}
+        spelt = {name: label_name(name) or name for name in self.label2id}
+        times = Counter(spelt.values())
+        self._spelt = {spelt[name]: index for name, index in self.label2id.items() if times[spelt[name]] == 1}
 
     @classmethod
     def of(cls, config: PreTrainedConfig, column: str = "label") -> Labels:
@@ -249,20 +253,21 @@ def read_labels(
     check_missing([row for row, it in enumerate(missing) if it], len(values), what, drop_unlabelled, say)
     rows = [row for row, it in enumerate(missing) if not it]
     values = [values[row] for row in rows]
-    if known is not None and not isinstance(known, Labels):
-        known = Labels({name: place for place, name in enumerate(known)}, problem_type, column)
-    kind = problem_type or (None if known is None else known.problem_type)
+    kind = problem_type or (known.problem_type if isinstance(known, Labels) else None)
     if kind is None:
         if known is None:
             check_fractions(values, what)
         kind = _MULTI if kind_of(values) == _MULTI else _SINGLE
+    if known is not None and not isinstance(known, Labels):
+        check_names(known)
+        known = Labels({name: place for place, name in enumerate(known)}, kind, column)
     if known is not None and known.problem_type not in (None, kind):
         raise ValueError(f"{what} is read as {kind}, and the labels are of {known.problem_type}.")
     _check_kind(values, rows, kind, what)
 
     counts: Counter[str] = Counter()
     if kind == _REGRESSION:
-        size = len(values[0]) if values and isinstance(values[0], (list, tuple)) else 1
+        size = max((len(value) for value in values if isinstance(value, (list, tuple))), default=1)
         names = [column] if size == 1 else [f"{column} {place}" for place in range(size)]
         known = known or Labels({name: place for place, name in enumerate(names)}, kind, column)
         numbers = _each(known.read, values, rows, where)
@@ -325,6 +330,14 @@ def check_missing(
         say(f"{what}: {said}, left out.")
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raise on names of labels that are empty, or of which two are one."""
+    if any(map(is_missing, names)) or len(set(names)) < len(names):
+        raise ValueError(
+            f"The labels' names are {', '.join(map(repr, names))}: each label needs one of its own, such as --label-names A,B."
+        )
+
+
 def check_fractions(values: Iterable[Any], what: str) -> None:
     """Raise on labels that are numbers with fractions, which may be a regression's or names."""
     values = list(values)
@@ -373,14 +386,15 @@ def _check_kind(values: Sequence[Any], rows: Sequence[int], kind: str, what: str
 def tell_odd(values: Iterable[Any], names: Iterable[str], what: str, say: Callable[[str], None]) -> None:
     """Tell how many labels had blanks around them, and, in one line, which names may be slips."""
     entries = (entry for value in values for entry in (value if isinstance(value, (list, tuple)) else (value,)))
-    count = sum(isinstance(entry, str) and entry != entry.strip() for entry in entries)
+    count = sum(isinstance(entry, str) and entry != _stripped(entry) for entry in entries)
     if count:
         say(f"{what}: {count} labels had blanks around them, which were cut off.")
     names = sorted_names(names)
     empty = [repr(name) for name in names if name.casefold() in _NO_ANSWER]
     said = [f"{', '.join(empty)} {'is a label' if len(empty) == 1 else 'are labels'} like any other"] if empty else []
     for its in alike(names)[:_SHOWN]:
-        how = "case" if len({name.casefold() for name in its}) == 1 else "case or blanks"
+        folded = ({name.casefold() for name in its}, {"".join(name.split()).casefold() for name in its})
+        how = "case" if len(folded[0]) == 1 else "case or blanks" if len(folded[1]) == 1 else "spelling"
         said.append(f"{' and '.join(map(repr, its))} differ in {how} alone, and are {len(its)} labels")
     if said:
         say(f"{what}: {'; '.join(said)}. Where that is a slip, mend the cells.")
@@ -425,6 +439,10 @@ def _with_column(
     return table.rename_column(column, before).add_column(column, values, feature=feature).remove_columns(before)
 
 
+def _stripped(text: str) -> str:
+    return text.strip().strip(_ZERO_WIDTH).strip()
+
+
 def _plain(value: Any) -> Any:
     """A value of NumPy or torch as Python's."""
     return value.tolist() if hasattr(value, "tolist") else value
@@ -455,8 +473,11 @@ def _entries(read: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
     found = list(dict.fromkeys(map(read, values)))
     if None in found:
         raise ValueError(f"its label {values!r} has an empty entry")
-    if len(found) < len(values) and not any(isinstance(entry, str) for entry in values):
-        raise ValueError(f"its label {values!r} has an id twice")
+    # As text `0` and `1` are names, and a name may stand twice; but so does nobody write two labels.
+    if len(found) < len(values) and (not any(isinstance(entry, str) for entry in values) or set(values) <= {"0", "1"}):
+        raise ValueError(
+            f"its label {values!r} has an id twice, or is multi-hot as text: write numbers, such as [0, 0, 1]"
+        )
     return found
 
 

@@ -114,7 +114,7 @@ def test_fractions_are_refused_by_every_command_with_both_ways_out(base, put, ca
     data = put([str(it) if as_text else it for it in (3.5, 4.5)])
     ways = ["holds 3.5: add --problem-type regression", "--problem-type single_label_classification if"]
     generate = ["rationales", "generate", "--data", data, "--teacher", "http://localhost:9/v1", *DRY]
-    for command in (train(base, data), ["bench", "train", "--model", base, "--data", data], generate):
+    for command in (train(base, data), generate):
         line = refused(capsys, *command)
         assert all(way in line for way in ways)
     as_names = ["--problem-type", "single_label_classification"]
@@ -146,12 +146,40 @@ def test_ids_or_multi_hot_is_asked_and_said(base, put, capsys):
     assert "labels      0 6, 1 12\n" in capsys.readouterr().out
 
 
+def test_several_numbers_a_row(base, put, capsys):
+    data = put([[0.5, -1], [2, 3.5], [1.0, 0]])
+    assert main(train(base, data, "--problem-type", "regression", "--eval-data", data)) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--model", "run", "--data", data]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["mse"] == pytest.approx(json.loads(Path("run/eval_results.json").read_text())["eval_mse"], rel=1e-4)
+    assert "no probabilities to calibrate" in refused(capsys, "calibrate", "--model", "run", "--data", data)
+
+
 def test_names_are_given_to_ids(base, put, capsys):
     data = put([1, 0, 1])
     assert main(train(base, data, "--label-names", "yes,no")) == 0
     assert "labels      yes 4, no 8\n" in capsys.readouterr().out
     line = refused(capsys, *train(base, put([0, 2]), "--label-names", "yes,no", "--overwrite-output-dir"))
     assert "Row 1 of data.jsonl: its label id 2 is out of range" in line
+    for names in ("a,a", "a,"):
+        assert "each label needs one of its own" in refused(
+            capsys, *train(base, data, "--label-names", names, "--overwrite-output-dir")
+        )
+    assert "Row 1 of data.jsonl: its label id 2 is out of range: there are 1 labels, 'a'" in refused(
+        capsys, *train(base, data, "--label-names", "a", "--overwrite-output-dir")
+    )
+
+
+def test_one_label_that_rows_have_or_have_not(base, put, capsys):
+    assert main(train(base, put([[1], [0]]), "--label-names", "spam")) == 0
+    assert "labels      spam 6\n" in capsys.readouterr().out
+    config = AutoConfig.from_pretrained("run")
+    assert (config.id2label, config.problem_type) == ({0: "spam"}, "multi_label_classification")
+    assert main(["evaluate", "--model", "run", "--data", "data.jsonl"]) == 0
+    assert "accuracy" in json.loads(capsys.readouterr().out)
+    for labels, said in ((["spam"], "one label, spam 12"), ([], "one label, none")):
+        assert f"all 12 rows of data.jsonl have {said}" in refused(capsys, *train(base, put([labels]), "--resume"))
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])

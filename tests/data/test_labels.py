@@ -33,6 +33,13 @@ def read(values, **options):
         *[("3.10", "3.10"), (3.5, "3.5"), ("007", "007"), ("1.5.0", "1.5.0"), ("nan", "nan"), ("None", "None")],
         *[(np.int64(4), "4"), (np.float32(2.0), "2"), (np.bool_(True), "true"), (10**20, str(10**20))],
         *[(None, None), ("", None), (" \n", None), (float("nan"), None), (np.nan, None)],
+        *[
+            ("yes\u200b", "yes"),
+            ("\ufeff yes", "yes"),
+            ("\u00a0yes", "yes"),
+            ("a\u200bb", "a\u200bb"),
+            ("\u200b ", None),
+        ],
     ],
 )
 def test_a_value_has_one_name_however_it_is_written(value, name):
@@ -78,6 +85,7 @@ def test_what_a_column_becomes(values, cells, names):
         ([1, 2.0], ["1.0", "2.0"], ["1.0", "2.0"]),
         ([3.5, 4.5], ["3.5", "4.5"], ["3.5", "4.5"]),
         ([[1, 0], [0, 1]], ["a", "b"], [["a"], ["b"]]),
+        ([[1], [0], [1]], ["spam"], [["spam"], [], ["spam"]]),
         ([[1, 0, 1], [0, 0, 0]], ["a", "b", "c"], [["a", "c"], []]),
         ([[0, 1], [2], []], ["a", "b", "c"], [["a", "b"], ["c"], []]),
         ([["b "], ["a"]], ["b", "a"], [["b"], ["a"]]),
@@ -125,6 +133,24 @@ def test_odd_names_are_kept_with_one_warning():
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        ["caf\u00e9", "cafe\u0301"],  # one letter, and a letter with an accent of its own
+        ["yes", "y\u200bes"],
+        ["7", "007"],
+        ["1", "1e0"],
+        ["\uff21", "A"],  # of full width
+    ],
+)
+def test_names_that_look_alike_are_told(values):
+    cells, _, said = read([*values, "other"])
+    assert cells == [*values, "other"] and len(said) == 1
+    one, two = sorted(values)
+    assert f"{one!r} and {two!r} differ in spelling alone, and are 2 labels" in said[0]
+    assert read(["caf\u00e9", "cafe", "1", "10"])[2] == []
+
+
+@pytest.mark.parametrize(
     ("values", "options", "message"),
     [
         ([[0, 1], [1, 0]], {}, r"\[0, 1\], which could be ids or, multi-hot.*as text.*--label-names"),
@@ -137,6 +163,12 @@ def test_odd_names_are_kept_with_one_warning():
         ([["a"], ["b"]], {"problem_type": TWO}, r"holds lists such as \['a'\], in row 0"),
         (["a", "b"], {"problem_type": MANY}, "holds single values such as 'a', in row 0"),
         (['["a"]', "[]"], {}, "lists as text"),
+        (["['a', 'b']", "['a']"], {}, "lists as text"),  # as pandas writes lists into CSV
+        ([["0", "0", "1"], ["1", "0", "0"]], {}, r"Row 0: .*is multi-hot as text: write numbers"),
+        ([1, 0], {"known": ["a"]}, "Row 0: its label id 1 is out of range: there are 1 labels, 'a'"),
+        (["a", "b"], {"known": ["a", "a"]}, "names are 'a', 'a': each label needs one of its own"),
+        (["a", "b"], {"known": ["a", " "]}, "names are 'a', ' ': each label needs one of its own"),
+        ([[], [1.0, 2.0]], {"problem_type": "regression"}, r"Row 0: its label \[\] is of 0 numbers, and there are 2"),
         (["0.5", "x"], {"problem_type": "regression"}, "Row 1: its label 'x' is not a number"),
         ([True, False], {"problem_type": "regression"}, "Row 0: its label True is not a number"),
         ([0.5, float("inf")], {"problem_type": "regression"}, "Row 1: its label inf is not a number"),

@@ -413,15 +413,3 @@ def test_a_mean_over_cells_of_several_kinds_asks_which():
     assert mean_relative_gain(rows, options={"alpha": 1.0}).relative == pytest.approx(15)
     assert mean_relative_gain(rows, options={"alpha": 0.5}).data == ["small"]
     assert mean_relative_gain(rows, "label_only") is None
-
-
-def test_seeds_are_paired_in_whatever_order_they_stand():
-    rows = [row(setting, share(20 + 5 * seed, 40), seed) for seed in (0, 1, 2) for setting in ("pooled", "dual_head")]
-    (gain,) = paired_gains([*rows[::2], *rows[1::2][::-1]])
-    assert (gain.gain, gain.low, gain.high) == (0, 0, 0)
-
-
-def test_runs_of_other_metrics_are_not_compared():
-    rows = [row("pooled", share(20, 40)), row("dual_head", share(30, 40), metric="macro_f1")]
-    with pytest.raises(ValueError, match="tested on other rows or by another metric"):
-        paired_gains(rows)
