@@ -27,48 +27,13 @@ _LOCK = "lock"  # in a folder that is being written: held as long as whoever wri
 
 
 def unfinished_beside(path: Path) -> Path:
-    """A name for what becomes a file or folder by a rename, on its disk; no other process has it, on whatever machine.
-
-    Example:
-
-    ```python
-    >>> from pathlib import Path
-    >>> from dhrd_hf.files import unfinished_beside
-    >>> str(unfinished_beside(Path("runs/metrics.json")))  # doctest: +SKIP
-    'runs/.metrics.json.5f0c2f1c6d0e4c0ab0d7a3f1c9e7b2d4.tmp'
-
-    ```
-
-    Args:
-        path (`Path`): Its name at the end.
-
-    Returns:
-        `Path`: beside it.
-    """
+    """A name for what becomes a file or folder by a rename, on its disk."""
     # Not the process id, which processes of several machines may share; not tempfile, whose files their owner alone may read.
     return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
 
 
 def checkpoints(folder: str | os.PathLike) -> list[Path]:
-    """The Trainer's checkpoints of a run, the newest first; other folders that are called so are none of them.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.files import checkpoints
-    >>> checkpoints("runs/first")  # doctest: +SKIP
-    [PosixPath('runs/first/checkpoint-12'), PosixPath('runs/first/checkpoint-6')]
-
-    ```
-
-    Args:
-        folder (`str` or `os.PathLike`): The run's output folder.
-
-    Returns:
-        `list[Path]`: the folders, whole or not.
-
-    Source: transformers `trainer_utils.py::PREFIX_CHECKPOINT_DIR`; the number is of the step.
-    """
+    """The Trainer's checkpoints of a run, the newest first; other folders that are called so are none of them."""
     named = ((re.fullmatch(r"checkpoint-(\d+)", it.name), it) for it in Path(folder).glob("checkpoint-*"))
     found = [(int(match[1]), it) for match, it in named if match and it.is_dir()]
     return [it for _, it in sorted(found, reverse=True)]
@@ -85,10 +50,7 @@ def last_checkpoint(folder: str | os.PathLike, tell: Callable[[str], None] = lam
 
 
 def broken_part(checkpoint: Path) -> str | None:
-    """Why a checkpoint can't be gone on from: a run that was killed, or a disk that was full, leaves files that are cut short.
-
-    Source: transformers `trainer.py::_save_checkpoint`, which writes `trainer_state.json` last.
-    """
+    """Why a checkpoint can't be gone on from."""
     from safetensors import SafetensorError, safe_open
 
     if not checkpoint.is_dir():
@@ -116,23 +78,7 @@ def broken_part(checkpoint: Path) -> str | None:
 
 
 def write_whole(path: str | os.PathLike, text: str) -> None:
-    """Write a text file, replaced at once if it is there; whoever is interrupted leaves the old one.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.files import write_whole
-    >>> write_whole("metrics.json", "{}")
-
-    ```
-
-    Args:
-        path (`str` or `os.PathLike`): The file; its folder is made.
-        text (`str`): What it shall hold, in UTF-8.
-
-    Raises:
-        OSError: if it can't be written.
-    """
+    """Write a text file, replaced at once if it is there; whoever is interrupted leaves the old one."""
     path = Path(path).expanduser()
     unfinished = unfinished_beside(path)
     try:
@@ -204,26 +150,7 @@ def _clear_dead(target: Path) -> None:
 
 @contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """A name to write a file of any kind under, which becomes `path` at the end, or is removed after an error.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.files import written_whole
-    >>> with written_whole("metrics.txt") as unfinished:
-    ...     _ = unfinished.write_text("accuracy 0.9")
-
-    ```
-
-    Args:
-        path (`str` or `os.PathLike`): The file; its folder is made.
-
-    Returns:
-        `Iterator[Path]`: a context.
-
-    Raises:
-        OSError: if it can't be written.
-    """
+    """A name to write a file of any kind under, which becomes `path` at the end, or is removed after an error."""
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_beside(path)

@@ -212,14 +212,7 @@ def fit_thresholds(
 
 
 def check_target(precision: float | None, recall: float | None) -> None:
-    """Raise on a precision or recall that no threshold could have.
-
-    Args:
-        precision, recall (`float`, *optional*): As for [`fit_thresholds`].
-
-    Raises:
-        ValueError: if one is not above 0 and at most 1.
-    """
+    """Raise on a precision or recall that no threshold could have."""
     for name, value in (("precision", precision), ("recall", recall)):
         if value is not None and not 0 < value <= 1:
             raise ValueError(f"{name}={value} must be above 0 and at most 1.")
@@ -276,10 +269,7 @@ def _one_against_rest(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]
 
 
 def _questions(logits: Any, labels: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Logits `[n, K]` in float64 and class ids `[n]`, a share of the rows at a time: the classes may be thousands.
-
-    Multi label becomes rows x K questions with two answers.
-    """
+    """Logits `[n, K]` in float64 and class ids `[n]`, a share of the rows at a time: the classes may be thousands."""
     logits, labels = _checked(logits, labels)
     step = max(1, _NUMBERS_AT_ONCE // logits.shape[-1])
     for start in range(0, len(labels), step):

@@ -292,32 +292,12 @@ def _batches(lengths: Sequence[int], batch_tokens: int, batch_size: int) -> Iter
 
 
 def padding_side_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The side on which a classifier's batches are padded.
-
-    What follows x can't change a causal model's answer, while padding before x shifts absolute positions (GPT-2): decoders,
-    which have `score`, are padded on the right whatever the tokenizer says.
-
-    Args:
-        model (`PreTrainedModel`): The classifier.
-        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-
-    Returns:
-        `str`: `"right"` or `"left"`.
-    """
+    """The side on which a classifier's batches are padded."""
     return "right" if hasattr(model, "score") else tokenizer.padding_side
 
 
 def padded_inputs(rows: Sequence[list[int]], pad: int, side: str) -> dict[str, Tensor]:
-    """Rows of token ids as one batch.
-
-    Args:
-        rows (`Sequence[list[int]]`): Token ids, at least one row, none of them empty.
-        pad (`int`): The pad token's id.
-        side (`str`): Where to put it: `"right"` or `"left"`.
-
-    Returns:
-        `dict[str, Tensor]`: `input_ids` and `attention_mask`, both `[B, L]`, on the CPU.
-    """
+    """Rows of token ids as one batch."""
     tensors = [torch.tensor(ids) for ids in rows]
     mask = pad_sequence([torch.ones_like(ids) for ids in tensors], True, 0, side)
     return {"input_ids": pad_sequence(tensors, True, pad, side), "attention_mask": mask}
@@ -343,26 +323,7 @@ def _logits(
 
 
 def read_logits(logits: Tensor, config: PreTrainedConfig) -> Iterator[Prediction]:
-    """What class logits say, by transformers' problem types.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from transformers import LlamaConfig
-    >>> from dhrd_hf.evaluation.prediction import read_logits
-    >>> next(read_logits(torch.tensor([[0.0, 2.0]]), LlamaConfig(id2label={0: "no", 1: "yes"}))).label
-    'yes'
-
-    ```
-
-    Args:
-        logits (`torch.Tensor` of shape `[rows, K]`): Class logits.
-        config (`PreTrainedConfig`): The classifier's, with its `id2label` and `problem_type`.
-
-    Returns:
-        `Iterator[Prediction]`: one [`Prediction`] for each row.
-    """
+    """What class logits say, by transformers' problem types."""
     names = [config.id2label[index] for index in range(config.num_labels)]
     regression = config.problem_type == "regression" or (config.problem_type is None and len(names) == 1)
     several = config.problem_type == "multi_label_classification"
@@ -385,15 +346,7 @@ def _finite_rows(logits: Tensor) -> list[bool]:
 
 
 def agree_on_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make sure that the model pools by the token that its batches are padded with.
-
-    Args:
-        config (`PreTrainedConfig`): The model's; gets the tokenizer's pad token where it has none.
-        tokenizer (`PreTrainedTokenizerBase`): Its eos token becomes its pad token where it has none.
-
-    Raises:
-        ValueError: if the two are different tokens.
-    """
+    """Make sure that the model pools by the token that its batches are padded with."""
     pad = ensure_pad_token(tokenizer)
     text_config = config.get_text_config()
     if text_config.pad_token_id is None:

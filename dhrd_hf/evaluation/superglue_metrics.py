@@ -68,26 +68,7 @@ class _Metric(evaluate.Metric):
 
 
 class Accuracy(_Metric):
-    """Share of the rows whose label is right.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.superglue_metrics import Accuracy
-    >>> Accuracy().compute(predictions=[1, 0, 1, 1], references=[1, 0, 0, 1])
-    {'accuracy': 0.75}
-
-    ```
-
-    Args:
-        args, kwargs (*optional*): As `evaluate.Metric`; `keep_in_memory` is True unless there are several processes.
-
-    Returns (of `compute(predictions=..., references=...)`, both lists of ids or of names):
-        `dict[str, float]`: `accuracy`.
-
-    Raises:
-        ValueError: if there are no rows, or the two lists differ in length or type.
-    """
+    """Share of the rows whose label is right."""
 
     _columns = {"predictions": "label", "references": "label"}
     _inputs = "\nArgs:\n    predictions, references (list of int or str): A label a row.\n"
@@ -99,28 +80,7 @@ class Accuracy(_Metric):
 
 
 class CommitmentBank(_Metric):
-    """CB's two metrics: F1 averaged over the classes, and accuracy.
-
-    A class that is neither among the references nor predicted is left out of the average, as scikit-learn does.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.superglue_metrics import CommitmentBank
-    >>> CommitmentBank().compute(predictions=["neutral", "entailment"], references=["neutral", "entailment"])
-    {'macro_f1': 1.0, 'accuracy': 1.0}
-
-    ```
-
-    Args:
-        args, kwargs (*optional*): As [`Accuracy`].
-
-    Returns (of `compute(predictions=..., references=...)`, both lists of ids or of names):
-        `dict[str, float]`: `macro_f1` and `accuracy`.
-
-    Raises:
-        ValueError: as [`Accuracy`].
-    """
+    """CB's two metrics: F1 averaged over the classes, and accuracy."""
 
     _columns = Accuracy._columns
     _inputs = Accuracy._inputs
@@ -136,28 +96,7 @@ class CommitmentBank(_Metric):
 
 
 class MultiRC(_Metric):
-    """MultiRC's two metrics: F1 of `Yes` over all answers, and the share of questions with every answer right.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.superglue_metrics import MultiRC
-    >>> said = {"predictions": [1, 0, 1], "references": [1, 0, 0], "groups": ["first", "first", "second"]}
-    >>> MultiRC().compute(**said)
-    {'f1a': 0.6666666666666666, 'em': 0.5}
-
-    ```
-
-    Args:
-        args, kwargs (*optional*): As [`Accuracy`].
-
-    Returns (of `compute(predictions=..., references=..., groups=...)`, lists of 0 and 1 or of `No` and `Yes`, and the
-    question that each answer belongs to, as text or number):
-        `dict[str, float]`: `f1a`, 0 where there is no `Yes` at all, and `em`.
-
-    Raises:
-        ValueError: as [`Accuracy`], or on another label.
-    """
+    """MultiRC's two metrics: F1 of `Yes` over all answers, and the share of questions with every answer right."""
 
     _columns = {"predictions": "label", "references": "label", "groups": "group"}
     _inputs = Accuracy._inputs + "    groups (list of str or int): The question that each row belongs to.\n"
@@ -175,32 +114,7 @@ class MultiRC(_Metric):
 
 
 class COPA(_Metric):
-    """COPA cast as two candidates a question: the share of questions won by the right one, and of rows judged right.
-
-    `accuracy` is SuperGLUE's: of a question's candidates the one with the higher score is chosen (a tie counts as a
-    choice by lot). `row_accuracy` takes each row by itself, a score above 0 being a `Yes`. The paper does not say which
-    of the two it reports.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.superglue_metrics import COPA
-    >>> said = {"predictions": [2.5, 0.5], "references": [1, 0], "groups": ["copa-7", "copa-7"]}
-    >>> COPA().compute(**said)
-    {'accuracy': 1.0, 'row_accuracy': 0.5}
-
-    ```
-
-    Args:
-        args, kwargs (*optional*): As [`Accuracy`].
-
-    Returns (of `compute(predictions=..., references=..., groups=...)`: a score a row, the logit of `Yes` less that of
-    `No`; 0 and 1 or `No` and `Yes`; and the question, as text or number):
-        `dict[str, float]`: `accuracy` and `row_accuracy`.
-
-    Raises:
-        ValueError: as [`MultiRC`], or if a question does not have exactly one right candidate.
-    """
+    """COPA cast as two candidates a question."""
 
     _columns = {"predictions": "score", "references": "label", "groups": "group"}
     _inputs = (

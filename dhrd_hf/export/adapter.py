@@ -26,22 +26,7 @@ def write_adapter(
     temperature: float,
     folder: Path,
 ) -> PreTrainedModel:
-    """Write the adapter and its head under the stock classifier's names, and open what was written.
-
-    Args:
-        model (`PeftModel`): The model, with one active adapter that has `score` in its `modules_to_save`.
-        dual_head ([`DHRDForDualHeadClassification`]): The dual-head model in it.
-        config (`PreTrainedConfig`): The stock classifier's config.
-        temperature (`float`): What the head's weights are divided by.
-        folder (`Path`): An empty folder.
-
-    Returns:
-        `PreTrainedModel`: the stock classifier with the adapter, as a stranger would load them.
-
-    Raises:
-        ValueError: if there is no adapter, it lacks the head or is a prompt, or its base model is not a language model
-            that is at hand and has the same vocabulary.
-    """
+    """Write the adapter and its head under the stock classifier's names, and open what was written."""
     from peft import PeftModel, get_peft_model_state_dict
 
     peft_config = _checked(model, dual_head)
@@ -103,14 +88,7 @@ def _checked(model: nn.Module, dual_head: DHRDForDualHeadClassification) -> Any:
 
 
 def check_adapter(model: nn.Module) -> None:
-    """Raise where a model with adapters is none that can be exported.
-
-    Args:
-        model (`nn.Module`): A model that has `peft_config`.
-
-    Raises:
-        ValueError: if it is no `PeftModel`, or its active adapter is a prompt.
-    """
+    """Raise where a model with adapters is none that can be exported."""
     if not hasattr(model, "active_adapter"):
         raise ValueError(
             "The model holds adapters and is no PeftModel: give the one that add_lora or peft.get_peft_model made of it "

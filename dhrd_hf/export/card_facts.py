@@ -279,23 +279,7 @@ class CardFacts:
 
 
 def hub_name(name: str | None) -> str | None:
-    """A model's name if it is one on the Hub by its form, and None if it is a folder here.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.export.model_card import hub_name
-    >>> hub_name("Qwen/Qwen3-0.6B"), hub_name("/models/mine")
-    ('Qwen/Qwen3-0.6B', None)
-
-    ```
-
-    Args:
-        name (`str`, *optional*): What `from_pretrained` takes.
-
-    Returns:
-        `str`, *optional*: the name.
-    """
+    """A model's name if it is one on the Hub by its form, and None if it is a folder here."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -304,15 +288,7 @@ def hub_name(name: str | None) -> str | None:
 
 
 def inherited_license(name: str | None, revision: str | None = None) -> CardFacts:
-    """The license in the card of a base model, where the card is in its folder or in the Hub's cache; nothing is fetched.
-
-    Args:
-        name (`str`, *optional*): The base model's folder, or its name on the Hub.
-        revision (`str`, *optional*): Its commit or branch.
-
-    Returns:
-        [`CardFacts`]: with `license`, `license_name` and `license_link`, or nothing.
-    """
+    """The license in the card of a base model, where the card is in its folder or in the Hub's cache."""
     card = None
     if name is not None and (Path(name) / "README.md").is_file():
         card = Path(name) / "README.md"
@@ -334,14 +310,7 @@ def inherited_license(name: str | None, revision: str | None = None) -> CardFact
 
 
 def check_metadata(facts: CardFacts) -> None:
-    """Raise on a license or language that the Hub would refuse.
-
-    Args:
-        facts ([`CardFacts`]): What a person gave.
-
-    Raises:
-        ValueError: as said.
-    """
+    """Raise on a license or language that the Hub would refuse."""
     if facts.license is not None and facts.license not in _LICENSES:
         near = difflib.get_close_matches(facts.license.lower().replace(" ", "-"), _LICENSES, n=1)
         raise ValueError(

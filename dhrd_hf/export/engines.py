@@ -122,23 +122,7 @@ class EngineClassifier(nn.Module):
 
 
 def engine_of(classifier: str | os.PathLike) -> str:
-    """What a classifier's folder was written for.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.export.engines import engine_of
-    >>> engine_of("user/my-classifier")
-    'torch'
-
-    ```
-
-    Args:
-        classifier (`str` or `os.PathLike`): A folder, or a name on the Hub.
-
-    Returns:
-        `str`: `"onnx"` or `"openvino"`, or else `"torch"`.
-    """
+    """What a classifier's folder was written for."""
     manifest = Path(classifier) / MANIFEST
     return json.loads(manifest.read_text("utf-8"))["export_format"] if manifest.is_file() else "torch"
 

@@ -19,19 +19,7 @@ _EXPORT = "Write one first: dhrd export --model RUN --output FOLDER"
 
 
 def checked_files(folder: Path) -> dict[str, int]:
-    """The files that a push uploads; hidden ones are not among them.
-
-    Args:
-        folder (`Path`): What [`export_classifier`] wrote.
-
-    Returns:
-        `dict[str, int]`: their names in the folder, and their sizes in bytes.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if it is not a whole export, or holds weights that are not safetensors.
-        FloatingPointError: if they are not finite.
-    """
+    """The files that a push uploads; hidden ones are not among them."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}. Name one that export_classifier (dhrd export) wrote.")
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]

@@ -58,15 +58,7 @@ _OPENED_BY_NAME = (
 
 @dataclass(frozen=True)
 class PushedClassifier:
-    """What [`push_classifier`] put on the Hub, or would put there.
-
-    Args:
-        repo_id (`str`): The repository.
-        revision (`str`): Its branch.
-        files (`dict[str, int]`): The files of the export and their sizes in bytes.
-        removed (`tuple[str, ...]`): Files of an earlier push that were removed in the same commit.
-        commit_url (`str`, *optional*): The commit; `None` after a dry run.
-    """
+    """What [`push_classifier`] put on the Hub, or would put there."""
 
     repo_id: str
     revision: str

@@ -171,18 +171,7 @@ def write_engine_card(classifier: Path, folder: Path) -> None:
 
 
 def card_at(folder: Path, repo_id: str) -> bytes:
-    """The model card of an export, with the name of its repository where its snippet says the folder.
-
-    Args:
-        folder (`Path`): What [`export_classifier`] wrote; without a README.md in it one is made of what the folder says.
-        repo_id (`str`): The repository on the Hub.
-
-    Returns:
-        `bytes`: in UTF-8.
-
-    Raises:
-        OSError: if the folder has no config.
-    """
+    """The model card of an export, with the name of its repository where its snippet says the folder."""
     file = folder / "README.md"
     text = file.read_text("utf-8") if file.exists() else str(make_model_card(folder)).rstrip() + "\n"
     return text.replace(_HERE, f"name = {_literal(repo_id)}").encode()

@@ -19,18 +19,7 @@ def write_with_code(
     max_shard_size: int | str,
     folder: Path,
 ) -> PreTrainedModel:
-    """Write the model without its reasoning head, with the code that opens it, and open what was written.
-
-    Args:
-        dual_head ([`DHRDForDualHeadClassification`]): The model, adapters merged.
-        pad_token_id (`int`): The pad token that it pools by.
-        temperature (`float`): What the last layer's weights and biases are divided by.
-        max_shard_size (`int` or `str`): As in `save_pretrained`.
-        folder (`Path`): An empty folder.
-
-    Returns:
-        `PreTrainedModel`: the classifier, opened from the folder.
-    """
+    """Write the model without its reasoning head, with the code that opens it, and open what was written."""
     config = copy.deepcopy(dual_head.config)
     config.reasoning_head = False
     config.pad_token_id = pad_token_id

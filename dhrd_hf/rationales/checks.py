@@ -47,47 +47,13 @@ _LONGEST_LOOP = 25  # units of a phrase that may be looped; what is longer is fo
 
 
 def empty(rationale: str | None) -> str | None:
-    """Nothing is there, or a placeholder.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import empty
-    >>> empty("N/A"), empty("Wet things are not dry.")
-    ('There is no explanation.', None)
-
-    ```
-
-    Args:
-        rationale (`str`, *optional*): The rationale; None is empty.
-
-    Returns:
-        `str`, *optional*: what is wrong.
-    """
+    """Nothing is there, or a placeholder."""
     bare = rationale is None or not regex.search(r"[\p{L}\p{N}]", rationale) or _PLACEHOLDER.match(rationale)
     return "There is no explanation." if bare else None
 
 
 def length(rationale: str, min_words: int = MIN_WORDS, max_words: int = MAX_WORDS) -> str | None:
-    """Too few or too many words.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import length
-    >>> length("It rains.", min_words=3)
-    'The explanation has 2 words; at least 3 are wanted.'
-
-    ```
-
-    Args:
-        rationale (`str`): The rationale.
-        min_words (`int`, *optional*, defaults to 3): Fewest words; of what is written without spaces 1.7 characters are one.
-        max_words (`int`, *optional*, defaults to 150): Most words.
-
-    Returns:
-        `str`, *optional*: what is wrong.
-    """
+    """Too few or too many words."""
     words = count_words(rationale)
     if words < min_words:
         return f"The explanation has {words} words; at least {min_words} are wanted."
@@ -97,45 +63,13 @@ def length(rationale: str, min_words: int = MIN_WORDS, max_words: int = MAX_WORD
 
 
 def check_bounds(min_words: int, max_words: int) -> None:
-    """Check that some length is between the bounds of [`length`].
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import check_bounds
-    >>> check_bounds(min_words=3, max_words=150)
-
-    ```
-
-    Args:
-        min_words, max_words (`int`): Fewest and most words of a rationale.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """Check that some length is between the bounds of [`length`]."""
     if not 0 <= min_words <= max_words:
         raise ValueError(f"min_words={min_words} and max_words={max_words} leave no length between them")
 
 
 def sentinel(reply: str, sentinel: str = SENTINEL) -> str | None:
-    """The explanation in a teacher's reply does not end with the mark that shows it whole.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import sentinel
-    >>> sentinel("Wet things are not dry. [END OF REASONING] Answer: No"), sentinel("Wet things are")
-    (None, 'The explanation does not end with [END OF REASONING].')
-
-    ```
-
-    Args:
-        reply (`str`): The whole reply.
-        sentinel (`str`, *optional*, defaults to `"[END OF REASONING]"`): The mark.
-
-    Returns:
-        `str`, *optional*: what is wrong: the mark is missing, stands there twice, or before any explanation.
-    """
+    """The explanation in a teacher's reply does not end with the mark that shows it whole."""
     count = reply.count(sentinel)
     if count == 0:
         return f"The explanation does not end with {sentinel}."
@@ -145,24 +79,7 @@ def sentinel(reply: str, sentinel: str = SENTINEL) -> str | None:
 
 
 def answer(answer: str | None, label: str) -> str | None:
-    """The answer that a teacher gave is not the gold label.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import answer
-    >>> answer("Yes.", "yes"), answer("Maybe", "no")
-    (None, "The answer is 'Maybe', and should be 'no'.")
-
-    ```
-
-    Args:
-        answer (`str`, *optional*): As read from the reply; None where there was none.
-        label (`str`): The gold label's name. Case, spaces, "_", "-" and marks around it make no difference.
-
-    Returns:
-        `str`, *optional*: what is wrong.
-    """
+    """The answer that a teacher gave is not the gold label."""
     if answer is None or not answer.strip():
         return "There is no answer after the explanation."
 
@@ -178,31 +95,7 @@ def answer(answer: str | None, label: str) -> str | None:
 def label_leak(
     rationale: str, labels: Sequence[str], label_words: Mapping[str, Sequence[str]] | None = None
 ) -> str | None:
-    """A label is named, by its name, an inflection or a synonym, or an answer is announced.
-
-    A word that has other uses too ("no", "A", "1", "right", "other") counts only where an answer is given: "no evidence"
-    names nothing. Words count wherever they come from, also from the row's own text: a student that reads the label's
-    name before it has to give the label learns to look for it.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import label_leak
-    >>> label_leak("A cat is no dog, which contradicts it.", ["entailment", "contradiction"])
-    "The explanation names a label ('contradicts'); it must not."
-    >>> label_leak("There is no dog in it.", ["yes", "no"]), label_leak("A dog is a pet.", ["A", "B"])
-    (None, None)
-
-    ```
-
-    Args:
-        rationale (`str`): The rationale.
-        labels (`Sequence[str]`): The names of all labels, in any language.
-        label_words (`Mapping[str, Sequence[str]]`, *optional*): Further words by label.
-
-    Returns:
-        `str`, *optional*: what is wrong.
-    """
+    """A label is named, by its name, an inflection or a synonym, or an answer is announced."""
     if named := label_matcher(labels, label_words).find(rationale):
         return f"The explanation names a label ({named!r}); it must not."
     announced = ANNOUNCEMENT.find(rationale)
@@ -210,47 +103,13 @@ def label_leak(
 
 
 def refusal(rationale: str) -> str | None:
-    """A teacher declines, or speaks of itself, instead of explaining.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import refusal
-    >>> refusal("As an AI, I do not know.")
-    "Explain instead of declining or speaking of yourself ('As an AI')."
-
-    ```
-
-    Args:
-        rationale (`str`): The rationale.
-
-    Returns:
-        `str`, *optional*: what is wrong.
-    """
+    """A teacher declines, or speaks of itself, instead of explaining."""
     found = REFUSAL.find(rationale)
     return f"Explain instead of declining or speaking of yourself ({found!r})." if found else None
 
 
 def truncated(rationale: str) -> str | None:
-    """It stops in the middle of a sentence: no closing mark of any script, an ellipsis, or a bare article before the stop.
-
-    Quotes, brackets and emphasis may follow the mark. Thai and Lao, which have no mark, are never called truncated.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import truncated
-    >>> truncated('He said "no."'), truncated("狗在睡觉。"), truncated("The dog is aslee")
-    (None, None, "The explanation stops in the middle of a sentence ('The dog is aslee').")
-
-    ```
-
-    Args:
-        rationale (`str`): The rationale.
-
-    Returns:
-        `str`, *optional*: what is wrong.
-    """
+    """It stops in the middle of a sentence."""
     bare = rationale.rstrip(_AFTER_THE_END)
     if not bare or _NO_MARKS.search(bare):
         return None
@@ -260,23 +119,7 @@ def truncated(rationale: str) -> str | None:
 
 
 def repetition(rationale: str) -> str | None:
-    """It loops: a sentence again and again, a phrase three times in a row, or mostly phrases that were there before.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import repetition
-    >>> repetition("It is wet and it is wet and it is wet and it is wet.")
-    "The explanation repeats itself ('it is wet and')."
-
-    ```
-
-    Args:
-        rationale (`str`): The rationale.
-
-    Returns:
-        `str`, *optional*: what is wrong.
-    """
+    """It loops."""
     words = units(rationale)
     repeated = _repeated_sentence(rationale) or _looped_phrase(words) or _said_before(words)
     return f"The explanation repeats itself ({repeated[:60]!r})." if repeated else None
@@ -315,26 +158,7 @@ def _said_before(words: list[str], size: int = 4, most: float = 0.3) -> str | No
 
 
 def copy(rationale: str, text: str, most: float = 0.75) -> str | None:
-    """Most of it is taken over from the row's text, word by word, with or without light edits.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import copy
-    >>> copy("The old dog sleeps near the stove.", "Passage: The old dog sleeps near the warm stove.")
-    "The explanation copies the input ('The old dog sleeps near the stove.')."
-
-    ```
-
-    Args:
-        rationale (`str`): The rationale.
-        text (`str`): The row's text; empty: nothing is said.
-        most (`float`, *optional*, defaults to 0.75): Share of its words from which on they are called copied: those in a run
-            of at least three words, or five characters of what is written without spaces, that the text has as well.
-
-    Returns:
-        `str`, *optional*: what is wrong.
-    """
+    """Most of it is taken over from the row's text, word by word, with or without light edits."""
     # What is quoted is cited; the rest is judged, if there is enough of it.
     words, source = units(_QUOTED.sub(" ", rationale)), units(text)
     if len(words) < _FEWEST_OUTSIDE_QUOTES:
@@ -357,47 +181,13 @@ def copy(rationale: str, text: str, most: float = 0.75) -> str | None:
 
 
 def prompt_echo(rationale: str) -> str | None:
-    """It repeats the instructions to the teacher, or the template around the rationale.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import prompt_echo
-    >>> prompt_echo("Reasoning: wet things are not dry. [END OF REASONING]")
-    "The explanation repeats the prompt ('Reasoning:')."
-
-    ```
-
-    Args:
-        rationale (`str`): The rationale.
-
-    Returns:
-        `str`, *optional*: what is wrong.
-    """
+    """It repeats the instructions to the teacher, or the template around the rationale."""
     found = PROMPT_ECHO.find(rationale)
     return f"The explanation repeats the prompt ({found[:60]!r})." if found else None
 
 
 def wrong_language(rationale: str, text: str) -> str | None:
-    """It is in another language than the row's text, where both are beyond doubt.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.checks import wrong_language
-    >>> wrong_language("Der Hund schläft, weil er nicht mehr auf den Beinen ist.", "The dog is on the rug and it sleeps.")
-    'The explanation is in German, and the input in English.'
-    >>> wrong_language("Hund und Katze.", "The dog is on the rug and it sleeps.")
-
-    ```
-
-    Args:
-        rationale (`str`): The rationale.
-        text (`str`): The row's text; empty, or too short to tell: nothing is said.
-
-    Returns:
-        `str`, *optional*: what is wrong.
-    """
+    """It is in another language than the row's text, where both are beyond doubt."""
     own = language_of(rationale)
     if own is None:
         return None

@@ -65,24 +65,7 @@ _HEADING = re.compile(rf"^{_MARKS}(?:explanation|reasoning|rationale){_MARKS}:{_
 
 @dataclass(frozen=True)
 class ParsedReply:
-    """A teacher's reply, taken apart.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.prompt import ParsedReply
-    >>> ParsedReply("Rain is water.", "wet", True).answer
-    'wet'
-
-    ```
-
-    Args:
-        rationale (`str`, *optional*): What stands before the sentinel; where that is missing, before the answer's line;
-            None if nothing does.
-        answer (`str`, *optional*): The label that the answer's line names, in the label's own spelling; any other text
-            of that line as it stands; None where there is no such line, or several that differ.
-        has_sentinel (`bool`): Whether the sentinel is there.
-    """
+    """A teacher's reply, taken apart."""
 
     rationale: str | None
     answer: str | None
@@ -96,29 +79,7 @@ def parse_reply(
     sentinel: str = SENTINEL,
     spellings: Mapping[str, Sequence[str]] | None = None,
 ) -> ParsedReply:
-    """Take a reply apart: what a reasoning model thought is cut away, Markdown and case do not matter, nothing is guessed.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.prompt import parse_reply
-    >>> parse_reply("<think>Hm.</think>Rain is water. [END OF REASONING]\\n**Answer:** WET ", ["wet", "dry"])
-    ParsedReply(rationale='Rain is water.', answer='wet', has_sentinel=True)
-    >>> parse_reply("Rain is water. [END OF REASONING]\\nAnswer: wet or dry", ["wet", "dry"]).answer
-    'wet or dry'
-
-    ```
-
-    Args:
-        reply (`str`): The whole reply.
-        labels (`Sequence[str]`, *optional*): The labels' names. Without them the answer is what its line holds.
-        sentinel (`str`, *optional*, defaults to `"[END OF REASONING]"`): What closes the rationale; its case does not
-            matter.
-        spellings (`Mapping[str, Sequence[str]]`, *optional*): What else stands for a label in the answer's line.
-
-    Returns:
-        [`ParsedReply`]: its parts.
-    """
+    """Take a reply apart."""
     said = without_thoughts(reply)
     parts = re.split(rf"{_MARKS}{re.escape(sentinel)}{_MARKS}", said, maxsplit=1, flags=re.IGNORECASE)
     has_sentinel = len(parts) == 2
@@ -130,23 +91,7 @@ def parse_reply(
 
 
 def without_thoughts(reply: str) -> str:
-    """A reply without what a reasoning model thought before it.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.prompt import without_thoughts
-    >>> without_thoughts("<think>Hm. Wet?</think> Rain is water.")
-    ' Rain is water.'
-
-    ```
-
-    Args:
-        reply (`str`): The whole reply.
-
-    Returns:
-        `str`: the rest; nothing of a reply that was cut off within the thought.
-    """
+    """A reply without what a reasoning model thought before it."""
     return _THOUGHT_START.sub("", _THOUGHT_END.sub("", _THOUGHT.sub("", reply)))
 
 
@@ -352,25 +297,6 @@ class TeacherPrompt:
 def request_key(
     messages: Sequence[Mapping[str, str]], label: str, model: str | None, sampling: Mapping[str, Any]
 ) -> str:
-    """What a reply is filed under: a hash of row and prompt (the messages and the gold label), model and sampling.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.rationales.prompt import request_key
-    >>> len(request_key([{"role": "user", "content": "Why?"}], "wet", "a-model", {"temperature": 0.7}))
-    32
-
-    ```
-
-    Args:
-        messages (`Sequence[Mapping[str, str]]`): The chat of the first try.
-        label (`str`): The gold label.
-        model (`str`, *optional*): The model's name.
-        sampling (`Mapping[str, Any]`): Temperature and the like.
-
-    Returns:
-        `str`: 32 hexadecimal digits.
-    """
+    """What a reply is filed under: a hash of row and prompt (the messages and the gold label), model and sampling."""
     parts = [list(map(dict, messages)), label, model, dict(sampling)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]

@@ -18,12 +18,7 @@ _MOST_SEEDS, _RESAMPLES = 1000, 9999
 
 @dataclass(frozen=True)
 class Noise:
-    """Where the error of an estimate comes from.
-
-    Args:
-        parts: weight, seeds and items of each part, and the variance among its seeds, of which `own` is what each seed
-            has on each item by itself, and which is there without any difference between seeds too.
-    """
+    """Where the error of an estimate comes from."""
 
     weights: np.ndarray
     n_seeds: np.ndarray
@@ -70,12 +65,7 @@ def noise(parts: Sequence[np.ndarray], weights: Sequence[float]) -> Noise:
 
 
 def half_width(of_seeds: float, of_items: float, seeds_freedom: float, items_freedom: float) -> float:
-    """Half the width of the 95% interval of an estimate with two sources of noise.
-
-    Satterthwaite's is too narrow where 2 seeds differ by more than items do (it covers 87 of 100), and the modified
-    large-sample interval of Graybill and Wang (1980) is too wide where they do not (99): a third of the way from the one's
-    square to the other's covers 92 to 98 of 100 throughout.
-    """
+    """Half the width of the 95% interval of an estimate with two sources of noise."""
     from scipy.special import stdtrit  # t's quantiles
 
     total, tail = of_seeds + of_items, (1 + CONFIDENCE) / 2

@@ -41,11 +41,7 @@ def chance(metric: str, labels: Sequence[int], groups: Sequence[int] | None = No
 def measured(
     metric: str, labels: Any, predictions: Any, groups: Any = None, logits: np.ndarray | None = None
 ) -> tuple[float, np.ndarray]:
-    """A score, and for each item (row, or group of rows) the score that it stands for: their mean is the score.
-
-    The latter is the score and the item's influence on it, which is exact for a mean over items, and to first order for
-    macro F1, F1a and AUROC (the infinitesimal jackknife; for AUROC DeLong et al. 1988).
-    """
+    """A score, and for each item (row, or group of rows) the score that it stands for: their mean is the score."""
     labels = np.asarray(labels)
     group = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
     said = np.asarray(predictions) if logits is None else logits

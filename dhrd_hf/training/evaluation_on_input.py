@@ -28,38 +28,15 @@ class _InputOnly:
 
 
 class EvaluationOnInputMixin:
-    """What makes a `Trainer` evaluate and predict on x alone, in the rows' order; for [`DualHeadTrainer`].
-
-    Example:
-
-    ```python
-    >>> trainer.evaluate()["eval_loss"]  # doctest: +SKIP
-    0.61
-
-    ```
-    """
+    """What makes a `Trainer` evaluate and predict on x alone, in the rows' order; for [`DualHeadTrainer`]."""
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Batches of x alone, in the order of the rows: metrics may look at what else the data set has of them.
-
-        Args:
-            eval_dataset (`Dataset` or `str`, *optional*): As `Trainer.get_eval_dataloader`.
-
-        Returns:
-            `DataLoader`: the batches.
-        """
+        """Batches of x alone, in the order of the rows: metrics may look at what else the data set has of them."""
         with self._collating_input_only(), self._in_order():
             return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """Batches of x alone, in the order of the rows: `predict` returns them as the batches come.
-
-        Args:
-            test_dataset (`Dataset`): As `Trainer.get_test_dataloader`.
-
-        Returns:
-            `DataLoader`: the batches.
-        """
+        """Batches of x alone, in the order of the rows: `predict` returns them as the batches come."""
         with self._collating_input_only(), self._in_order():
             return super().get_test_dataloader(test_dataset)
 
@@ -92,15 +69,7 @@ class EvaluationOnInputMixin:
         *args: Any,
         **kwargs: Any,
     ) -> EvalLoopOutput:
-        """Run over a data set; the loss is computed once, over all rows, from the class logits.
-
-        Args:
-            dataloader (`DataLoader`), description (`str`), args, kwargs: As `Trainer.evaluation_loop`.
-            prediction_loss_only (`bool`, *optional*): Has no effect: class logits are small, and always kept.
-
-        Returns:
-            `EvalLoopOutput`: predictions `[rows, K]`, labels and metrics.
-        """
+        """Run over a data set; the loss is computed once, over all rows, from the class logits."""
         with self._keeping_rows() as rows, self._telling_the_problem_type():
             output = super().evaluation_loop(dataloader, description, False, *args, **kwargs)
         prefix = kwargs.get("metric_key_prefix") or (args[1] if len(args) > 1 else "eval")
@@ -148,17 +117,7 @@ class EvaluationOnInputMixin:
             self.preprocess_logits_for_metrics = own
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate on x alone, as deployed.
-
-        Args:
-            eval_dataset (`Dataset`, *optional*), args, kwargs: As `Trainer.evaluate`.
-
-        Returns:
-            `dict[str, float]`: the metrics, with `eval_classification_loss` beside `eval_loss`.
-
-        Raises:
-            ValueError: if a label is out of the model's range.
-        """
+        """Evaluate on x alone, as deployed."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(dataset, str):
             dataset = self.eval_dataset[dataset]

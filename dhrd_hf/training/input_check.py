@@ -13,10 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_inputs(dataset: Any, config: DHRDConfig, tokenizer: Any) -> None:
-    """Raise on rows that are longer than the model; the config then says how their texts became x.
-
-    Data sets that are no `datasets.Dataset` are left to the model.
-    """
+    """Raise on rows that are longer than the model; the config then says how their texts became x."""
     longest_row, longest_x = _longest(dataset)
     positions = positions_of(config)
     if None not in (longest_row, positions) and longest_row > positions:

@@ -11,32 +11,7 @@ if TYPE_CHECKING:
 
 
 def check_labels(dataset: Any, config: DHRDConfig, training: bool) -> None:
-    """Raise on class ids that a model does not have, and on a training set with a single one.
-
-    Numbers of a regression and lists of multi label are left to the loss, and data sets that are no `datasets.Dataset` to
-    the first batch.
-
-    Example:
-
-    ```python
-    >>> from datasets import Dataset
-    >>> from transformers import LlamaConfig
-    >>> from dhrd_hf import DHRDConfig
-    >>> from dhrd_hf.training.label_check import check_labels
-    >>> config = DHRDConfig(backbone_config=LlamaConfig(), num_labels=3)
-    >>> check_labels(Dataset.from_dict({"labels": [0, 2, 1]}), config, training=True)
-
-    ```
-
-    Args:
-        dataset (`Any`): Encoded rows.
-        config ([`DHRDConfig`]): The model's: `num_labels`, `id2label`, `problem_type`, `beta`.
-        training (`bool`): Whether the rows are to be trained on.
-
-    Raises:
-        ValueError: if there is such a label, or all training rows have one label or none, and the classification head is
-            to learn from them.
-    """
+    """Raise on class ids that a model does not have, and on a training set with a single one."""
     features = getattr(dataset, "features", None) or {}
     dtype = getattr(features.get("labels"), "dtype", None)  # None of a list
     if config.num_labels == 1 or config.problem_type not in (None, "single_label_classification"):
