@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from transformers.utils import logging
 
 from .labels import label_names
-from .prompts import as_text
+from .prompts import rationale_text
 from .tables import check_columns
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def ablate_columns(
     _check(kind, keep)
     if kind in _AS_THEY_ARE:
         return list(rationales), list(labels)
-    before = [_said(rationale) for rationale in rationales]
+    before = [rationale_text(rationale) for rationale in rationales]
     if kind == "label_only":
         return [None] * len(before), list(labels)
     if kind in ("permuted_tokens", "keywords_only"):
@@ -174,11 +174,6 @@ def _keywords(rationales: Sequence[str | None], keep: float) -> Callable[[str], 
         return " ".join(words[place] for place in sorted(rarest[: math.ceil(keep * len(words))])) or rationale
 
     return shorten
-
-
-def _said(rationale: Any) -> str | None:
-    text = "" if rationale is None else as_text(rationale, "a rationale").strip()
-    return text or None
 
 
 def _tell(kind: str, before: Sequence[str | None], after: Sequence[str | None]) -> None:

@@ -23,7 +23,7 @@ class EncodingCounts:
         without_rationale (`int`): Rows without a rationale, encoded in the label-only form.
         rationales_cut (`int`): Rows whose rationale was cut, or left out, to fit `max_length`.
         inputs_cut (`int`): Rows whose x was cut to `max_input_length`.
-        endings_cut (`int`): Rows whose x lost what the prompt ends with, such as its question.
+        endings_cut (`int`): Rows whose x lost what the prompt ends with: its own text, or a column behind a longer one.
         doubled_bos (`int`): Rows whose x begins with the bos token twice.
     """
 

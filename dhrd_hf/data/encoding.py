@@ -23,7 +23,7 @@ from .inputs import (
     tokenizer_settings,
 )
 from .labels import Labels, named_cells, read_labels
-from .prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, Suffix, as_text, input_columns, render_input
+from .prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, Suffix, closing, input_columns, rationale_text, render_input
 from .tables import check_columns
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
+_HOW_TO_MAP = "Use encode_dataset(dataset), or map(encode, batched=True) on a data set without a format: dataset.with_format(None)."
 REASONING_SPANS = ("input+rationale", "rationale")
 
 
@@ -80,8 +81,9 @@ class DualHeadEncoder:
         suffix (`str`, *optional*): Template with `{rationale}` and then `{label}`; by default the model's, else the paper's.
         label_column (`str`, *optional*, defaults to `"label"`): Column of the labels: names or ids; lists of them, or
             multi-hot rows, for multi label; numbers for regression. What a `ClassLabel` numbers are its names, whatever
-            their order in `label2id`; but a stream's `map` does not say that it has one, so that there whole numbers are
-            ids of `label2id`: use [`~DualHeadEncoder.encode_dataset`] for it.
+            their order in `label2id`; but a stream's `map`, `with_transform` and a batch such as `dataset[:8]` do not say
+            that there is one, so that whole numbers are ids of `label2id`: use [`~DualHeadEncoder.encode_dataset`], which a
+            stream tells of it unless a `map` before it has lost the features.
         rationale_column (`str`, *optional*, defaults to `"rationale"`): Column of the rationales. A row where it is
             missing, null or empty becomes the label-only form `[x, <ANS>, y]`.
         problem_type (`str`, *optional*): As in transformers; by default the model's, else one label is regression, a list of
@@ -195,6 +197,7 @@ class DualHeadEncoder:
         Raises:
             ValueError: as a call does.
         """
+        dataset = dataset.with_format(None)
         if not hasattr(dataset, "__len__"):  # a stream
             feature = (dataset.features or {}).get(self.label_column)
             columns = dataset.column_names or list(next(iter(dataset)))
@@ -250,33 +253,27 @@ class DualHeadEncoder:
             try:
                 text = render_input(self.prompt, row)
                 label = self.labels.read(values[index])
-                rationale = row.get(self.rationale_column)
-                rationales.append(
-                    "" if rationale is None else as_text(rationale, f"column {self.rationale_column!r}").strip()
-                )
+                rationale = rationale_text(row.get(self.rationale_column), f"column {self.rationale_column!r}") or ""
             except ValueError as error:
                 raise ValueError(f"Row {first_row + index}: {error}. The row: {_excerpt(row)}") from None
             texts.append(text)
             labels.append(label)
+            rationales.append(rationale)
 
-        encoded: dict[str, list] = {
-            name: [] for name in ("input_ids", "attention_mask", "input_length", "reasoning_targets")
-        }
+        columns = ("input_ids", "attention_mask", "input_length", "reasoning_targets")
+        encoded: dict[str, list] = {name: [] for name in columns}
         marks: dict[str, list[int]] = {f.name: [] for f in fields(EncodingCounts) if f.name != "rows"}
         cut_on_right = self.tokenizer.truncation_side == "right"
-        loses_ending = cut_on_right and bool(self.prompt.rpartition("}")[2].strip())
         twice_bos = [self.tokenizer.bos_token_id] * 2
         named = [self.labels.text(label) for label in labels]
-        for index, (x, reasoning, answer, rationale_cut, input_cut, _) in enumerate(
-            self.parts(texts, named, rationales)
-        ):
+        parts = self.parts(texts, named, rationales)
+        for index, (x, reasoning, answer, rationale_cut, input_cut, _) in enumerate(parts):
+            row = f"Row {first_row + index}"
             if all(token == self.tokenizer.pad_token_id for token in x):
-                raise ValueError(
-                    f"Row {first_row + index}: its text {texts[index]!r} holds nothing but padding tokens."
-                )
+                raise ValueError(f"{row}: its text {texts[index]!r} holds nothing but padding tokens.")
             if len(x) + len(answer) + len(self._end) > self.max_length:
                 raise ValueError(
-                    f"Row {first_row + index}: its answer of {len(answer)} tokens is longer than the room kept for it. "
+                    f"{row}: its answer of {len(answer)} tokens is longer than the room kept for it. "
                     "Say problem_type='multi_label_classification', which keeps room for all labels."
                 )
             s = x + (answer + reasoning if self.rationale_after_label else reasoning + answer) + self._end
@@ -288,10 +285,15 @@ class DualHeadEncoder:
             marks["without_rationale"].append(int(not rationales[index]))
             marks["rationales_cut"].append(int(rationale_cut))
             marks["inputs_cut"].append(int(input_cut))
-            marks["endings_cut"].append(int(input_cut and loses_ending))
+            marks["endings_cut"].append(int(input_cut and cut_on_right and self._has_ending(rows[index])))
             marks["doubled_bos"].append(int(x[:2] == twice_bos))
         encoded["labels"] = labels
         return encoded, marks
+
+    def _has_ending(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row's text ends with what no cut is meant for: text of the prompt, or a column behind a longer one."""
+        last, behind = closing(self.prompt)
+        return bool(behind.strip()) or len(str(row[last])) < max(len(str(row[name])) for name in self.columns)
 
     def parts(self, texts: Sequence[str], labels: Sequence[str], rationales: Sequence[str]) -> Iterator[RowParts]:
         """What rows are made of, cut to fit: for encoding them, and for counting what would be cut.
@@ -373,13 +375,13 @@ def _labels_of(config: PreTrainedConfig, label2id: Mapping[str, int] | None) -> 
 
 def _rows(batch: Mapping[str, Sequence[Any]], needed: list[str], optional: str) -> list[dict[str, Any]]:
     """The rows of a batch of columns that has the needed ones, each spelled in one way."""
+    if not hasattr(batch, "keys"):
+        raise ValueError(f"A batch is columns by their names, and this is {_excerpt(batch)}. {_HOW_TO_MAP}")
     check_columns(batch.keys(), needed, optional=[optional])
     columns = {name: batch[name] for name in (*needed, optional) if name in batch}
     for name, values in columns.items():
         if isinstance(values, str) or not isinstance(values, Sequence):
-            raise ValueError(
-                f"Column {name!r} holds {values!r}, expected a list of values: use map(encode, batched=True)."
-            )
+            raise ValueError(f"Column {name!r} holds {_excerpt(values)}, expected a list of values. {_HOW_TO_MAP}")
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
@@ -387,6 +389,7 @@ def _totals(encoded: Mapping[str, Sequence[Any]], marks: Mapping[str, Sequence[i
     return EncodingCounts(rows=len(encoded["labels"]), **{name: sum(values) for name, values in marks.items()})
 
 
-def _excerpt(row: Mapping[str, Any]) -> str:
-    text = ", ".join(f"{name}={value!r}" for name, value in row.items())
+def _excerpt(value: Any) -> str:
+    row = value if isinstance(value, dict) else {}
+    text = ", ".join(f"{name}={cell!r}" for name, cell in row.items()) or " ".join(repr(value).split())
     return text if len(text) <= 160 else text[:160] + "..."

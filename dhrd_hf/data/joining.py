@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .labels import is_missing, label_names, named_rows
-from .prompts import as_text
+from .prompts import rationale_text
 from .tables import FILE_NAME, check_columns, iter_rows, load_table
 
 # Where no key is named, it is the first of these that a table has.
@@ -170,8 +170,7 @@ def _check_labels(
 def _text(row: Mapping[str, Any] | None, column: str) -> str | None:
     """A rationale that says something, or None."""
     value = row.get(column) if row else None
-    text = "" if value is None else as_text(value, f"a rationale, column {column!r},").strip()
-    return value if text else None
+    return value if rationale_text(value, f"a rationale, column {column!r},") else None
 
 
 def _some(values: list[str]) -> str:

@@ -136,12 +136,17 @@ class Labels:
 
     def read(self, value: Any) -> int | float | list[float]:
         """A row's label as the model takes it: an id, for multi label 0.0 or 1.0 for each label, for regression numbers."""
-        value = _plain(value)
+        given, value = value, _plain(value)
         if is_missing(value):
             raise ValueError(f"it has no label in column {self.column!r}")
         if self.problem_type == _REGRESSION:
             return self._numbers(value)
         if isinstance(value, (list, tuple)) and self.problem_type != _SINGLE:
+            if given is not value and not _is_multi_hot(value) and any(type(it) is int for it in value):
+                # Of a data set with a format, whose `map` does not say that there is a `ClassLabel`.
+                raise ValueError(
+                    f"its label {given!r} is an array, expected a list: use encode_dataset, or with_format(None)"
+                )
             chosen = self._chosen(value)
             return [float(index in chosen) for index in range(len(self.label2id))]
         if self.problem_type == _MULTI:

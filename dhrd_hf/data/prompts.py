@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date, time, timedelta
+from numbers import Number
 from string import Formatter
 from typing import Any, NamedTuple
 
 DEFAULT_PROMPT = "{text}"
 
-_NO_TEXT = {(list, tuple, set): "a list", dict: "an object", (bytes, bytearray, memoryview): "bytes"}
+_TEXTS = (str, Number, date, time, timedelta)
+_NO_TEXT = {(list, tuple, set): "a list", (bytes, bytearray): "bytes"}
 # The paper's delimiters are plain text (appendix E.2).
 DEFAULT_SUFFIX = "\nReasoning:\n{rationale}\nFinal Answer:\n{label}"
 
@@ -38,6 +41,16 @@ def input_columns(prompt: str) -> list[str]:
     if not names:
         raise ValueError(f"The prompt {prompt!r} names no column, so every row would be the same text. Say {{text}}.")
     return names
+
+
+def closing(template: str) -> tuple[str, str]:
+    """The column that a template names last, and the text behind it."""
+    last = behind = ""
+    for text, name, *_ in Formatter().parse(template):
+        behind += text  # an escaped brace comes as a piece of its own, without a name
+        if name is not None:
+            last, behind = name, ""
+    return last, behind
 
 
 def has_values(template: str, row: Mapping[str, Any]) -> bool:
@@ -70,12 +83,17 @@ def render(template: str, row: Mapping[str, Any]) -> str:
 
 
 def as_text(value: Any, what: str) -> str:
-    """A cell as text; raises on lists, objects and bytes, of which `str` makes some text too."""
+    """A cell as text; raises on lists, bytes and objects, such as images, of which `str` makes some text too."""
     value = value.tolist() if hasattr(value, "tolist") else value  # of NumPy
-    for kinds, kind in _NO_TEXT.items():
-        if isinstance(value, kinds):
-            raise ValueError(f"{what} holds {kind}, not a text: make one text of it before")
+    if not isinstance(value, _TEXTS):
+        kind = next((kind for kinds, kind in _NO_TEXT.items() if isinstance(value, kinds)), "an object")
+        raise ValueError(f"{what} holds {kind}, not a text: make one text of it before")
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def rationale_text(rationale: Any, what: str = "a rationale") -> str | None:
+    """A rationale without blanks around it; None where there is none: null, NaN, or blanks alone."""
+    return None if _is_missing(rationale) else as_text(rationale, what).strip() or None
 
 
 def _is_missing(value: Any) -> bool:

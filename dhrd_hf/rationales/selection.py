@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..data.joining import key_column
 from ..data.labels import label_names, named_rows
-from ..data.prompts import DEFAULT_PROMPT, as_text, render, template_columns
+from ..data.prompts import DEFAULT_PROMPT, rationale_text, render, template_columns
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale, near_duplicates
 from .repair import repairs
 from .tally import Tally
@@ -105,7 +105,7 @@ def filter_rationales(
         def judged() -> Iterator[_Judged]:
             for row in stream:
                 text = render(prompt, row) if all(row.get(name) is not None for name in columns) else ""
-                before = _said(row.get(rationale_column))
+                before = rationale_text(row.get(rationale_column))
                 yield _Judged(dict(row), before, *_judge(before, mend, text=text, labels=names, **options))
 
         for row, before, after, reasons in _first_of_alike(judged()) if "near_duplicate" in checks else judged():
@@ -209,13 +209,13 @@ def select_best(
         raise ValueError(f"best_of={best_of} must be 1 or greater")
     tally = Tally() if tally is None else tally
     groups = _samples(rows, key, label_column, rationale_column)
-    sizes = [sum(_said(row[rationale_column]) is not None for row in group) for group in groups]
+    sizes = [sum(rationale_text(row[rationale_column]) is not None for row in group) for group in groups]
     fewer = sum(size < (best_of or 0) for size in sizes)
     if best_of is not None and groups and fewer == len(groups):
         raise ValueError(
             f"the best of {best_of} can't be chosen: all {len(groups)} rows have fewer samples, {max(sizes)} at most"
         )
-    kept = [[row for row in group if _said(row[rationale_column]) is not None][:best_of] for group in groups]
+    kept = [[row for row in group if rationale_text(row[rationale_column]) is not None][:best_of] for group in groups]
     flat = [row for group in kept for row in group]
     scores: list[float] = []
     for start in range(0, len(flat), _WINDOW):
@@ -272,8 +272,3 @@ def _samples(
         samples = said if isinstance(said, (list, tuple)) else [said]
         group.extend({**row, rationale_column: sample} for sample in (samples or [None]))
     return list(groups.values())
-
-
-def _said(rationale: Any) -> str | None:
-    text = "" if rationale is None else as_text(rationale, "a rationale").strip()
-    return text or None

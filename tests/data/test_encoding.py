@@ -93,7 +93,7 @@ def test_the_prompt_takes_several_columns(tokenizer):
     assert tokenizer.decode(x) == "Passage:\nIt snows.\nQuestion:\nIs it dry?"
 
 
-@pytest.mark.parametrize("rationale", [None, "", "  \n "])
+@pytest.mark.parametrize("rationale", [None, "", "  \n ", float("nan")])
 def test_without_rationale_the_label_only_form_is_written_and_counted(tokenizer, rationale):
     encoder = DualHeadEncoder(tokenizer, YES_NO)
     encoded = encode_rows(
@@ -393,6 +393,22 @@ def test_a_closing_question_that_is_cut_is_told(make_tokenizer, caplog):
     open_end = DualHeadEncoder(make_tokenizer(), YES_NO, prompt="Text: {text}\n", max_length=60)
     open_end.encode_dataset(rows)
     assert (open_end.counts.inputs_cut, open_end.counts.endings_cut) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "lost"),
+    [
+        ("{passage} Q: {question}", 1),  # a question behind a passage
+        ("{question} {passage}", 0),  # what is cut is the long one's end
+        ("{passage}", 0),
+        ("{passage} {{x}}", 1),
+        ("{question} {passage} {question}", 1),
+    ],
+)
+def test_a_closing_column_that_is_cut_is_told(make_tokenizer, prompt, lost):
+    encode = DualHeadEncoder(make_tokenizer(), YES_NO, prompt=prompt, max_length=60)
+    encode({"passage": ["the lamp hums " * 20, "It hums."], "question": ["Is it so?"] * 2, "label": ["no"] * 2})
+    assert (encode.counts.inputs_cut, encode.counts.endings_cut) == (1, lost)
 
 
 def test_a_doubled_bos_is_told(make_tokenizer, caplog):

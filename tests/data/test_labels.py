@@ -221,6 +221,26 @@ def test_lists_of_class_labels_and_no_label(tokenizer):
     assert read(rows, drop_unlabelled=True)[0] == ["1", "0"]
 
 
+@pytest.mark.parametrize("form", ["torch", "numpy", "pandas", "arrow"])
+def test_a_format_hides_no_class_labels(tokenizer, form):
+    names = ClassLabel(names=["1", "2", "0"])
+    encode = DualHeadEncoder(tokenizer, {"0": 0, "1": 1, "2": 2}, problem_type=None)
+    for column, feature, right in (
+        ([0, 1, 2], names, [1, 2, 0]),
+        ([[0], [1, 2], []], Sequence(names), [[0, 1, 0], [1, 0, 1], [0, 0, 0]]),
+    ):
+        rows = Dataset.from_dict({"text": ["a", "b", "c"], "label": column}).cast_column("label", feature)
+        assert encode.encode_dataset(rows.with_format(form))["labels"][:] == right
+        stream = rows.to_iterable_dataset().with_format(form)
+        assert [row["labels"] for row in encode.encode_dataset(stream)] == right
+        # Its `map` gives arrays, and does not say what they number.
+        with pytest.raises(ValueError, match=r"encode_dataset.*with_format\(None\)"):
+            rows.with_format(form).map(encode, batched=True, remove_columns=rows.column_names)
+    numbers = Dataset.from_dict({"text": ["a", "b"], "label": [0.5, 2.0]}).with_format(form)
+    encode = DualHeadEncoder(tokenizer, {"stars": 0}, problem_type="regression")
+    assert encode.encode_dataset(numbers)["labels"][:] == [0.5, 2.0]
+
+
 @pytest.mark.parametrize(
     ("label", "id"), [(" yes", 1), ("no\n", 0), (1, 1), (np.int64(0), 0), (1.0, 1), ("1", 1), ("1.0", 1)]
 )

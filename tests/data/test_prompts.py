@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from dhrd_hf.data.prompts import DEFAULT_SUFFIX, Suffix, has_input, has_values, input_columns, render, template_columns
+from dhrd_hf.data.prompts import (
+    DEFAULT_SUFFIX,
+    Suffix,
+    closing,
+    has_input,
+    has_values,
+    input_columns,
+    rationale_text,
+    render,
+    template_columns,
+)
 
 
 def test_columns_are_named_in_order_and_once():
@@ -42,6 +52,9 @@ def test_a_missing_value_is_named(row):
         (np.array(["a"]), "a list"),
         ({"a": 1}, "an object"),
         (b"a", "bytes"),
+        (bytearray(b"a"), "bytes"),
+        (object(), "an object"),  # as an image, which `str` makes a text of
+        (range(3), "an object"),
     ],
 )
 def test_what_is_no_text_is_not_made_one(value, kind):
@@ -52,6 +65,16 @@ def test_what_is_no_text_is_not_made_one(value, kind):
 
 def test_true_is_written_as_in_the_table():
     assert render("{a} {b} {c}", {"a": True, "b": "true", "c": 1}) == "true true 1"
+
+
+def test_what_a_template_ends_with():
+    assert closing("{b}: {a}, {b} is {{it}}?") == ("b", " is {it}?")
+    assert closing("Q: {a}") == ("a", "")
+
+
+def test_no_rationale_is_none():
+    assert [rationale_text(it) for it in (None, float("nan"), "", " \n")] == [None] * 4
+    assert [rationale_text(it) for it in (" It rains.\n", 3)] == ["It rains.", "3"]
 
 
 def test_an_input_needs_a_column():
