@@ -147,6 +147,12 @@ def check_tokenizer(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
                 f"The model was trained on texts of a tokenizer with {name} {value!r}, and this one has {now.get(name)!r}: "
                 "it would make other tokens of the same text. Give the tokenizer of training, such as the run directory's."
             )
+    limit, longest = known_limit(tokenizer), config.max_input_length
+    if None not in (limit, longest) and limit < longest:
+        raise ValueError(
+            f"The model was trained on texts of up to {longest} tokens, and the tokenizer's model_max_length is {limit}: raise "
+            "it, or set model.config.max_input_length to what the classifier is to be cut at."
+        )
 
 
 def remember_settings(
@@ -175,6 +181,11 @@ def take_settings(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, 
         _write(config, {**own, "max_input_length": longest})
     elif fitting and own not in fitting:
         _write_last(config, fitting)
+    elif not known and longest is not None and own["max_input_length"] is None:
+        logger.warning(
+            f"The model does not know how its training rows, with inputs of up to {longest} tokens, were made, so that nothing "
+            "can make the same of a text. Give their encoder the model: DualHeadEncoder(tokenizer, model=model)."
+        )
 
 
 def fill_settings(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -235,6 +246,8 @@ def _settings_for(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) 
     encoders, positions = _encoders.get(tokenizer, ()), positions_of(config) or _NO_LIMIT
     found = [it.settings for it in encoders if it.label2id is config.label2id]
     found = found or [it.settings for it in encoders if dict(it.label2id) == config.label2id]
+    if not found:  # the encoder's tokenizer may be another object: this one may have been opened anew, or copied
+        found = [it.settings for its in _encoders.values() for it in its if it.label2id is config.label2id]
     return [{**it, "max_input_length": min(it["max_input_length"], positions)} for it in found]
 
 

@@ -251,6 +251,25 @@ def test_an_export_tells_of_an_encoder_that_its_config_does_not_know(lm_dir_of, 
     assert "its encoder differs" in caplog.text and "max_input_length 30, now 20" in caplog.text
 
 
+def test_the_tokenizer_may_be_opened_anew(lm_dir_of, make_tokenizer, make_args, tmp_path, caplog):
+    model = AutoModelForDualHeadClassification.from_pretrained(lm_dir_of("llama"), id2label={0: "no", 1: "yes"})
+    tokenizer, again = make_tokenizer(), make_tokenizer()
+    encode = DualHeadEncoder(tokenizer, model.config.label2id, prompt=PROMPT, max_length=128, max_input_length=20)
+    rows = encode.encode_dataset(Dataset.from_list(rows_of()))
+    args = make_args(max_steps=1)
+    DualHeadTrainer(model=model, args=args, train_dataset=rows, processing_class=again)
+    assert model.config.max_input_length == 20 and model.config.prompt_template == PROMPT
+    again.model_max_length = 10
+    with pytest.raises(
+        ValueError, match="texts of up to 20 tokens, and the tokenizer's model_max_length is 10: raise it"
+    ):
+        export_classifier(model, again, tmp_path / "out")
+    unknown = AutoModelForDualHeadClassification.from_pretrained(lm_dir_of("llama"), id2label={0: "no", 1: "yes"})
+    assert "does not know how its training rows" not in caplog.text
+    DualHeadTrainer(model=unknown, args=args, train_dataset=rows, processing_class=again)
+    assert "does not know how its training rows, with inputs of up to 20 tokens, were made" in caplog.text
+
+
 def test_rows_are_no_longer_than_the_model(lm_dir_of, make_tokenizer, make_args):
     """512 positions."""
     tokenizer = make_tokenizer()
