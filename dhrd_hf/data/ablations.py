@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from transformers.utils import logging
 
-from .labels import label_names
+from .label_names import label_names
 from .prompts import rationale_text
 from .tables import check_columns
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .labels import is_missing, label_names, named_rows
+from .label_names import is_missing, label_names
+from .labels import named_rows
 from .prompts import rationale_text
 from .tables import FILE_NAME, check_columns, iter_rows, load_table
 

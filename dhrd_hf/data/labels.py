@@ -1,4 +1,4 @@
-"""Label columns: what a cell's label is called, what labels a column has, and of what kind they are.
+"""Label columns: what labels a column has, of what kind they are, and which of them a row's value is.
 
 Every command and every Python way in reads labels here, so that a value has one name wherever it is read.
 """
@@ -8,16 +8,27 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
-from .prompts import as_text
+from .label_names import (
+    PROBLEM_TYPES,
+    WHOLE_NUMBER,
+    as_number,
+    is_binary,
+    is_missing,
+    is_multi_hot,
+    kind_of,
+    label_name,
+    plain,
+    read_each,
+    sorted_names,
+    tell_odd,
+)
 from .tables import check_columns
 
 if TYPE_CHECKING:
@@ -26,74 +37,13 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 _SINGLE, _MULTI, _REGRESSION = PROBLEM_TYPES
-_WHOLE = re.compile(r"(-?(?:0|[1-9]\d{0,17}))(?:\.0+)?")
-_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
 _LIST_AS_TEXT = re.compile(r"\[\s*(\]|['\"\d{\[].*\])", re.DOTALL)  # as JSON, and as pandas writes it into CSV
-_ZERO_WIDTH = "\u200b\u2060\ufeff"  # blanks that `str.strip` leaves: zero-width space, word joiner, byte order mark
-_NO_ANSWER = {"n/a", "na", "#n/a", "<na>", "none", "nan", "null", "nil"}
 _EITHER = (
     'could be ids or, multi-hot, the labels of the ones. Say which: for ids write names, as text, such as ["0", "1"]; '
     "for multi-hot name the labels (--label-names A,B of dhrd train), or write true and false"
 )
 _SHOWN = 5
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a cell is empty: null, NaN, or text of nothing but blanks."""
-    if isinstance(value, str):
-        return not _stripped(value)
-    value = _plain(value)
-    return value is None or (isinstance(value, float) and value != value)
-
-
-def label_name(value: Any) -> str | None:
-    """What one label is called, however it is written: true is `true`, " yes" is `yes`, 1.0 and "1.0" are `1`."""
-    if is_missing(value):
-        return None
-    value = _plain(value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = _stripped(as_text(value, "its label"))
-    whole = _WHOLE.fullmatch(text)
-    return str(int(whole[1])) if whole else text
-
-
-def label_names(value: Any) -> list[str]:
-    """The names in a cell, none where it is empty: one, or those of a list; of multi-hot rows the places of the ones."""
-    value = _plain(value)
-    if not isinstance(value, (list, tuple)):
-        return [] if is_missing(value) else [label_name(value)]
-    if _is_multi_hot(value):
-        return [str(place) for place, chosen in enumerate(value) if chosen]
-    return [name for name in map(label_name, value) if name is not None]
-
-
-def kind_of(values: Iterable[Any]) -> str:
-    """The problem type of labels: regression where all are numbers and some have fractions."""
-    values = list(values)
-    if any(isinstance(value, (list, tuple)) for value in values):
-        return _MULTI
-    numbers = _each(_number, values)
-    return _SINGLE if None in numbers or all(map(float.is_integer, numbers)) else _REGRESSION
-
-
-def sorted_names(names: Iterable[str]) -> list[str]:
-    """Labels in the order of their ids: numbers by their value, other names as text."""
-    found = set(names)
-    numbers = all(map(_NUMBER.fullmatch, found))
-    return sorted(found, key=lambda name: (float(name), name)) if numbers else sorted(found)
-
-
-def alike(names: Iterable[str]) -> list[list[str]]:
-    """Names that differ in case, blanks or spelling alone: in how a letter is composed, or one number is written."""
-    spellings: dict[Any, list[str]] = defaultdict(list)
-    for name in names:
-        visible = "".join(it for it in unicodedata.normalize("NFKC", name) if unicodedata.category(it) != "Cf")
-        folded = "".join(visible.split()).casefold()
-        spellings[float(folded) if _NUMBER.fullmatch(folded) else folded].append(name)
-    return [its for its in spellings.values() if len(its) > 1]
 
 
 class Labels:
@@ -136,13 +86,13 @@ class Labels:
 
     def read(self, value: Any) -> int | float | list[float]:
         """A row's label as the model takes it: an id, for multi label 0.0 or 1.0 for each label, for regression numbers."""
-        given, value = value, _plain(value)
+        given, value = value, plain(value)
         if is_missing(value):
             raise ValueError(f"it has no label in column {self.column!r}")
         if self.problem_type == _REGRESSION:
             return self._numbers(value)
         if isinstance(value, (list, tuple)) and self.problem_type != _SINGLE:
-            if given is not value and not _is_multi_hot(value) and any(type(it) is int for it in value):
+            if given is not value and not is_multi_hot(value) and any(type(it) is int for it in value):
                 # Of a data set with a format, whose `map` does not say that there is a `ClassLabel`.
                 raise ValueError(
                     f"its label {given!r} is an array, expected a list: use encode_dataset, or with_format(None)"
@@ -155,7 +105,7 @@ class Labels:
 
     def read_all(self, values: Sequence[Any]) -> list[int | float | list[float]]:
         """The labels of a column, as [`~Labels.read`]; an error names the row."""
-        return _each(self.read, values)
+        return read_each(self.read, values)
 
     def text(self, label: int | float | list[float]) -> str:
         """What [`~Labels.read`] gave as the text y of the suffix: a name; names or `none`; for regression a number."""
@@ -188,7 +138,7 @@ class Labels:
 
     def _numbers(self, value: Any) -> float | list[float]:
         several = isinstance(value, (list, tuple))
-        found = [_number(entry) for entry in (value if several else [value])]
+        found = [as_number(entry) for entry in (value if several else [value])]
         if any(number is None or not math.isfinite(number) for number in found):
             raise ValueError(f"its label {value!r} is not a number (regression)")
         if len(found) != len(self.label2id):
@@ -198,9 +148,9 @@ class Labels:
     def _chosen(self, values: Sequence[Any]) -> set[int]:
         """The ids of a list of names or ids, or of multi-hot values."""
         count = len(self.label2id)
-        if _is_multi_hot(values) and len(values) == count:
+        if is_multi_hot(values) and len(values) == count:
             return {index for index, chosen in enumerate(values) if chosen}
-        if _is_binary(values) and len(values) == count:
+        if is_binary(values) and len(values) == count:
             raise ValueError(f"its label {values!r} {_EITHER}, or use encode_dataset, which reads the whole column")
         return set(_entries(self.id_of, values))
 
@@ -210,8 +160,8 @@ class Labels:
         if name is None:
             raise ValueError(f"its label {value!r} is empty")
         named = self.named(value, name)
-        numbered = int(name) if _WHOLE.fullmatch(name) and int(name) in self.id2label else None
-        if isinstance(value, str) and (named is not None or any(map(_WHOLE.fullmatch, self._spelt))):
+        numbered = int(name) if WHOLE_NUMBER.fullmatch(name) and int(name) in self.id2label else None
+        if isinstance(value, str) and (named is not None or any(map(WHOLE_NUMBER.fullmatch, self._spelt))):
             numbered = None  # as text a number is a name, unless no label has a number for a name
         if None not in (named, numbered) and named != numbered:
             raise ValueError(
@@ -254,7 +204,7 @@ def read_labels(
     check_columns(table.column_names, [column])
     given = table.with_format(None)[column][:]
     values = named_cells(given, table.features[column])
-    missing = _each(is_missing, values)
+    missing = read_each(is_missing, values)
     check_missing([row for row, it in enumerate(missing) if it], len(values), what, drop_unlabelled, say)
     rows = [row for row, it in enumerate(missing) if not it]
     values = [values[row] for row in rows]
@@ -275,11 +225,11 @@ def read_labels(
         size = max((len(value) for value in values if isinstance(value, (list, tuple))), default=1)
         names = [column] if size == 1 else [f"{column} {place}" for place in range(size)]
         known = known or Labels({name: place for place, name in enumerate(names)}, kind, column)
-        numbers = _each(known.read, values, rows, where)
+        numbers = read_each(known.read, values, rows, where)
         named = numbers if values and isinstance(values[0], str) else values
     else:
         name, names = _namer(values, known, kind, what)
-        named = _each(name, values, rows, where)
+        named = read_each(name, values, rows, where)
         counts.update(entry for it in named for entry in (it if kind == _MULTI else (it,)))
         tell_odd(values, counts if known is None else (), what, say)
         names = sorted_names(counts) if names is None else names
@@ -299,7 +249,7 @@ def _namer(
     """What reads the name, or names, of a value of this column; and all names where its lists are multi-hot."""
     lists = values if kind == _MULTI else []
     size = len(lists[0]) if lists else 0
-    if lists and all(len(value) == size and _is_binary(value) for value in lists):
+    if lists and all(len(value) == size and is_binary(value) for value in lists):
         if known is None:
             check_lists(lists, what)
         if known is None or size == len(known.names):
@@ -353,7 +303,7 @@ def check_fractions(values: Iterable[Any], what: str) -> None:
             f"{what} holds {soft}: add --problem-type regression if these are numbers to predict; multi label wants names, or 0 "
             "and 1."
         )
-    fractions = [value for value in values if not (_number(value) or 0.0).is_integer()]
+    fractions = [value for value in values if not (as_number(value) or 0.0).is_integer()]
     # Among words a fraction that is text is a name, and one that is a number a slip.
     if fractions and (kind_of(values) == _REGRESSION or any(not isinstance(value, str) for value in fractions)):
         raise ValueError(
@@ -366,7 +316,7 @@ def check_lists(values: Sequence[Any], what: str) -> None:
     """Raise on rows of 0 and 1 that could be ids of two labels, or multi-hot."""
     lists = [value for value in values if isinstance(value, (list, tuple))]
     size = len(lists[0]) if lists else 0
-    binary = 0 < size < 3 and all(len(value) == size and _is_binary(value) for value in lists)
+    binary = 0 < size < 3 and all(len(value) == size and is_binary(value) for value in lists)
     if binary and not isinstance(lists[0][0], (bool, float)):
         raise ValueError(f"{what} holds lists such as {lists[0]!r}, which {_EITHER}.")
 
@@ -386,23 +336,6 @@ def _check_kind(values: Sequence[Any], rows: Sequence[int], kind: str, what: str
             f"{what} holds lists as text, such as {values[0]!r}: a table with several labels a row wants .jsonl or "
             '.parquet, as "label": ["a", "b"].'
         )
-
-
-def tell_odd(values: Iterable[Any], names: Iterable[str], what: str, say: Callable[[str], None]) -> None:
-    """Tell how many labels had blanks around them, and, in one line, which names may be slips."""
-    entries = (entry for value in values for entry in (value if isinstance(value, (list, tuple)) else (value,)))
-    count = sum(isinstance(entry, str) and entry != _stripped(entry) for entry in entries)
-    if count:
-        say(f"{what}: {count} labels had blanks around them, which were cut off.")
-    names = sorted_names(names)
-    empty = [repr(name) for name in names if name.casefold() in _NO_ANSWER]
-    said = [f"{', '.join(empty)} {'is a label' if len(empty) == 1 else 'are labels'} like any other"] if empty else []
-    for its in alike(names)[:_SHOWN]:
-        folded = ({name.casefold() for name in its}, {"".join(name.split()).casefold() for name in its})
-        how = "case" if len(folded[0]) == 1 else "case or blanks" if len(folded[1]) == 1 else "spelling"
-        said.append(f"{' and '.join(map(repr, its))} differ in {how} alone, and are {len(its)} labels")
-    if said:
-        say(f"{what}: {'; '.join(said)}. Where that is a slip, mend the cells.")
 
 
 def named_cells(values: Sequence[Any], feature: Any) -> list[Any]:
@@ -444,34 +377,9 @@ def _with_column(
     return table.rename_column(column, before).add_column(column, values, feature=feature).remove_columns(before)
 
 
-def _stripped(text: str) -> str:
-    return text.strip().strip(_ZERO_WIDTH).strip()
-
-
-def _plain(value: Any) -> Any:
-    """A value of NumPy or torch as Python's."""
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _number(value: Any) -> float | None:
-    """A label as a number, if it is one, or text that is one."""
-    if isinstance(value, str):
-        return float(value) if _NUMBER.fullmatch(value.strip()) else None
-    return float(value) if isinstance(value, Number) and not isinstance(value, bool) else None
-
-
-def _is_binary(values: Sequence[Any]) -> bool:
-    return len(values) > 0 and all(isinstance(entry, (int, float)) and entry in (0, 1) for entry in values)
-
-
-def _is_multi_hot(values: Sequence[Any]) -> bool:
-    """Whether a list can't be of ids: of 0 and 1 with one of them twice, or of true and false, or of 0.0 and 1.0."""
-    return _is_binary(values) and (len(set(values)) < len(values) or isinstance(values[0], (bool, float)))
-
-
 def _entries(read: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
     """What is read of each entry of a list of names or ids, each once."""
-    if _is_multi_hot(values):
+    if is_multi_hot(values):
         raise ValueError(
             f"its label {values!r} is multi-hot, or has an id twice, and its length is not that of all rows and labels"
         )
@@ -484,29 +392,6 @@ def _entries(read: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
             f"its label {values!r} has an id twice, or is multi-hot as text: write numbers, such as [0, 0, 1]"
         )
     return found
-
-
-def _each(
-    read: Callable[[Any], Any], values: Sequence[Any], rows: Sequence[int] | None = None, where: Any = None
-) -> list[Any]:
-    """What is read of each value of a column, equal ones read once; an error names the row, by its number in the table."""
-    found: dict[Any, Any] = {}
-    result = []
-    for place, value in enumerate(values):
-        # 1, 1.0 and true are one key of a dictionary, and three values.
-        key: Any = (type(value), tuple(value) if isinstance(value, list) else value)
-        try:
-            is_new = key not in found
-        except TypeError:  # an object, or a list of lists
-            key, is_new = place, True
-        try:
-            if is_new:
-                found[key] = read(value)
-        except ValueError as error:
-            row = place if rows is None else rows[place]
-            raise ValueError(f"Row {row}{'' if where is None else f' of {where}'}: {error}.") from None
-        result.append(found[key])
-    return result
 
 
 def _some(words: Iterable[str], most: int = _SHOWN) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .labels import label_name
+from .label_names import label_name
 from .prompts import render
 from .tables import iter_rows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..data.labels import alike
+from ..data.label_names import alike
 from .checks import CHECKS
 
 # From which share of the rows on a check is a matter for the verdict.

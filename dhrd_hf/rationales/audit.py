@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..data.joining import key_column
-from ..data.labels import check_lists, is_missing, label_names, named_rows
+from ..data.label_names import is_missing, label_names
+from ..data.labels import check_lists, named_rows
 from ..data.prompts import DEFAULT_PROMPT, as_text, render, template_columns
 from .advice import advice_on
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale, near_duplicates

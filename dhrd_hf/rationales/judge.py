@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..data.labels import label_names
+from ..data.label_names import label_names
 from ..data.prompts import DEFAULT_PROMPT, render
 from .prompt import parse_reply, without_thoughts
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from transformers.utils import logging
 
 from ..data.joining import NamedRows, key_column
-from ..data.labels import check_fractions, check_missing, is_missing, label_name, tell_odd
+from ..data.label_names import is_missing, label_name, tell_odd
+from ..data.labels import check_fractions, check_missing
 from ..data.prompts import DEFAULT_PROMPT, template_columns
 from ..data.tables import TableError, check_columns
 

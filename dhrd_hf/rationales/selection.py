@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, NamedTuple
 
 from ..data.joining import key_column
-from ..data.labels import label_names, named_rows
+from ..data.label_names import label_names
+from ..data.labels import named_rows
 from ..data.prompts import DEFAULT_PROMPT, rationale_text, render, template_columns
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale, near_duplicates
 from .repair import repairs

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..data.labels import label_names
+from ..data.label_names import label_names
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..data.labels import is_missing, kind_of, label_names, sorted_names
+from ..data.label_names import is_missing, kind_of, label_names, sorted_names
 
 if TYPE_CHECKING:
     from ..data.encoding import DualHeadEncoder

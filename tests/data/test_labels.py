@@ -10,7 +10,8 @@ from datasets import ClassLabel, Dataset, Sequence, load_from_disk
 
 from dhrd_hf.data import DualHeadEncoder
 from dhrd_hf.data.joining import NamedRows
-from dhrd_hf.data.labels import Labels, label_name, label_names, read_labels
+from dhrd_hf.data.label_names import label_name, label_names
+from dhrd_hf.data.labels import Labels, read_labels
 from dhrd_hf.data.tables import load_table
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"

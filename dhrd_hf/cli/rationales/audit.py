@@ -160,7 +160,7 @@ def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _judge(args: argparse.Namespace, rows: list[dict[str, Any]]) -> LabelJudge:
-    from ...data.labels import label_names
+    from ...data.label_names import label_names
     from ...rationales.judge import LabelJudge
     from ...rationales.replies import Sampling
     from ...rationales.teachers import open_teacher

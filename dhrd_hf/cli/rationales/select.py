@@ -99,7 +99,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _likelihood(args: argparse.Namespace, source: Source) -> tuple[Any, str]:
-    from ...data.labels import is_missing, label_names
+    from ...data.label_names import is_missing, label_names
     from ...rationales.likelihood import LikelihoodScore
 
     score = LikelihoodScore.from_pretrained(

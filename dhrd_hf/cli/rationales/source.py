@@ -29,7 +29,7 @@ class Source:
 
     def __init__(self, where: str, needed: Iterable[str], label_column: str = "label"):
         from ...data.joining import NamedRows
-        from ...data.labels import label_names
+        from ...data.label_names import label_names
         from ...data.tables import check_columns
 
         self._rows = NamedRows(where, label_column)
