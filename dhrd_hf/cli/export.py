@@ -112,7 +112,6 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     """Write the classifier as one of transformers' or PEFT's."""
     from .. import DHRDConfig, export_classifier
     from ..auto import load_config
-    from ..data.prompts import render
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import fit_temperature, predict_table
 
@@ -128,7 +127,7 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     temperature = 1.0
     prompt = config.prompt_template or "{text}"
     evaluated = None
-    golden = [render(prompt, row) for row in load_table(args.golden)] if args.golden else ()
+    golden = list(render_rows(prompt, load_table(args.golden))) if args.golden else ()
     if args.eval_data:
         evaluated = load_table(args.eval_data)
         check_columns(evaluated.column_names, filter(None, [args.label_column, args.group_column]))

@@ -98,7 +98,7 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> int:
 
     started = time.perf_counter()
     with tqdm(unit=" rows", file=sys.stderr, disable=ranks.rank > 0 or None) as progress:
-        share = ranks.share(enumerate(chain(head, rows), 1))
+        share = ranks.share(enumerate(chain(head, rows)))
         count = ranks.write_rows(args.output, predicted(share), counts)
     seconds = time.perf_counter() - started
     if ranks.rank == 0:
@@ -127,12 +127,12 @@ def _texts(
         taken = added & row.keys()
         if taken:
             raise ValueError(
-                f"row {number} has a column {min(taken)!r} already, which would be lost: rename or remove it"
+                f"Row {number} has a column {min(taken)!r} already, which would be lost: rename or remove it"
             )
         try:
             text = render(prompt, row) if has_input(prompt, row) else None
         except ValueError as error:
-            raise ValueError(f"row {number}: {error}") from None
+            raise ValueError(f"Row {number}: {error}") from None
         read_ahead.append(row)
         yield text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, time, timedelta
 from numbers import Number
 from string import Formatter
@@ -69,6 +69,23 @@ def render_input(prompt: str, row: Mapping[str, Any]) -> str:
     if not has_input(prompt, row):
         raise ValueError("its text is empty")
     return text
+
+
+def input_or_empty(prompt: str, row: Mapping[str, Any]) -> str:
+    """As [`render`], but empty for a row with nothing to classify in it."""
+    return render(prompt, row) if has_input(prompt, row) else ""
+
+
+def render_rows(
+    prompt: str, rows: Iterable[Mapping[str, Any]], read: Callable[[str, Mapping[str, Any]], str] = render_input
+) -> Iterator[str]:
+    """The input of each row of a table; an error names the row."""
+    for number, row in enumerate(rows):
+        try:
+            text = read(prompt, row)
+        except ValueError as error:
+            raise ValueError(f"Row {number}: {error}.") from None
+        yield text
 
 
 def render(template: str, row: Mapping[str, Any]) -> str:

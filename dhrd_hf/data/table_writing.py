@@ -83,11 +83,11 @@ def _target(path: str | Path) -> tuple[Path, str, bool]:
 def _aligned(rows: Iterable[dict[str, Any]], columns: list[str] | None) -> Iterator[dict[str, Any]]:
     """Rows that all have the same columns: those named, or those of the first row."""
     header = None if columns is None else dict.fromkeys(columns)
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows):
         header = dict.fromkeys(row) if header is None else header
         extra = [] if columns is not None else [key for key in row if key not in header]
         if extra:
-            raise TableError(f"row {number} has {extra[0]!r}, which the first row lacks: write .jsonl")
+            raise TableError(f"Row {number} has {extra[0]!r}, which the first row lacks: write .jsonl")
         yield {column: row.get(column) for column in header}
 
 

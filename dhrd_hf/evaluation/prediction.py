@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from ..data import ensure_pad_token
 from ..data.inputs import input_limit, tokenize_inputs
 from ..data.labels import Labels, read_labels
-from ..data.prompts import input_columns, render_input
+from ..data.prompts import input_columns, render_rows
 from ..data.tables import check_columns
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def predict_table(
     labels = known.read_all(table[label_column][:])
     logits, cut, rows = np.empty((len(table), config.num_labels), dtype=np.float32), 0, 0
     not_finite: list[int] = []
-    for part in _windows(model, tokenizer, _inputs(prompt, table), **_checked_sizes(model, tokenizer, **sizes)):
+    for part in _windows(model, tokenizer, render_rows(prompt, table), **_checked_sizes(model, tokenizer, **sizes)):
         for index, error in part.errors.items():
             raise ValueError(f"Row {rows + index}: {error}.")
         logits[[rows + index for index in part.places]] = part.logits
@@ -198,15 +198,6 @@ def predict_table(
             "overflow there, and nothing can be measured. Try dtype float32 (--dtype float32), or train it again."
         )
     return LabelledLogits(logits, np.array(labels), cut, known.problem_type)
-
-
-def _inputs(prompt: str, table: Dataset) -> Iterator[str]:
-    for number, row in enumerate(table):
-        try:
-            text = render_input(prompt, row)
-        except ValueError as error:
-            raise ValueError(f"Row {number}: {error}.") from None
-        yield text
 
 
 def _checked_sizes(

@@ -76,7 +76,7 @@ def compare_on_rows(
         return None, facts
     inputs = [render(prompt, row) for row in table]
     probabilities = server.probabilities(inputs)
-    names = [f"row {number}" for number in range(1, len(inputs) + 1)]
+    names = [f"row {number}" for number in range(len(inputs))]
     replay = compared(server, probabilities, inputs, logits, names, tolerance)
     if right is not None:
         served = _right(contract.decisions(probabilities), local.labels)

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..data.inputs import input_limit, tokenize_inputs
 from ..data.labels import Labels, read_labels
-from ..data.prompts import has_input, input_columns, render
+from ..data.prompts import input_columns, input_or_empty, render_rows
 from ..data.tables import check_columns
 from .cot import MAX_NEW_TOKENS, CoTDecoder
 from .prediction import agree_on_pad_token, padded_inputs, padding_side_of
@@ -58,7 +58,7 @@ class BenchRows:
             known = Labels(config.label2id, "single_label_classification", label_column)
             table, known = read_labels(table, label_column, known=known, drop_unlabelled=drop_unlabelled)
             labels = known.read_all(table[label_column][:])
-        given = [render(prompt, row) if has_input(prompt, row) else "" for row in table]
+        given = list(render_rows(prompt, table, input_or_empty))
         limit = input_limit(config, tokenizer, max_length)
         ids, cut = tokenize_inputs(tokenizer, given, limit)
         kept = [

@@ -66,7 +66,7 @@ def advice_on(report: Mapping[str, Any]) -> list[str]:
         said.append(f"The judge reads another label out of {len(it['inconsistent'])} of {it['rows']} rationales.")
     for names in alike(report["labels"]):
         said.append(
-            f"Labels {' and '.join(map(repr, names))} differ by spaces or case alone, and are {len(names)} classes: spell "
+            f"Labels {' and '.join(map(repr, names))} differ by spaces, case or spelling alone, and are {len(names)} classes: spell "
             "them alike if they are one."
         )
     few = sum(0 < len(ids) <= _MANY * rows for ids in report["checks"].values())

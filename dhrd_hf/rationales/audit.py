@@ -9,7 +9,7 @@ from typing import Any
 from ..data.joining import key_column
 from ..data.label_names import is_missing, label_names
 from ..data.labels import check_lists, named_rows
-from ..data.prompts import DEFAULT_PROMPT, as_text, render, template_columns
+from ..data.prompts import DEFAULT_PROMPT, as_text, input_or_empty, render, render_rows, template_columns
 from .advice import advice_on
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale, near_duplicates
 from .languages import count_words, units
@@ -205,9 +205,7 @@ class _Table:
         wanted = template_columns(prompt)
         self.texts: list[str] | None = None
         if set(wanted) <= set(columns):
-            self.texts = [
-                render(prompt, row) if all(row.get(name) is not None for name in wanted) else "" for row in rows
-            ]
+            self.texts = list(render_rows(prompt, rows, input_or_empty))
         else:
             lacking = ", ".join(repr(name) for name in wanted if name not in columns)
             self.notes.append(

@@ -29,7 +29,7 @@ class Tally:
     ) -> None:
         """Count a row."""
         after = after if row_stays else None
-        names = label_names(label) or [str(label)]
+        names = label_names(label) or ["(none)"]
         self.rows_in += 1
         self.rows_out += row_stays
         if before is not None:

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(name, type=int, required=True)
     args = parser.parse_args(argv)
 
-    from ..data.prompts import has_input, render
+    from ..data.prompts import input_or_empty, render_rows
     from ..data.table_writing import write_rows
     from ..data.tables import iter_rows
     from ..evaluation import load_classifier
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     answers = decode_answers(
         model,
         tokenizer,
-        [render(prompt, row) if has_input(prompt, row) else "" for row in rows],
+        list(render_rows(prompt, rows, input_or_empty)),
         names,
         max_new_tokens=args.max_new_tokens,
         seed=args.seed,

@@ -48,10 +48,10 @@ def refused(capsys, *arguments):
 def test_a_column_that_only_a_later_row_has_is_not_lost(run, rows, put, tmp_path, capsys):
     data = put("data.jsonl", [*rows[:2], {**rows[2], "predicted_label": "gold!"}])
     line = refused(capsys, "predict", "--model", run, "--data", data, "--output", "out.jsonl")
-    assert "row 3 has a column 'predicted_label' already, which would be lost" in line
+    assert "Row 2 has a column 'predicted_label' already, which would be lost" in line
     wider = put("wider.jsonl", [*rows[:1], {**rows[1], "note": "x"}])
     line = refused(capsys, "predict", "--model", run, "--data", wider, "--output", "out.csv")
-    assert "row 2 has 'note', which the first row lacks: write .jsonl" in line
+    assert "Row 1 has 'note', which the first row lacks: write .jsonl" in line
     assert sorted(it.name for it in tmp_path.iterdir()) == [data, wider]
 
 
@@ -82,7 +82,17 @@ def test_nan_is_an_empty_text(run, rows, put, tmp_path, capsys):
 def test_texts_that_are_none_are_refused_with_their_row(run, rows, put, capsys):
     data = put("data.jsonl", [rows[0], {"text": ["It rains.", "It is wet."]}])
     line = refused(capsys, "predict", "--model", run, "--data", data, "--output", "-")
-    assert "row 2: column 'text' holds a list, not a text" in line
+    assert "Row 1: column 'text' holds a list, not a text" in line
+    for command in (["evaluate"], ["bench", "--repeats", "1"]):
+        line = refused(
+            capsys,
+            *command,
+            "--model",
+            run,
+            "--data",
+            put("lists.jsonl", [{"text": ["It rains."], "label": "entailed"}]),
+        )
+        assert "Row 0: " in line and "column 'text' holds a list, not a text" in line
     columns = put("columns.json", [{name: [row[name] for row in rows] for name in ("text", "label")}])
     for command in (["predict", "--output", "-"], ["evaluate"]):
         line = refused(capsys, *command, "--model", run, "--data", columns)

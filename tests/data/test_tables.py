@@ -519,7 +519,7 @@ def test_a_parquet_column_of_two_types_is_refused_at_once(put, values):
         ("rows.json", [], r"can't write rows\.json"),
         ("folder.csv", [], r"can't write folder\.csv: expected a file"),
         ("file/rows.csv", [], r"can't write file/rows\.csv: "),
-        ("rows.csv", [{"a": 1}, {"a": 1, "b": 2}], "row 2 has 'b', which the first row lacks: write .jsonl"),
+        ("rows.csv", [{"a": 1}, {"a": 1, "b": 2}], "Row 1 has 'b', which the first row lacks: write .jsonl"),
         ("rows.parquet", [{"a": 1}] * 10_000 + [{"a": "x"}], "after row 10000 a column changes its type"),
     ],
 )

@@ -103,9 +103,7 @@ def test_labels_that_differ_by_a_space_are_told():
     rows = made()
     assert not any("differ by spaces" in line for line in audit_rationales(rows)["verdict"])
     rows[0] |= {"label": " Yes"}
-    said = (
-        "Labels 'Yes' and 'yes' differ by spaces or case alone, and are 2 classes: spell them alike if they are one."
-    )
+    said = "Labels 'Yes' and 'yes' differ by spaces, case or spelling alone, and are 2 classes: spell them alike if they are one."
     assert said in audit_rationales(rows)["verdict"]
 
 
