@@ -55,6 +55,11 @@ class ServingStandIn:
                 status, answer, headers = stand_in.answer(self.path, self.headers, body)
                 data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
                 self.send_response(status)
+                if stand_in.fault == "drips":
+                    self.end_headers()
+                    while True:
+                        self.wfile.write(b" ")
+                        time.sleep(0.05)
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data) + (stand_in.fault == "cut short")))
@@ -87,6 +92,8 @@ class ServingStandIn:
             )
         if self.fault == "html":
             return 200, "<html>hello</html>", {}
+        if self.fault == "endless":
+            return 200, " " * 3_000, {}
         if self.fault == "hangs":
             time.sleep(3)
         if self.kind in ("vllm", "infinity"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -21,6 +22,9 @@ from .replay import Replay, allowed_difference, count_flips, row_differences, to
 # Of mixed lengths, so that padding shows; text-embeddings-inference takes 32 at most where nobody raised it.
 _BATCH = 8
 _NOT_THERE = (404, 405, 501)
+_LONGEST_ANSWER = 100_000_000  # bytes; that of a batch with 100,000 labels has half as many
+# What an answer of another form ends in where it is read.
+_NOT_OF_THE_FORM = (TypeError, KeyError, IndexError, AttributeError, OverflowError)
 
 
 class _Refused(ValueError):
@@ -29,6 +33,10 @@ class _Refused(ValueError):
     def __init__(self, status: int, said: str):
         super().__init__(said)
         self.status = status
+
+
+# The score of each label, by its name where the server says it.
+_Row = list[tuple[str | None, float]]
 
 
 @dataclass(frozen=True)
@@ -135,8 +143,10 @@ class Server:
             answer = self._ask(self._protocol, batch)
             rows = _rows(self._protocol, answer, len(batch), len(self.contract.labels))
             if rows is None:
-                raise ValueError(f"{self.name} ({self.kind}) has answered {len(batch)} texts with {_short(answer)}")
-            self._check_best_labels(answer)
+                raise ValueError(
+                    f"{self.name} ({self.kind}) has answered {len(batch)} texts with {self._told(answer)}"
+                )
+            self._check_best_labels(answer, rows)
             found += [self._ordered(row) for row in rows]
         scores = torch.tensor(found, dtype=torch.float64).float()
         return self.contract.probabilities(scores) if self._raw else scores
@@ -173,64 +183,73 @@ class Server:
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self._path_of(protocol), json.dumps(body).encode(), headers)
+        until = time.monotonic() + self.timeout
         try:
             with urllib.request.build_opener(_NoRedirect).open(request, timeout=self.timeout) as response:
-                text = response.read()
+                text = _read(response, until)
         except urllib.error.HTTPError as error:
-            raise _Refused(error.code, self._told(error)) from None
+            raise _Refused(error.code, self._reason(error, until)) from None
         except TimeoutError:
             raise ConnectionError(f"{self.name} has not answered within {self.timeout:g} s") from None
-        except (OSError, ValueError, http.client.HTTPException) as error:  # urllib's and ssl's among them
+        except (
+            OSError,
+            ValueError,
+            OverflowError,
+            http.client.HTTPException,
+        ) as error:  # urllib's and ssl's among them
             if isinstance(getattr(error, "reason", None), TimeoutError):
                 raise ConnectionError(f"{self.name} has not answered within {self.timeout:g} s") from None
-            reason = self._redacted(str(getattr(error, "reason", None) or error))
+            reason = self._told(str(getattr(error, "reason", None) or error))
             raise ConnectionError(
                 f"nothing answers at {self.name} ({reason}): start the server, or check --server"
             ) from None
         try:
             return json.loads(text)
-        except ValueError:
-            raise _Refused(404, f"{self.name} has not answered in JSON, but with {_short(text[:200])}") from None
+        except (ValueError, RecursionError):
+            raise _Refused(404, f"{self.name} has not answered in JSON, but with {self._told(text[:200])}") from None
 
-    def _told(self, error: urllib.error.HTTPError) -> str:
+    def _reason(self, error: urllib.error.HTTPError, until: float) -> str:
         if error.code in (301, 302, 303, 307, 308):
-            return f"{self.name} sends on to {error.headers.get('Location')}: name that address"
+            return f"{self.name} sends on to {self._told(str(error.headers.get('Location')))}: name that address"
         if error.code in (401, 403):
             hint = "does not accept the token" if self._token else "wants a token: name its variable by --token-env"
             return f"{self.name} {hint} (status {error.code})"
         said = ""
         try:
-            answer = json.loads(error.read(100_000))
+            answer = json.loads(_read(error, until))
             said = answer.get("error") or answer.get("message") or answer.get("detail") or answer
             said = said.get("message", said) if isinstance(said, dict) else said
-        except (ValueError, OSError, AttributeError):
+        except (ValueError, RecursionError, OSError, AttributeError, http.client.HTTPException):
             pass
-        return f"{self.name} answers with status {error.code}{': ' if said else ''}{self._redacted(_short(said, 300))}"
+        return f"{self.name} answers with status {error.code}{': ' if said else ''}{self._told(said, 300)}"
 
-    def _redacted(self, text: str) -> str:
-        text = " ".join(text.split())
-        return text.replace(self._token, "<token>") if self._token else text
+    def _told(self, value: Any, most: int = 120) -> str:
+        """What the server says, as far as it may be shown: in a line, and without the token."""
+        text = value if isinstance(value, str) else repr(value)
+        text = text.replace(self._token, "<token>") if self._token else text
+        text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+        return text if len(text) <= most else text[:most] + "..."
 
-    def _check_best_labels(self, answer: Any) -> None:
+    def _check_best_labels(self, answer: Any, rows: list[_Row]) -> None:
         """vLLM names the best label alone, the others by their place."""
         if self.kind != "vLLM":
             return
-        for it in answer["data"]:
-            scores = [_number(score) for score in it["probs"]]
+        for it, row in zip(answer["data"], rows, strict=True):
+            scores = self._ordered(row)
             best = self.contract.labels[max(range(len(scores)), key=scores.__getitem__)]
             if it.get("label") != best:
-                self.remarks[f"it calls {it.get('label')!r} what the contract calls {best!r}"] = None
+                self.remarks[f"it calls {self._told(it.get('label'))!r} what the contract calls {best!r}"] = None
 
-    def _ordered(self, row: Sequence[Any]) -> list[float]:
+    def _ordered(self, row: _Row) -> list[float]:
         """A row's scores in the order of the contract's labels."""
-        labels = self.contract.labels
-        if not isinstance(row[0], Mapping):
-            return [_number(score) for score in row]
-        scores = {it["label"]: _number(it["score"]) for it in row}
+        labels, scores = self.contract.labels, dict(row)
+        if None in scores:
+            return [score for _, score in row]
         if scores.keys() == set(labels):
             return [scores[label] for label in labels]
         numbered = [f"LABEL_{index}" for index in range(len(labels))]
-        self.remarks[f"its labels are {', '.join(sorted(scores))}, those of the contract {', '.join(labels)}"] = None
+        found = self._told(", ".join(sorted(scores)))
+        self.remarks[f"its labels are {found}, those of the contract {', '.join(labels)}"] = None
         if scores.keys() == set(numbered):
             return [scores[label] for label in numbered]
         return [float("nan")] * len(labels)
@@ -243,15 +262,36 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _rows(protocol: _Protocol, answer: Any, count: int, labels: int) -> list[Any] | None:
+def _read(response: Any, until: float) -> bytes:
+    """The whole body: a timeout is of one read, and a server may drip, or send without an end."""
+    found = bytearray()
+    while part := response.read1(1 << 20):
+        found += part
+        if time.monotonic() > until:
+            raise TimeoutError
+        if len(found) > _LONGEST_ANSWER:
+            raise ValueError(f"it has answered with more than {_LONGEST_ANSWER:,} bytes")
+    if response.length:
+        raise http.client.IncompleteRead(bytes(found), response.length)
+    return bytes(found)
+
+
+def _rows(protocol: _Protocol, answer: Any, count: int, labels: int) -> list[_Row] | None:
     """The rows of an answer, of one score for each label; None where it is not of this protocol."""
     try:
-        rows = protocol.rows(answer)
-        named = [[(it["label"], it["score"]) if isinstance(it, Mapping) else (None, it) for it in row] for row in rows]
-        right = all(score is None or isinstance(score, (int, float)) for row in named for _, score in row)
-    except (TypeError, KeyError, IndexError):
+        rows = [[_scored(it) for it in row] for row in protocol.rows(answer)]
+    except _NOT_OF_THE_FORM:
         return None
-    return rows if right and len(rows) == count and all(len(row) == labels for row in named) else None
+    right = all(len(row) == labels and len({label is None for label, _ in row}) == 1 for row in rows)
+    return rows if right and len(rows) == count else None
+
+
+def _scored(it: Any) -> tuple[str | None, float]:
+    """A label, where one is named, and its score; JSON has null for what is not finite."""
+    label, score = (it["label"], it["score"]) if isinstance(it, Mapping) else (None, it)
+    if isinstance(it, Mapping) and not isinstance(label, str) or isinstance(score, bool | str):
+        raise TypeError(it)
+    return label, float("nan") if score is None else float(score)
 
 
 def verify_server(server: Server, tolerance: float | None = None, ignore_blanks: bool = False) -> Replay:
@@ -369,14 +409,3 @@ def _of_some(past: Set[int], cut: Set[int], stripped: Set[int], contract: Contra
 def _same_column(found: Tensor, expected: Tensor, allowed: float) -> bool:
     """Whether the scores of a label are those of another."""
     return bool(((found - expected).abs() <= allowed).all())
-
-
-def _number(score: float | None) -> float:
-    """A score; JSON has null for what is not finite."""
-    return float("nan") if score is None else float(score)
-
-
-def _short(value: Any, most: int = 120) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[:most] + "..."

@@ -16,7 +16,7 @@ from serving_stand_in import ServingStandIn
 
 from dhrd_hf import export_classifier
 from dhrd_hf.cli import main
-from dhrd_hf.export import Contract, Server, verify_server
+from dhrd_hf.export import Contract, Server, serving, verify_server
 
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
 LIMIT = 60
@@ -233,6 +233,57 @@ def test_what_goes_wrong_is_one_line(export_of, capsys, tmp_path):
         (["--sever", "http://x"], "unknown option --sever: did you mean --server?"),
     ):
         assert words in refused(capsys, folder, *arguments), arguments
+
+
+def test_an_answer_has_an_end(export_of, capsys, monkeypatch):
+    """A timeout of one read would not end what comes byte after byte."""
+    monkeypatch.setattr(serving, "_LONGEST_ANSWER", 2_000)
+    for fault, words in (("drips", "has not answered within 0.5 s"), ("endless", "with more than 2,000 bytes")):
+        with ServingStandIn(export_of(), "vllm", fault) as stand_in:
+            started = time.monotonic()
+            assert words in refused(capsys, export_of(), "--server", stand_in.url, "--timeout", "0.5")
+            assert time.monotonic() - started < 5
+
+
+ECHO = "ECHO"  # becomes what was sent as Authorization
+HOSTILE = {
+    "a label that is a list": (200, {"data": [[{"label": ["a"], "score": 0.5}] * 3]}, 2),
+    "a label that is null": (200, {"data": [[{"label": None, "score": 0.5}] * 3]}, 2),
+    "a label in one of three": (200, {"data": [[{"label": "a", "score": 0.5}, 0.2, 0.3]]}, 2),
+    "a label behind numbers": (200, {"data": [[0.2, 0.3, {"label": "a", "score": 0.5}]]}, 2),
+    "numbers beyond a float": (200, {"data": [{"probs": [10**400, 0, 0]}]}, 2),
+    "truths": (200, {"data": [{"probs": [True, False, False]}]}, 2),
+    "texts as scores": (200, [["0.1", "0.2", "0.7"]], 2),
+    "depth": (200, "[" * 100_000, 2),
+    "depth of an error": (400, '{"error":' * 100_000, 2),
+    "named as vLLM names none": (200, {"data": [{"probs": [{"label": it, "score": 0.3} for it in "abc"]}]}, 1),
+    "the token as labels": (200, {"data": [[{"label": f"{ECHO}{it}", "score": 0.3} for it in "abc"]]}, 1),
+    "the token as the best label": (200, {"data": [{"probs": [0.3, 0.3, 0.4], "label": ECHO}]}, 1),
+    "the token as a page": (200, f"<html>{ECHO}", 2),
+    "the token and colours in an error": (500, {"error": f"\x1b[31m{ECHO}"}, 2),
+    "the token on the way elsewhere": (307, "", 2),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_answer_is_no_traceback_and_tells_no_token(export_of, capsys, monkeypatch, name):
+    status, answer, code = HOSTILE[name]
+    monkeypatch.setenv("MY_TOKEN", "tkn_aVerySecretOne")
+
+    def hostile(self, path, headers, body):
+        sent = headers["Authorization"]
+        text = (answer if isinstance(answer, str) else json.dumps(answer)).replace(ECHO, sent)
+        if status == 200 and "data" in answer:
+            row = json.loads(text)["data"][0]
+            text = json.dumps({"data": [row] * len(body.get("input", body.get("inputs")))})
+        return status, text, {"Location": f"http://example.org/?token={sent}"} if status == 307 else {}
+
+    monkeypatch.setattr(ServingStandIn, "answer", hostile)
+    with ServingStandIn(export_of(), "vllm") as stand_in:
+        assert main(["verify", str(export_of()), "--server", stand_in.url, "--token-env", "MY_TOKEN"]) == code
+    printed = capsys.readouterr()
+    assert "VerySecret" not in printed.out + printed.err and "\x1b" not in printed.err
+    assert code == 1 or printed.err.startswith("dhrd: error: ") and printed.err.count("\n") == 1
 
 
 def test_the_token_goes_to_the_server_named_and_is_never_told(export_of, capsys, monkeypatch):
