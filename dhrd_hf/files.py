@@ -245,4 +245,8 @@ def load_tokenizer(name: str | os.PathLike, **kwargs: Any) -> Any:
     from transformers import AutoTokenizer
 
     with readable_model(name), without_its_code(name):
-        return AutoTokenizer.from_pretrained(name, **{"trust_remote_code": False, **kwargs})
+        tokenizer = AutoTokenizer.from_pretrained(name, **{"trust_remote_code": False, **kwargs})
+        limit = tokenizer.model_max_length
+        if limit is not None and (isinstance(limit, bool | str) or not limit > 0):
+            raise ValueError(f"{name} has a tokenizer whose model_max_length is {limit!r}, not a number above 0.")
+        return tokenizer

@@ -26,6 +26,11 @@ FORMAT_VERSION = 1
 _LISTED_IDS, _SHOWN_IDS = 512, 16
 
 Activation = Literal["softmax", "sigmoid", "none"]
+_ACTIVATIONS: dict[str, Activation] = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+    "regression": "none",
+}
 Side = Literal["left", "right"]
 
 
@@ -171,12 +176,11 @@ def contract_of(
 ) -> Contract:
     """The contract of a classifier, from its config and tokenizer as they are in the export."""
     problem_type = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
-    activations: dict[str, Activation] = {"regression": "none", "multi_label_classification": "sigmoid"}
     prepended, appended = added_ids(tokenizer)
     return Contract(
         labels=[config.id2label[index] for index in range(config.num_labels)],
         problem_type=problem_type,
-        activation=activations.get(problem_type, "softmax"),
+        activation=_ACTIVATIONS.get(problem_type, "softmax"),
         prompt_template=getattr(config, "prompt_template", None),
         max_length=known_limit(tokenizer),
         truncation_side=tokenizer.truncation_side,
@@ -237,6 +241,12 @@ def _parsed(kind: type, found: Any, place: str) -> Any:
         wrong = [it.about for it in known.golden if it.logits is not None and len(it.logits) != len(known.labels)]
         if wrong:
             raise ValueError(f"the golden text {wrong[0]!r} has not one logit for each of the labels")
+        if known.activation != _ACTIVATIONS.get(known.problem_type):
+            raise ValueError(f"activation is {known.activation!r} for problem_type {_short(known.problem_type)}")
+        if not known.temperature > 0 or not known.temperature_is_in_the_weights:
+            raise ValueError("temperature is not above 0, or not in the weights")
+        if min(known.measured.values(), default=0) < 0:
+            raise ValueError(f"measured holds {_short(known.measured)}, and no difference is below 0")
     return known
 
 
@@ -244,9 +254,11 @@ def _checked(kind: Any, value: Any, place: str) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:
         return value
+    if kind is str and isinstance(value, str) and not _encodable(value):
+        raise ValueError(f"{place} holds half a character, {_short(value)}")
     if kind == Pieces:
         if isinstance(value, str):
-            return value
+            return _checked(str, value, place)
         pieces = _checked(list, value, place)
         if all(_is_piece(piece) for piece in pieces):
             return [tuple(piece) for piece in pieces]
@@ -257,6 +269,10 @@ def _checked(kind: Any, value: Any, place: str) -> Any:
         raise ValueError(f"{place} is {_short(value)}, not one of {', '.join(map(str, inner))}")
     if origin is list and isinstance(value, list):
         return [_checked(inner[0], it, f"{place}[{index}]") for index, it in enumerate(value)]
+    if kind == list[int] | dict[str, Any] and isinstance(value, dict):
+        if [type(value.get(name)) for name in ("count", "first", "last", "sha256")] != [int, list, list, str]:
+            raise ValueError(f"{place} holds {_short(value)}, not ids or their ends and digest")
+        return value
     if origin is dict and isinstance(value, dict):
         return {key: _checked(inner[1], it, f"{place}.{key}") for key, it in value.items()}
     if inner and origin not in (list, dict):  # a union
@@ -287,9 +303,15 @@ def _is_piece(piece: Any) -> bool:
         isinstance(piece, list)
         and len(piece) == 2
         and isinstance(piece[0], str)
-        and isinstance(piece[1], int)
-        and 0 <= piece[1] * len(piece[0]) <= 100_000_000
+        and _encodable(piece[0])
+        and type(piece[1]) is int
+        and 0 <= piece[1] * len(piece[0]) <= 1_000_000
     )
+
+
+def _encodable(text: str) -> bool:
+    """JSON may hold half a character, which no tokenizer takes."""
+    return text.isascii() or text.encode("utf-8", "ignore").decode("utf-8") == text
 
 
 def _short(value: Any) -> str:

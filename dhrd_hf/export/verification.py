@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..config_check import check_config
-from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
-from ..data.inputs import known_limit
+from ..auto import load_config
 from ..files import load_tokenizer, readable_model
 from ..modeling_dhrd import check_loaded
-from .contract import CONTRACT, Contract
+from .contract import CONTRACT, Contract, contract_of
 from .engines import EngineClassifier, engine_of
 from .replay import Replay, replay
 
@@ -56,9 +54,9 @@ def verify_export(folder: str | os.PathLike, tolerance: float | None = None) -> 
     """
     contract = Contract.read(folder)
     with readable_model(folder):
-        model, tokenizer = open_export(folder)
+        tokenizer, model = load_tokenizer(folder), _opened(folder)
     found = replay(model, tokenizer, contract, tolerance)
-    return replace(found, remarks=[*_disagreements(model.config, tokenizer, contract)])
+    return replace(found, remarks=[*_disagreements(folder, model, tokenizer, contract)])
 
 
 def check_contract(folder: str | os.PathLike) -> None:
@@ -74,16 +72,12 @@ def check_contract(folder: str | os.PathLike) -> None:
         raise ValueError(f"{folder} is not what its {CONTRACT} says: {'; '.join(faults)}. Export it anew.")
 
 
-def open_export(folder: str | os.PathLike) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """The classifier of an export's folder as it stands there, and its tokenizer."""
-    return _opened(folder), load_tokenizer(folder)
-
-
 def _opened(folder: str | os.PathLike) -> nn.Module:
+    """The classifier of an export's folder as it stands there."""
+    config = load_config(folder)
     if engine_of(folder) != "torch":
         return EngineClassifier.from_pretrained(folder)
     if (Path(folder) / "adapter_config.json").is_file():
-        config = AutoConfig.from_pretrained(Path(folder) / ADAPTER_CONFIG_FOLDER, trust_remote_code=False)
         return open_adapter(folder, config)
     loading = {"output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
     model, info = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto", **loading)
@@ -107,23 +101,32 @@ def open_adapter(folder: str | os.PathLike, config: Any, **kwargs: Any) -> nn.Mo
     return PeftModel.from_pretrained(model, folder)
 
 
-def _disagreements(config: Any, tokenizer: PreTrainedTokenizerBase, contract: Contract) -> Iterator[str]:
-    """What config and tokenizer say, where the contract says another thing, or nothing could be meant."""
-    try:
-        check_config(config, "the folder")
-    except ValueError as error:
-        yield str(error)
-    pairs = {
-        "labels": ([config.id2label.get(index) for index in range(config.num_labels)], contract.labels),
-        "the input limit": (known_limit(tokenizer), contract.max_length),
-        "the truncation side": (tokenizer.truncation_side, contract.truncation_side),
-        "the padding side": (tokenizer.padding_side, contract.padding_side),
-        "the pad token's id": (config.get_text_config().pad_token_id, contract.pad_token_id),
-        "the prompt": (getattr(config, "prompt_template", None), contract.prompt_template),
-        "thresholds": (getattr(config, "label_thresholds", None), contract.thresholds),
-    }
-    if config.problem_type is not None:
-        pairs["the problem type"] = (config.problem_type, contract.problem_type)
-    for name, (found, expected) in pairs.items():
+# What is not read off the folder, or is measured on it.
+_NOT_COMPARED = {"golden", "measured", "format_version", "written_by"}
+
+
+def _disagreements(folder: str | os.PathLike, model: nn.Module, tokenizer: Any, contract: Contract) -> Iterator[str]:
+    """What the folder's config and tokenizer say, where the contract says another thing, or nothing could be meant."""
+    if tokenizer.chat_template is not None:
+        yield "the folder has a chat template, into which CrossEncoder puts every text: remove it"
+    if tokenizer.pad_token_id is None:
+        yield "the tokenizer has no pad token"
+        return
+    config, engine = model.config, engine_of(folder)
+    if config.get_text_config().pad_token_id != contract.pad_token_id:
+        found = config.get_text_config().pad_token_id
+        yield f"the model's pad_token_id: {found!r} in the folder, {contract.pad_token_id!r} in the contract"
+    now = contract_of(
+        config,
+        tokenizer,
+        contract.golden,
+        contract.pooled_token,
+        temperature=contract.temperature,
+        thresholds=getattr(config, "label_thresholds", None),
+        engine=engine,
+        dtype=str(model.dtype).removeprefix("torch."),
+    )
+    for name in (it.name for it in fields(Contract) if it.name not in _NOT_COMPARED):
+        found, expected = getattr(now, name), getattr(contract, name)
         if found != expected:
             yield f"{name}: {found!r} in the folder, {expected!r} in the contract"

@@ -14,6 +14,7 @@ from dhrd_hf import AutoModelForDualHeadClassification, export_classifier, push_
 from dhrd_hf.cli import main
 from dhrd_hf.export import Contract, hub, verify_export
 from dhrd_hf.export.contract import CONTRACT
+from dhrd_hf.export.golden import golden_texts, text_of
 
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
 LIMIT = 60
@@ -129,6 +130,14 @@ def test_the_golden_ids_and_logits_are_a_strangers(dense):
         (lambda it: it["golden"][0].update(text=[["x", 10**12]]), r"golden\[0\].text holds \[\['x'"),
         (lambda it: it["golden"][0].update(logits=[10**400, 0, 0]), "int too large to convert to float"),
         (lambda it: [golden.update(logits=None) for golden in it["golden"]], "no golden text has logits"),
+        (lambda it: it["golden"][0].update(input_ids={}), r"input_ids holds \{\}, not ids or their ends and digest"),
+        (lambda it: it["golden"][0].update(text="\ud800"), r"golden\[0\].text holds half a character"),
+        (lambda it: it["golden"][0].update(text=[["ab", 499_000_000]]), "not a text or its pieces"),
+        (lambda it: it.update(activation="sigmoid"), "activation is 'sigmoid' for problem_type 'single_label_cla"),
+        (lambda it: it.update(problem_type="sorting"), "activation is 'softmax' for problem_type 'sorting'"),
+        (lambda it: it.update(temperature_is_in_the_weights=False), "or not in the weights"),
+        (lambda it: it.update(temperature=-1.0), "temperature is not above 0"),
+        (lambda it: it.update(measured={"flips": -3}), "no difference is below 0"),
         (lambda it: it.update(golden=[]), "golden texts are missing"),
         (lambda it: it.update(golden=[[]]), r"golden\[0\]. holds \[\], not an object"),
     ],
@@ -197,6 +206,7 @@ def test_ones_own_texts_are_there_when_asked_for(dual_of, tokenizer, tmp_path):
 def swap_labels(folder):
     config = json.loads((folder / "config.json").read_text())
     config["id2label"] = {"0": "refuted", "1": "entailed", "2": "unknown"}
+    config["label2id"] = {"refuted": 0, "entailed": 1, "unknown": 2}
     (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -206,6 +216,10 @@ def change_tokenizer(**changes):
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
     return change
+
+
+def change_contract(**changes):
+    return lambda folder: rewrite(folder, lambda found: found.update(changes))
 
 
 def change_score(folder):
@@ -227,13 +241,26 @@ def lose_bos(folder):
             swap_labels,
             "labels: ['refuted', 'entailed', 'unknown'] in the folder, ['entailed', 'refuted', 'unknown'] in",
         ),
-        (change_tokenizer(model_max_length=50), "the input limit: 50 in the folder, 60 in the contract"),
+        (change_tokenizer(model_max_length=50), "max_length: 50 in the folder, 60 in the contract"),
         (change_tokenizer(model_max_length=10**30), "(from id 60 on expected [] of 60, found ["),
         (
             change_tokenizer(truncation_side="left"),
-            "the truncation side: 'left' in the folder, 'right' in the contract",
+            "truncation_side: 'left' in the folder, 'right' in the contract",
         ),
         (change_tokenizer(split_special_tokens=True), "the special token <pad> (from id 1 on"),
+        (change_tokenizer(pad_token=None), "the tokenizer has no pad token"),
+        (change_contract(pad_token="</s>"), "pad_token: '<pad>' in the folder, '</s>' in the contract"),
+        (change_contract(prepended_ids=[7]), "prepended_ids: [2] in the folder, [7] in the contract"),
+        (
+            change_contract(split_special_tokens=True),
+            "split_special_tokens: False in the folder, True in the contract",
+        ),
+        (change_contract(dtype="float16"), "dtype: 'float32' in the folder, 'float16' in the contract"),
+        (change_contract(engine="onnx"), "engine: 'torch' in the folder, 'onnx' in the contract"),
+        (
+            lambda folder: (folder / "chat_template.jinja").write_text("{{ messages[0].content }}"),
+            "the folder has a chat template, into which CrossEncoder puts every text",
+        ),
         (change_score, "labels flip, 0 may"),
         (lose_bos, "texts become other token ids: one letter (from id 0 on expected [2, "),
     ],
@@ -245,6 +272,22 @@ def test_what_was_changed_afterwards_is_found(folder, capsys, spoil, words):
     assert words in said and said.endswith("Not as the contract says.\n")
     with pytest.raises(ValueError, match="is not what its dhrd_contract.json says"):
         push_classifier(folder, "ada/entail", dry_run=True)
+
+
+@pytest.mark.parametrize("limit", ["60", 0, -1, True])
+def test_a_limit_that_is_none_is_one_line(folder, capsys, limit):
+    change_tokenizer(model_max_length=limit)(folder)
+    assert main(["verify", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert f"a tokenizer whose model_max_length is {limit!r}, not a number" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("limit", "longest"), [(8192, 8192), (131_072, 200)])
+def test_a_high_limit_takes_no_enormous_texts(tokenizer, limit, longest):
+    texts = {about: text_of(text) for about, text in golden_texts(tokenizer, limit, None)}
+    lengths = {about: len(tokenizer(text, verbose=False)["input_ids"]) for about, text in texts.items()}
+    assert longest / 2 < max(lengths.values()) < longest + 5_000
+    assert ("far beyond the limit" in texts) == (limit == 8192) and len(texts) >= 30
 
 
 def test_an_export_without_a_contract_is_pushed_with_a_warning(folder, monkeypatch):
