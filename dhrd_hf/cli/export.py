@@ -112,6 +112,7 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     """Write the classifier as one of transformers' or PEFT's."""
     from .. import DHRDConfig, export_classifier
     from ..auto import load_config
+    from ..data.prompts import render_rows
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import fit_temperature, predict_table
 
