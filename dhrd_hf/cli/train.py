@@ -45,9 +45,7 @@ def run(argv: Sequence[str]) -> int:
         for name, _, table in map(_named, own.more_eval_data or ())
     }
     trainer, encode = _trainer(own, training, train, dev, labels, say)
-    more = {
-        name: copy.copy(encode).encode_dataset(table, cache_dir=own.encoding_cache) for name, table in more.items()
-    }
+    more = {name: _encoded(table, copy.copy(encode), own, say) for name, table in more.items()}
     if own.export and trainer.is_deepspeed_enabled:
         raise ValueError("--export does not go with DeepSpeed: leave it out, and use dhrd export afterwards.")
     audit = _look_at_rationales(own, train, trainer) if training.process_index == 0 else None
@@ -252,8 +250,8 @@ def _trainer(
         reasoning_span=own.reasoning_span,
     )
     encode_dev = copy.copy(encode)  # with counts of its own
-    rows = encode.encode_dataset(train, cache_dir=own.encoding_cache)
-    dev_rows = None if dev is None else encode_dev.encode_dataset(dev, cache_dir=own.encoding_cache)
+    rows = _encoded(train, encode, own, say)
+    dev_rows = None if dev is None else _encoded(dev, encode_dev, own, say)
     teacher = _teacher(own)
     try:
         trainer = DualHeadTrainer(
@@ -281,6 +279,16 @@ def _trainer(
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     say(f"parameters  {trainable:,} of {total:,} trained ({trainable / total:.1%})\n")
     return trainer, encode
+
+
+def _encoded(
+    table: datasets.Dataset, encode: DualHeadEncoder, own: TrainArguments, say: Callable[..., None]
+) -> datasets.Dataset:
+    """The encoded rows; what is rarely meant is told here, and the counts with the table's name."""
+    rows = encode.encode_dataset(table, cache_dir=own.encoding_cache, say=lambda _: None)
+    for line in encode.counts.advice if say is print else ():
+        warn(line)
+    return rows
 
 
 def _weight(model: DHRDForDualHeadClassification, training: DualHeadTrainingArguments) -> str:

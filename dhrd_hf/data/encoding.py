@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -172,6 +172,7 @@ class DualHeadEncoder:
         num_proc: int | None = None,
         cache_dir: str | Path | None = None,
         drop_unlabelled: bool = False,
+        say: Callable[[str], None] | None = None,
     ) -> datasets.Dataset:
         """Encode a whole data set and tell what was cut or had no rationale, whatever was cached or run in parallel.
 
@@ -190,6 +191,7 @@ class DualHeadEncoder:
                 by the rows, the tokenizer and the encoder's settings; by default it is up to `datasets`.
             drop_unlabelled (`bool`, *optional*, defaults to `False`): Leave out rows without a label, and tell how many;
                 of a stream they are always refused.
+            say (`Callable[[str], None]`, *optional*): Is told what was cut; by default it is logged.
 
         Returns:
             `datasets.Dataset`: the encoded rows, in order, without the other columns. `counts` has grown by them.
@@ -216,9 +218,9 @@ class DualHeadEncoder:
         marks = {f.name: encoded[f.name] for f in fields(EncodingCounts) if f.name != "rows"}
         seen = _totals(encoded, marks)
         self.counts = self.counts + seen
-        log = logger.warning if seen != EncodingCounts(rows=seen.rows) else logger.info
+        say = say or (logger.warning if seen != EncodingCounts(rows=seen.rows) else logger.info)
         limits = f"(max_length {self.max_length}, max_input_length {self.max_input_length})"
-        log(" ".join((f"{seen} {limits}.", *seen.advice)))
+        say(" ".join((f"{seen} {limits}.", *seen.advice)))
         return encoded.remove_columns(list(marks))
 
     def _cached_as(self, dataset: datasets.Dataset, folder: Path) -> dict[str, str]:

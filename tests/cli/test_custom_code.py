@@ -56,7 +56,7 @@ COMMANDS = {
     "audit": "rationales audit ROWS --tokenizer OWN",
     "shorten": "rationales shorten ROWS --tokenizer OWN --max-tokens 5 --output OUT.jsonl",
     "select": "rationales select ROWS --score likelihood --model OWN --output OUT.jsonl",
-    "bench": "bench train --model OWN --data ROWS",
+    "bench": "bench --model OWN --data ROWS",
 }
 
 
