@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from numbers import Number
 from typing import Any
 
-from .prompts import as_text
+from .prompts import as_text, stripped
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 _SINGLE, _MULTI, _REGRESSION = PROBLEM_TYPES
 WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9]\d{0,17}))(?:\.0+)?")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
 _NO_ANSWER = {"n/a", "na", "#n/a", "<na>", "none", "nan", "null", "nil"}
-_ZERO_WIDTH = "\u200b\u2060\ufeff"  # blanks that `str.strip` leaves: zero-width space, word joiner, byte order mark
 
 
 def is_missing(value: Any) -> bool:
@@ -90,10 +89,6 @@ def tell_odd(values: Iterable[Any], names: Iterable[str], what: str, say: Callab
         said.append(f"{' and '.join(map(repr, its))} differ in {how} alone, and are {len(its)} labels")
     if said:
         say(f"{what}: {'; '.join(said)}. Where that is a slip, mend the cells.")
-
-
-def stripped(text: str) -> str:
-    return text.strip().strip(_ZERO_WIDTH).strip()
 
 
 def plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 DEFAULT_PROMPT = "{text}"
 
+_ZERO_WIDTH = "\u200b\u2060\ufeff"  # blanks that `str.strip` leaves: zero-width space, word joiner, byte order mark
 _TEXTS = (str, Number, date, time, timedelta)
 _NO_TEXT = {(list, tuple, set): "a list", (bytes, bytearray): "bytes"}
 # The paper's delimiters are plain text (appendix E.2).
@@ -60,7 +61,7 @@ def has_values(template: str, row: Mapping[str, Any]) -> bool:
 
 def has_input(prompt: str, row: Mapping[str, Any]) -> bool:
     """Whether a row has a value for each column of the prompt, and not blanks alone."""
-    return has_values(prompt, row) and any(str(row[name]).strip() for name in template_columns(prompt))
+    return has_values(prompt, row) and any(stripped(str(row[name])) for name in template_columns(prompt))
 
 
 def render_input(prompt: str, row: Mapping[str, Any]) -> str:
@@ -99,6 +100,11 @@ def render(template: str, row: Mapping[str, Any]) -> str:
     return template.format(**values)
 
 
+def stripped(text: str) -> str:
+    """A text without blanks around it, of whatever width."""
+    return text.strip().strip(_ZERO_WIDTH).strip()
+
+
 def as_text(value: Any, what: str) -> str:
     """A cell as text; raises on lists, bytes and objects, such as images, of which `str` makes some text too."""
     value = value.tolist() if hasattr(value, "tolist") else value  # of NumPy
@@ -110,7 +116,7 @@ def as_text(value: Any, what: str) -> str:
 
 def rationale_text(rationale: Any, what: str = "a rationale") -> str | None:
     """A rationale without blanks around it; None where there is none: null, NaN, or blanks alone."""
-    return None if _is_missing(rationale) else as_text(rationale, what).strip() or None
+    return None if _is_missing(rationale) else stripped(as_text(rationale, what)) or None
 
 
 def _is_missing(value: Any) -> bool:

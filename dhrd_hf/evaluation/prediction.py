@@ -16,8 +16,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..data import ensure_pad_token
 from ..data.inputs import input_limit, tokenize_inputs
+from ..data.label_names import is_missing
 from ..data.labels import Labels, read_labels
-from ..data.prompts import input_columns, render_rows
+from ..data.prompts import as_text, input_columns, render_rows
 from ..data.tables import check_columns
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def predict_texts(
         texts (`Iterable[str]`): Inputs, with the prompt around them if the model was trained with one; None and NaN are
             empty.
         max_length (`int`, *optional*): Most tokens of a text. By default the least of the model's `max_input_length` of
-            training, the tokenizer's `model_max_length` and the model's positions; never more than those.
+            training, the tokenizer's `model_max_length` and the model's positions; of a number that is given only the
+            positions are a bound.
         batch_tokens (`int`, *optional*): Most tokens of a batch, padding included; a longer text is a batch of its
             own. By default 1024 on a CPU and 16384 on an accelerator.
         batch_size (`int`, *optional*, defaults to 256): Most rows of a batch.
@@ -103,7 +105,8 @@ def predict_texts(
         `Iterator[Prediction]`: one [`Prediction`] for each text.
 
     Raises:
-        ValueError: if model and tokenizer pad with different tokens, or a number is not 1 or greater.
+        ValueError: if model and tokenizer pad with different tokens, a number is not 1 or greater, or (when its turn comes)
+            a text is a list, an object or bytes.
         TypeError: if `texts` is one text.
     """
     if isinstance(texts, str):
@@ -242,6 +245,15 @@ class _Window:
                 yield Prediction(None, error=self.errors[place])
 
 
+def _checked_texts(texts: Iterable[Any]) -> Iterator[str]:
+    """The texts; empty where there is none, or blanks alone."""
+    for number, text in enumerate(texts):
+        try:
+            yield "" if is_missing(text) else as_text(text, "it")
+        except ValueError as error:
+            raise ValueError(f"Row {number}: {error}.") from None
+
+
 def _windows(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -251,12 +263,12 @@ def _windows(
     batch_size: int,
     window: int,
 ) -> Iterator[_Window]:
-    stream, pad = iter(texts), tokenizer.pad_token_id
-    while part := ["" if text is None or text != text else text for text in islice(stream, window)]:
+    stream, pad = _checked_texts(texts), tokenizer.pad_token_id
+    while part := list(islice(stream, window)):
         rows, cut = tokenize_inputs(tokenizer, part, limit)
         errors = {}
         for index, (text, ids) in enumerate(zip(part, rows, strict=True)):
-            if not text.strip() or not ids:
+            if not text or not ids:
                 errors[index] = "the text is empty"
             elif all(token == pad for token in ids):
                 errors[index] = "the text holds nothing but padding tokens"

@@ -93,7 +93,7 @@ def test_the_prompt_takes_several_columns(tokenizer):
     assert tokenizer.decode(x) == "Passage:\nIt snows.\nQuestion:\nIs it dry?"
 
 
-@pytest.mark.parametrize("rationale", [None, "", "  \n ", float("nan")])
+@pytest.mark.parametrize("rationale", [None, "", "  \n ", "\u200b", float("nan")])
 def test_without_rationale_the_label_only_form_is_written_and_counted(tokenizer, rationale):
     encoder = DualHeadEncoder(tokenizer, YES_NO)
     encoded = encode_rows(
@@ -423,7 +423,7 @@ def test_a_doubled_bos_is_told(make_tokenizer, caplog):
         assert encode.counts.doubled_bos == 0
 
 
-@pytest.mark.parametrize("blank", ["", "  ", "\n\t", "\u3000"])
+@pytest.mark.parametrize("blank", ["", "  ", "\n\t", "\u3000", "\u200b ", "\ufeff"])
 def test_a_row_of_blanks_is_empty_under_any_prompt(blank, tokenizer):
     encode = DualHeadEncoder(tokenizer, YES_NO, prompt="Q: {text} / {more}")
     columns = {"text": ["It hums.", blank], "more": [blank, blank], "label": ["no", "yes"]}

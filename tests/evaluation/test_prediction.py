@@ -266,3 +266,13 @@ def test_predictions_of_a_window_are_made_one_by_one(dual_of, tokenizer):
     assert sum(len(prediction.logits) for prediction in stream) == 300 * 2000
     assert tracemalloc.get_traced_memory()[1] < 20e6  # all 300 as objects: some 70 MB
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [(["a", "b"], "a list"), (b"a", "bytes"), ({"text": "a"}, "an object"), (object(), "an object")]
+)
+def test_what_is_no_text_is_refused_with_its_row(dual_of, tokenizer, text, kind):
+    said = predict_texts(dual_of("llama"), tokenizer, ["It hums.", "\u200b", 3, text], window=3)
+    assert [next(said).error for _ in range(3)] == [None, "the text is empty", None]
+    with pytest.raises(ValueError, match=f"Row 3: it holds {kind}, not a text"):
+        next(said)
