@@ -54,14 +54,10 @@ def closing(template: str) -> tuple[str, str]:
     return last, behind
 
 
-def has_values(template: str, row: Mapping[str, Any]) -> bool:
-    """Whether a row has a value, be it blank, for each column that a template takes."""
-    return not any(_is_missing(row.get(name)) for name in template_columns(template))
-
-
 def has_input(prompt: str, row: Mapping[str, Any]) -> bool:
     """Whether a row has a value for each column of the prompt, and not blanks alone."""
-    return has_values(prompt, row) and any(stripped(str(row[name])) for name in template_columns(prompt))
+    values = [row.get(name) for name in template_columns(prompt)]
+    return not any(map(_is_missing, values)) and any(stripped(str(value)) for value in values)
 
 
 def render_input(prompt: str, row: Mapping[str, Any]) -> str:

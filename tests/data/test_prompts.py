@@ -8,7 +8,6 @@ from dhrd_hf.data.prompts import (
     Suffix,
     closing,
     has_input,
-    has_values,
     input_columns,
     rationale_text,
     render,
@@ -39,7 +38,6 @@ def test_malformed_templates_are_refused_and_shown(template):
 def test_a_missing_value_is_named(row):
     with pytest.raises(ValueError, match="column 'text' has no value"):
         render("{text}", row)
-    assert not has_values("{text}", row) and has_values("{text}", {"text": ""})
     assert not has_input("{text}", row) and not has_input("Q: {text}", {"text": " "})
     assert has_input("{text} {more}", {"text": "", "more": 0}) and not has_input("{text} {more}", {"text": "a", **row})
 
