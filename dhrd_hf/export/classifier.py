@@ -37,6 +37,7 @@ from .replay import class_logits, golden_of, replay
 logger = logging.get_logger(__name__)
 
 FORMATS = ("dense", "adapter")
+_OF_THE_EFFECT = 2e-3  # of an adapter on the logits: what its rounding may take, which is some 1e-4 of it
 
 
 def export_classifier(
@@ -127,15 +128,17 @@ def export_classifier(
                 f"{', '.join(map(repr, dual_head.config.label2id))}."
             )
     with whole_folder(output_dir, overwrite) as folder:
+        written = dual_head
         if format == "adapter":
             opened = write_adapter(model, dual_head, _stock_config(dual_head, pad_token_id), temperature, folder)
         else:
-            opened = _write_dense(_merged(model, dual_head), pad_token_id, temperature, max_shard_size, folder)
+            written = _merged(model, dual_head)
+            opened = _write_dense(written, pad_token_id, temperature, max_shard_size, folder)
         save_tokenizer(for_deployment(tokenizer, input_limit(dual_head.config, tokenizer)), folder)
         if thresholds:
             _write_thresholds(thresholds, folder / ADAPTER_CONFIG_FOLDER if format == "adapter" else folder)
-        _compare(dual_head, opened, pad_token_id, temperature)
-        _write_contract(dual_head, tokenizer, opened, temperature, thresholds, golden, folder)
+        _compare(written, opened, pad_token_id, temperature)
+        _write_contract(written, tokenizer, opened, temperature, thresholds, golden, folder)
         write_model_card(folder, _facts(dual_head, temperature).updated(card or CardFacts()))
     return Path(output_dir)
 
@@ -243,7 +246,50 @@ def _merged(model: nn.Module, dual_head: DHRDForDualHeadClassification) -> DHRDF
     if not hasattr(model, "merge_and_unload"):
         kind = model.peft_config[model.active_adapter].peft_type.value
         raise ValueError(f"PEFT can't merge {kind} adapters into a model. Write format='adapter', or train with LoRA.")
-    return merged_copy(model)
+    merged = merged_copy(model)
+    _compare_merged(model, dual_head, merged)
+    return merged
+
+
+@torch.no_grad()
+def _compare_merged(
+    model: nn.Module, dual_head: DHRDForDualHeadClassification, merged: DHRDForDualHeadClassification
+) -> None:
+    """Raise where a merged adapter does another thing than it does beside the weights.
+
+    A large one is rounded as it is added to them, so a share of its own effect passes. What the family reads otherwise than
+    the adapter thinks, or an adapter that is added twice or not at all, is off by much of that effect.
+    """
+    batches = list(probe_batches(dual_head.config.vocab_size, dual_head.config.get_text_config().pad_token_id or 0))
+    found, expected = _probed(merged, batches), _probed(dual_head, batches)
+    with model.disable_adapter():
+        without = _probed(dual_head, batches)
+    effect = (expected - without).abs().max().item()
+    tolerance = logits_tolerance(_dtype(dual_head))
+    allowed = max(tolerance * max(1.0, expected.abs().max().item()), max(tolerance, _OF_THE_EFFECT) * effect)
+    off = (found - expected).abs().max().item()
+    if not off <= allowed:
+        raise ValueError(
+            f"The adapter, merged into the model's weights, changes logits by {off:.2g} (allowed {allowed:.2g}) from what it "
+            "does beside them; nothing was written. If it is on a layer whose weights its family reads without calling it "
+            "(add_lora leaves those out), it did nothing in training. Else write format='adapter'."
+        )
+
+
+@torch.no_grad()
+def _probed(model: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """The logits of `probe_batches` `[N, K]`, as in evaluation."""
+    was_training = model.training
+    model.eval()
+    try:
+        device = next(model.parameters()).device
+        logits = [model(**{name: it.to(device) for name, it in batch.items()}).logits.float() for batch in batches]
+    finally:
+        model.train(was_training)
+    found = torch.cat(logits)
+    if not found.isfinite().all():
+        raise FloatingPointError("The model's logits are not finite on random inputs; nothing was written.")
+    return found
 
 
 def _stock_classifier(
@@ -322,33 +368,21 @@ def _dtype(model: DHRDForDualHeadClassification) -> torch.dtype:
     return next(model.score.parameters()).dtype
 
 
-@torch.no_grad()
 def _compare(
-    dual_head: DHRDForDualHeadClassification, opened: PreTrainedModel, pad_token_id: int, temperature: float
+    written: DHRDForDualHeadClassification, opened: PreTrainedModel, pad_token_id: int, temperature: float
 ) -> None:
-    """Raise where what was written, opened again, does not give the model's logits (over the temperature)."""
-    score = next(dual_head.score.parameters())
-    device, dtype = score.device, score.dtype
-    (opened if is_quantised(opened) else opened.to(device)).eval()
-    was_training = dual_head.training
-    dual_head.eval()
-    try:
-        for batch in probe_batches(dual_head.config.vocab_size, pad_token_id):
-            batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            expected, found = dual_head(**batch).logits.float() / temperature, opened(**batch).logits.float()
-            if not expected.isfinite().all():
-                raise FloatingPointError("The model's logits are not finite on random inputs; nothing was written.")
-            allowed = logits_tolerance(dtype) * max(1.0, expected.abs().max().item())
-            off = (expected - found).abs().max().item()
-            if not off <= allowed:
-                raise ValueError(
-                    f"The exported classifier's logits differ from the model's by {off:.2g} (allowed {allowed:.2g}); "
-                    "nothing was written. If the model has an adapter on a layer whose weights its family reads without "
-                    "calling it (add_lora leaves those out), the adapter did nothing in training. Else please report it "
-                    f"with the model type, {dual_head.model.config.model_type!r}."
-                )
-    finally:
-        dual_head.train(was_training)
+    """Raise where what was written, opened again, does not give the logits of what was to be (over the temperature)."""
+    score = next(written.score.parameters())
+    (opened if is_quantised(opened) else opened.to(score.device)).eval()
+    batches = list(probe_batches(written.config.vocab_size, pad_token_id))
+    expected, found = _probed(written, batches) / temperature, _probed(opened, batches)
+    allowed = logits_tolerance(score.dtype) * max(1.0, expected.abs().max().item())
+    off = (expected - found).abs().max().item()
+    if not off <= allowed:
+        raise ValueError(
+            f"The exported classifier's logits differ from the model's by {off:.2g} (allowed {allowed:.2g}); "
+            f"nothing was written. Please report it with the model type, {written.model.config.model_type!r}."
+        )
 
 
 def probe_batches(vocab_size: int, pad_token_id: int) -> Iterator[dict[str, Tensor]]:

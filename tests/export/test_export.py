@@ -1,5 +1,6 @@
 """Promise 5: what is exported opens as a stock classifier, in a process that never heard of dhrd_hf."""
 
+import copy
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from strangers import run_as_a_stranger
-from transformers import AutoTokenizer, LlamaForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaForSequenceClassification
 
 from dhrd_hf import AutoModelForDualHeadClassification, export_classifier
 from dhrd_hf.evaluation import load_classifier
@@ -300,6 +301,40 @@ def test_a_classifier_that_is_built_wrong_is_not_left_behind(dual_of, tokenizer,
         export_classifier(model, tokenizer, occupied / ("out" if overwrite else "new"), overwrite=overwrite)
     assert all_files(occupied) == before
     assert torch.equal(model.score.weight, score)
+
+
+# float32 rounds what is added to the weights: the second's and third's logits are off by 1.0 and 1.4e-4 of the largest.
+@pytest.mark.parametrize(
+    ("family", "std", "seed"), [("llama", 0.1, 0), ("llama", 0.5, 4), ("llama", 0.7, 11), ("gpt2", 1.0, 0)]
+)
+def test_an_adapter_of_any_size_is_merged_and_one_that_is_merged_wrongly_is_refused(
+    dual_of, tokenizer, tmp_path, monkeypatch, family, std, seed
+):
+    model = add_lora(dual_of(family, max_input_length=60), r=8)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=std)
+    export_classifier(model, tokenizer, tmp_path / "out")
+    # What is in the folder is the merged model, to the rounding of sums alone.
+    merged = classifier.merged_copy(model)
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    ids = tokenizer("It rains. So the street is wet.", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        torch.testing.assert_close(stock(ids).logits, merged(ids).logits, rtol=1e-5, atol=1e-5)
+
+    def merged_in_part(model):
+        found = copy.deepcopy(model)
+        for module in found.modules():
+            if isinstance(getattr(module, "scaling", None), dict):
+                module.scaling = {name: 0.8 * value for name, value in module.scaling.items()}
+        return found.merge_and_unload()
+
+    monkeypatch.setattr(classifier, "merged_copy", merged_in_part)
+    with pytest.raises(ValueError, match="The adapter, merged into the model's weights, changes logits by"):
+        export_classifier(model, tokenizer, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_a_failed_last_rename_gives_the_old_folder_back(dual_of, tokenizer, occupied, monkeypatch):
