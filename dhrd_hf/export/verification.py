@@ -120,7 +120,7 @@ def _disagreements(folder: str | os.PathLike, model: nn.Module, tokenizer: Any, 
         config,
         tokenizer,
         contract.golden,
-        contract.pooled_token,
+        **({} if engine == "torch" else {"pooled_token": contract.pooled_token}),  # a graph does not say it
         temperature=contract.temperature,
         thresholds=getattr(config, "label_thresholds", None),
         engine=engine,

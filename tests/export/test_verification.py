@@ -255,6 +255,7 @@ def lose_bos(folder):
             change_contract(split_special_tokens=True),
             "split_special_tokens: False in the folder, True in the contract",
         ),
+        (change_contract(pooled_token="the first one"), "'the first one' in the contract"),
         (change_contract(dtype="float16"), "dtype: 'float32' in the folder, 'float16' in the contract"),
         (change_contract(engine="onnx"), "engine: 'torch' in the folder, 'onnx' in the contract"),
         (
