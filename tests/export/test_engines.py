@@ -164,10 +164,9 @@ def test_the_layout_of_transformers_js(for_javascript, classifier):
     assert "@huggingface/transformers" in (for_javascript / "README.md").read_text()
 
 
+@pytest.mark.parametrize("exported", ["onnx"], indirect=True)  # whose layout it is
 def test_weights_too_large_for_one_file_lie_beside_the_graph(exported, tmp_path, monkeypatch):
-    engine, folder, _ = exported
-    if engine != "onnx":
-        pytest.skip("the layout is one of ONNX")
+    _, folder, _ = exported
     large, small = (shutil.copytree(folder, tmp_path / name) for name in ("large", "small"))
     with open(large / "model.onnx.data", "ab") as file:
         file.write(bytes(1_000_000))  # which the graph does not refer to

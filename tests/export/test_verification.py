@@ -335,3 +335,12 @@ def test_the_command_takes_ones_own_rows(dual_of, tokenizer, tmp_path, capsys):
     assert Contract.read(tmp_path / "out").own_texts == ["Q: Who sang?"]
     assert main([*command, "--format", "onnx", "--overwrite"]) == 2
     assert "--golden goes with --format dense or adapter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("scale", "right"), [(1 + 1e-6, True), (0.999, False), (1.01, False)])
+def test_weights_that_turn_no_label_are_found_too(folder, scale, right):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["score.weight"] *= scale
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    replay = verify_export(folder)
+    assert replay.flips == 0 and (replay.faults() == []) == right
