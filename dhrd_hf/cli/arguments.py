@@ -57,6 +57,9 @@ class TrainArguments:
         "Table of rationales, joined to --train-data by id, key or idx, else by the row's number."
     )
     eval_data: str | None = _option("Table to evaluate on, after each epoch and at the end.")
+    validation_data: str | None = _option(
+        "Table to evaluate on after each epoch, which the best is chosen by; --eval-data is then read at the end alone."
+    )
     config: str | None = _option("YAML file with any of these names; the command line wins over it.")
     resume: bool = _option("Go on from the last checkpoint in --output-dir (from the start if there is none).", False)
     overwrite_output_dir: bool = _option("Use a folder that holds something; its checkpoints are removed.", False)
@@ -191,6 +194,8 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
         values.eval_strategy = "no" if values.eval_data is None else "epoch"
     if values.eval_strategy != "no" and values.eval_data is None:
         raise ValueError(f"--eval-strategy {values.eval_strategy} needs rows: add --eval-data TABLE.")
+    if values.validation_data is not None and values.eval_data is None:
+        raise ValueError("--validation-data spares the rows of --eval-data, which are not there: name it --eval-data.")
     if values.predictions is not None and values.eval_data is None:
         raise ValueError("--predictions are of the rows of --eval-data: add --eval-data TABLE.")
     if values.logits is not None and (values.eval_data is None or not values.logits.endswith(".parquet")):

@@ -44,7 +44,11 @@ def run(argv: Sequence[str]) -> int:
         name: _evaluated(own, table, f"--more-eval-data {name}", labels, say)
         for name, _, table in map(_named, own.more_eval_data or ())
     }
+    held_out = own.validation_data and _evaluated(own, own.validation_data, own.validation_data, labels, say)
     trainer, encode = _trainer(own, training, train, dev, labels, say)
+    dev_rows = trainer.eval_dataset
+    if held_out is not None:
+        trainer.eval_dataset = _encoded(held_out, copy.copy(encode), own, say)
     more = {name: _encoded(table, copy.copy(encode), own, say) for name, table in more.items()}
     if own.export and trainer.is_deepspeed_enabled:
         raise ValueError("--export does not go with DeepSpeed: leave it out, and use dhrd export afterwards.")
@@ -55,6 +59,8 @@ def run(argv: Sequence[str]) -> int:
     ):  # now that nothing can be refused any more
         _clear(folder)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.eval_dataset = dev_rows
+    getattr(trainer, "_eval_dataloaders", {}).clear()  # persistent workers would go on with the other rows
     if trainer.is_fsdp_enabled:  # its checkpoints may be in shards; the result is one model
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model()
@@ -168,7 +174,7 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
     for target in filter(None, (own.predictions, own.logits)):
         from ..data.table_writing import check_target
 
-        check_target(target, own.train_data, own.eval_data, own.rationales)
+        check_target(target, own.train_data, own.eval_data, own.validation_data, own.rationales)
     if own.predictions is not None:
         check_prediction_columns(own)
     folder = Path(training.output_dir)

@@ -26,6 +26,9 @@ from .settings import ablation_of
 
 LAUNCH = (sys.executable, "-m", "dhrd_hf.cli", "train")
 _DECODE = (sys.executable, "-m", "dhrd_hf.study.decoding")
+# Of each epoch's weights those that are best on the validation rows; a run that is killed starts again.
+BEST_EPOCH = {"eval_strategy": "epoch", "save_strategy": "best", "save_total_limit": 1, "save_only_model": True}
+BEST_EPOCH |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_classification_loss"}
 _KEPT = ("train_results.json", "eval_results.json", "trainer_state.json")
 # Seen from the study file's folder, if they are there.
 _FOLDERS, _SETTINGS = ("model", "teacher"), ("deepspeed", "fsdp_config", "accelerator_config")
@@ -63,6 +66,8 @@ def train_command(cell: Cell, study: Study, folder: Path, rows: CellRows, run: s
             options[name] = study.data[cell.data].spec[name]
     # Once, at the end; and nothing to go on from, which costs the disk more than a run that starts again costs time.
     options |= {"eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True}
+    if rows.validation is not None:
+        options |= {"validation_data": _relative(rows.validation, folder), **BEST_EPOCH}
     options |= {"seed": cell.seed, **cell.options}
     for name in (*_FOLDERS, *_SETTINGS):
         if isinstance(options.get(name), str):

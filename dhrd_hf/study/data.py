@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import strict_json, write_whole
 from .metrics import GROUPED
-from .plan import MAIN_SET, Cell, DataSet, Study, digest, file_name
+from .plan import MAIN_SET, VALIDATION, Cell, DataSet, Study, digest, file_name
 from .settings import ablation_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class CellRows:
     groups: list[int] | None
     more_eval: dict[str, Path] = field(default_factory=dict)
     more_labels: dict[str, list[str]] = field(default_factory=dict)
+    validation: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class StudyData:
         for data in self.study.data.values():
             if "superglue" in data.spec:
                 continue
-            named = [data.spec[part] for part in ("train", "rationales") if part in data.spec]
+            named = [data.spec[part] for part in ("train", "rationales", "validation") if part in data.spec]
             for table in (*named, *data.eval_sets.values()):
                 try:
                     table_name(self._path(table))
@@ -88,6 +89,8 @@ class StudyData:
         }
         for path, rows in ((planned.eval, dev), *((path, more[name]) for name, path in planned.more_eval.items())):
             self._write(path, rows)
+        if planned.validation is not None:
+            self._write(planned.validation, tables.more[VALIDATION])
         return replace(
             planned,
             train_rows=self._train(cell, tables, planned.train),
@@ -112,6 +115,9 @@ class StudyData:
             names=[],
             groups=None,
             more_eval={name: folder / f"eval-{file_name(name)}-{size}.jsonl" for name in others},
+            validation=folder / "validation.jsonl"
+            if "validation" in data.spec and cell.setting != "cot_decoding"
+            else None,
         )
 
     def _eval_size(self, cell: Cell) -> int | None:
@@ -177,11 +183,12 @@ class StudyData:
             train, dev, rationales = self._superglue(spec)
         else:
             train = load_table(self._path(spec["train"]))
-            more = {name: load_table(self._path(source)) for name, source in data.eval_sets.items()}
+            sources = data.eval_sets | ({VALIDATION: spec["validation"]} if "validation" in spec else {})
+            more = {name: load_table(self._path(source)) for name, source in sources.items()}
             dev = more[MAIN_SET]
             rationales = None if "rationales" not in spec else self._path(spec["rationales"])
             of_groups = spec.get("group_column")
-            for source, table in ((spec["train"], train), *((data.eval_sets[name], it) for name, it in more.items())):
+            for source, table in ((spec["train"], train), *((sources[name], it) for name, it in more.items())):
                 needed = [label_column, *([of_groups] if of_groups is not None and table is dev else [])]
                 try:
                     check_columns(table.column_names, needed, [rationale_column])

@@ -64,11 +64,13 @@ def noise(parts: Sequence[np.ndarray], weights: Sequence[float]) -> Noise:
     return Noise(np.asarray(weights, float), *(np.array(it) for it in zip(*found, strict=True)))
 
 
-def half_width(of_seeds: float, of_items: float, seeds_freedom: float, items_freedom: float) -> float:
-    """Half the width of the 95% interval of an estimate with two sources of noise."""
+def half_width(
+    of_seeds: float, of_items: float, seeds_freedom: float, items_freedom: float, confidence: float = CONFIDENCE
+) -> float:
+    """Half the width of the interval of an estimate with two sources of noise."""
     from scipy.special import stdtrit  # t's quantiles
 
-    total, tail = of_seeds + of_items, (1 + CONFIDENCE) / 2
+    total, tail = of_seeds + of_items, (1 + confidence) / 2
     if not total > 0:
         return 0.0
     freedom = total**2 / (of_seeds**2 / seeds_freedom + of_items**2 / items_freedom)
@@ -80,19 +82,21 @@ def interval(
     parts: Sequence[np.ndarray],
     weights: Sequence[float] | None = None,
     within: tuple[float, float] = (-np.inf, np.inf),
+    confidence: float = CONFIDENCE,
 ) -> tuple[float, float, float]:
-    """The mean of parts' means, or their weighted sum, and its 95% interval over seeds and items."""
+    """The mean of parts' means, or their weighted sum, and its interval over seeds and items."""
     weights = np.full(len(parts), 1 / len(parts)) if weights is None else weights
     value = float(sum(weight * part.mean() for weight, part in zip(weights, parts, strict=True)))
     if not all(np.isfinite(part).all() and part.shape[1] > 1 for part in parts):
         return value, np.nan, np.nan
     # Seeds that happen to be alike make no narrow interval: of the variance over test items alone two fifths are the least.
     # With all of it 2 seeds would cover 99 of 100.
-    half = max(half_width(*noise(parts, weights).variances()), 0.4**0.5 * _of_these_runs(parts, weights))
+    of_these = _of_these_runs(parts, weights, confidence)
+    half = max(half_width(*noise(parts, weights).variances(), confidence), 0.4**0.5 * of_these)
     return value, max(value - half, within[0]), min(value + half, within[1])
 
 
-def power(of: Noise, gain: float, n_seeds: int | None = None) -> float:
+def power(of: Noise, gain: float, n_seeds: int | None = None, confidence: float = CONFIDENCE) -> float:
     """How often the interval would lie clear of 0, on the right side, if a gain were true, with a number of seeds."""
     from scipy.stats import nct
 
@@ -102,22 +106,24 @@ def power(of: Noise, gain: float, n_seeds: int | None = None) -> float:
         return 1.0
     freedom = total**2 / (variances[0] ** 2 / variances[2] + variances[1] ** 2 / variances[3])
     error = np.sqrt(total)
-    return float(nct.sf(half_width(*variances) / error, freedom, abs(gain) / error))
+    return float(nct.sf(half_width(*variances, confidence) / error, freedom, abs(gain) / error))
 
 
-def seeds_for(of: Noise, gain: float) -> int | None:
+def seeds_for(of: Noise, gain: float, confidence: float = CONFIDENCE) -> int | None:
     """The least number of seeds, at least 2, that see a gain in 80 of 100 studies; None where no number would, or none is known."""
     if not of.several.any():
         return None
-    return _least(lambda seeds: power(of, gain, seeds) >= POWER, 2, _MOST_SEEDS)
+    return _least(lambda seeds: power(of, gain, seeds, confidence) >= POWER, 2, _MOST_SEEDS)
 
 
-def visible_gain(of: Noise) -> float:
+def visible_gain(of: Noise, confidence: float = CONFIDENCE) -> float:
     """The least gain that 80 of 100 studies of this size would see."""
     from scipy.optimize import brentq
 
     error = np.sqrt(sum(of.variances()[:2]))
-    return float(brentq(lambda gain: power(of, gain) - POWER, 0.0, 100 * error)) if error > 0 else 0.0
+    return (
+        float(brentq(lambda gain: power(of, gain, None, confidence) - POWER, 0.0, 100 * error)) if error > 0 else 0.0
+    )
 
 
 def sign_test(differences: Sequence[np.ndarray]) -> float:
@@ -139,13 +145,13 @@ def sign_test(differences: Sequence[np.ndarray]) -> float:
     return float(result.pvalue)
 
 
-def _of_these_runs(parts: Sequence[np.ndarray], weights: Sequence[float]) -> float:
+def _of_these_runs(parts: Sequence[np.ndarray], weights: Sequence[float], confidence: float) -> float:
     """Half the width of the interval over test items alone, which says nothing of other seeds."""
     variances = [
         part.mean(0).var(ddof=1) / part.shape[1] * weight**2 for part, weight in zip(parts, weights, strict=True)
     ]
     items = np.array([part.shape[1] for part in parts])
-    return half_width(0.0, sum(variances), 1.0, _freedom(np.array(variances), items - 1))
+    return half_width(0.0, sum(variances), 1.0, _freedom(np.array(variances), items - 1), confidence)
 
 
 def _freedom(variances: np.ndarray, degrees: np.ndarray, correction: float = 0.0) -> float:

@@ -13,6 +13,7 @@ _SAID_BY = {
     "train_data": "data",
     "eval_data": "data",
     "more_eval_data": "data",
+    "validation_data": "data",
     "rationales": "data",
     "label_column": "data",
     "rationale_column": "data",
@@ -32,7 +33,15 @@ _SAID_BY = {
     "teacher_cache": "nothing: it is of one set of rows, and runs have several; their teacher runs beside them",
 }
 # Of these a recipe of dhrd train has its own, in whose place the study's are.
-_OF_A_RECIPE = ("train_data", "eval_data", "rationales", "label_column", "rationale_column", "output_dir")
+_OF_A_RECIPE = (
+    "train_data",
+    "eval_data",
+    "validation_data",
+    "rationales",
+    "label_column",
+    "rationale_column",
+    "output_dir",
+)
 _OF_A_RECIPE += ("predictions", "logits", "encoding_cache", "model")
 _READ = ("model", "teacher", "gguf_file", "prompt", "suffix", "deepspeed", "fsdp_config", "accelerator_config")
 # Lists of options of our own; those of TrainingArguments are typed as several words.

@@ -30,9 +30,9 @@ _KEYS = (
     "grid",
 )
 _DATA_KEYS = ("train", "eval", "rationales", "prompt", "label_column", "rationale_column", "group_column", "metric")
-_DATA_KEYS += ("label_map", "problem_type", "drop_unlabelled")
+_DATA_KEYS += ("label_map", "problem_type", "drop_unlabelled", "validation")
 _TASK_KEYS = ("superglue", "source", "rationales", "metric")
-MAIN_SET = "eval"
+MAIN_SET, VALIDATION = "eval", "validation="  # no further set has such a name
 _AXES = ("data", "setting", "seed", "train_size")
 
 

@@ -289,7 +289,8 @@ class _Runner:
         here = self.folder / "cells" / cell.id
         here.mkdir(parents=True, exist_ok=True)
         old = [it for it in here.glob("run*") if it.is_dir()]
-        with_checkpoints = [it for it in old if last_checkpoint(it) is not None]
+        with_best = "validation" in self.study.data[cell.data].spec  # whose checkpoints are weights alone
+        with_checkpoints = [it for it in old if not with_best and last_checkpoint(it) is not None]
         latest = max(with_checkpoints, key=lambda it: it.stat().st_mtime, default=None)
         for it in old:
             if it != latest:

@@ -576,3 +576,25 @@ def test_a_cell_that_another_process_has_is_told_and_left(make, out, hold):
     finally:
         hold.unlink()
         process.join(60)
+
+
+def test_the_best_epoch_is_chosen_on_validation_rows_alone(make, out, tmp_path):
+    held_out = [{"id": f"v{i}", "text": f"Is {i} odd?", "label": "yes" if i % 2 else "no"} for i in range(4)]
+    (tmp_path / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
+    data = {"odd": {"train": "train.jsonl", "eval": "dev.jsonl", "validation": "held_out.jsonl"}}
+    study = make("{seed: 0, num_train_epochs: 9}", data=data)
+    last = out / "cells" / study.cells[0].id / "run" / "checkpoint-3"  # weights alone, which nothing can go on from
+    last.mkdir(parents=True)
+    (last / "trainer_state.json").write_text("{}")
+    assert run(study, out)[0].done == 2
+    for given in started(out):
+        assert "resume" not in given
+        assert given["eval_strategy"] == "epoch" and given["load_best_model_at_end"] == "true"
+        assert given["metric_for_best_model"] == "eval_classification_loss"
+        rows = [json.loads(line) for line in (out / given["validation_data"]).read_text().splitlines()]
+        assert rows == held_out
+        assert [row["id"] for row in map(json.loads, (out / given["eval_data"]).read_text().splitlines())][0][0] == "r"
+    (tmp_path / "held_out.jsonl").write_text(json.dumps(held_out[0] | {"label": "perhaps"}) + "\n")
+    (outcome, _) = run(make("{seed: 0}", data=data, name="other"), out.with_name("other"))
+    assert outcome.failed == 2
+    assert "'perhaps'" in rows_of(out.with_name("other"))[0]["error"]

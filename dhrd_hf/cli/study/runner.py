@@ -28,7 +28,8 @@ study.yaml:
   data:
     nli: {train: train.jsonl, eval: dev.jsonl, rationales: rationales.jsonl}  # also prompt, label_column,
                                 #   rationale_column, metric (accuracy, macro_f1), group_column (rows of a group are drawn
-                                #   together by the intervals; default: group, where there is one; null: none)
+                                #   together by the intervals; default: group, where there is one; null: none),
+                                #   validation (a table by which each run keeps its best epoch; eval is then read at its end)
     snli:                       # scored on several sets: the first is the main one, label_map names the others' labels
       {train: snli.jsonl, eval: {validation: dev.jsonl, hans: hans.jsonl}, label_map: {hans: {non-entailment: neutral}}}
     cb: {superglue: cb, source: data/superglue, rationales: data/superglue_rationales}
