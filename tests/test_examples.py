@@ -76,13 +76,13 @@ def test_the_papers_study_is_the_papers(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr()
     assert "231 runs" in printed.err and not list(tmp_path.iterdir())
     study = read_study(EXAMPLES / "paper_study.yaml")
-    assert tuple(study.data) == TASKS and {cell.setting for cell in study.cells} == {*SETTINGS}
-    assert {cell.model for cell in study.cells} == {"Qwen/Qwen3-8B"} and len(study.cells) == 7 * 3 * (6 + 3 + 2)
+    assert tuple(study.data) == TASKS and {cell.setting for cell in study.runs} == {*SETTINGS}
+    assert {cell.model for cell in study.runs} == {"Qwen/Qwen3-8B"} and len(study.runs) == 7 * 3 * (6 + 3 + 2)
     metrics = {"cb": "macro_f1+accuracy", "copa": "question_accuracy", "multirc": "f1a+em"}
     assert {name: data.metric for name, data in study.data.items()} == dict.fromkeys(TASKS, "accuracy") | metrics
-    weights = {(it.options["alpha"], it.options["beta"]) for it in study.cells if it.setting == "dual_head"}
+    weights = {(it.options["alpha"], it.options["beta"]) for it in study.runs if it.setting == "dual_head"}
     assert weights == {(1.0, 1.0), (0.25, 1.0), (0.5, 1.0), (2.0, 1.0), (1.0, 0.5), (1.0, 2.0)}
-    for cell in study.cells:  # appendices E.4 and E.5
+    for cell in study.runs:  # appendices E.4 and E.5
         own, training = parse_train(
             ["--model", "m", "--train-data", "t", "--output-dir", "o", *typed_options(cell.options)]
         )
@@ -160,6 +160,6 @@ def test_the_papers_study_runs_on_a_tiny_model(lm_dir_of, tmp_path, monkeypatch,
     study = read_study(tmp_path / "study.yaml")
     outcome = run_study(study, tmp_path / "out", say=lambda _: None)
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
-    assert (outcome.done, len(study.cells)) == (14, 14), [row["error"] for row in rows]
+    assert (outcome.done, len(study.runs)) == (14, 14), [row["error"] for row in rows]
     assert {row["data"] for row in rows} == {*TASKS} and {row["setting"] for row in rows} == {*SETTINGS}
     assert all((tmp_path / "out" / row["logits"]).is_file() for row in rows if row["setting"] != "cot_decoding")

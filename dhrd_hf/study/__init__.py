@@ -1,12 +1,15 @@
 """A grid of training runs, paired across settings, and what its table says."""
 
-from .plan import Cell, Study, read_study
+from .plan import Run, Study, read_study
 from .runner import StudyOutcome, run_study
 from .statistics import Gain, Summary, mean_relative_gain, paired_gains, summarise
+
+Cell = Run  # its name until 0.1
 
 __all__ = [
     "Cell",
     "Gain",
+    "Run",
     "Study",
     "StudyOutcome",
     "Summary",

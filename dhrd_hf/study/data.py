@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import strict_json, write_whole
 from .metrics import GROUPED
-from .plan import MAIN_SET, VALIDATION, Cell, DataSet, Study, digest, file_name
+from .plan import MAIN_SET, VALIDATION, DataSet, Run, Study, digest, file_name
 from .settings import ablation_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _FEW_GROUPS = 20  # of fewer the bootstrap's intervals are too narrow (Cameron, 
 
 
 @dataclass(frozen=True)
-class CellRows:
+class RunRows:
     """Where a cell's rows are, and what its score needs to know of them."""
 
     train: Path
@@ -76,7 +76,7 @@ class StudyData:
                 except ValueError as error:
                     raise ValueError(f"data {data.name!r}: {error}") from None
 
-    def of(self, cell: Cell) -> CellRows:
+    def of(self, cell: Run) -> RunRows:
         """The rows of a cell, written if no cell before had them."""
         tables = self._of(self.study.data[cell.data])
         planned = self.files(cell)
@@ -100,14 +100,14 @@ class StudyData:
             more_labels={name: rows[tables.label_column][:] for name, rows in more.items()},
         )
 
-    def files(self, cell: Cell) -> CellRows:
+    def files(self, cell: Run) -> RunRows:
         """Where the rows of a cell are, or will be: nothing is read or written."""
         data, size = self.study.data[cell.data], self._eval_size(cell) or "all"
         kind = ablation_of(cell.setting)
         named = "" if kind in ("consistent", "rationale_after_label") else f"-{kind}"
         folder = self.folder / data.folder_name
         others = [name for name in data.eval_sets if name != MAIN_SET and cell.setting != "cot_decoding"]
-        return CellRows(
+        return RunRows(
             train=folder / f"train-{cell.train_size or 'all'}-seed{cell.seed}{named}.jsonl",
             eval=folder / f"eval-{size}.jsonl",
             train_rows=0,
@@ -120,13 +120,13 @@ class StudyData:
             else None,
         )
 
-    def _eval_size(self, cell: Cell) -> int | None:
+    def _eval_size(self, cell: Run) -> int | None:
         size = self.study.eval_size
         if cell.setting == "cot_decoding" and self.study.cot_eval_size is not None:
             size = min(self.study.cot_eval_size, size or self.study.cot_eval_size)
         return size
 
-    def _train(self, cell: Cell, tables: _Tables, path: Path) -> int:
+    def _train(self, cell: Run, tables: _Tables, path: Path) -> int:
         size = len(tables.train) if cell.train_size is None else min(cell.train_size, len(tables.train))
         if cell.train_size is not None and size < cell.train_size and (cell.data, cell.train_size) not in self._told:
             self._told.add((cell.data, cell.train_size))

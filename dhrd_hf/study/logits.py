@@ -14,10 +14,10 @@ from .plan import MAIN_SET
 if TYPE_CHECKING:
     import numpy as np
 
-    from .data import CellRows
+    from .data import RunRows
 
 
-def read_logits(path: Path, rows: CellRows) -> dict[str, np.ndarray]:
+def read_logits(path: Path, rows: RunRows) -> dict[str, np.ndarray]:
     """The logits of each set, a column a label in the order of the study's ids; -inf of one that the run did not have."""
     import numpy as np
     import pyarrow.parquet as pq
@@ -43,7 +43,7 @@ def read_logits(path: Path, rows: CellRows) -> dict[str, np.ndarray]:
     return found
 
 
-def keep_logits(run: str, folder: Path, logits: Mapping[str, np.ndarray], rows: CellRows) -> str:
+def keep_logits(run: str, folder: Path, logits: Mapping[str, np.ndarray], rows: RunRows) -> str:
     """Write a run's logits as a Parquet file beside the table, whole or not at all; its name as seen from there."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -61,7 +61,7 @@ def keep_logits(run: str, folder: Path, logits: Mapping[str, np.ndarray], rows: 
     return f"logits/{run}.parquet"
 
 
-def eval_sets(logits: Mapping[str, np.ndarray], rows: CellRows) -> dict[str, Any]:
+def eval_sets(logits: Mapping[str, np.ndarray], rows: RunRows) -> dict[str, Any]:
     """Of each further evaluation set its number of rows and its metrics."""
     import numpy as np
 
@@ -78,5 +78,5 @@ def eval_sets(logits: Mapping[str, np.ndarray], rows: CellRows) -> dict[str, Any
     return found
 
 
-def _labels(rows: CellRows) -> dict[str, list[str]]:
+def _labels(rows: RunRows) -> dict[str, list[str]]:
     return {MAIN_SET: rows.labels, **rows.more_labels}

@@ -71,14 +71,14 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Run:
     """One training run of a study.
 
     Example:
 
     ```python
-    >>> from dhrd_hf.study.plan import Cell
-    >>> cell = Cell(data="cb", setting="pooled", seed=0, train_size=250, model="smollm2", options={"alpha": 0.0})
+    >>> from dhrd_hf.study.plan import Run
+    >>> cell = Run(data="cb", setting="pooled", seed=0, train_size=250, model="smollm2", options={"alpha": 0.0})
     >>> len(cell.id)
     10
 
@@ -115,7 +115,7 @@ class Study:
     ```python
     >>> from dhrd_hf.study.plan import read_study
     >>> study = read_study("study.yaml")  # doctest: +SKIP
-    >>> len(study.cells)  # doctest: +SKIP
+    >>> len(study.runs)  # doctest: +SKIP
     240
 
     ```
@@ -124,7 +124,7 @@ class Study:
         name (`str`): Its name, which the table's rows bear.
         folder (`Path`): The folder of the YAML file, from which paths are taken.
         data (`dict[str, DataSet]`): Its data sets by name.
-        cells (`list[Cell]`): Its runs, each once, in their order.
+        runs (`list[Run]`): Its runs, each once, in their order.
         eval_size (`int`, *optional*), cot_eval_size (`int`, *optional*): Evaluation rows, of CoT decoding; None is all.
         cot_max_new_tokens (`int`, *optional*, defaults to 500): Most tokens of a decoded answer.
         keep_models (`bool`, *optional*, defaults to `False`): Whether the trained models are kept.
@@ -134,14 +134,14 @@ class Study:
     name: str
     folder: Path
     data: dict[str, DataSet]
-    cells: list[Cell]
+    runs: list[Run]
     eval_size: int | None = None
     cot_eval_size: int | None = None
     cot_max_new_tokens: int = 500
     keep_models: bool = False
     varying: tuple[str, ...] = ()
 
-    def label(self, cell: Cell) -> str:
+    def label(self, cell: Run) -> str:
         """A run in words: what tells it from the others."""
         said = [cell.data, cell.setting]
         for name in self.varying:
@@ -172,7 +172,7 @@ def read_study(path: str | Path) -> Study:
     ```python
     >>> from dhrd_hf.study.plan import read_study
     >>> study = read_study("study.yaml")  # doctest: +SKIP
-    >>> [study.label(cell) for cell in study.cells[:2]]  # doctest: +SKIP
+    >>> [study.label(cell) for cell in study.runs[:2]]  # doctest: +SKIP
     ['esnli pooled seed=0', 'esnli pooled seed=1']
 
     ```
@@ -218,7 +218,7 @@ def read_study(path: str | Path) -> Study:
         name=str(given["name"]),
         folder=path.parent,
         data=data,
-        cells=[],
+        runs=[],
         eval_size=given.get("eval_size"),
         cot_eval_size=given.get("cot_eval_size"),
         cot_max_new_tokens=given.get("cot_max_new_tokens") or 500,
@@ -229,7 +229,7 @@ def read_study(path: str | Path) -> Study:
         raise ValueError(
             f"{path}: the grid has no cells: write blocks such as {{data: ..., setting: [pooled, dual_head]}}"
         )
-    return Study(**{**study.__dict__, "cells": cells, "varying": _varying(cells)})
+    return Study(**{**study.__dict__, "runs": cells, "varying": _varying(cells)})
 
 
 def _kind(value: Any) -> str:
@@ -342,13 +342,13 @@ def _number(value: Any) -> Any:
 
 def _cells(
     path: Path, given: Mapping[str, Any], data: Mapping[str, DataSet], fixed: dict[str, Any], study: Study
-) -> list[Cell]:
+) -> list[Run]:
     blocks = given.get("grid") or []
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise ValueError(
             f"{path}: grid must be a list of blocks such as {{data: esnli, setting: pooled, seed: [0, 1]}}"
         )
-    found: dict[str, Cell] = {}
+    found: dict[str, Run] = {}
     for number, block in enumerate(blocks, 1):
         where = f"block {number} of grid"
         block = read_options(block, f"{path}: {where}", path.parent)
@@ -378,7 +378,7 @@ def _cells(
 
 def _cell(
     values: dict[str, Any], given: Mapping[str, Any], data: Mapping[str, DataSet], fixed: dict[str, Any], study: Study
-) -> Cell:
+) -> Run:
     of_data = data[values["data"]]
     options = {name: of_data.spec[name] for name in ("prompt",) if name in of_data.spec}
     options |= {name: value for name, value in fixed.items() if name not in _AXES}
@@ -397,7 +397,7 @@ def _cell(
     decides = {"data": of_data.spec, "metric": of_data.metric, "eval_size": study.eval_size}
     if values["setting"] == "cot_decoding":
         decides |= {"cot_eval_size": study.cot_eval_size, "cot_max_new_tokens": study.cot_max_new_tokens}
-    return Cell(
+    return Run(
         data=values["data"],
         setting=values["setting"],
         seed=values["seed"],
@@ -408,7 +408,7 @@ def _cell(
     )
 
 
-def _varying(cells: list[Cell]) -> tuple[str, ...]:
+def _varying(cells: list[Run]) -> tuple[str, ...]:
     """Options that tell cells of one setting apart."""
     configs = [
         {"setting": cell.setting, "model": cell.model, "train_size": cell.train_size, **cell.options} for cell in cells

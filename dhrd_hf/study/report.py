@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ..figures import draw
 from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
-from .figures import draw
-from .plan import Cell
+from .plan import Run
 from .report_costs import throughput_table, training_table
 from .report_scores import power_table, scores_table, transfer_table
 from .report_tables import (
@@ -28,9 +28,9 @@ from .report_tables import (
     setting_name,
     settings_table,
 )
-from .runs import OF_REASONING, Group, baseline_of, grouped, latest, meets, several_data, shown, unpaired
 from .settings import setting_names
 from .statistics import Gain, difference, gain_of
+from .table import OF_REASONING, Group, baseline_of, grouped, latest, meets, several_data, shown, unpaired
 
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 _MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "*": "\\*", "`": "\\`", "](": "]\\(", "\n": " "}
@@ -56,7 +56,7 @@ def build_report(
     where: Mapping[str, str] | None = None,
     not_in_mean: Sequence[str] = (),
     commands: Sequence[str] = (),
-    planned: Sequence[Cell] = (),
+    planned: Sequence[Run] = (),
 ) -> Report:
     """Compare the cells of a study."""
     where = dict(where or {})
@@ -192,7 +192,7 @@ def _of_seeds(number: int) -> str:
     return f"{number} seed{'s' * (number != 1)}"
 
 
-def _not_run(groups: Sequence[Group], throughput: Any, planned: Sequence[Cell], rows: Sequence[Any]) -> list[str]:
+def _not_run(groups: Sequence[Group], throughput: Any, planned: Sequence[Run], rows: Sequence[Any]) -> list[str]:
     """What nobody has looked at: whole questions, and the cells of the plan."""
     settings, varying = {it.setting for it in groups}, axes(groups)
     there = {

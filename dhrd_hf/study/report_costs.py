@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from ..figures import Plot, Point, Series
 from .comparisons import Comparison
-from .figures import Plot, Point, Series
 from .intervals import CONFIDENCE
 from .report_tables import DASH, Table
 

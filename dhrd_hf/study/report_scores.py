@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..figures import Point
 from .comparisons import Comparison
-from .figures import Point
 from .intervals import seeds_for, sign_test, visible_gain
 from .metrics import OF_LOGITS, SCORES
 from .report_tables import DASH, Table, forest, gain_text

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
+from ..figures import Plot, Point, Series
 from .comparisons import Comparison, against, compared
-from .figures import Plot, Point, Series
 from .metrics import chance
-from .runs import Group, n_rows, shown
 from .statistics import Gain, Summary
+from .table import Group, n_rows, shown
 
 DASH = "–"
 _GAIN = "gain, points [95%]"

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ..files import last_checkpoint
-from .backends import Machines
-from .cells import CellError, clear, launch_of, new_row, run_cell, train_command
-from .data import CellRows, StudyData
+from .data import RunRows, StudyData
 from .lock import RunLock
-from .plan import Cell, Study
+from .machines import Machines
+from .plan import Run, Study
 from .processes import Processes
-from .table import ResultsTable
+from .results import ResultsTable
+from .run import RunError, clear, do_run, launch_of, new_row, runs_folder, train_command
 
 TABLE = "results.jsonl"
 # What a row must share with the cell that has its id.
@@ -84,14 +84,14 @@ def run_study(
     Args:
         study ([`Study`]): The study.
         output_dir (`str` or `Path`): Its folder: the table `results.jsonl`, the rows in `data/`, the logits in `logits/`, logs
-            and predictions in `cells/<id>/`. Nothing is written elsewhere.
+            and predictions in `runs/<id>/`. Nothing is written elsewhere.
         retry_failed (`bool`, *optional*, defaults to `False`): Run again what had failed before this call.
         limit (`int`, *optional*): Most runs of this call.
-        machines ([`~dhrd_hf.study.backends.Machines`], *optional*): Where the runs are and how many at a time; by default
+        machines ([`~dhrd_hf.study.machines.Machines`], *optional*): Where the runs are and how many at a time; by default
             here, one after the other.
         launch (`Sequence[str]`, *optional*): What `dhrd train` is started by.
         say (`Callable[[str], None]`, *optional*): Told of each run; by default it goes to stderr.
-        options (*optional*): `decode`, as [`~dhrd_hf.study.cells.run_cell`].
+        options (*optional*): `decode`, as [`~dhrd_hf.study.runs.do_run`].
 
     Returns:
         [`StudyOutcome`]: where it stands.
@@ -131,31 +131,31 @@ def run_study(
                 break
     except BaseException:
         runner.processes.end()
-        for cell in study.cells if machines.backend != "local" else ():
+        for cell in study.runs if machines.backend != "local" else ():
             RunLock(folder, cell.id).end_what_was_left()
         raise
     rows = runner.rows()
     done, failed = (sum(row["status"] == status for row in rows.values()) for status in ("done", "failed"))
-    return StudyOutcome(len(study.cells), done, failed, ran, len(elsewhere - rows.keys()))
+    return StudyOutcome(len(study.runs), done, failed, ran, len(elsewhere - rows.keys()))
 
 
-def planned_cells(study: Study, output_dir: str | Path) -> Iterator[tuple[Cell, str, str]]:
+def planned_runs(study: Study, output_dir: str | Path) -> Iterator[tuple[Run, str, str]]:
     """The cells of a study in their order, with their state and their commands; nothing is run, and nothing written."""
     folder = Path(output_dir).expanduser().resolve()
     check_inside(study, folder)
     states = _states(ResultsTable(folder / TABLE, study.name).read(), study)
     data = StudyData(study, folder)
     data.check()
-    for cell in study.cells:
+    for cell in study.runs:
         command = shlex.join(["dhrd", "train", *train_command(cell, study, folder, data.files(cell))])
         yield cell, states.get(cell.id, {"status": "to run"})["status"], command
 
 
 def check_inside(study: Study, folder: Path) -> None:
     """Raise on a link in a study's folder that leads out of it: what is written would be written elsewhere."""
-    named = [folder / name for name in (TABLE, "encoded", "logits", "locks", "data", "cells")]
+    named = [folder / name for name in (TABLE, "encoded", "logits", "locks", "data", "cells", "runs")]
     named += [folder / "data" / data.folder_name for data in study.data.values()]
-    named += [folder / "cells" / cell.id for cell in study.cells]
+    named += [runs_folder(folder) / cell.id for cell in study.runs]
     for path in named:
         if path.is_symlink() and not path.resolve().is_relative_to(folder):
             raise ValueError(
@@ -187,11 +187,11 @@ class _Runner:
 
     def announce(self, rows: Mapping[str, Mapping[str, Any]], again: Mapping[str, Any]) -> None:
         done, failed = (sum(row["status"] == status for row in rows.values()) for status in ("done", "failed"))
-        left = len(self.study.cells) - done - failed + len(again)
-        said = f"study {self.study.name}: {len(self.study.cells)} runs, {done} done, {failed} failed, {left} to run"
+        left = len(self.study.runs) - done - failed + len(again)
+        said = f"study {self.study.name}: {len(self.study.runs)} runs, {done} done, {failed} failed, {left} to run"
         said += ". Run the failed ones again with --retry-failed" if failed > len(again) else ""
         self.say(said)
-        for cell in self.study.cells:
+        for cell in self.study.runs:
             row = rows.get(cell.id, {})
             if row.get("status") == "done" and not row.get("model_kept"):
                 self._clear_what_a_kill_left(cell)
@@ -207,9 +207,9 @@ class _Runner:
                     f"{ours / theirs:g} times the rows. Add --processes-per-run {theirs}, or name another --output-dir"
                 )
 
-    def _clear_what_a_kill_left(self, cell: Cell) -> None:
+    def _clear_what_a_kill_left(self, cell: Run) -> None:
         """Of a process that was killed between its row and its clearing, or is there just now and has the run."""
-        runs = list((self.folder / "cells" / cell.id).glob("run*"))
+        runs = list((runs_folder(self.folder) / cell.id).glob("run*"))
         lock = RunLock(self.folder, cell.id)
         if runs and lock.take():
             try:
@@ -220,10 +220,10 @@ class _Runner:
 
     def free(
         self, data: StudyData, again: Mapping[str, Any], elsewhere: set[str], most: int | None
-    ) -> Iterator[tuple[Cell, CellRows | None, str | None, Mapping[str, Any] | None]]:
+    ) -> Iterator[tuple[Run, RunRows | None, str | None, Mapping[str, Any] | None]]:
         """The runs that nobody has done or is doing; with their rows, or why there are none."""
         rows = self.rows()
-        for cell in self.study.cells:
+        for cell in self.study.runs:
             row = rows.get(cell.id)
             if row is not None and row != again.get(cell.id):
                 continue
@@ -242,7 +242,7 @@ class _Runner:
                 yield cell, None, " ".join(str(error).split()) or type(error).__name__, row
 
     def run(
-        self, cell: Cell, rows: CellRows | None, error: str | None, before: Mapping[str, Any] | None
+        self, cell: Run, rows: RunRows | None, error: str | None, before: Mapping[str, Any] | None
     ) -> tuple[str, str]:
         """Run a cell and add its row, if nobody else has it or has done it since it was found free."""
         lock = RunLock(self.folder, cell.id)
@@ -263,30 +263,30 @@ class _Runner:
         return cell.id, _RAN
 
     def _row(
-        self, cell: Cell, rows: CellRows | None, error: str | None, lock: RunLock, environment: Mapping[str, str]
+        self, cell: Run, rows: RunRows | None, error: str | None, lock: RunLock, environment: Mapping[str, str]
     ) -> tuple[dict[str, Any], str]:
         name = "run" if lock.number == 1 else f"run-{lock.number}"
         row = new_row(cell, self.study, self.folder, rows, environment)
         row |= {"processes": self.machines.processes} if self.machines.processes > 1 else {}
         try:
             if rows is None:
-                raise CellError(error)
+                raise RunError(error)
             resume = self._prepare(cell, name)
             start = partial(self.processes.run, started=lock.note_child, environment=environment)
-            found = run_cell(
+            found = do_run(
                 cell, self.study, self.folder, rows, self.launch, run=name, resume=resume, start=start, **self.options
             )
             row |= found | {"status": "done"} | ({"resumed": True} if resume else {})  # its times: of the last part
             row |= {"model_kept": True} if self.study.keep_models else {}
-        except (CellError, ValueError, OSError) as error:
+        except (RunError, ValueError, OSError) as error:
             row["error"] = " ".join(str(error).split())
             row |= {"killed": True} if getattr(error, "killed", False) else {}
         row["finished"] = datetime.now(UTC).isoformat(timespec="milliseconds")
         return row, name
 
-    def _prepare(self, cell: Cell, name: str) -> bool:
+    def _prepare(self, cell: Run, name: str) -> bool:
         """Make way for a run; whether an interrupted one left checkpoints to go on from."""
-        here = self.folder / "cells" / cell.id
+        here = runs_folder(self.folder) / cell.id
         here.mkdir(parents=True, exist_ok=True)
         old = [it for it in here.glob("run*") if it.is_dir()]
         with_best = "validation" in self.study.data[cell.data].spec  # whose checkpoints are weights alone
@@ -302,12 +302,12 @@ class _Runner:
         (here / "predictions.jsonl").unlink(missing_ok=True)
         return latest is not None
 
-    def _tell(self, cell: Cell, row: Mapping[str, Any]) -> None:
+    def _tell(self, cell: Run, row: Mapping[str, Any]) -> None:
         rows = self.rows()
-        place = f"[{len(rows):>{len(str(len(self.study.cells)))}}/{len(self.study.cells)}]"
+        place = f"[{len(rows):>{len(str(len(self.study.runs)))}}/{len(self.study.runs)}]"
         if row["status"] == "failed":
-            log = Path("cells") / cell.id / "log.txt"
-            self.say(f"{place} {self.study.label(cell)}: failed: {row['error']} (see {self.folder / log})")
+            log = runs_folder(self.folder) / cell.id / "log.txt"
+            self.say(f"{place} {self.study.label(cell)}: failed: {row['error']} (see {log})")
             return
         left = _seconds_left(self.study, rows) / self.machines.jobs
         self.say(
@@ -318,7 +318,7 @@ class _Runner:
 
 def _states(rows: list[dict[str, Any]], study: Study) -> dict[str, dict[str, Any]]:
     """The last row of each of the study's cells."""
-    cells = {cell.id: cell for cell in study.cells}
+    cells = {cell.id: cell for cell in study.runs}
     found = {}
     for row in rows:
         cell = cells.get(row["cell"])
@@ -345,7 +345,7 @@ def _seconds_left(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> float:
             for key in ((), (row["data"],), (row["data"], row["setting"])):
                 took.setdefault(key, []).append(row["seconds"])
     total = 0.0
-    for cell in study.cells:
+    for cell in study.runs:
         if cell.id not in rows:
             keys = ((cell.data, cell.setting), (cell.data,), ())
             times = next((took[key] for key in keys if key in took), [0.0])

@@ -11,7 +11,7 @@ import numpy as np
 
 from .intervals import Noise, interval, noise
 from .metrics import LOSSES, METRICS
-from .runs import Group, baseline_of, grouped, latest, scored, varying_options
+from .table import Group, baseline_of, grouped, latest, scored, varying_options
 
 __all__ = ["Gain", "Summary", "mean_relative_gain", "paired_gains", "summarise"]
 

@@ -22,7 +22,7 @@ from paired import paired, ratio, report
 
 from dhrd_hf.study import read_study
 from dhrd_hf.study.data import StudyData
-from dhrd_hf.study.runner import planned_cells
+from dhrd_hf.study.runner import planned_runs
 
 _CLI = (sys.executable, "-m", "dhrd_hf.cli")
 
@@ -58,10 +58,10 @@ def main() -> None:
         # Of a folder for each round, whose rows are written before the clock runs.
         typed = [here / f"typed-{n}" for n in range(args.rounds)]
         found = read_study(here / "study.yaml")
-        cells = [list(planned_cells(found, folder)) for folder in typed]
+        cells = [list(planned_runs(found, folder)) for folder in typed]
         for folder in typed:
             data = StudyData(found, folder)
-            for cell in found.cells:
+            for cell in found.runs:
                 data.of(cell)
         rounds = iter(zip(typed, cells, strict=True))
 

@@ -21,7 +21,7 @@ from dhrd_hf.cli.study import after_interrupt
 from dhrd_hf.cli.study.runner import _ended_as_by_ctrl_c
 from dhrd_hf.data.tables import load_table
 from dhrd_hf.modeling_dhrd import find_dual_head
-from dhrd_hf.study import cells, decoding
+from dhrd_hf.study import decoding, run
 from dhrd_hf.study.processes import Ended, Processes
 
 STAND_IN = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "study" / "train_stand_in.py")]
@@ -152,8 +152,8 @@ def _in_this_process(self, command, folder, log, started=None, environment=None)
     place = os.getcwd()
     os.chdir(folder)
     try:
-        if command[: len(cells.LAUNCH)] == list(cells.LAUNCH):
-            code = main(["train", *command[len(cells.LAUNCH) :]])
+        if command[: len(run.LAUNCH)] == list(run.LAUNCH):
+            code = main(["train", *command[len(run.LAUNCH) :]])
         else:
             code = decoding.main(command[3:])
     finally:
@@ -228,7 +228,7 @@ def test_a_study_of_real_runs(study, table, rows, tmp_path, monkeypatch):
     assert "--alpha 1 --beta 0" in cot["command"] and set(cot["predictions"]) <= {-1, 0, 1, 2}
     # The command in the table does the same once more.
     words = after["command"].split()[1:]
-    before = [row["predicted_label"] for row in read(out / "cells" / after["cell"] / "predictions.jsonl")]
+    before = [row["predicted_label"] for row in read(out / "runs" / after["cell"] / "predictions.jsonl")]
     monkeypatch.chdir(out)
     assert main(words) == 0
     assert [row["predicted_label"] for row in read(words[words.index("--predictions") + 1])] == before
@@ -272,7 +272,7 @@ def test_a_dry_run_lists_the_cells_in_order_and_runs_none(study, tmp_path, quick
         f"tales {setting} seed={seed}" for setting in ("dual_head", "pooled") for seed in (0, 1)
     ]
     assert all(line.startswith("    dhrd train --model") for line in printed[1::2])
-    assert not (tmp_path / "out" / "cells").exists()
+    assert not (tmp_path / "out" / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -322,14 +322,16 @@ def test_a_value_that_looks_like_an_option_is_a_value(study, tmp_path, quick, ca
     assert "--run-name=--export=elsewhere" in capsys.readouterr().out and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["results.jsonl", "encoded", "logits", "locks", "data", "cells", "data/*", "cells/*"])
+@pytest.mark.parametrize(
+    "name", ["results.jsonl", "encoded", "logits", "locks", "data", "cells", "runs", "data/*", "runs/*"]
+)
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 def test_a_link_that_leads_out_of_the_folder_is_refused(study, tmp_path, quick, capsys, name, dry):
     path, out, elsewhere = study("{setting: pooled}"), tmp_path / "out", tmp_path / "elsewhere"
     elsewhere.mkdir()
     found = dhrd_hf.study.read_study(path)
     name = name.replace("data/*", f"data/{found.data['tales'].folder_name}").replace(
-        "cells/*", f"cells/{found.cells[0].id}"
+        "runs/*", f"runs/{found.runs[0].id}"
     )
     (out / name).parent.mkdir(parents=True)
     (out / name).symlink_to(elsewhere)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dhrd_hf.study import read_study, run_study
-from dhrd_hf.study.backends import Machines
-from dhrd_hf.study.cells import launch_of
+from dhrd_hf.study.machines import Machines
+from dhrd_hf.study.run import launch_of
 
 STAND_IN = [sys.executable, "-I", "-S", str(Path(__file__).with_name("train_stand_in.py"))]
 
@@ -121,7 +121,7 @@ def test_runs_at_a_time_are_as_many_as_asked_for(study, tmp_path):
     out = tmp_path / "out"
     found = run_study(study, out, machines=Machines(jobs=3), launch=[*STAND_IN, "--meet", "3"], say=lambda _: None)
     assert found.done == 6 and max(it["beside"] for it in started(out)) == 3
-    assert {row["cell"] for row in rows_of(out)} == {cell.id for cell in study.cells}
+    assert {row["cell"] for row in rows_of(out)} == {cell.id for cell in study.runs}
 
 
 @pytest.mark.parametrize("backend", ["ray", "dask"])
@@ -134,6 +134,6 @@ def test_two_workers_of_a_cluster_that_is_started_here(study, tmp_path, backend,
     assert (outcome.done, outcome.failed, outcome.ran) == (5, 0, 5)
     outcome = run_study(study, out, machines=machines, launch=STAND_IN)
     assert (outcome.done, outcome.failed, outcome.ran) == (6, 0, 1)
-    assert {row["cell"] for row in rows_of(out)} == {cell.id for cell in study.cells} and len(rows_of(out)) == 6
+    assert {row["cell"] for row in rows_of(out)} == {cell.id for cell in study.runs} and len(rows_of(out)) == 6
     parents = {it["parent"] for it in started(out)[:5]}
     assert len(parents) == 2 and not list((out / "locks").glob("*.json"))

@@ -34,7 +34,7 @@ def ids(path):
 
 def test_smaller_train_sizes_are_inside_larger_ones_and_seeds_draw_others(tmp_path):
     found, data, _ = study(tmp_path, "{setting: pooled, seed: [0, 1], train_size: [5, 10, 20]}")
-    drawn = {(cell.seed, cell.train_size): ids(data.of(cell).train) for cell in found.cells}
+    drawn = {(cell.seed, cell.train_size): ids(data.of(cell).train) for cell in found.runs}
     for seed in (0, 1):
         assert drawn[seed, 20][:10] == drawn[seed, 10] and drawn[seed, 10][:5] == drawn[seed, 5]
         assert len(set(drawn[seed, 20])) == 20
@@ -46,7 +46,7 @@ def test_settings_share_the_rows_of_a_seed_in_one_order(tmp_path):
         "[pooled, dual_head, cot_decoding, rationale_after_label, label_only, permuted_tokens, shuffled_rationale]"
     )
     found, data, _ = study(tmp_path, f"{{setting: {settings}, seed: 3, train_size: 12}}", more="eval_size: 8")
-    rows = {cell.setting: data.of(cell) for cell in found.cells}
+    rows = {cell.setting: data.of(cell) for cell in found.runs}
     assert len({tuple(ids(it.train)) for it in rows.values()}) == 1
     assert len({it.eval for it in rows.values()}) == 1
     assert rows["pooled"].train == rows["dual_head"].train == rows["rationale_after_label"].train
@@ -61,14 +61,14 @@ def test_labels_of_two_kinds_are_refused(tmp_path):
     found, data, _ = study(tmp_path, "{setting: pooled}")
     write(tmp_path / "dev.jsonl", [{**row, "label": 1} for row in ROWS])
     with pytest.raises(ValueError, match="odd, eval, has labels that train lacks: .1"):
-        data.of(found.cells[0])
+        data.of(found.runs[0])
 
 
 @pytest.mark.parametrize("then", [0, 1, 2], ids=["the same cell", "another setting", "another seed"])
 @pytest.mark.parametrize("part", ["train", "dev"])
 def test_a_table_that_changed_under_its_name_is_refused(tmp_path, part, then):
     found, data, told = study(tmp_path, "{setting: [pooled, shuffled_rationale], seed: [0, 1], train_size: 30}")
-    cells = sorted(found.cells, key=lambda it: (it.seed, it.setting))
+    cells = sorted(found.runs, key=lambda it: (it.seed, it.setting))
     before = data.of(cells[0])
     assert StudyData(found, tmp_path / "out", told.append).of(cells[0]) == before
     rows = [json.loads(line) for line in (tmp_path / f"{part}.jsonl").read_text().splitlines()]
@@ -81,7 +81,7 @@ def test_the_evaluation_rows_are_one_draw_and_decoding_takes_the_first_of_them(t
     found, data, _ = study(
         tmp_path, "{setting: [pooled, cot_decoding], seed: [0, 1]}", more="eval_size: 9\ncot_eval_size: 4"
     )
-    chosen = {(cell.setting, cell.seed): ids(data.of(cell).eval) for cell in found.cells}
+    chosen = {(cell.setting, cell.seed): ids(data.of(cell).eval) for cell in found.runs}
     assert chosen["pooled", 0] == chosen["pooled", 1] and len(chosen["pooled", 0]) == 9
     assert chosen["cot_decoding", 1] == chosen["pooled", 0][:4]
 
@@ -102,7 +102,7 @@ def test_rows_without_a_joined_rationale_are_left_out_and_told(tmp_path):
         "{setting: [pooled, dual_head], train_size: 35}",
         "{train: train.jsonl, eval: dev.jsonl, rationales: r.jsonl}",
     )
-    rows = [data.of(cell) for cell in found.cells]
+    rows = [data.of(cell) for cell in found.runs]
     assert rows[0] == rows[1] and rows[0].train_rows == 30
     assert set(ids(rows[0].train)) == {row["id"] for row in ROWS[:30]}
     assert "odd: 10 of 40 training rows have no rationale: left out" in told
@@ -111,7 +111,7 @@ def test_rows_without_a_joined_rationale_are_left_out_and_told(tmp_path):
 
 def test_labels_are_numbered_as_dhrd_train_numbers_them(tmp_path):
     found, data, _ = study(tmp_path, "{setting: pooled}")
-    rows = data.of(found.cells[0])
+    rows = data.of(found.runs[0])
     assert rows.names == ["no", "yes"]
     assert rows.labels == load_table(rows.eval)["label"][:]
 
@@ -128,7 +128,7 @@ def test_several_labels_a_row_objects_and_numbers_are_refused(tmp_path, label):
     for name in ("train", "dev"):
         write(tmp_path / f"{name}.jsonl", [{**row, "label": label} for row in ROWS])
     with pytest.raises(ValueError, match="one label a row"):
-        data.of(found.cells[0])
+        data.of(found.runs[0])
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_labels_have_the_names_of_training(tmp_path, labels, names):
     found, data, told = study(tmp_path, "{setting: pooled}")
     for name in ("train", "dev"):
         write(tmp_path / f"{name}.jsonl", [{**row, "label": labels[n % 2]} for n, row in enumerate(ROWS)])
-    rows = data.of(found.cells[0])
+    rows = data.of(found.runs[0])
     assert rows.names == names and set(rows.labels) == set(names)
     assert rows.labels == load_table(rows.eval)["label"][:]
     assert sum("blanks around them" in line for line in told) == (2 if labels[0] == "a " else 0)
@@ -152,7 +152,7 @@ def test_fractions_and_rows_without_a_label_are_refused_or_said(tmp_path):
         found, data, told = study(tmp_path, "{setting: pooled}", f"{{{files}{more}}}")
         for name in ("train", "dev"):
             write(tmp_path / f"{name}.jsonl", [{**row, "label": labels[n % 3]} for n, row in enumerate(ROWS)])
-        return data.of(found.cells[0]), told
+        return data.of(found.runs[0]), told
 
     with pytest.raises(ValueError, match="Row 2: it has no label, in odd, train, column 'label'. 13 of 40 rows"):
         read("")
@@ -176,14 +176,14 @@ def grouped_study(tmp_path, groups, spec="", more="", column="group"):
 
 def test_groups_of_rows_are_told_once_a_data_set(tmp_path):
     found, data, told = grouped_study(tmp_path, [place // 2 for place in range(60)], more="eval_size: 50")
-    groups = [data.of(cell).groups for cell in found.cells]
+    groups = [data.of(cell).groups for cell in found.runs]
     assert groups[0] == groups[1] and len(groups[0]) == 50
     assert told == [f"odd: intervals will draw its {len(set(groups[0]))} groups of rows ('group'), not its 50 rows"]
 
 
 def test_few_groups_are_warned_of_in_that_line(tmp_path):
     found, data, told = grouped_study(tmp_path, [place % 2 for place in range(30)])
-    assert set(data.of(found.cells[0]).groups) == {0, 1}
+    assert set(data.of(found.runs[0]).groups) == {0, 1}
     (line,) = told
     assert line.startswith(
         "odd: intervals will draw its 2 groups of rows ('group'), not its 30 rows. Of fewer than 20 "
@@ -196,26 +196,26 @@ def test_few_groups_are_warned_of_in_that_line(tmp_path):
 def test_a_group_column_can_be_named_and_switched_off(tmp_path):
     groups = [f"topic {place // 2}" for place in range(60)]
     found, data, told = grouped_study(tmp_path, groups, ", group_column: topic", column="topic")
-    assert len(set(data.of(found.cells[0]).groups)) == 30 and "its 30 groups of rows ('topic')" in told[0]
+    assert len(set(data.of(found.runs[0]).groups)) == 30 and "its 30 groups of rows ('topic')" in told[0]
     found, data, told = grouped_study(tmp_path, groups, column="topic")  # by default a column named group
-    assert data.of(found.cells[0]).groups is None and told == []
+    assert data.of(found.runs[0]).groups is None and told == []
     found, data, told = grouped_study(tmp_path, groups, ", group_column: null")
-    assert data.of(found.cells[0]).groups is None and told == []
+    assert data.of(found.runs[0]).groups is None and told == []
 
 
 def test_groups_of_one_row_and_one_group_of_all_are_no_groups(tmp_path):
     found, data, told = grouped_study(tmp_path, range(30))
-    assert len(set(data.of(found.cells[0]).groups)) == 30 and told == []
+    assert len(set(data.of(found.runs[0]).groups)) == 30 and told == []
     (tmp_path / "other").mkdir()
     found, data, told = grouped_study(tmp_path / "other", ["all"] * 30)
-    assert data.of(found.cells[0]).groups is None
+    assert data.of(found.runs[0]).groups is None
     assert told == ["odd: all of its evaluation rows are of one group ('group'): intervals will draw rows"]
 
 
 def test_a_group_column_that_is_not_there_is_told(tmp_path):
     found, data, _ = grouped_study(tmp_path, range(30), ", group_column: topik", column="topic")
     with pytest.raises(ValueError, match="dev.jsonl: no column 'topik': did you mean 'topic'"):
-        data.of(found.cells[0])
+        data.of(found.runs[0])
 
 
 def test_a_superglue_task_is_read_with_its_questions(tmp_path):
@@ -229,7 +229,7 @@ def test_a_superglue_task_is_read_with_its_questions(tmp_path):
     for split in ("train", "validation"):
         write(folder / f"{split}.jsonl", rows)
     found, data, told = study(tmp_path, "{setting: pooled}", "{superglue: copa, source: glue}", "eval_size: 7")
-    it = data.of(found.cells[0])
+    it = data.of(found.runs[0])
     assert told == [
         "odd: intervals will draw its 3 groups of rows ('group'), not its 6 rows. Of fewer than 20 groups intervals are "
         "too narrow"
@@ -246,7 +246,7 @@ def several_sets(tmp_path, label_map, labels=("Y", "N")):
 
 def test_a_further_set_has_labels_by_our_names(tmp_path):
     found, data, _ = several_sets(tmp_path, ", label_map: {far: {Y: 'yes', N: 'no'}}")
-    pooled, decoded = (data.of(cell) for cell in found.cells)
+    pooled, decoded = (data.of(cell) for cell in found.runs)
     assert pooled.labels == load_table(pooled.eval)["label"][:] and len(pooled.labels) == 5
     assert pooled.more_labels["far"] == load_table(pooled.more_eval["far"])["label"][:]
     original = {row["id"]: "yes" if place % 2 == 0 else "no" for place, row in enumerate(ROWS[:12])}
@@ -254,7 +254,7 @@ def test_a_further_set_has_labels_by_our_names(tmp_path):
     assert [original[it] for it in table["id"]] == table["label"][:] and len(table) == 5
     assert table.column_names == ["id", "text", "label", "rationale"]
     assert decoded.more_eval == {} == decoded.more_labels
-    assert data.files(found.cells[0]).more_eval == pooled.more_eval
+    assert data.files(found.runs[0]).more_eval == pooled.more_eval
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_further_set_has_labels_by_our_names(tmp_path):
 def test_labels_of_a_further_set_that_are_not_ours_are_told(tmp_path, label_map, message):
     found, data, _ = several_sets(tmp_path, label_map)
     with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
-        data.of(found.cells[0])
+        data.of(found.runs[0])
 
 
 def test_a_further_set_that_is_not_there_is_told_before_anything_runs(tmp_path):
@@ -282,6 +282,6 @@ def test_a_further_set_that_is_not_there_is_told_before_anything_runs(tmp_path):
 def test_files_are_named_without_reading_or_writing(tmp_path):
     found, data, _ = several_sets(tmp_path, "")
     (tmp_path / "train.jsonl").unlink()
-    named = data.files(found.cells[0])
+    named = data.files(found.runs[0])
     assert named.train.name == "train-all-seed0.jsonl" and named.eval.name == "eval-5.jsonl"
     assert named.more_eval["far"].name == "eval-far-5.jsonl" and not (tmp_path / "out").exists()

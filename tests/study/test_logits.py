@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dhrd_hf.study.data import CellRows
+from dhrd_hf.study.data import RunRows
 from dhrd_hf.study.logits import eval_sets, keep_logits, read_logits
 
-ROWS = CellRows(
+ROWS = RunRows(
     Path("t"), Path("e"), 3, ["b", "a", "b"], ["a", "b", "c"], None, {"far": Path("f")}, {"far": ["a", "b"]}
 )
 # As a run has them whose labels are b, a, in this order, and which never saw c.

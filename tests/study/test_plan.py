@@ -27,7 +27,7 @@ def study(tmp_path, grid, head=STUDY):
 
 
 def test_a_block_is_the_product_of_its_lists_in_the_order_of_its_keys(tmp_path):
-    cells = study(tmp_path, ["{data: [birds, cb], setting: [pooled, dual_head], seed: [0, 1], train_size: 40}"]).cells
+    cells = study(tmp_path, ["{data: [birds, cb], setting: [pooled, dual_head], seed: [0, 1], train_size: 40}"]).runs
     assert [(cell.data, cell.setting, cell.seed) for cell in cells] == [
         (data, setting, seed) for data in ("birds", "cb") for setting in ("pooled", "dual_head") for seed in (0, 1)
     ]
@@ -44,27 +44,27 @@ def test_what_a_pooled_cell_ignores_makes_no_second_one(tmp_path):
         "{data: birds, setting: [dual_head, pooled], alpha: 0.5, reasoning_span: rationale, teacher: large}",
         "{data: birds, setting: pooled, learning_rate: 1.0e-3}",
     ]
-    cells = study(tmp_path, blocks).cells
+    cells = study(tmp_path, blocks).runs
     assert [cell.setting for cell in cells] == ["pooled"] + 7 * ["dual_head"] + ["pooled"]
     assert len({cell.id for cell in cells}) == len(cells)
     assert {cell.options["alpha"] for cell in cells[1:7]} == {0.5, 1.0, "auto"}
 
 
 def test_a_decoding_cell_trains_on_the_rationales_alone(tmp_path):
-    (cell,) = study(tmp_path, ["{data: birds, setting: cot_decoding, alpha: 0.5}"]).cells
+    (cell,) = study(tmp_path, ["{data: birds, setting: cot_decoding, alpha: 0.5}"]).runs
     assert (cell.options["alpha"], cell.options["beta"]) == (1.0, 0.0)
 
 
 def test_the_id_is_of_all_that_decides_the_result_and_of_nothing_else(tmp_path):
     block = "{data: birds, setting: dual_head, seed: 1, train_size: 4}"
-    (cell,) = study(tmp_path, [block]).cells
+    (cell,) = study(tmp_path, [block]).runs
 
     def other(block=block, **changes):
         head = STUDY
         for old, new in changes.values():
             assert old in head
             head = head.replace(old, new)
-        return study(tmp_path, [block], head).cells[0].id
+        return study(tmp_path, [block], head).runs[0].id
 
     assert other() == other("{seed: 1, train_size: 4, alpha: 1, setting: dual_head, data: birds}") == cell.id
     assert other(name=("name: first", "name: second"), rate=("2e-4", "0.0002")) == cell.id
@@ -91,17 +91,17 @@ def test_a_group_column_is_part_of_the_id_where_it_is_set(tmp_path):
     ]
     studies = [study(tmp_path, ["{data: birds}"], head) for head in heads]
     assert [it.data["birds"].spec.get("group_column", "default") for it in studies] == ["default", None, "a"]
-    assert len({it.cells[0].id for it in studies}) == len({it.data["birds"].rows_digest for it in studies}) == 3
+    assert len({it.runs[0].id for it in studies}) == len({it.data["birds"].rows_digest for it in studies}) == 3
 
 
 def test_models_are_an_axis_of_the_grid(tmp_path):
-    cells = study(tmp_path, ["{data: birds, setting: pooled, model: [tiny, large]}"]).cells
+    cells = study(tmp_path, ["{data: birds, setting: pooled, model: [tiny, large]}"]).runs
     assert [cell.model for cell in cells] == ["tiny", "large"] and "model" not in cells[0].options
 
 
 def test_a_label_says_what_tells_cells_apart(tmp_path):
     found = study(tmp_path, ["{data: birds, setting: [pooled, dual_head], alpha: [0.5, 1]}"])
-    assert [found.label(cell) for cell in found.cells] == [
+    assert [found.label(cell) for cell in found.runs] == [
         "birds pooled seed=0",
         "birds dual_head alpha=0.5 seed=0",
         "birds dual_head alpha=1 seed=0",
@@ -134,9 +134,9 @@ def test_a_wrong_block_is_told_in_a_line(tmp_path, block, message):
 def test_train_gives_the_axes_what_a_block_leaves_out(tmp_path):
     head = STUDY.replace("train: {", "train: {seed: [0, 1], train_size: 3, run_name: 2026-01-01, ")
     found = study(tmp_path, ["{data: birds, setting: pooled}", "{data: birds, setting: pooled, train_size: 4}"], head)
-    assert [(cell.seed, cell.train_size) for cell in found.cells] == [(0, 3), (1, 3), (0, 4), (1, 4)]
+    assert [(cell.seed, cell.train_size) for cell in found.runs] == [(0, 3), (1, 3), (0, 4), (1, 4)]
     # As JSON has it, in which the table is.
-    assert {cell.options["run_name"] for cell in found.cells} == {"2026-01-01"}
+    assert {cell.options["run_name"] for cell in found.runs} == {"2026-01-01"}
     for wrong in ("-3", "0", "many"):
         with pytest.raises(ValueError, match="train_size must be whole numbers"):
             study(tmp_path, ["{data: birds}"], STUDY.replace("train: {", f"train: {{train_size: {wrong}, "))
@@ -285,7 +285,7 @@ def test_an_option_that_writes_elsewhere_is_refused(tmp_path, option, where):
         it in option for it in ("output_dir", "output-dir", "predictions:", "logits:", "encoding_cache")
     )
     if ignored:  # a recipe's own, in whose place the study's are
-        (cell,) = read_study(tmp_path / "study.yaml").cells
+        (cell,) = read_study(tmp_path / "study.yaml").runs
         assert cell.options == {"alpha": 0.0, "beta": 1.0, "classifier_head": "linear"}
     elif not (where == "train" and option.startswith("{config")):
         with pytest.raises(ValueError):
@@ -306,13 +306,13 @@ def test_a_recipe_gives_what_the_study_does_not(tmp_path):
     head = STUDY.replace("train: {lora: true, ", "train: {config: ../recipes/paper.yaml, lora: false, ").replace(
         "learning_rate: 2e-4}", "lora_r: 8}"
     )
-    (cell,) = study(tmp_path / "studies", ["{data: birds, setting: dual_head}"], head).cells
+    (cell,) = study(tmp_path / "studies", ["{data: birds, setting: dual_head}"], head).runs
     assert (cell.model, cell.seed) == ("tiny", 3)
     rest = {"alpha": 1.0, "beta": 1.0, "classifier_head": "linear"}
     assert cell.options == {"lora": False, "learning_rate": 2e-4, "lora_r": 8, **rest}
     # What it says is what counts, not where it stands.
     said = head.replace("config: ../recipes/paper.yaml", "learning_rate: 2e-4, seed: 3")
-    assert study(tmp_path / "studies", ["{data: birds, setting: dual_head}"], said).cells[0].id == cell.id
+    assert study(tmp_path / "studies", ["{data: birds, setting: dual_head}"], said).runs[0].id == cell.id
     for wrong, message in ("config: 5", "config must name a file"), ("config: absent.yaml", "absent.yaml"):
         with pytest.raises((ValueError, OSError), match=message):
             study(tmp_path, [], STUDY.replace("train: {", f"train: {{{wrong}, "))

@@ -8,7 +8,7 @@ import pytest
 from browser import needs_browser, shown
 from test_report import MAIN, THROUGHPUT, cell
 
-from dhrd_hf.study.figures import Plot, Point, Series, draw
+from dhrd_hf.figures import Plot, Point, Series, draw
 from dhrd_hf.study.report import build_report, report_page
 
 EVIL = "<script>document.title='taken'</script>"

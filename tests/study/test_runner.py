@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from dhrd_hf.study import read_study, run_study
-from dhrd_hf.study.backends import Machines
-from dhrd_hf.study.cells import CellError, run_cell
 from dhrd_hf.study.data import StudyData
 from dhrd_hf.study.lock import RunLock
+from dhrd_hf.study.machines import Machines
 from dhrd_hf.study.processes import Processes
-from dhrd_hf.study.runner import planned_cells
-from dhrd_hf.study.table import ResultsTable
+from dhrd_hf.study.results import ResultsTable
+from dhrd_hf.study.run import RunError, do_run
+from dhrd_hf.study.runner import planned_runs
 
 STAND_IN = [sys.executable, "-I", "-S", str(Path(__file__).with_name("train_stand_in.py"))]
 BLOCK = "{data: odd, setting: [pooled, dual_head], seed: [0, 1], train_size: 6}"
@@ -88,7 +88,7 @@ def test_a_row_says_what_was_asked_and_what_came(make, out, monkeypatch):
     (row,) = rows_of(out)
     expected = {
         "study": "first",
-        "cell": study.cells[0].id,
+        "cell": study.runs[0].id,
         "status": "done",
         "error": None,
         "data": "odd",
@@ -154,22 +154,31 @@ def test_what_ran_is_not_run_again_and_new_blocks_are(make, out):
     assert outcome.ran == 1 and outcome.done == 5 and len(started(out)) == 5
 
 
+def test_a_folder_of_an_earlier_version_goes_on_where_its_runs_are(make, out):
+    run(make(BLOCK), out, limit=2)
+    (out / "runs").rename(out / "cells")
+    outcome, _ = run(make(BLOCK), out)
+    assert (outcome.done, outcome.ran) == (4, 2) and not (out / "runs").exists()
+    assert {path.name for path in (out / "cells").iterdir()} == {row["cell"] for row in rows_of(out)}
+    assert "--output-dir cells/" in rows_of(out)[-1]["command"]
+
+
 def test_models_go_and_logs_stay(make, out):
     study = make(BLOCK)
     run(study, out, limit=2)
-    cells = list((out / "cells").iterdir())
+    cells = list((out / "runs").iterdir())
     assert len(cells) == 2 and not list(out.rglob("model.safetensors"))
     kept = {"log.txt", "predictions.jsonl", "train_results.json", "eval_results.json", "trainer_state.json"}
     assert all({path.name for path in cell.iterdir()} == kept for cell in cells)
     (cells[0] / "run" / "checkpoint-3").mkdir(parents=True)  # of a process that was killed before it had cleared
     run(study, out)
-    assert not list(out.rglob("run"))
+    assert not list((out / "runs").rglob("run"))
 
 
 def test_what_a_kill_left_is_cleared_by_who_has_the_lock(make, out):
     study = make("{data: odd, setting: pooled, train_size: 6}")
     run(study, out)
-    (cell,) = (out / "cells").iterdir()
+    (cell,) = (out / "runs").iterdir()
     (cell / "run").mkdir()
     (cell / "trainer_state.json").rename(cell / "run" / "trainer_state.json")
     lock = RunLock(out, cell.name)
@@ -190,8 +199,8 @@ def test_models_are_kept_if_asked_for(make, out):
 
 def test_a_file_that_can_not_be_written_is_a_failed_cell(make, out):
     study = make("{data: odd, setting: pooled, seed: [0, 1], train_size: 6}")
-    (out / "cells").mkdir(parents=True)
-    (out / "cells" / study.cells[0].id).write_text("in the way")
+    (out / "runs").mkdir(parents=True)
+    (out / "runs" / study.runs[0].id).write_text("in the way")
     outcome, _ = run(study, out)
     assert (outcome.done, outcome.failed) == (1, 1) and "File exists" in rows_of(out)[0]["error"]
 
@@ -204,8 +213,8 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(make, out):
     assert (failed["status"], failed["error"]) == ("failed", "seed 7 brings bad luck (exit code 2)")
     assert failed.keys() <= done.keys() and failed["score"] is None and done["status"] == "done"
     told = next(line for line in said if "failed: seed 7" in line)
-    assert str(out / "cells" / failed["cell"] / "log.txt") in told
-    assert "more noise" in (out / "cells" / failed["cell"] / "log.txt").read_text()
+    assert str(out / "runs" / failed["cell"] / "log.txt") in told
+    assert "more noise" in (out / "runs" / failed["cell"] / "log.txt").read_text()
     # Again only when asked to.
     outcome, said = run(study, out)
     assert (outcome.failed, outcome.ran) == (1, 0) and "--retry-failed" in said[0]
@@ -274,12 +283,12 @@ def test_probabilities_that_are_no_numbers_make_no_row(make, out):
 @pytest.mark.parametrize("turned", [False, True])
 def test_logits_that_are_not_those_of_the_predictions_make_no_row(make, out, turned):
     study = make("{data: odd, setting: pooled, train_size: 6}")
-    (cell,) = study.cells
+    (cell,) = study.runs
     rows = StudyData(study, out).of(cell)
 
     def start(command, folder, log):
         ended = Processes().run(command, folder, log)
-        run = out / "cells" / cell.id / "run"
+        run = out / "runs" / cell.id / "run"
         said = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
         logits = [[0.0, 1.0] if (row["predicted_label"] == "yes") != turned else [1.0, 0.0] for row in said]
         labels = [rows.names.index(row["label"]) for row in said]
@@ -289,10 +298,10 @@ def test_logits_that_are_not_those_of_the_predictions_make_no_row(make, out, tur
         return ended
 
     if turned:
-        with pytest.raises(CellError, match="its logits are not those of its predictions"):
-            run_cell(cell, study, out, rows, STAND_IN, start=start)
+        with pytest.raises(RunError, match="its logits are not those of its predictions"):
+            do_run(cell, study, out, rows, STAND_IN, start=start)
     else:
-        found = run_cell(cell, study, out, rows, STAND_IN, start=start)
+        found = do_run(cell, study, out, rows, STAND_IN, start=start)
         assert found["logits"] == f"logits/{cell.id}.parquet" and (out / found["logits"]).is_file()
 
 
@@ -333,8 +342,8 @@ def test_decoded_answers_choose_a_candidate_as_probabilities_do(make, out, tmp_p
     study = make("{setting: cot_decoding}", data={"copa": {"train": "copa.jsonl", "eval": "copa.jsonl"}})
     study.data["copa"].spec["metric"] = "question_accuracy"
     command = [sys.executable, "-c", DECODED.replace("ANSWERS", repr(answers))]
-    (cell,) = study.cells
-    found = run_cell(cell, study, out, StudyData(study, out / "data").of(cell), command, command)
+    (cell,) = study.runs
+    found = do_run(cell, study, out, StudyData(study, out / "data").of(cell), command, command)
     assert least <= found["score"] <= most
 
 
@@ -358,7 +367,7 @@ def test_the_table_of_another_study_is_refused(make, out, by):
 def test_planned_cells_are_those_that_run(make, out):
     study = make(BLOCK)
     run(study, out, limit=1)
-    planned = list(planned_cells(study, out))
+    planned = list(planned_runs(study, out))
     assert [state for _, state, _ in planned] == ["done", "to run", "to run", "to run"]
     run(study, out)
     assert [command for _, _, command in planned] == [row["command"] for row in rows_of(out)]
@@ -387,7 +396,7 @@ def hold(out):
 
 def child_of(study, out, place=0):
     """The process that trains in a run."""
-    note = out / "locks" / f"{study.cells[place].id}.json"
+    note = out / "locks" / f"{study.runs[place].id}.json"
     wait_for(lambda: note.exists() and "child" in note.read_text())
     return json.loads(note.read_text())["child"]
 
@@ -399,7 +408,7 @@ def is_gone(pid):
 def done_once(study, out):
     """Every run is in the table as done exactly once, and none is lost."""
     assert sorted(row["cell"] for row in rows_of(out) if row["status"] == "done") == sorted(
-        cell.id for cell in study.cells
+        cell.id for cell in study.runs
     )
 
 
@@ -417,10 +426,10 @@ def test_a_killed_study_goes_on_where_it_was(make, out, hold):
     outcome, said = run(study, out)
     assert is_gone(child)
     assert (outcome.done, outcome.ran) == (4, 4)
-    assert [row["cell"] for row in rows_of(out)] == [cell.id for cell in study.cells]
+    assert [row["cell"] for row in rows_of(out)] == [cell.id for cell in study.runs]
     assert any("half-written" in line for line in said)
     assert any(f"taken over from process {run_process.pid}" in line for line in said)
-    assert not list((out / "locks").glob("*.json")) and not list(out.rglob("run*"))
+    assert not list((out / "locks").glob("*.json")) and not list((out / "runs").rglob("run*"))
 
 
 @pytest.mark.parametrize("moment", ["starting", "training", "writing"])
@@ -438,7 +447,7 @@ def test_whatever_is_killed_every_run_is_done_exactly_once(make, out, moment, wh
         process.join(60)
         assert process.exitcode == 0
         failed = [row for row in rows_of(out) if row["status"] == "failed"]
-        assert [row["cell"] for row in failed] == [study.cells[0].id] and failed[0]["killed"] is True
+        assert [row["cell"] for row in failed] == [study.runs[0].id] and failed[0]["killed"] is True
         assert len(rows_of(out)) == 4
     else:
         process.join()
@@ -447,7 +456,7 @@ def test_whatever_is_killed_every_run_is_done_exactly_once(make, out, moment, wh
     assert (outcome.done, outcome.failed, outcome.elsewhere) == (4, 0, 0) and is_gone(child)
     assert outcome.ran == (1 if who == "run" else 4)
     done_once(study, out)
-    assert not list(out.rglob("run*")) and len(list((out / "cells").iterdir())) == 4
+    assert not list((out / "runs").rglob("run*")) and len(list((out / "runs").iterdir())) == 4
     assert run(study, out)[0].ran == 0
 
 
@@ -456,7 +465,7 @@ def test_a_run_that_was_taken_over_has_a_folder_of_its_own(make, out):
     study = make("{data: odd, setting: pooled, train_size: 6}")
     (out / "locks").mkdir(parents=True)
     left = {"host": "afar", "machine": "another", "pid": 1, "number": 1}
-    (out / "locks" / f"{study.cells[0].id}.json").write_text(json.dumps(left))
+    (out / "locks" / f"{study.runs[0].id}.json").write_text(json.dumps(left))
     assert run(study, out)[0].done == 1
     assert started(out)[0]["output_dir"].endswith("/run-2") and "/run --enc" in rows_of(out)[0]["command"]
 
@@ -485,7 +494,7 @@ def test_a_study_killed_at_its_row_has_it_once(make, out, moment, monkeypatch):
     outcome, _ = run(study, out)
     assert outcome.done == 2 and outcome.ran == (1 if moment == "after the row" else 2)
     done_once(study, out)
-    assert not list(out.rglob("run*"))
+    assert not list((out / "runs").rglob("run*"))
 
 
 def test_an_interrupted_run_is_ended_and_given_back(make, out, hold):
@@ -514,7 +523,7 @@ def _interrupted(study, out, jobs):
 
 def test_a_cell_with_checkpoints_goes_on_from_them(make, out):
     study = make("{data: odd, setting: pooled, train_size: 6}")
-    run_folder = out / "cells" / study.cells[0].id / "run"
+    run_folder = out / "runs" / study.runs[0].id / "run"
     (run_folder / "checkpoint-2").mkdir(parents=True)
     (run_folder / "checkpoint-2" / "trainer_state.json").write_text("{}")
     run(study, out)
@@ -543,7 +552,7 @@ def test_processes_on_one_folder_share_the_cells(make, out, hold):
         process.join(60)
         assert process.exitcode == 0
     assert len(started(out)) == len(rows_of(out)) == 8
-    assert {row["cell"] for row in rows_of(out)} == {cell.id for cell in study.cells}
+    assert {row["cell"] for row in rows_of(out)} == {cell.id for cell in study.runs}
 
 
 def test_processes_that_retry_what_failed_do_so_once_together(make, out):
@@ -569,7 +578,7 @@ def test_a_cell_that_another_process_has_is_told_and_left(make, out, hold):
     process = runner_process(study, out)
     wait_for(lambda: len(started(out)) == 1)
     try:
-        study.cells.pop()
+        study.runs.pop()
         outcome, said = run(study, out)
         assert (outcome.ran, outcome.elsewhere) == (0, 1)
         assert said[-1] == "odd pooled seed=0: another process has it"
@@ -583,7 +592,7 @@ def test_the_best_epoch_is_chosen_on_validation_rows_alone(make, out, tmp_path):
     (tmp_path / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
     data = {"odd": {"train": "train.jsonl", "eval": "dev.jsonl", "validation": "held_out.jsonl"}}
     study = make("{seed: 0, num_train_epochs: 9}", data=data)
-    last = out / "cells" / study.cells[0].id / "run" / "checkpoint-3"  # weights alone, which nothing can go on from
+    last = out / "runs" / study.runs[0].id / "run" / "checkpoint-3"  # weights alone, which nothing can go on from
     last.mkdir(parents=True)
     (last / "trainer_state.json").write_text("{}")
     assert run(study, out)[0].done == 2

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..parsing import Parser
 
 if TYPE_CHECKING:
-    from ...study.plan import Cell
+    from ...study.plan import Run
 
 _EXAMPLES = """examples:
   dhrd study report --results runs/study/results.jsonl                      (Markdown on standard output)
@@ -71,7 +71,7 @@ def run(argv: Sequence[str]) -> int:
     from ...files import write_whole
     from ...study.report import build_report, report_markdown, report_page, with_results
     from ...study.report_costs import read_throughput
-    from ...study.runs import read_results
+    from ...study.table import read_results
 
     for path in targets.values():
         check_file(path, *args.results, args.throughput, args.study)
@@ -112,7 +112,7 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _planned(study: str | None, say: Callable[[str], None]) -> Sequence[Cell]:
+def _planned(study: str | None, say: Callable[[str], None]) -> Sequence[Run]:
     """The cells of the study file, which a table that was made elsewhere comes without."""
     from ...study import read_study
 
@@ -121,7 +121,7 @@ def _planned(study: str | None, say: Callable[[str], None]) -> Sequence[Cell]:
     if not Path(study).expanduser().is_file():
         say(f"--study {study} is not there: which of its cells have not run is not said")
         return ()
-    return read_study(study).cells
+    return read_study(study).runs
 
 
 def _where(given: Sequence[str]) -> dict[str, str]:
@@ -144,7 +144,7 @@ def _commands(
     where: Mapping[str, str],
 ) -> list[str]:
     """What makes the results and the report again; of folders elsewhere on this machine the last part alone."""
-    from ...study.runs import meets
+    from ...study.table import meets
 
     asked = [(name, typed) for name, typed in where.items() if name.rstrip("!") == "study"]
     named = [row["study"] for row in rows if all(meets(row["study"], *it) for it in asked)]

@@ -57,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
     import datasets
 
     from ...study import read_study, run_study
-    from ...study.backends import Machines
+    from ...study.machines import Machines
 
     datasets.disable_progress_bars()
     machines = Machines.of(args.backend, args.address, args.jobs, args.gpus_per_run, args.processes_per_run)
@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
     folder = _output_dir(args)
     _check_options(study)
     if args.dry_run:
-        return _list_cells(study, folder)
+        return _list_runs(study, folder)
     with _ended_as_by_ctrl_c():
         outcome = run_study(study, folder, retry_failed=args.retry_failed, limit=args.limit, machines=machines)
     said = f"{outcome.ran} runs; of {outcome.total} {outcome.done} are done and {outcome.failed} failed"
@@ -145,7 +145,7 @@ def _check_options(study: Study) -> None:
 
     from ...study.options import typed_options
 
-    several = {tuple(typed_options(cell.options)): None for cell in study.cells}
+    several = {tuple(typed_options(cell.options)): None for cell in study.runs}
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         pool.submit(_parse_all, list(several)).result()
 
@@ -168,10 +168,10 @@ def _parse_all(several: list[tuple[str, ...]]) -> None:
             raise ValueError(f"an option of the study writes outside its folder: {' '.join(options)}")
 
 
-def _list_cells(study: Study, folder: Path) -> int:
-    from ...study.runner import planned_cells
+def _list_runs(study: Study, folder: Path) -> int:
+    from ...study.runner import planned_runs
 
-    for cell, state, command in planned_cells(study, folder):
+    for cell, state, command in planned_runs(study, folder):
         print(f"{cell.id}  {state:7}  {study.label(cell)}\n    {command}")
-    print(f"{len(study.cells)} runs. The commands run in {folder}", file=sys.stderr)
+    print(f"{len(study.runs)} runs. The commands run in {folder}", file=sys.stderr)
     return 0

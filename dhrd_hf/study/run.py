@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .data import CellRows
+from .data import RunRows
 from .logits import eval_sets, keep_logits, read_logits
 from .metrics import METRICS, score
 from .options import typed_options
-from .plan import MAIN_SET, Cell, DataSet, Study
+from .plan import MAIN_SET, DataSet, Run, Study
 from .processes import Ended, Processes
 from .settings import ablation_of
 
@@ -37,10 +37,15 @@ _ENVIRONMENT = re.compile(r"MALLOC_.*|LD_PRELOAD|.*_NUM_THREADS")
 _NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
 
 
-class CellError(Exception):
+class RunError(Exception):
     """A run's process failed: the message says in one line how, and `killed` whether it is to be run again."""
 
     killed = False
+
+
+def runs_folder(folder: Path) -> Path:
+    """Where a study has the folders of its runs: `cells` in one that was begun by 0.1."""
+    return folder / ("cells" if (folder / "cells").is_dir() else "runs")
 
 
 def launch_of(processes: int) -> Sequence[str]:
@@ -51,9 +56,9 @@ def launch_of(processes: int) -> Sequence[str]:
     return (*torchrun, *LAUNCH[1:])
 
 
-def train_command(cell: Cell, study: Study, folder: Path, rows: CellRows, run: str = "run") -> list[str]:
+def train_command(cell: Run, study: Study, folder: Path, rows: RunRows, run: str = "run") -> list[str]:
     """The arguments of a run's `dhrd train`, with paths as seen from the study's output folder."""
-    here = f"cells/{cell.id}/{run}"
+    here = f"{runs_folder(folder).name}/{cell.id}/{run}"
     options = {"model": cell.model, "train_data": _relative(rows.train, folder)}
     if cell.setting != "cot_decoding":
         options |= {"eval_data": _relative(rows.eval, folder)}
@@ -83,11 +88,11 @@ def train_command(cell: Cell, study: Study, folder: Path, rows: CellRows, run: s
     return typed_options(options)
 
 
-def run_cell(
-    cell: Cell,
+def do_run(
+    cell: Run,
     study: Study,
     folder: Path,
-    rows: CellRows,
+    rows: RunRows,
     launch: Sequence[str] = LAUNCH,
     decode: Sequence[str] = _DECODE,
     run: str = "run",
@@ -96,7 +101,7 @@ def run_cell(
 ) -> dict[str, Any]:
     """Run a cell, and read its row from the run's files."""
     start = start or Processes().run
-    here = folder / "cells" / cell.id
+    here = runs_folder(folder) / cell.id
     here.mkdir(parents=True, exist_ok=True)
     log = here / "log.txt"
     command = train_command(cell, study, folder, rows, run)
@@ -115,12 +120,12 @@ def run_cell(
     try:
         found = _read_files(cell, folder, here / run, rows, study.data[cell.data])
     except (OSError, ValueError, KeyError) as error:
-        raise CellError(f"its files make no row: {' '.join(str(error).split())} ({type(error).__name__})") from error
+        raise RunError(f"its files make no row: {' '.join(str(error).split())} ({type(error).__name__})") from error
     return {**found, "peak_memory_mb": peak, "seconds": round(time.time() - began, 2)}
 
 
 def new_row(
-    cell: Cell, study: Study, folder: Path, rows: CellRows | None, environment: Mapping[str, str] | None = None
+    cell: Run, study: Study, folder: Path, rows: RunRows | None, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """The row of a run before it has run: what was asked for, by whom, and where."""
     from ..evaluation.timing import machine, versions
@@ -159,9 +164,9 @@ def new_row(
     }
 
 
-def clear(cell: Cell, folder: Path, run: str, keep_model: bool) -> None:
+def clear(cell: Run, folder: Path, run: str, keep_model: bool) -> None:
     """Remove a run's model and checkpoints, and keep what its row was read from."""
-    here = folder / "cells" / cell.id
+    here = runs_folder(folder) / cell.id
     for name in ("predictions.jsonl", *(() if keep_model else _KEPT)):
         if (here / run / name).exists():
             os.replace(here / run / name, here / name)
@@ -178,12 +183,12 @@ def _check(ended: Ended, log: Path) -> None:
     if ended.code < 0:
         how = f"ended by {signal.Signals(-ended.code).name}"
         how += ", as where memory is short" if -ended.code == getattr(signal, "SIGKILL", 0) else ""
-    error = CellError(f"{said[-1].removeprefix('dhrd: error: ')[:500]} ({how})")
+    error = RunError(f"{said[-1].removeprefix('dhrd: error: ')[:500]} ({how})")
     error.killed = ended.code < 0
     raise error
 
 
-def _read_files(cell: Cell, folder: Path, run: Path, rows: CellRows, data: DataSet) -> dict[str, Any]:
+def _read_files(cell: Run, folder: Path, run: Path, rows: RunRows, data: DataSet) -> dict[str, Any]:
     metric, label_column = data.metric, data.spec.get("label_column", "label")
     trained = json.loads((run / "train_results.json").read_text())
     evaluated = json.loads((run / "eval_results.json").read_text())
@@ -235,7 +240,7 @@ def _metrics(evaluated: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name not in _NOT_METRICS}
 
 
-def _chosen(said: Sequence[Mapping[str, Any]], rows: CellRows, ids: Mapping[str, int], cell: Cell) -> list[int]:
+def _chosen(said: Sequence[Mapping[str, Any]], rows: RunRows, ids: Mapping[str, int], cell: Run) -> list[int]:
     """Yes for the candidate of each question with the highest probability of it, No for its others."""
     assert rows.groups is not None
     draw = random.Random(cell.seed)
