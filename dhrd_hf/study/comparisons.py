@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from .table import OF_REASONING, Group, baseline_of, comparable, families, meets, scored, shown
 from .statistics import Gain, Pair, Summary, gain_of, summary_of
+from .table import OF_REASONING, Group, baseline_of, comparable, families, meets, scored, shown
 
 
 @dataclass(frozen=True)
