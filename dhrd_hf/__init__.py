@@ -25,6 +25,7 @@ _LAZY = {
     "DualHeadTrainer": "training",
     "DualHeadTrainingArguments": "training",
     "export_classifier": "export",
+    "init_classifier_from_label_words": "label_words",
     "push_classifier": "export",
 }
 
@@ -39,6 +40,7 @@ __all__ = [
     "DualHeadTrainingArguments",
     "__version__",
     "export_classifier",
+    "init_classifier_from_label_words",
     "push_classifier",
 ]
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from .auto import AutoModelForDualHeadClassification
     from .data import DualHeadCollator, DualHeadEncoder
     from .export import export_classifier, push_classifier
+    from .label_words import init_classifier_from_label_words
     from .modeling_dhrd import DHRDForDualHeadClassification, DHRDOutput
     from .training import DualHeadTrainer, DualHeadTrainingArguments
 

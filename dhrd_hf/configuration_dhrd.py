@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 FORMAT_VERSION = 1
 
 CLASSIFIER_HEADS = ("linear", "mlp")
+CLASSIFIER_INITS = ("random", "label_words")
 
 # Where an exported adapter keeps the stock classifier's config (labels, pad token). In the adapter's own folder
 # transformers would take it for a whole model's, and look for the weights there.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.hf_argparser import HfArgumentParser
 
-from ..configuration_dhrd import CLASSIFIER_HEADS
+from ..configuration_dhrd import CLASSIFIER_HEADS, CLASSIFIER_INITS
 from ..data.encoding import REASONING_SPANS
 from ..data.labels import PROBLEM_TYPES
 from .parsing import OneLineErrors, did_you_mean
@@ -118,6 +118,17 @@ class TrainArguments:
         "linear, as stock classifiers have it; mlp, the paper's two layers, whose export carries its code [linear].",
         choices=CLASSIFIER_HEADS,
     )
+    classifier_init: str = _option(
+        "Start of the linear head: random, or label_words, the language model's own logits of the labels' names.",
+        CLASSIFIER_INITS[0],
+        choices=CLASSIFIER_INITS,
+    )
+    label_words: str | None = _option(
+        """Words to take for the labels' names in it, as JSON: '{"entailment": "True", "contradiction": "False"}'."""
+    )
+    early_stopping_patience: int | None = _option(
+        "Stop after so many evaluations without a lower log loss, and keep the best; evaluates and saves each epoch."
+    )
     class_weights: str | None = _option("'balanced', or a number for each label in their order, as 1,2.5,1.")
     lora: bool = _option("Train LoRA adapters and the classification head instead of all weights.", False)
     lora_r: int = _option("Rank of the adapters.", 16)
@@ -190,6 +201,8 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
     values = parser.parse_args(argv)
     if values.config is not None:
         values = parser.parse_args([*_recipe(values.config, parser), *argv])
+    if values.early_stopping_patience is not None:
+        _stop_early(values)
     if values.eval_strategy is None:
         values.eval_strategy = "no" if values.eval_data is None else "epoch"
     if values.eval_strategy != "no" and values.eval_data is None:
@@ -218,6 +231,19 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
     )
 
 
+def _stop_early(values: argparse.Namespace) -> None:
+    """Let the Trainer keep the best checkpoint, by the log loss of the evaluation rows unless another metric is named."""
+    if values.early_stopping_patience < 1 or values.eval_data is None:
+        raise ValueError("--early-stopping-patience is 1 evaluation or more of the rows of --eval-data TABLE.")
+    if values.beta == 0 and values.metric_for_best_model is None:
+        raise ValueError("--early-stopping-patience goes by the classification loss, and --beta is 0: leave it out.")
+    values.load_best_model_at_end = True
+    values.save_total_limit = values.save_total_limit or 1
+    values.metric_for_best_model = values.metric_for_best_model or "eval_classification_loss"
+    if values.eval_strategy is None:
+        values.eval_strategy = values.save_strategy
+
+
 def _check_more_eval(values: argparse.Namespace) -> None:
     """Raise on further evaluation sets that have no name, or the name of another, or that nothing would come of."""
     named = values.more_eval_data or []
@@ -234,6 +260,9 @@ def _check_more_eval(values: argparse.Namespace) -> None:
 def _check_used(values: argparse.Namespace) -> None:
     """Raise on an option that nothing would come of, or that would stop the run after hours."""
     defaults = {it.name: it.default for it in fields(TrainArguments)}
+    if values.label_words is not None and values.classifier_init != "label_words":
+        raise ValueError("--label-words are of a head that starts from them: add --classifier-init label_words.")
+    label_words(values.label_words)
     adapter = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora")
     for name in adapter if not values.lora else ():
         if getattr(values, name) != defaults[name]:
@@ -298,6 +327,17 @@ def _typed(value: Any) -> str:
     if isinstance(value, dict):
         return json.dumps(value)
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def label_words(text: str | None) -> dict[str, str]:
+    """The words that stand for labels, of JSON."""
+    try:
+        words = json.loads(text or "{}")
+    except ValueError:
+        words = None
+    if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
+        raise ValueError(f"""--label-words {text!r} must be JSON such as '{{"entailment": "True"}}'.""")
+    return words
 
 
 def class_weights(text: str | None, labels: Labels) -> list[float] | None:

@@ -119,6 +119,7 @@ def training_facts(
     audit: dict[str, Any] | None,
 ) -> CardFacts:
     """What a run knows of itself, with names of tables and models only."""
+    from ..configuration_dhrd import CLASSIFIER_INITS
     from ..data.encoding import REASONING_SPANS
     from ..data.tables import table_name
     from ..embedded import HUB_NAME, LICENSE
@@ -148,6 +149,8 @@ def training_facts(
         settings |= {name: getattr(training, name) for name in ("alpha_schedule", "alpha_end")}
     if own.reasoning_span != REASONING_SPANS[0]:
         settings["reasoning_span"] = own.reasoning_span
+    if own.classifier_init != CLASSIFIER_INITS[0]:
+        settings |= {"classifier_init": own.classifier_init, "label_words": own.label_words}
     if own.lora:
         settings |= {name: getattr(own, name) for name in _LORA}
     measured = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}

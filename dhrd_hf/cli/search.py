@@ -25,7 +25,16 @@ recipe.yaml is a recipe of dhrd train with eval_data. space.yaml says what may v
   alpha_schedule: [constant, linear]
 """
 # Options of the model, which is made anew for each trial; of the training arguments all but these may vary.
-_OF_MODEL = ("alpha", "beta", "classifier_head", "class_weights", "target_modules", "use_dora", "use_rslora")
+_OF_MODEL = (
+    "alpha",
+    "beta",
+    "classifier_head",
+    "classifier_init",
+    "class_weights",
+    "target_modules",
+    "use_dora",
+    "use_rslora",
+)
 _OF_MODEL += ("lora_r", "lora_alpha", "lora_dropout")
 _FIXED = ("output_dir", "seed", "data_seed", "eval_strategy", "save_strategy", "resume_from_checkpoint")
 # A search has one Trainer and one process. What these say, the Trainer does once, when it is made ...
@@ -168,7 +177,7 @@ def _search(
                 setattr(trainer.args, it.name, getattr(values, it.name))
         trainer.neftune_noise_alpha = values.neftune_noise_alpha  # which the Trainer reads when it is made
         set_seed(values.seed)
-        model = _model(own, labels)
+        model = _model(own, labels, trainer.processing_class, quietly)
         model = _with_lora(own, model) if own.lora else model
         set_seed(values.seed)  # as the Trainer of dhrd train does when it is made
         return model

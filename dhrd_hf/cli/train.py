@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import TrainArguments, class_weights, parse_train
+from .arguments import TrainArguments, class_weights, label_words, parse_train
 from .card import read_card_facts, training_facts
 from .last_evaluation import check_prediction_columns, evaluate_rows, said_of_rows, write_logits
 from .parsing import chosen_prompt, quiet, resumed, unescaped, warn
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from .. import DHRDForDualHeadClassification, DualHeadEncoder, DualHeadTrainer, DualHeadTrainingArguments
     from ..data.labels import Labels
@@ -241,8 +241,8 @@ def _trainer(
     from ..files import load_tokenizer
 
     set_seed(training.seed)  # the classification head is drawn at random
-    model = _model(own, labels)
     tokenizer = load_tokenizer(_model_path(own.model), **_files(own))
+    model = _model(own, labels, tokenizer, say)
     if own.truncation_side is not None:
         tokenizer.truncation_side = own.truncation_side
     encode = DualHeadEncoder(
@@ -269,6 +269,7 @@ def _trainer(
             processing_class=tokenizer,
             compute_metrics=compute_metrics,
             teacher=teacher,
+            callbacks=_callbacks(own),
         )
     except RuntimeError as error:  # as of --report-to without the package that it is for
         raise ValueError(str(error)) from error
@@ -295,6 +296,13 @@ def _encoded(
     for line in encode.counts.advice if say is print else ():
         warn(line)
     return rows
+
+
+def _callbacks(own: TrainArguments) -> list[Any] | None:
+    from transformers import EarlyStoppingCallback
+
+    patience = own.early_stopping_patience
+    return None if patience is None else [EarlyStoppingCallback(early_stopping_patience=patience)]
 
 
 def _weight(model: DHRDForDualHeadClassification, training: DualHeadTrainingArguments) -> str:
@@ -342,16 +350,25 @@ def _files(own: TrainArguments) -> dict[str, str]:
     return {} if own.gguf_file is None else {"gguf_file": own.gguf_file}
 
 
-def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification:
-    """The model before it is trained; a new classification head is drawn at random."""
+def _model(
+    own: TrainArguments, labels: Labels, tokenizer: PreTrainedTokenizerBase, say: Callable[..., None]
+) -> DHRDForDualHeadClassification:
+    """The model before it is trained; a new classification head is drawn at random, or starts from label words."""
     from .. import AutoModelForDualHeadClassification, DHRDConfig
     from ..auto import find_adapter, load_config
     from ..data.prompts import DEFAULT_SUFFIX
     from ..files import readable_model
+    from ..label_words import with_answer_cue
 
     path = _model_path(own.model)
     config = load_config(path, **_files(own))
     prompt = chosen_prompt(own.prompt, own.text_column, getattr(config, "prompt_template", None))
+    if own.classifier_init == "label_words":
+        if isinstance(config, DHRDConfig):
+            raise ValueError(
+                f"{own.model} has a classification head, which is trained further: leave --classifier-init out."
+            )
+        prompt = with_answer_cue(prompt)
     kwargs = {**_files(own), "prompt_template": prompt}
     if own.lora and own.gguf_file is not None:
         raise ValueError(
@@ -379,7 +396,31 @@ def _model(own: TrainArguments, labels: Labels) -> DHRDForDualHeadClassification
     known = getattr(config, "suffix_template", None) or DEFAULT_SUFFIX
     model.config.suffix_template = known if own.suffix is None else unescaped(own.suffix)
     model.config.rationale_after_label = own.rationale_after_label
+    if own.classifier_init == "label_words":
+        _start_from_words(own, model, tokenizer, say)
     return model
+
+
+def _start_from_words(
+    own: TrainArguments,
+    model: DHRDForDualHeadClassification,
+    tokenizer: PreTrainedTokenizerBase,
+    say: Callable[..., None],
+) -> None:
+    """Let the classification head start as the language model's answer, and say what it starts from."""
+    from ..label_words import init_classifier_from_label_words, names_say_nothing
+
+    words = label_words(own.label_words)
+    tokens = init_classifier_from_label_words(model, tokenizer, words)
+    said = [f"{name} as {tokenizer.convert_tokens_to_string(of)!r}" for name, of in tokens.items()]
+    say(f"classifier  starts from label words: {', '.join(said[:8])}{', ...' if len(said) > 8 else ''}")
+    say(f"prompt      {model.config.prompt_template!r}")
+    silent = [name for name in tokens if name not in words and names_say_nothing([name])]
+    if silent and say is print:
+        warn(
+            f"label {silent[0]!r} is a code, which says nothing to a language model: name the labels by "
+            f"""--label-words '{{"{silent[0]}": "word", ...}}'."""
+        )
 
 
 def _teacher(own: TrainArguments) -> Teacher | None:
