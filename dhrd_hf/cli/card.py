@@ -147,6 +147,8 @@ def training_facts(
     }
     if training.alpha_schedule != "constant":
         settings |= {name: getattr(training, name) for name in ("alpha_schedule", "alpha_end")}
+    if training.reasoning_share != 1:
+        settings["reasoning_share"] = training.reasoning_share
     if own.reasoning_span != REASONING_SPANS[0]:
         settings["reasoning_span"] = own.reasoning_span
     if own.classifier_init != CLASSIFIER_INITS[0]:

@@ -46,6 +46,28 @@ def input_only(feature: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
+def input_only_batch(batch: Mapping[str, Any], pad_token_id: int) -> dict[str, Any]:
+    """A collated batch without the suffixes, as [`DualHeadCollator`] makes it of rows that are [`input_only`], right padded."""
+    lengths = batch.get("input_length")
+    rest = {name: value for name, value in batch.items() if name not in ("input_length", "reasoning_targets")}
+    if lengths is None:
+        return rest
+    lengths = lengths.to(batch["input_ids"].device)
+    place = torch.arange(int(lengths.max()), device=lengths.device)
+    in_x = place < lengths[:, None]  # [B, longest x]
+    if (bounds := batch.get("cu_seq_lens_q")) is not None:
+        taken = (bounds[:-1].to(lengths)[:, None] + place)[in_x]
+        bounds = torch.cat([bounds[:1], lengths.cumsum(0).to(bounds)])
+        flat = {name: batch[name][:, taken] for name in ("input_ids", "position_ids")}
+        longest = type(batch["max_length_q"])(lengths.max())
+        sizes = dict.fromkeys(("max_length_q", "max_length_k"), longest)
+        return rest | flat | dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), bounds) | sizes
+    starts = batch["attention_mask"].long().argmax(1)  # where a row is padded on the left
+    taken = (starts[:, None] + place).clamp(max=batch["input_ids"].shape[1] - 1)
+    ids = batch["input_ids"].gather(1, taken).where(in_x, pad_token_id)
+    return rest | {"input_ids": ids, "attention_mask": in_x.to(batch["attention_mask"])}
+
+
 @dataclass
 class DualHeadCollator:
     r"""Encoded rows as one batch: padded on the tokenizer's padding side, or without any padding.

@@ -39,6 +39,8 @@ class DualHeadTrainingArguments(TrainingArguments):
             [`scheduled_alpha`].
         alpha_end (`float`, *optional*, defaults to 0.0): Weight at the end of a schedule.
         alpha_step_at (`float`, *optional*, defaults to 0.5): Share of the steps before `"step"` changes the weight.
+        reasoning_share (`float`, *optional*, defaults to 1.0): Share of the optimiser steps that have the reasoning loss, drawn
+            by the seed; at the others only x is read, which costs what the pooled baseline's steps cost.
         classifier_learning_rate (`float`, *optional*): Peak learning rate of the classification head; by default it is
             `learning_rate`.
         distillation_weight (`float`, *optional*, defaults to 0.0): Weight of the soft targets of [`DualHeadTrainer`]'s
@@ -49,7 +51,7 @@ class DualHeadTrainingArguments(TrainingArguments):
             trained in bf16 with batches of 32 (per device 1, 32 accumulation steps).
 
     Raises:
-        ValueError: on an unknown schedule, a share outside `[0, 1]`, a negative or infinite `alpha_end`,
+        ValueError: on an unknown schedule, a share out of its range, a negative or infinite `alpha_end`,
             `classifier_learning_rate` or `distillation_weight`, or a `temperature` that is not above 0.
 
     Source: `examples/benchmarks/results/smollm2.jsonl`; Zhou et al. 2025, arXiv 2509.21487, appendix E.5; schedules are among its
@@ -71,6 +73,10 @@ class DualHeadTrainingArguments(TrainingArguments):
     alpha_step_at: float = field(
         default=0.5, metadata={"help": "Share of the steps before the schedule 'step' changes the weight."}
     )
+    reasoning_share: float = field(
+        default=1.0,
+        metadata={"help": "Share of the steps with the reasoning loss; the others cost what pooled costs."},
+    )
     classifier_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of the classification head [learning_rate]."}
     )
@@ -81,6 +87,10 @@ class DualHeadTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         scheduled_alpha(0, 1, 1.0, self.alpha_end, self.alpha_schedule, self.alpha_step_at)  # raises on a wrong one
+        if not 0 < self.reasoning_share <= 1:
+            raise ValueError(
+                f"reasoning_share={self.reasoning_share} must be above 0 and at most 1; alpha=0 is the pooled baseline."
+            )
         if self.classifier_learning_rate is not None and not 0 <= self.classifier_learning_rate < math.inf:
             raise ValueError(f"classifier_learning_rate={self.classifier_learning_rate} must be 0 or greater.")
         if not 0 <= self.distillation_weight < math.inf:

@@ -24,7 +24,7 @@ _ARGUMENTS = (
     *("learning_rate", "classifier_learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
     *("optim", "optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
     *("seed", "data_seed", "train_sampling_strategy", "dataloader_drop_last", "average_tokens_across_devices"),
-    *("alpha_schedule", "alpha_end", "alpha_step_at", "distillation_weight", "temperature"),
+    *("alpha_schedule", "alpha_end", "alpha_step_at", "reasoning_share", "distillation_weight", "temperature"),
     *("neftune_noise_alpha", "bf16", "fp16"),
 )
 

@@ -23,7 +23,7 @@ class TermLog(TrainerCallback):
         self.alpha: float | None = None
         self.evaluations = 0
         self._sums: dict[str, Tensor] = {}
-        self._from_step = 0
+        self._steps: dict[str, set[int]] = {}  # of a term: not every step has a reasoning loss
 
     def add(self, loss: Tensor, outputs: Any, step: int) -> None:
         """Take a micro-batch's terms in."""
@@ -35,16 +35,12 @@ class TermLog(TrainerCallback):
                 f"The loss is not finite after step {step}: {values}. Lower learning_rate, train in float32 or bf16 "
                 "instead of fp16, or look for a broken row or class weight."
             )
-        if not self._sums:
-            self._from_step = step
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0) + value
+            self._steps.setdefault(name, set()).add(step)
 
-    def take(self, step: int, over_ranks: Callable[[Tensor], float]) -> dict[str, float]:
-        """The means over the steps since the last call."""
-        steps = step - self._from_step
-        if not self._sums or steps < 1:
-            return {}
-        found = {name: over_ranks(self._sums[name]) / steps for name in TERMS if name in self._sums}
-        self._sums = {}
-        return found if self.alpha is None else {**found, "alpha": self.alpha}
+    def take(self, over_ranks: Callable[[Tensor], float]) -> dict[str, float]:
+        """The means over the steps since the last call that had a term."""
+        found = {name: over_ranks(self._sums[name]) / len(self._steps[name]) for name in TERMS if name in self._sums}
+        self._sums, self._steps = {}, {}
+        return found if self.alpha is None or not found else {**found, "alpha": self.alpha}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -15,7 +16,7 @@ from transformers.utils import logging
 
 from ..adapters import check_no_prompt
 from ..data import DualHeadCollator
-from ..data.collator import SOFT_TARGETS
+from ..data.collator import SOFT_TARGETS, input_only_batch
 from ..data.inputs import pool_by_pad_token, saving_inputs
 from ..losses import reasoning_count
 from ..modeling_dhrd import find_dual_head
@@ -42,7 +43,8 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
     - `classification_loss` and `reasoning_loss` are logged beside `loss`, averaged as it is.
     - Evaluation and prediction see x alone, as deployed, and compute no vocabulary logits: `eval_loss` is
       beta times `eval_classification_loss`, exact over the evaluation rows. There is no reasoning loss on x alone.
-    - With alpha = 0 training sees x alone as well: the pooled baseline, at the pooled baseline's cost.
+    - With alpha = 0 training sees x alone as well: the pooled baseline, at the pooled baseline's cost. So does each step at
+      which a schedule's weight is 0, or that `reasoning_share` leaves without a reasoning loss.
     - `label_smoothing_factor` smooths the classification term, and only it.
     - The weight of the reasoning loss follows `alpha_schedule`, or with alpha = "auto" [`GradientBalance`]; where it
       changes it is logged as `alpha`. It is one number for all micro-batches and ranks of an optimiser step.
@@ -190,6 +192,14 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
                 f"alpha=0 is the pooled baseline, which would never follow alpha_schedule={self._schedule!r} to "
                 f"alpha_end={self.args.alpha_end}: start at a small number, such as alpha=0.01, or leave alpha_end out."
             )
+        if getattr(self.args, "reasoning_share", 1.0) < 1:
+            if self.teacher is not None:
+                raise ValueError("A teacher's soft targets are at each step: leave reasoning_share out.")
+            if self.args.world_size > 1 and any(it.requires_grad for it in self._reasoning_parameters()):
+                raise ValueError(
+                    "Several processes wait for the LM head's gradients at each step: train LoRA adapters, freeze the LM "
+                    "head, or leave reasoning_share out."
+                )
         self.remove_callback(GradientBalance)
         if config.alpha == "auto":
             if self._schedule != "constant":
@@ -244,14 +254,18 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
     def _rest_idle_head(self) -> None:
         """Freeze a head that gets no gradient, for the time of the training: DDP would wait for one."""
         dual_head = find_dual_head(self.model)
-        idle = [dual_head.score] if dual_head.config.beta == 0 else []
-        if self._reads_x_alone() and dual_head.lm_head is not None:
-            idle.append(dual_head.lm_head)
-        used = {id(parameter) for parameter in dual_head.get_input_embeddings().parameters()}  # also as a tied LM head
-        parameters = [parameter for head in idle for parameter in head.parameters() if id(parameter) not in used]
+        parameters = list(dual_head.score.parameters()) if dual_head.config.beta == 0 else []
+        parameters += self._reasoning_parameters() if self._reads_x_alone() else []
         self._resting += [parameter for parameter in parameters if parameter.requires_grad]
         for parameter in parameters:
             parameter.requires_grad_(False)
+
+    def _reasoning_parameters(self) -> list[nn.Parameter]:
+        """Those of the LM head alone: as a tied one it is the embeddings, which every step uses."""
+        dual_head = find_dual_head(self.model)
+        used = {id(parameter) for parameter in dual_head.get_input_embeddings().parameters()}
+        head = () if dual_head.lm_head is None else dual_head.lm_head.parameters()
+        return [parameter for parameter in head if id(parameter) not in used]
 
     # The weight of the reasoning loss
 
@@ -270,6 +284,16 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
         return scheduled_alpha(
             self.state.global_step, self.state.max_steps, alpha, args.alpha_end, self._schedule, args.alpha_step_at
         )
+
+    def _step_has_reasoning(self) -> bool:
+        """Whether this optimiser step has a reasoning loss: else it sees x alone, and costs what pooled costs."""
+        if self.teacher is not None or self._reads_x_alone():
+            return True  # a teacher's targets are there, or nothing is to be left out
+        share = getattr(self.args, "reasoning_share", 1.0)
+        if self.args.world_size > 1 and any(it.requires_grad for it in self._reasoning_parameters()):
+            return True  # DDP waits for its gradients at each step
+        drawn = share == 1 or random.Random(f"{self.args.seed} {self.state.global_step}").random() < share
+        return drawn and self._alpha() != 0
 
     def _balance(self) -> GradientBalance:
         # Looked up each time: a resumed Trainer may replace its callbacks.
@@ -346,6 +370,8 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
                 "answer. Encode the rows with DualHeadEncoder and keep its columns."
             )
         count_of = {"labels": dual_head.classification_count, "reasoning_targets": reasoning_count}
+        if not self._step_has_reasoning():
+            batches = [input_only_batch(batch, dual_head.config.pad_token_id) for batch in batches]
         counts = torch.zeros(len(count_of), device=device)
         for place, (name, count) in enumerate(count_of.items()):
             counts[place] = sum(count(batch[name]).to(device) for batch in batches if name in batch)
@@ -400,7 +426,7 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
             args, kwargs: What `Trainer.log` takes.
         """
         if "loss" in logs:
-            logs |= self._terms.take(self.state.global_step, self._over_ranks)
+            logs |= self._terms.take(self._over_ranks)
         super().log(logs, *args, **kwargs)
 
     def _over_ranks(self, total: Tensor) -> float:

@@ -8,6 +8,7 @@ import torch
 from test_resume import KillAt, Killed
 
 from dhrd_hf import DualHeadCollator, DualHeadTrainingArguments
+from dhrd_hf.data.collator import input_only, input_only_batch
 from dhrd_hf.training import GradientBalance, scheduled_alpha
 
 SPLITS = [(8, 1), (2, 4), (1, 8)]
@@ -39,6 +40,8 @@ def test_a_run_of_one_step_has_alpha(schedule):
         ({"alpha_end": -1.0}, "alpha_end=-1.0 must be 0 or greater"),
         ({"alpha_end": math.inf}, "alpha_end=inf must be 0 or greater, and finite"),
         ({"alpha_step_at": 2.0}, "alpha_step_at=2.0 must be in 0 to 1"),
+        ({"reasoning_share": 0.0}, "reasoning_share=0.0 must be above 0 and at most 1"),
+        ({"reasoning_share": 1.5}, "reasoning_share=1.5 must be above 0"),
         ({"classifier_learning_rate": -0.5}, "classifier_learning_rate=-0.5 must be 0 or greater"),
         ({"classifier_learning_rate": float("nan")}, "classifier_learning_rate=nan must be 0 or greater"),
         ({"classifier_learning_rate": float("inf")}, "classifier_learning_rate=inf must be 0 or greater"),
@@ -71,6 +74,65 @@ def test_each_step_has_its_weight_however_it_is_split(dual_of, make_trainer, sch
     for log in logs:
         expected = 0.5 * log["classification_loss"] + log["alpha"] * log["reasoning_loss"]
         assert log["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_share_of_the_steps_has_the_reasoning_loss_and_the_others_read_x_alone(dual_of, make_trainer):
+    model = dual_of("llama", alpha=0.5)
+    lengths = []
+    model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    trainer = make_trainer(model, 4, 2, rows=24, num_train_epochs=14, reasoning_share=0.3, learning_rate=0.01)
+    trainer.train()
+    logs = logs_of(trainer)
+    with_it = [log for log in logs if "reasoning_loss" in log]
+    assert 0.1 < len(with_it) / len(logs) < 0.5
+    for log in logs:
+        expected = log["classification_loss"] + 0.5 * log.get("reasoning_loss", 0)
+        assert log["loss"] == pytest.approx(expected, rel=1e-5)
+    long = max(len(row["input_ids"]) for row in trainer.train_dataset)
+    of_x = max(row["input_length"] for row in trainer.train_dataset)
+    assert sum(length <= of_x for length in lengths) >= 2 * (len(logs) - len(with_it))
+    assert of_x < long == max(lengths)
+
+
+def test_a_step_without_weight_is_the_pooled_baselines(dual_of, make_trainer):
+    """Half of the run is pooled, step by step: the weights that come out are those of a training on x."""
+    found = {}
+    for schedule, alpha in (("step", 1.0), ("constant", 0.0)):
+        trainer = make_trainer(
+            dual_of("llama", alpha=alpha), 4, 2, rows=24, max_steps=4, alpha_schedule=schedule, alpha_step_at=0.0
+        )
+        trainer.train()
+        found[schedule] = torch.nn.utils.parameters_to_vector(trainer.model.model.parameters())
+    torch.testing.assert_close(found["step"], found["constant"], rtol=1e-6, atol=1e-8)
+
+
+def test_the_mean_of_a_term_is_over_the_steps_that_have_it(dual_of, make_trainer):
+    logs = {}
+    for every in (1, 6):
+        torch.manual_seed(0)
+        model = dual_of("llama", alpha=0.5)
+        trainer = make_trainer(model, 8, 1, rows=24, num_train_epochs=2, reasoning_share=0.5, logging_steps=every)
+        trainer.train()
+        logs[every] = logs_of(trainer)
+    single = [log["reasoning_loss"] for log in logs[1] if "reasoning_loss" in log]
+    assert 0 < len(single) < 6
+    assert logs[6][0]["reasoning_loss"] == pytest.approx(sum(single) / len(single), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["right", "left", "flat"])
+def test_a_batch_without_suffixes_is_the_batch_of_x(encoded, make_tokenizer, kind):
+    tokenizer = make_tokenizer()
+    tokenizer.padding_side = "left" if kind == "left" else "right"
+    collate = DualHeadCollator(tokenizer, padding_free=kind == "flat")
+    rows = [encoded[index] for index in range(6)]
+    cut = input_only_batch(collate(rows), tokenizer.pad_token_id)
+    tokenizer.padding_side = "right"
+    expected = collate([input_only(row) for row in rows])
+    assert cut.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(torch.as_tensor(cut[name]), torch.as_tensor(value)), name
 
 
 def test_the_weight_of_an_earlier_training_is_not_logged(dual_of, make_trainer):
