@@ -73,10 +73,8 @@ class DHRDConfig(PreTrainedConfig):
             Dropout after it, in training.
         reasoning_head (`bool`, *optional*, defaults to `True`):
             Whether the model has its LM head; an exported classifier with the `"mlp"` head has none.
-        alpha (`float` or `"auto"`, *optional*, defaults to 1.0):
-            Weight of the reasoning loss, `>= 0` and finite. At 0 the reasoning head never runs: the pooled baseline. With
-            `"auto"` [`DualHeadTrainer`] sets it at each step so that both losses pull equally hard at the shared hidden
-            states.
+        alpha (`float`, *optional*, defaults to 1.0):
+            Weight of the reasoning loss, `>= 0` and finite. At 0 the reasoning head never runs: the pooled baseline.
         beta (`float`, *optional*, defaults to 1.0):
             Weight of the classification loss, `>= 0` and finite.
         class_weights (`list[float]` of length `num_labels`, *optional*):
@@ -127,7 +125,7 @@ class DHRDConfig(PreTrainedConfig):
     classifier_activation: str = "gelu"
     classifier_dropout: float = 0.1
     reasoning_head: bool = True
-    alpha: float | str = 1.0
+    alpha: float = 1.0
     beta: float = 1.0
     class_weights: list[float] | None = None
     label_smoothing: float = 0.0
@@ -180,6 +178,8 @@ class DHRDConfig(PreTrainedConfig):
         wants_unused = kwargs.pop("return_unused_kwargs", False)
         labels = {name: kwargs.pop(name) for name in _LABELS if kwargs.get(name) is not None}
         saved = len(config_dict.get("id2label") or ())
+        if config_dict.get("alpha") == "auto":  # of 0.1: now `alpha_schedule` of a training says so
+            config_dict = {**config_dict, "alpha": 1.0}
         if labels and (labels.keys() != {"num_labels"} or labels["num_labels"] != saved):
             config_dict = {name: value for name, value in config_dict.items() if name not in _LABELS} | labels
         config, unused = super().from_dict(dict(config_dict), return_unused_kwargs=True, **kwargs)
@@ -201,13 +201,11 @@ class DHRDConfig(PreTrainedConfig):
             raise ValueError(f"classifier_dropout={self.classifier_dropout} must be in [0, 1).")
         for name in ("alpha", "beta"):
             value = getattr(self, name)
-            if name == "alpha" and isinstance(value, str) and value == "auto":
-                continue
             try:
                 fits = math.isfinite(value) and value >= 0
             except TypeError:
-                more = ", or 'auto'." if name == "alpha" else ". Only alpha may be 'auto'."
-                raise ValueError(f"{name}={value!r} must be a number, 0 or greater{more}") from None
+                more = "" if value != "auto" else ": a trainer balances it with alpha_schedule='auto'"
+                raise ValueError(f"{name}={value!r} must be a number, 0 or greater{more}.") from None
             if not fits:
                 raise ValueError(f"{name}={value} must be 0 or greater, and finite.")
             setattr(self, name, float(value))  # of NumPy or torch, which JSON does not hold

@@ -365,16 +365,10 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
             [`DHRDOutput`]: losses where their targets were given, and the class logits.
 
         Raises:
-            ValueError: on inputs that would pool a wrong token or drop a loss term; on a reasoning loss whose weight is
-                `"auto"` where no trainer gives it.
+            ValueError: on inputs that would pool a wrong token or drop a loss term.
         """
         if alpha is None:
             alpha = self.config.alpha
-        if alpha == "auto" and reasoning_targets is not None:
-            raise ValueError(
-                "alpha='auto' is balanced step by step by DualHeadTrainer, and nothing gives it here: train with "
-                "DualHeadTrainer, set config.alpha to a number, or call the model with alpha=..."
-            )
         if (
             labels is None
             and reasoning_targets is not None

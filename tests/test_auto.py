@@ -259,10 +259,9 @@ def test_weights_of_the_losses_are_finite_numbers(name, value):
         DHRDConfig(**{name: value})
 
 
-def test_alpha_alone_may_be_auto():
-    assert DHRDConfig(alpha="auto", beta=0).alpha == "auto"
-    with pytest.raises(ValueError, match="beta='auto' must be a number, 0 or greater. Only alpha may be 'auto'"):
-        DHRDConfig(beta="auto")
+def test_a_weight_that_is_balanced_is_the_trainings():
+    with pytest.raises(ValueError, match="alpha='auto' must be a number, 0 or greater: .* alpha_schedule='auto'"):
+        DHRDConfig(alpha="auto")
 
 
 def test_an_unknown_head_is_refused(lm_dir_of):

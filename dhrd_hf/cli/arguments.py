@@ -201,6 +201,10 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingAr
     values = parser.parse_args(argv)
     if values.config is not None:
         values = parser.parse_args([*_recipe(values.config, parser), *argv])
+    if values.alpha == "auto":  # the same as --alpha-schedule auto
+        if values.alpha_schedule not in ("constant", "auto"):
+            raise ValueError(f"--alpha auto sets its own course: leave --alpha-schedule {values.alpha_schedule} out.")
+        values.alpha, values.alpha_schedule = 1.0, "auto"
     if values.early_stopping_patience is not None:
         _stop_early(values)
     if values.eval_strategy is None:

@@ -145,7 +145,8 @@ def training_facts(
         "dtype": own.dtype + (", bf16" if training.bf16 else ", fp16" if training.fp16 else ""),
         "class_weights": config.class_weights,
     }
-    if training.alpha_schedule != "constant":
+    balanced = training.alpha_schedule == "auto" and config.alpha > 0
+    if training.alpha_schedule not in ("constant", "auto"):
         settings |= {name: getattr(training, name) for name in ("alpha_schedule", "alpha_end")}
     if training.reasoning_share != 1:
         settings["reasoning_share"] = training.reasoning_share
@@ -163,7 +164,7 @@ def training_facts(
         train_rows=counts.rows,
         rows_without_rationale=counts.without_rationale,
         rationale_audit=None if audit is None else summary(audit),
-        alpha=config.alpha,
+        alpha="auto" if balanced else config.alpha,
         beta=config.beta,
         classifier_head=config.classifier_head,
         hyperparameters={name: value for name, value in settings.items() if value is not None and value is not False},

@@ -205,7 +205,7 @@ def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Callab
 
 def _unused(own: TrainArguments, training: DualHeadTrainingArguments) -> Iterator[str]:
     """Options that nothing comes of; in a study or a search another value of another option may ask for them."""
-    if training.alpha_schedule == "constant" and training.alpha_end != 0:
+    if training.alpha_schedule in ("constant", "auto") and training.alpha_end != 0:
         yield f"--alpha-end {training.alpha_end:g} is where a schedule ends, and there is none: see --alpha-schedule."
     if training.alpha_schedule != "step" and training.alpha_step_at != 0.5:
         yield f"--alpha-step-at {training.alpha_step_at:g} is of --alpha-schedule step, and does nothing."
@@ -308,10 +308,10 @@ def _callbacks(own: TrainArguments) -> list[Any] | None:
 def _weight(model: DHRDForDualHeadClassification, training: DualHeadTrainingArguments) -> str:
     """The weight of the reasoning loss over the run, in words."""
     alpha = model.config.alpha
-    if alpha == "auto":
-        return "(balanced at each step)"
     if training.alpha_schedule == "constant" or alpha == 0:
         return f"{alpha:g}"
+    if training.alpha_schedule == "auto":
+        return "(balanced at each step)"
     return f"({alpha:g} to {training.alpha_end:g}, {training.alpha_schedule})"
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import random
 
 import torch
 from accelerate.utils import reduce
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from ..modeling_dhrd import find_dual_head
 
-ALPHA_SCHEDULES = ("constant", "linear", "cosine", "step")
+ALPHA_SCHEDULES = ("constant", "linear", "cosine", "step", "auto")
 
 # Share of the old value in the running means of the squared gradient norms.
 _DECAY = 0.9
@@ -38,7 +39,7 @@ def scheduled_alpha(
         alpha (`float`): Weight at the first step.
         alpha_end (`float`, *optional*, defaults to 0.0): Weight at the last step.
         schedule (`str`, *optional*, defaults to `"constant"`): `"constant"`: `alpha` throughout; `"linear"`; `"cosine"`:
-            half a cosine; `"step"`: `alpha` before `step_at`, then `alpha_end`.
+            half a cosine; `"step"`: `alpha` before `step_at`, then `alpha_end`; `"auto"`: see [`GradientBalance`].
         step_at (`float`, *optional*, defaults to 0.5): Share of the steps that the first value of `"step"` lasts.
 
     Returns:
@@ -54,7 +55,7 @@ def scheduled_alpha(
     if not 0 <= step_at <= 1:
         raise ValueError(f"alpha_step_at={step_at} must be in 0 to 1: a share of the training steps.")
     progress = step / max(1, max_steps - 1)
-    if schedule == "constant":
+    if schedule in ("constant", "auto"):  # the balance of gradients is no function of the step
         return alpha
     if schedule == "step":
         return alpha if step < step_at * max_steps else alpha_end
@@ -62,8 +63,74 @@ def scheduled_alpha(
     return alpha + (alpha_end - alpha) * share
 
 
+class ReasoningWeightMixin:
+    """What a `Trainer` knows of the reasoning loss's weight at each step; for [`DualHeadTrainer`]."""
+
+    @property
+    def _schedule(self) -> str:
+        return getattr(self.args, "alpha_schedule", "constant")
+
+    @property
+    def _share(self) -> float:
+        return getattr(self.args, "reasoning_share", 1.0)
+
+    def _check_weight(self) -> None:
+        """Fit to the weights of the losses, which may have been changed in the config since."""
+        config = find_dual_head(self.model).config
+        config._check_objective()
+        if config.alpha == 0 and self._schedule in ("linear", "cosine", "step") and self.args.alpha_end > 0:
+            raise ValueError(
+                f"alpha=0 is the pooled baseline, which would never follow alpha_schedule={self._schedule!r} to "
+                f"alpha_end={self.args.alpha_end}: start at a small number, such as alpha=0.01, or leave alpha_end out."
+            )
+        if self._share < 1 and self.teacher is not None:
+            raise ValueError("A teacher's soft targets are at each step: leave reasoning_share out.")
+        if self._share < 1 and self._lm_head_is_waited_for():
+            raise ValueError(
+                "Several processes wait for the LM head's gradients at each step: train LoRA adapters, freeze the LM head, "
+                "or leave reasoning_share out."
+            )
+        self.remove_callback(GradientBalance)
+        if self._schedule == "auto" and config.alpha > 0:
+            self.add_callback(GradientBalance())
+
+    def _alpha(self) -> float | None:
+        """The weight for this optimiser step; `None` where the model's own is right."""
+        alpha = find_dual_head(self.model).config.alpha
+        if self._schedule == "constant" or alpha == 0:
+            return None
+        if self._schedule == "auto":  # looked up each time: a resumed Trainer may replace its callbacks
+            balances = (it for it in self.callback_handler.callbacks if isinstance(it, GradientBalance))
+            return next(balances).alpha
+        args, state = self.args, self.state
+        end = (args.alpha_end, self._schedule, args.alpha_step_at)
+        return scheduled_alpha(state.global_step, state.max_steps, alpha, *end)
+
+    def _reads_x_alone(self) -> bool:
+        """Whether no loss in training is over the tokens of s."""
+        return find_dual_head(self.model).config.alpha == 0 and self.teacher is None
+
+    def _step_has_reasoning(self) -> bool:
+        """Whether this optimiser step has a reasoning loss: else it sees x alone, and costs what pooled costs."""
+        if self.teacher is not None or self._reads_x_alone() or self._lm_head_is_waited_for():
+            return True  # what is there is needed
+        drawn = self._share == 1 or random.Random(f"{self.args.seed} {self.state.global_step}").random() < self._share
+        return drawn and self._alpha() != 0
+
+    def _lm_head_is_waited_for(self) -> bool:
+        """Whether DDP expects gradients of the LM head at each step."""
+        return self.args.world_size > 1 and any(it.requires_grad for it in self._reasoning_parameters())
+
+    def _reasoning_parameters(self) -> list[nn.Parameter]:
+        """Those of the LM head alone: as a tied one it is the embeddings, which every step uses."""
+        dual_head = find_dual_head(self.model)
+        used = {id(parameter) for parameter in dual_head.get_input_embeddings().parameters()}
+        head = () if dual_head.lm_head is None else dual_head.lm_head.parameters()
+        return [parameter for parameter in head if id(parameter) not in used]
+
+
 class GradientBalance(TrainerCallback, ExportableState):
-    r"""`alpha="auto"`: the weight at which both losses pull equally hard at the last hidden states that they share.
+    r"""`alpha_schedule="auto"`: the weight at which both losses pull equally hard at the last hidden states that they share.
 
     At each optimiser step the squared norms of the two gradients are summed over micro-batches and ranks, so the weight
     does not depend on how a batch is split. The next step's weight is the ratio of their running means,

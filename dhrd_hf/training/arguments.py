@@ -35,7 +35,8 @@ class DualHeadTrainingArguments(TrainingArguments):
         num_train_epochs (`float`, *optional*, defaults to 6.0): The paper took 3.
         alpha_schedule (`str`, *optional*, defaults to `"constant"`): How the weight of the reasoning loss goes from the
             model's `config.alpha`, at the first optimiser step, to `alpha_end`, at the last: `"constant"` (stays),
-            `"linear"`, `"cosine"`, `"step"`. It starts above 0: alpha = 0 is the pooled baseline. See
+            `"linear"`, `"cosine"`, `"step"`; or `"auto"`, at each step as hard as the classification loss
+            ([`GradientBalance`]). It starts above 0: alpha = 0 is the pooled baseline. See
             [`scheduled_alpha`].
         alpha_end (`float`, *optional*, defaults to 0.0): Weight at the end of a schedule.
         alpha_step_at (`float`, *optional*, defaults to 0.5): Share of the steps before `"step"` changes the weight.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -21,7 +20,7 @@ from ..data.inputs import pool_by_pad_token, saving_inputs
 from ..losses import reasoning_count
 from ..modeling_dhrd import find_dual_head
 from ..quantised import is_quantised, state_for_adapter
-from .alpha import GradientBalance, scheduled_alpha
+from .alpha import ReasoningWeightMixin
 from .evaluation_on_input import EvaluationOnInputMixin
 from .input_check import check_inputs
 from .label_check import check_labels
@@ -35,7 +34,7 @@ from .term_log import TermLog
 logger = logging.get_logger(__name__)
 
 
-class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
+class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixin, Trainer):
     r"""Train a dual-head model; everything but the loss and its log is the stock `Trainer`.
 
     - Both terms are normalised over the whole accumulated batch and over the ranks: the gradient does not depend on how
@@ -46,8 +45,7 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
     - With alpha = 0 training sees x alone as well: the pooled baseline, at the pooled baseline's cost. So does each step at
       which a schedule's weight is 0, or that `reasoning_share` leaves without a reasoning loss.
     - `label_smoothing_factor` smooths the classification term, and only it.
-    - The weight of the reasoning loss follows `alpha_schedule`, or with alpha = "auto" [`GradientBalance`]; where it
-      changes it is logged as `alpha`. It is one number for all micro-batches and ranks of an optimiser step.
+    - The weight of the reasoning loss follows `alpha_schedule`; where it changes it is logged as `alpha`. It is one number for all micro-batches and ranks of an optimiser step.
     - With a `teacher` and `distillation_weight` above 0 the student learns from its token distributions as well, where
       it has a reasoning target; the term is normalised as the others are and logged as `distillation_loss`.
     - `classifier_learning_rate` is the learning rate of the classification head, where it is to have its own.
@@ -80,8 +78,8 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
         TypeError: if the model has not two heads.
         ValueError: if the classification head is frozen, labels are out of range, all training rows have one label, one is
             longer than the model,
-            the collator is padding-free and the model's attention would mix its rows, alpha = "auto" is asked to
-            follow a schedule as well or alpha = 0 one that goes up, or the teacher is missing or has other tokens.
+            the collator is padding-free and the model's attention would mix its rows, alpha = 0 is asked to follow a schedule
+            that goes up, or the teacher is missing or has other tokens.
         FloatingPointError: in training, if the loss is not finite.
 
     Source: Zhou et al. 2025, arXiv 2509.21487, eqs. 2-4; transformers `trainer.py`.
@@ -176,37 +174,12 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
                 "With beta=0 there is no evaluation loss, and every checkpoint would be as good: name another "
                 "metric_for_best_model, or leave load_best_model_at_end out."
             )
-        self._set_up_weights()
+        self._check_weight()
 
     @property
     def _tokenizer(self) -> PreTrainedTokenizerBase | None:
         found = self.processing_class or getattr(self.data_collator, "tokenizer", None)
         return found if isinstance(found, PreTrainedTokenizerBase) else None
-
-    def _set_up_weights(self) -> None:
-        """Fit to the weights of the losses, which may have been changed in the config since."""
-        config = find_dual_head(self.model).config
-        config._check_objective()
-        if config.alpha == 0 and self._schedule != "constant" and self.args.alpha_end > 0:
-            raise ValueError(
-                f"alpha=0 is the pooled baseline, which would never follow alpha_schedule={self._schedule!r} to "
-                f"alpha_end={self.args.alpha_end}: start at a small number, such as alpha=0.01, or leave alpha_end out."
-            )
-        if getattr(self.args, "reasoning_share", 1.0) < 1:
-            if self.teacher is not None:
-                raise ValueError("A teacher's soft targets are at each step: leave reasoning_share out.")
-            if self.args.world_size > 1 and any(it.requires_grad for it in self._reasoning_parameters()):
-                raise ValueError(
-                    "Several processes wait for the LM head's gradients at each step: train LoRA adapters, freeze the LM "
-                    "head, or leave reasoning_share out."
-                )
-        self.remove_callback(GradientBalance)
-        if config.alpha == "auto":
-            if self._schedule != "constant":
-                raise ValueError(
-                    f"alpha='auto' sets its own course: leave alpha_schedule={self._schedule!r} out, or give alpha a number."
-                )
-            self.add_callback(GradientBalance())
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """A new model from `model_init`, set up as the first was: for each trial of `hyperparameter_search`.
@@ -240,7 +213,7 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
             `TrainOutput`: what it returns.
         """
         if self.model_init is None:  # else `call_model_init` does it: after a search's trial there is no model
-            self._set_up_weights()
+            self._check_weight()
             self._rest_idle_head()
         try:
             return super().train(*args, **kwargs)
@@ -259,49 +232,6 @@ class DualHeadTrainer(EvaluationOnInputMixin, ResumingMixin, Trainer):
         self._resting += [parameter for parameter in parameters if parameter.requires_grad]
         for parameter in parameters:
             parameter.requires_grad_(False)
-
-    def _reasoning_parameters(self) -> list[nn.Parameter]:
-        """Those of the LM head alone: as a tied one it is the embeddings, which every step uses."""
-        dual_head = find_dual_head(self.model)
-        used = {id(parameter) for parameter in dual_head.get_input_embeddings().parameters()}
-        head = () if dual_head.lm_head is None else dual_head.lm_head.parameters()
-        return [parameter for parameter in head if id(parameter) not in used]
-
-    # The weight of the reasoning loss
-
-    @property
-    def _schedule(self) -> str:
-        return getattr(self.args, "alpha_schedule", "constant")
-
-    def _alpha(self) -> float | None:
-        """The weight for this optimiser step; `None` where the model's own is right."""
-        alpha = find_dual_head(self.model).config.alpha
-        if alpha == "auto":
-            return self._balance().alpha
-        if self._schedule == "constant" or alpha == 0:
-            return None
-        args = self.args
-        return scheduled_alpha(
-            self.state.global_step, self.state.max_steps, alpha, args.alpha_end, self._schedule, args.alpha_step_at
-        )
-
-    def _step_has_reasoning(self) -> bool:
-        """Whether this optimiser step has a reasoning loss: else it sees x alone, and costs what pooled costs."""
-        if self.teacher is not None or self._reads_x_alone():
-            return True  # a teacher's targets are there, or nothing is to be left out
-        share = getattr(self.args, "reasoning_share", 1.0)
-        if self.args.world_size > 1 and any(it.requires_grad for it in self._reasoning_parameters()):
-            return True  # DDP waits for its gradients at each step
-        drawn = share == 1 or random.Random(f"{self.args.seed} {self.state.global_step}").random() < share
-        return drawn and self._alpha() != 0
-
-    def _balance(self) -> GradientBalance:
-        # Looked up each time: a resumed Trainer may replace its callbacks.
-        return next(each for each in self.callback_handler.callbacks if isinstance(each, GradientBalance))
-
-    def _reads_x_alone(self) -> bool:
-        """Whether no loss in training is over the tokens of s."""
-        return find_dual_head(self.model).config.alpha == 0 and self.teacher is None
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:

@@ -139,12 +139,12 @@ def test_a_search_goes_on_and_its_draws_are_the_trials(files, tmp_path, capsys):
 
 
 def test_a_failed_trial_is_told_and_the_others_go_on(files, tmp_path, capsys):
-    space = {"alpha": ["auto", 1.0], "alpha_schedule": ["linear"]}
+    space = {"alpha": [0.0, 1.0], "alpha_schedule": ["linear"], "alpha_end": [0.5]}
     assert main([*files(space), "--trials", "2", "--sampler", "grid"]) == 0
-    assert "failed: alpha='auto' sets its own course" in capsys.readouterr().err
+    assert "failed: alpha=0 is the pooled baseline" in capsys.readouterr().err
     trials = {trial["params"]["alpha"]: trial for trial in trials_in(tmp_path / "out")}
-    assert {alpha: trial["state"] for alpha, trial in trials.items()} == {"auto": "fail", 1.0: "complete"}
-    assert trials["auto"]["error"].startswith("alpha='auto' sets its own course") and trials[1.0]["error"] is None
+    assert {alpha: trial["state"] for alpha, trial in trials.items()} == {0.0: "fail", 1.0: "complete"}
+    assert trials[0.0]["error"].startswith("alpha=0 is the pooled baseline") and trials[1.0]["error"] is None
 
 
 def test_trials_that_run_out_of_memory_fail_and_leave_none_of_it(files, tmp_path, monkeypatch, capsys):

@@ -27,7 +27,7 @@ RUNS = {
     "baseline": {"alpha": 0.0},
     "lora": {},
     "padding-free": {},
-    "auto": {"alpha": "auto"},
+    "auto": {},
     "soft-targets": {"alpha": 0.7},
     "soft-targets-cached": {"alpha": 0.7},
     # In one process not sharded.
@@ -60,7 +60,7 @@ def main(lm_folder, tied_lm_folder, rows_folder, output, batch, accumulation):
             train = train.map(
                 lambda row, index: _without_targets(row) if index in (0, 1, 4, 5) else row, with_indices=True
             )
-        teacher, learn_from_it = None, {}
+        teacher, learn_from_it = None, {"alpha_schedule": "auto"} if name == "auto" else {}
         if "soft-targets" in name:
             cache = f"{output}/{name}/cache" if name.endswith("cached") else None
             teacher = Teacher(AutoModelForCausalLM.from_pretrained(tied_lm_folder), cache_dir=cache, top_k=5)

@@ -1,13 +1,14 @@
 """The weight of the reasoning loss over a run: schedules against their formulas, the balance against autograd."""
 
 import copy
+import json
 import math
 
 import pytest
 import torch
 from test_resume import KillAt, Killed
 
-from dhrd_hf import DualHeadCollator, DualHeadTrainingArguments
+from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHeadTrainingArguments
 from dhrd_hf.data.collator import input_only, input_only_batch
 from dhrd_hf.training import GradientBalance, scheduled_alpha
 
@@ -168,8 +169,10 @@ def test_a_weight_that_stays_is_not_logged(dual_of, make_trainer):
     assert all("alpha" not in log for log in logs_of(trainer))
 
 
-@pytest.mark.parametrize("alpha", [1.5, "auto"])
-def test_a_killed_and_resumed_run_ends_as_the_uninterrupted_one(dual_of, make_trainer, tmp_path, alpha):
+@pytest.mark.parametrize(
+    "weight", [{"alpha_schedule": "cosine"}, {"alpha_schedule": "auto"}, {"reasoning_share": 0.5}]
+)
+def test_a_killed_and_resumed_run_ends_as_the_uninterrupted_one(dual_of, make_trainer, tmp_path, weight):
     settings = {
         "batch": 2,
         "accumulation": 2,
@@ -179,9 +182,9 @@ def test_a_killed_and_resumed_run_ends_as_the_uninterrupted_one(dual_of, make_tr
         "save_strategy": "steps",
         "save_steps": 2,
         "num_train_epochs": 2,
+        **weight,
     }
-    if alpha != "auto":
-        settings["alpha_schedule"] = "cosine"
+    alpha = 1.5
     straight = make_trainer(dual_of("llama", alpha=alpha), output_dir=str(tmp_path / "straight"), **settings)
     straight.train()
     settings["output_dir"] = str(tmp_path / "killed")
@@ -190,14 +193,14 @@ def test_a_killed_and_resumed_run_ends_as_the_uninterrupted_one(dual_of, make_tr
         killed.train()
     resumed = make_trainer(dual_of("llama", seed=9, alpha=alpha), **settings)
     resumed.train(resume_from_checkpoint=True)
-    assert [(log["step"], log["loss"], log["alpha"]) for log in logs_of(resumed)] == [
-        (log["step"], log["loss"], log["alpha"]) for log in logs_of(straight)
+    assert [(log["step"], log["loss"], log.get("alpha")) for log in logs_of(resumed)] == [
+        (log["step"], log["loss"], log.get("alpha")) for log in logs_of(straight)
     ]
     expected = straight.model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.model.state_dict().items())
 
 
-# alpha = "auto"
+# alpha_schedule = "auto"
 
 
 def balanced_alphas(model, batches, collate, decay=0.9):
@@ -227,10 +230,10 @@ def balanced_alphas(model, batches, collate, decay=0.9):
 def test_auto_balances_the_gradients_at_the_hidden_states(
     dual_of, make_trainer, encoded, tokenizer, family, batch, accumulation
 ):
-    model = dual_of(family, alpha="auto", beta=0.7)
+    model = dual_of(family, beta=0.7)
     groups = [encoded.select(range(start, min(start + 8, 23))) for start in (0, 8, 16)]
     expected = balanced_alphas(model, groups, DualHeadCollator(tokenizer))
-    trainer = make_trainer(model, batch, accumulation, rows=23, learning_rate=0.0)
+    trainer = make_trainer(model, batch, accumulation, rows=23, learning_rate=0.0, alpha_schedule="auto")
     trainer.train()
     logs = logs_of(trainer)
     assert [log["alpha"] for log in logs] == pytest.approx(expected, rel=1e-4)
@@ -241,28 +244,22 @@ def test_auto_balances_the_gradients_at_the_hidden_states(
     assert model.on_shared_gradient is None  # nothing is left behind
 
 
-def test_auto_keeps_its_word_in_the_checkpoint(dual_of, tmp_path):
-    dual_of("llama", alpha="auto").save_pretrained(tmp_path)
-    from dhrd_hf import AutoModelForDualHeadClassification
-
-    assert AutoModelForDualHeadClassification.from_pretrained(tmp_path).config.alpha == "auto"
-
-
-def test_auto_needs_a_trainer_that_balances(dual_of, encoded, tokenizer):
-    batch = DualHeadCollator(tokenizer)(encoded.select(range(2)).to_list())
-    model = dual_of("llama", alpha="auto")
-    with pytest.raises(ValueError, match="alpha='auto' is balanced step by step by DualHeadTrainer"):
-        model(**batch)
-    assert model(**batch, alpha=0.5).loss.isfinite()
+def test_a_checkpoint_that_says_auto_opens(dual_of, tmp_path):
+    """As 0.1 wrote it: the balance is the training's to ask for."""
+    dual_of("llama").save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, "alpha": "auto"}))
+    assert AutoModelForDualHeadClassification.from_pretrained(tmp_path).config.alpha == 1.0
 
 
-def test_auto_and_a_schedule_exclude_each_other(dual_of, make_trainer):
-    with pytest.raises(ValueError, match="alpha='auto' sets its own course"):
-        make_trainer(dual_of("llama", alpha="auto"), alpha_schedule="linear")
+def test_a_pooled_baseline_is_not_balanced(dual_of, make_trainer):
+    trainer = make_trainer(dual_of("llama", alpha=0.0), alpha_schedule="auto", max_steps=1)
+    trainer.train()
+    assert all("alpha" not in log for log in logs_of(trainer))
 
 
 def test_other_words_are_no_weight(dual_of):
-    with pytest.raises(ValueError, match="alpha='much' must be a number, 0 or greater, or 'auto'"):
+    with pytest.raises(ValueError, match="alpha='much' must be a number, 0 or greater."):
         dual_of("llama", alpha="much")
 
 

@@ -72,7 +72,7 @@ def test_a_step_is_the_formula_s_however_it_is_split(
 
 def test_all_three_terms_add_up_and_alpha_auto_sees_two(dual_of, teacher_lm, make_taught):
     def alphas(**changes):
-        trainer = make_taught(dual_of("llama", alpha="auto"), rows=16, learning_rate=0.0, **changes)
+        trainer = make_taught(dual_of("llama"), rows=16, learning_rate=0.0, alpha_schedule="auto", **changes)
         trainer.train()
         return trainer, [log["alpha"] for log in loss_logs(trainer)]
 
