@@ -320,8 +320,8 @@ def _look_at_rationales(
 ) -> dict[str, Any] | None:
     """Audit some of the rationales, and warn before a training run is spent on them."""
     from ..modeling_dhrd import find_dual_head
-    from ..rationales.advice import NOTHING_FOUND
     from ..rationales.audit import quick_audit
+    from ..rationales.report import NOTHING_FOUND
 
     config = find_dual_head(trainer.model).config
     if not config.alpha or own.rationale_column not in train.column_names:

@@ -1,24 +1,28 @@
 """Rationales: a teacher writes them, checks and an audit say what they are worth, and the good ones are chosen."""
 
-from .audit import audit_rationales
-from .checks import check_rationale
-from .generation import generate_rationales
-from .labelled import LabelledTable
-from .prompt import TeacherPrompt
-from .replies import Sampling
-from .selection import filter_rationales, select_best
-from .sentences import shorten
-from .teachers import open_teacher
+from __future__ import annotations
 
-__all__ = [
-    "LabelledTable",
-    "Sampling",
-    "TeacherPrompt",
-    "audit_rationales",
-    "check_rationale",
-    "filter_rationales",
-    "generate_rationales",
-    "open_teacher",
-    "select_best",
-    "shorten",
-]
+import importlib
+from typing import Any
+
+# Public name -> module, imported when first used: an audit wants no model, and a choice no audit.
+_LAZY = {
+    "LabelledTable": "labelled",
+    "Sampling": "replies",
+    "TeacherPrompt": "prompt",
+    "audit_rationales": "audit",
+    "check_rationale": "checks",
+    "filter_rationales": "filter",
+    "generate_rationales": "generation",
+    "open_teacher": "teachers",
+    "select_best": "select",
+    "shorten": "filter",
+}
+
+__all__ = list(_LAZY)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)

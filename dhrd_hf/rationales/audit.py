@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.joining import key_column
-from ..data.label_names import is_missing, label_names
+from ..data.label_names import is_missing, kind_of, label_names, sorted_names
 from ..data.labels import check_lists, named_rows
 from ..data.prompts import DEFAULT_PROMPT, as_text, input_or_empty, render, render_rows, template_columns
-from .advice import advice_on
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale, near_duplicates
-from .languages import count_words, units
-from .truncation import training_encoder, truncation
+from .report import advice_on
+from .words import count_words, units
+
+if TYPE_CHECKING:
+    from ..data.encoding import DualHeadEncoder
 
 _OPENING = 4  # words at the start of a rationale that make it like others
 _SHOWN = 5
 _QUICK_ROWS = 2000  # of each kind that quick_audit looks at
+_BATCH = 1000  # rows whose tokens are in memory at a time
+NOT_TEXT = "not_text"
+# What an audit tells of single rows: what the checks flag, and lists and objects, which training refuses.
+AUDIT_CHECKS = (*CHECKS, NOT_TEXT)
 
 Judge = Callable[[list[str], list[str]], list[str | None]]
 
@@ -71,13 +78,14 @@ def audit_rationales(
             count the rationales that training would cut, as [`DualHeadEncoder`] does, by default with its `max_length` and
             the paper's suffix. A row without a label counts as if it had the longest.
         judge (`Callable`, *optional*): Takes texts and rationales, and gives the label that each pair argues for, which
-            has to be one of the row's, or None where it can't say; such as [`~dhrd_hf.rationales.judge.LabelJudge`].
+            has to be one of the row's, or None where it can't say; such as [`~dhrd_hf.rationales.select.LabelJudge`].
         probe_rows (`int`, *optional*, defaults to 10000): Rows drawn for the probe from a larger table.
         seed (`int`, *optional*, defaults to 0): Of the draws.
         progress (`bool`, *optional*, defaults to `False`): Show a bar on standard error.
 
     Returns:
-        `dict`: `rows`; `checks`, for each of [`~dhrd_hf.rationales.checks.CHECKS`] the ids of the rows it flags; `matching`
+        `dict`: `rows`; `checks`, for each of [`~dhrd_hf.rationales.checks.CHECKS`] the ids of the rows it flags, and as
+        `not_text` those whose rationale is a list or an object; `matching`
         ([`~dhrd_hf.rationales.matching.match_rationales`], with ids); `label_probe`
         ([`~dhrd_hf.rationales.probe.label_probe`]); `labels`, `per_label`, `lengths`, `openings`, `duplicates`,
         `truncation`, `consistency`; `verdict`, sentences of what to do; `notes`, what could not be looked at.
@@ -95,40 +103,40 @@ def audit_rationales(
     check_bounds(min_words, max_words)
     table = _Table(rows, prompt, label_column, rationale_column, id_column, group_column)
     ids, texts, labels, rationales = table.ids, table.texts, table.labels, table.rationales
-    encode = None if tokenizer is None else training_encoder(table.label_values, tokenizer, max_length, suffix)
+    encode = None if tokenizer is None else _training_encoder(table.label_values, tokenizer, max_length, suffix)
     names = sorted({name for its in table.names for name in its})
-    flagged: dict[str, list[int]] = {name: [] for name in CHECKS}
+    flagged: dict[str, list[int]] = {name: [] for name in AUDIT_CHECKS}
     examples: dict[str, list[dict[str, Any]]] = defaultdict(list)
+
+    def flag(name: str, row: int, reason: str) -> None:
+        flagged[name].append(row)
+        if len(examples[name]) < _SHOWN:
+            examples[name].append({"id": ids[row], "reason": reason, "rationale": (rationales[row] or "")[:300]})
+
+    options = {"labels": names, "label_words": label_words, "min_words": min_words, "max_words": max_words}
+    words, openings = [], Counter()
+    same: list[bytes | None] = []
     for row, rationale in enumerate(tqdm(rationales, desc="checks", unit="row", disable=not progress)):
-        found = check_rationale(
-            rationale,
-            text=texts[row] if texts else "",
-            labels=names,
-            label_words=label_words,
-            min_words=min_words,
-            max_words=max_words,
-        )
-        for name, reason in found.items():
-            flagged[name].append(row)
-            if len(examples[name]) < _SHOWN:
-                examples[name].append({"id": ids[row], "reason": reason, "rationale": (rationale or "")[:300]})
+        same.append(_folded(rationale))
+        if row in table.not_text:
+            flag(NOT_TEXT, row, f"It is {table.not_text[row]}, not a text.")
+            continue
+        for name, reason in check_rationale(rationale, text=texts[row] if texts else "", **options).items():
+            flag(name, row, reason)
+        if rationale:
+            words.append(count_words(rationale))
+            openings[" ".join(units(rationale)[:_OPENING])] += 1
     alike = near_duplicates(rationales, groups=table.groups)
-    flagged["near_duplicate"] = sorted(row for group in alike for row in group)
     for group in alike[:_SHOWN]:
-        examples["near_duplicate"].append(
-            {"id": ids[group[0]], "reason": f"{len(group)} rows are alike.", "rationale": rationales[group[0]][:300]}
-        )
+        flag("near_duplicate", group[0], f"{len(group)} rows are alike.")
+    flagged["near_duplicate"] = sorted(row for group in alike for row in group)
 
     with tqdm(total=2, desc="matching and probe", disable=not progress) as bar:
         if texts:
             matching = match_rationales(texts, rationales, groups=table.groups, seed=seed)
         else:
-            matching = {
-                "verdict": None,
-                "accuracy": None,
-                "mismatched": [],
-                "reason": "matching needs the rows' texts",
-            }
+            nothing = {"verdict": None, "accuracy": None, "mismatched": []}
+            matching = nothing | {"reason": "matching needs the rows' texts"}
         matching["mismatched"] = [ids[row] for row in matching["mismatched"]]
         bar.update()
         known = [row for row, label in enumerate(labels) if label is not None]
@@ -142,7 +150,6 @@ def audit_rationales(
         )
         bar.update()
 
-    words = [count_words(it) for it in rationales if it]
     report: dict[str, Any] = {
         "rows": len(ids),
         "labels": dict(sorted(Counter(name for its in table.names for name in its).items())),
@@ -151,9 +158,11 @@ def audit_rationales(
         "matching": matching,
         "label_probe": probe,
         "lengths": _lengths(words),
-        "openings": _openings(rationales),
-        "duplicates": _duplicates(table, other_splits or {}, prompt, rationale_column),
-        "truncation": truncation(encode, ids, texts, table.label_values, rationales) if encode is not None else None,
+        "openings": [
+            {"words": its, "rows": count} for its, count in openings.most_common(_SHOWN) if count > 1 and its
+        ],
+        "duplicates": _duplicates(table, same, other_splits or {}, prompt, rationale_column),
+        "truncation": None if encode is None else _truncation(encode, table),
         "consistency": _consistency(table, judge) if judge is not None else None,
         "examples": dict(examples),
         "notes": table.notes,
@@ -187,7 +196,8 @@ class _Table:
             if name not in columns:
                 raise ValueError(f"no column {name!r}; the table has: {', '.join(map(repr, columns))}")
         self.notes: list[str] = []
-        self.rationales = [_text(row, number, rationale_column) for number, row in enumerate(rows)]
+        self.not_text: dict[int, str] = {}
+        self.rationales = [self._text(number, row.get(rationale_column)) for number, row in enumerate(rows)]
         self.label_values = [row.get(label_column) for row in rows]
         check_lists(self.label_values, f"column {label_column!r}")
         # Each once, and in order, so that one set of labels reads the same in every row.
@@ -221,6 +231,13 @@ class _Table:
         )
         self.ids = self._ids(rows, columns, id_column)
 
+    def _text(self, number: int, value: Any) -> str | None:
+        try:
+            return None if value is None or value != value else as_text(value, "it")
+        except ValueError:
+            self.not_text[number] = "a list" if isinstance(value, (list, tuple)) else "an object"
+            return None
+
     def _ids(self, rows: list[Mapping[str, Any]], columns: list[str], id_column: str | None) -> list[Any]:
         name = id_column or key_column(columns)
         if name is None:
@@ -236,19 +253,11 @@ class _Table:
         return list(range(len(rows)))
 
 
-def _text(row: Mapping[str, Any], number: int, column: str) -> str | None:
-    value = row.get(column)
-    try:
-        return None if value is None or value != value else as_text(value, f"column {column!r}")
-    except ValueError as error:
-        raise ValueError(f"Row {number}: {error}.") from None
-
-
 def _per_label(names: list[list[str]], flagged: dict[str, list[int]]) -> dict[str, Any]:
     rows = Counter(label for its in names for label in its)
     counts = {name: Counter(label for row in found for label in names[row]) for name, found in flagged.items()}
     return {
-        label: {"rows": count, "flagged": {name: counts[name][label] for name in CHECKS}}
+        label: {"rows": count, "flagged": {name: counts[name][label] for name in AUDIT_CHECKS}}
         for label, count in sorted(rows.items())
     }
 
@@ -268,30 +277,28 @@ def _lengths(words: list[int]) -> dict[str, Any]:
     }
 
 
-def _openings(rationales: list[str | None]) -> list[dict[str, Any]]:
-    counts = Counter(" ".join(units(it[:80])[:_OPENING]) for it in rationales if it)
-    return [{"words": words, "rows": rows} for words, rows in counts.most_common(_SHOWN) if rows > 1 and words]
-
-
-def _folded(text: str) -> str:
-    return " ".join(units(text))
+def _folded(text: str | None) -> bytes | None:
+    """What is the same for texts of the same words; None where there are none."""
+    words = " ".join(units(text or ""))
+    return hashlib.blake2b(words.encode(), digest_size=16).digest() if words else None
 
 
 def _duplicates(
-    table: _Table, others: Mapping[str, Sequence[Mapping[str, Any]]], prompt: str, rationale_column: str
+    table: _Table,
+    said: list[bytes | None],
+    others: Mapping[str, Sequence[Mapping[str, Any]]],
+    prompt: str,
+    rationale_column: str,
 ) -> dict[str, Any]:
-    said = [_folded(it) if it else "" for it in table.rationales]
-    counts = Counter(filter(None, said))
-    texts = [_folded(it) for it in table.texts] if table.texts else []
-    of_texts = Counter(filter(None, texts))
+    counts, texts = Counter(said), list(map(_folded, table.texts or ()))
+    of_texts, wanted = Counter(texts), template_columns(prompt)
     found: dict[str, Any] = {
-        "same_rationale": sum(counts[it] > 1 for it in said),
-        "same_text": sum(of_texts[it] > 1 for it in texts) if texts else None,
+        "same_rationale": sum(counts[it] > 1 for it in said if it),
+        "same_text": sum(of_texts[it] > 1 for it in texts if it) if texts else None,
         "across_splits": {},
     }
-    wanted = template_columns(prompt)
     for name, rows in others.items():
-        theirs = {_folded(it) for number, row in enumerate(rows) if (it := _text(row, number, rationale_column))}
+        theirs = {_folded(it) for row in rows if isinstance(it := row.get(rationale_column), str)}
         their_texts = {
             _folded(render(prompt, row)) for row in rows if all(row.get(column) is not None for column in wanted)
         }
@@ -302,15 +309,56 @@ def _duplicates(
     return found
 
 
+def _training_encoder(
+    values: Sequence[Any], tokenizer: Any, max_length: int | None = None, suffix: str | None = None
+) -> DualHeadEncoder:
+    """The encoder of a training run on rows of these labels."""
+    from ..data.encoding import DualHeadEncoder
+
+    known = [value for value in values if not is_missing(value)]
+    kind = kind_of(known)
+    found = ["label"] if kind == "regression" else sorted_names(name for value in known for name in label_names(value))
+    given = {name: it for name, it in (("max_length", max_length), ("suffix", suffix)) if it is not None}
+    ids = {name: number for number, name in enumerate(found or [""])}
+    return DualHeadEncoder(tokenizer, ids, problem_type=kind, **given)
+
+
+def _truncation(encode: DualHeadEncoder, table: _Table) -> dict[str, Any]:
+    """How many rationales, and texts, a training run would cut to fit, by the encoder that would cut them."""
+    cut, inputs_cut, most = [], 0, 0
+    for start in range(0, len(table.ids), _BATCH):
+        batch = slice(start, start + _BATCH)
+        said = [(it or "").strip() for it in table.rationales[batch]]
+        inputs = table.texts[batch] if table.texts else [""] * len(said)
+        for row, parts in enumerate(encode.parts(inputs, _answers(table.label_values[batch], encode), said), start):
+            if parts.rationale_cut:
+                cut.append(table.ids[row])
+            inputs_cut += parts.input_cut
+            most = max(most, parts.whole)
+    return {
+        "max_length": encode.max_length,
+        "rows": len(cut),
+        "texts_alone": inputs_cut,
+        "ids": cut,
+        "most_tokens": most,
+    }
+
+
+def _answers(values: Sequence[Any], encode: DualHeadEncoder) -> list[str]:
+    """Each row's label as it stands in the answer; the longest where there is none."""
+    labels = encode.labels
+    longest = max(labels.longest_texts(), key=len)
+    if labels.problem_type == "multi_label_classification":
+        return [longest if is_missing(it) else labels.text(labels.read(label_names(it))) for it in values]
+    if labels.problem_type == "regression":
+        return [longest if is_missing(it) else labels.text(float(it)) for it in values]
+    return [longest if is_missing(it) else label_names(it)[0] for it in values]
+
+
 def _consistency(table: _Table, judge: Judge) -> dict[str, Any]:
     if table.texts is None:
-        return {
-            "accuracy": None,
-            "inconsistent": [],
-            "rows": 0,
-            "unjudged": 0,
-            "reason": "a judge needs the rows' texts",
-        }
+        nothing = {"accuracy": None, "inconsistent": [], "rows": 0, "unjudged": 0}
+        return nothing | {"reason": "a judge needs the rows' texts"}
     kept = [n for n, it in enumerate(table.rationales) if it and table.names[n]]
     said = judge([table.texts[n] for n in kept], [table.rationales[n] for n in kept])
     if len(said) != len(kept):

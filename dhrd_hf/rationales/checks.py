@@ -10,10 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import regex
 
-from .duplicates import near_duplicates
-from .label_words import label_matcher
-from .languages import common_word_hits, count_words, language_of, script_shares, units
-from .phrases import ANNOUNCEMENT, PROMPT_ECHO, REFUSAL
+from .matching import near_duplicates
+from .wordings import ANNOUNCEMENT, PROMPT_ECHO, REFUSAL, label_matcher
+from .words import count_words, other_language, split_sentences, units
 
 SENTINEL = "[END OF REASONING]"
 MIN_WORDS, MAX_WORDS = 3, 150
@@ -32,17 +31,18 @@ CHECKS = (
 )
 
 _PLACEHOLDER = regex.compile(
-    r"(?i)^[\W_]*(?:n/?a|none|null|nan|nil|todo|tbd|empty|no (?:rationale|explanation|reasoning)|-+)?[\W_]*$"
+    r"(?i)^[\W_]*+(?:n/?a|none|null|nan|nil|todo|tbd|empty|no (?:rationale|explanation|reasoning))?+[\W_]*+$"
 )
 # Sentence_Terminal is Unicode's: full stops of all scripts. The others end a sentence in scripts that have none of theirs.
 _ENDS = regex.compile(r"(?:[\p{Sentence_Terminal}]|[：⁇‼⁈⁉｡๚๛។៕།༎༏༐])$")
 _AFTER_THE_END = "\"'“”„‟’‘«»‹›)]}）］｝」』】》〉*_`~ \t\r\n"
 _NO_MARKS = regex.compile(r"[\p{Script=Thai}\p{Script=Lao}]\p{M}*$")
 _HANGING = regex.compile(r"(?<![\p{L}\p{M}'’])(?:the|a|an|and|or|because|although|whereas|while|my|your|its|our)[.]$")
-_SENTENCES = regex.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？｡])|(?<=।)\s*|\n+")
 _AROUND_A_SENTENCE = " \t\r\n.,;:!?…。！？｡।\"'“”‘’()[]*_-"
 _QUOTED = regex.compile(r"[\"“„«「][^\"“”„«»「」]+[\"”“»」]")
 _FEWEST_OUTSIDE_QUOTES = 6
+_LAST = 60  # characters that tell whether a text has an end
+MOST_READ = 10_000  # characters of a rationale that are looked at, half at each end: what is longer is no explanation
 _LONGEST_LOOP = 25  # units of a phrase that may be looped; what is longer is found as a sentence
 
 
@@ -84,7 +84,7 @@ def answer(answer: str | None, label: str) -> str | None:
         return "There is no answer after the explanation."
 
     def folded(name: str) -> str:
-        bare = regex.sub(r"^[\W_]+|[\W_]+$", "", name.casefold())
+        bare = regex.sub(r"^[\W_]+|[\W_]+$", "", name.casefold()[:_LAST])
         return regex.sub(r"[\s_-]+", " ", bare) or name.strip()
 
     return (
@@ -110,7 +110,7 @@ def refusal(rationale: str) -> str | None:
 
 def truncated(rationale: str) -> str | None:
     """It stops in the middle of a sentence."""
-    bare = rationale.rstrip(_AFTER_THE_END)
+    bare = rationale.rstrip(_AFTER_THE_END)[-_LAST:]
     if not bare or _NO_MARKS.search(bare):
         return None
     if _ENDS.search(bare) and not bare.endswith(("...", "…")) and not _HANGING.search(bare):
@@ -127,7 +127,7 @@ def repetition(rationale: str) -> str | None:
 
 def _repeated_sentence(text: str) -> str | None:
     seen: dict[str, int] = {}
-    for sentence in _SENTENCES.split(text):
+    for sentence in split_sentences(text):
         bare = sentence.casefold().strip(_AROUND_A_SENTENCE)
         seen[bare] = seen.get(bare, 0) + 1
         # A short sentence may be said twice for effect; a whole one is not.
@@ -188,23 +188,8 @@ def prompt_echo(rationale: str) -> str | None:
 
 def wrong_language(rationale: str, text: str) -> str | None:
     """It is in another language than the row's text, where both are beyond doubt."""
-    own = language_of(rationale)
-    if own is None:
-        return None
-    theirs = script_shares(text)
-    if sum(theirs.values()) < 10 and not theirs.keys() & {"Chinese", "Japanese", "Korean"}:
-        return None
-    script = max(script_shares(rationale), key=script_shares(rationale).__getitem__)
-    if theirs.get(script, 0) < 0.1 * sum(theirs.values()):
-        return f"The explanation is in {own}, and the input in {language_of(text) or max(theirs, key=theirs.__getitem__)}."
-    if script not in ("Latin", "Cyrillic"):
-        return None
-    # A text may be in one language, and the words of its template around it in another.
-    hits = common_word_hits(text)
-    most = max(hits, key=hits.__getitem__)
-    if hits[most] >= 3 and hits[own] <= 0.34 * hits[most]:
-        return f"The explanation is in {own}, and the input in {most}."
-    return None
+    found = other_language(rationale, text)
+    return f"The explanation is in the language {found[0]!r}, and the input in {found[1]!r}." if found else None
 
 
 def check_rationale(
@@ -229,7 +214,8 @@ def check_rationale(
     ```
 
     Args:
-        rationale (`str`, *optional*): The rationale.
+        rationale (`str`, *optional*): The rationale; of more than 10,000 characters all but `length` look at the first and
+            the last 5,000.
         text (`str`, *optional*): The row's text; without it `copy` and `wrong_language` say nothing.
         labels (`Sequence[str]`, *optional*): The labels' names; without them `label_leak` only looks for "the answer is".
         label_words (`Mapping[str, Sequence[str]]`, *optional*): As for [`label_leak`].
@@ -247,7 +233,9 @@ def check_rationale(
         raise ValueError(f"unknown check {min(unknown)!r}; there are {', '.join(CHECKS)}.")
     if nothing := empty(rationale):
         return {"empty": nothing} if "empty" in wanted else {}
-    rationale = str(rationale)
+    whole = rationale = str(rationale)
+    if len(rationale) > MOST_READ:
+        rationale = f"{rationale[: MOST_READ // 2]}\n{rationale[-MOST_READ // 2 :]}"
     checks = {
         "label_leak": lambda: label_leak(rationale, labels, label_words),
         "truncated": lambda: truncated(rationale),
@@ -256,7 +244,7 @@ def check_rationale(
         "copy": lambda: copy(rationale, text),
         "prompt_echo": lambda: prompt_echo(rationale),
         "wrong_language": lambda: wrong_language(rationale, text),
-        "length": lambda: length(rationale, min_words, max_words),
+        "length": lambda: length(whole, min_words, max_words),
     }
     found = {name: check() for name, check in checks.items() if name in wanted}
     return {name: reason for name, reason in found.items() if reason}

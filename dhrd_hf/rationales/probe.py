@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .matching import joined_groups
+from .words import counted, units
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _FOLDS = 5
 _TELLING = 10  # words shown for each label
+_FEWEST_TEXTS_OF_A_TERM = 2
 
 
 def label_probe(
@@ -23,8 +31,6 @@ def label_probe(
     majority."""
     import numpy as np
 
-    from .matching import _joined, _numbered
-
     kept = np.array([row for row, it in enumerate(rationales) if it and it.strip()], dtype=np.int64)
     counts = Counter(labels[row] for row in kept)
     nothing = {"rationale_only": None, "text_only": None, "majority": None, "rows": len(kept)}
@@ -34,82 +40,80 @@ def label_probe(
         return nothing | {"reason": f"a probe needs two labels, and there is {'one' if counts else 'none'}"}
     drawn = np.sort(np.random.default_rng(seed).permutation(kept)[:most_rows])
     target = np.array([str(labels[row]) for row in drawn])
-    group = _numbered([rationales[row] for row in drawn])
-    if groups is not None:
-        group = _joined(group, _numbered([groups[row] for row in drawn]))
+    said = [rationales[row] for row in drawn]
+    group = joined_groups(said, None if groups is None else [groups[row] for row in drawn])
     # A fold has to hold each label, from groups that are in no other fold.
-    per_label = min(len(set(group[target == label])) for label in set(target))
-    folds = min(_FOLDS, per_label)
+    folds = min(_FOLDS, *(len(set(group[target == label])) for label in set(target)))
     if folds < 2:
         return nothing | {"reason": "a probe needs two rationales of each label"}
-    said = [rationales[row] for row in drawn]
+    terms, names = counted(said, _terms)
     found = nothing | {
-        "rationale_only": _accuracy(said, target, group, folds, seed),
-        "text_only": None if texts is None else _accuracy([texts[row] for row in drawn], target, group, folds, seed),
+        "rationale_only": _accuracy(terms, target, group, folds, seed),
+        "text_only": None,
         "majority": max(Counter(target).values()) / len(drawn),
         "rows": len(drawn),
         "folds": folds,
-        "telling": _telling(said, target),
+        "telling": _telling(terms, names, target),
     }
+    if texts is not None:
+        of_texts, _ = counted((texts[row] for row in drawn), _terms)
+        found["text_only"] = _accuracy(of_texts, target, group, folds, seed)
     if found["rationale_only"] is None:
         return found | {"reason": "a probe needs words, and there are none"}
     return found
 
 
-def _pipeline() -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def _terms(text: str) -> list[str]:
+    words = units(text)
+    return [*words, *(f"{one} {two}" for one, two in zip(words, words[1:], strict=False))]
+
+
+def _fitted(terms: Any, target: np.ndarray) -> tuple[np.ndarray, Any] | None:
+    """The terms that are no one text's alone, and the TF-IDF of them with a classifier behind; None where there are none."""
+    import numpy as np
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    from .languages import units
-
-    def terms(text: str) -> list[str]:
-        words = units(text)
-        return words + [f"{one} {two}" for one, two in zip(words, words[1:], strict=False)]
-
-    return make_pipeline(
-        TfidfVectorizer(analyzer=terms, sublinear_tf=True, min_df=2), LogisticRegression(max_iter=200)
-    )
+    common = np.flatnonzero(np.bincount(terms.indices, minlength=terms.shape[1]) >= _FEWEST_TEXTS_OF_A_TERM)
+    if not len(common):
+        return None
+    classifier = make_pipeline(TfidfTransformer(sublinear_tf=True), LogisticRegression(max_iter=200))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # one that has not fully converged is as good
+        return common, classifier.fit(terms[:, common], target)
 
 
-def _accuracy(texts: Sequence[str], target: Any, group: Any, folds: int, seed: int) -> float | None:
-    import warnings
-
+def _accuracy(terms: Any, target: np.ndarray, group: np.ndarray, folds: int, seed: int) -> float | None:
     import numpy as np
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     alone = len(set(group.tolist())) == len(group)
     split = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     right = np.zeros(len(target), dtype=bool)
-    texts = np.array(texts, dtype=object)
     with warnings.catch_warnings():
-        # A probe that has not fully converged is as good; and of few groups, folds need not be even.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        for train, test in split.split(texts, target, group):
-            if len(set(target[train])) < 2:
-                right[test] = target[test] == target[train][0] if len(train) else False
-                continue
-            try:
-                right[test] = _pipeline().fit(texts[train], target[train]).predict(texts[test]) == target[test]
-            except ValueError:  # an empty vocabulary
-                return None
+        warnings.simplefilter("ignore", UserWarning)  # of few groups, folds need not be even
+        parts = list(split.split(terms, target, group))
+    for train, test in parts:
+        if len(set(target[train])) < 2:
+            right[test] = target[test] == target[train][0] if len(train) else False
+            continue
+        fitted = _fitted(terms[train], target[train])
+        if fitted is None:
+            return None
+        common, classifier = fitted
+        right[test] = classifier.predict(terms[test][:, common]) == target[test]
     return float(right.mean())
 
 
-def _telling(texts: Sequence[str], target: Any) -> dict[str, list[str]]:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            fitted = _pipeline().fit(texts, target)
-        except ValueError:
-            return {}
-    names, model = fitted[0].get_feature_names_out(), fitted[-1]
+def _telling(terms: Any, names: Sequence[str], target: np.ndarray) -> dict[str, list[str]]:
+    fitted = _fitted(terms, target)
+    if fitted is None:
+        return {}
+    common, model = fitted[0], fitted[1][-1]
     weights = model.coef_ if len(model.classes_) > 2 else [-model.coef_[0], model.coef_[0]]
     return {
-        str(label): [str(names[place]) for place in weight.argsort()[::-1][:_TELLING] if weight[place] > 0]
+        str(label): [names[common[place]] for place in weight.argsort()[::-1][:_TELLING] if weight[place] > 0]
         for label, weight in zip(model.classes_, weights, strict=True)
     }

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset
 from dhrd_hf.cli import main
 from dhrd_hf.data.ablations import ABLATIONS, ablate
 from dhrd_hf.data.tables import load_table
-from dhrd_hf.rationales import likelihood, teachers
+from dhrd_hf.rationales import select, teachers
 
 GOOD = "Whatever is as cold as the yard around it gives off no light of its own at night."
 CUT = "Whatever is as cold as the yard gives off no light. It would first have to be hea"
@@ -165,7 +165,7 @@ def test_select_by_likelihood(lm_dir_of, tmp_path, capsys):
     model = str(lm_dir_of("llama"))
     options = ["--best-of", "4", "--score", "likelihood", "--model", model, "--device", "cpu", "--output", str(out)]
     assert main(["rationales", "select", table, *options]) == 0
-    score = likelihood.LikelihoodScore.from_pretrained(model, ["refuted"], device="cpu")
+    score = select.LikelihoodScore.from_pretrained(model, ["refuted"], device="cpu")
     best = read(out)
     assert [row["id"] for row in best] == ["a", "b"]
     for row in best:
@@ -213,7 +213,7 @@ def test_select_and_filter_with_several_labels_a_row(lm_dir_of, tmp_path, capsys
     model = str(lm_dir_of("llama"))
     assert main(["rationales", "select", table, "--model", model, "--device", "cpu", "--output", str(out)]) == 0
     # The answer of a row with several labels is their names.
-    score = likelihood.LikelihoodScore.from_pretrained(model, ["heard, spoken", "heard"], device="cpu")
+    score = select.LikelihoodScore.from_pretrained(model, ["heard, spoken", "heard"], device="cpu")
     for row, answer in zip(read(out), ("heard, spoken", "heard"), strict=True):
         found = score([row | {"label": answer, "rationale": it} for it in why])
         assert (row["rationale"], row["rationale_score"]) == (

@@ -11,12 +11,12 @@ from datasets import ClassLabel, Dataset
 
 from dhrd_hf import DualHeadEncoder
 from dhrd_hf.data import EncodingCounts
-from dhrd_hf.rationales.advice import NOTHING_FOUND
 from dhrd_hf.rationales.audit import audit_rationales, quick_audit, summary
 from dhrd_hf.rationales.checks import CHECKS
+from dhrd_hf.rationales.filter import filter_rationales
 from dhrd_hf.rationales.matching import match_rationales
 from dhrd_hf.rationales.probe import label_probe
-from dhrd_hf.rationales.selection import filter_rationales
+from dhrd_hf.rationales.report import NOTHING_FOUND
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 HUMAN = ["esnli", "creak", "strategyqa", "ecqa", "ecare", "comve", "copa_sse", "winowhy"]
@@ -77,7 +77,7 @@ def test_what_each_check_flags():
     for row, (_, rationale) in faults.items():
         rows[row]["rationale"] = rationale
     report = audit_rationales(rows)
-    assert list(report["checks"]) == list(CHECKS) and report["rows"] == 60
+    assert list(report["checks"]) == [*CHECKS, "not_text"] and report["rows"] == 60
     for check in CHECKS:
         assert {f"row-{row}" for row, (name, _) in faults.items() if name == check} <= set(report["checks"][check])
     clean = {row["id"] for number, row in enumerate(rows) if number not in faults}

@@ -6,7 +6,7 @@ import pytest
 from browser import needs_browser, shown
 
 from dhrd_hf.rationales.audit import audit_rationales
-from dhrd_hf.rationales.audit_page import audit_page
+from dhrd_hf.rationales.report import audit_page
 
 EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 

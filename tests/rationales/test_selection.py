@@ -8,14 +8,21 @@ import torch
 
 from dhrd_hf import DualHeadEncoder
 from dhrd_hf.rationales.checks import check_rationale
-from dhrd_hf.rationales.judge import JudgeScore, read_verdict
-from dhrd_hf.rationales.likelihood import LikelihoodScore
+from dhrd_hf.rationales.filter import (
+    ROW_CHECKS,
+    Tally,
+    filter_rationales,
+    shorten,
+    shorten_rationales,
+    within_words,
+    without_echo,
+    without_repetition,
+    without_rest,
+)
 from dhrd_hf.rationales.pacing import NoAnswer
-from dhrd_hf.rationales.repair import within_words, without_echo, without_repetition, without_rest
 from dhrd_hf.rationales.replies import Reply, Unusable
-from dhrd_hf.rationales.selection import ROW_CHECKS, filter_rationales, select_best
-from dhrd_hf.rationales.sentences import shorten, shorten_rationales, split_sentences
-from dhrd_hf.rationales.tally import Tally
+from dhrd_hf.rationales.select import JudgeScore, LikelihoodScore, read_verdict, select_best
+from dhrd_hf.rationales.words import split_sentences
 
 CLEAN = [
     "A kiln that is cold gives off no light, so nothing in the yard could be lit by it.",

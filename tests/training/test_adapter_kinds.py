@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification
 from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHeadTrainer, export_classifier
 from dhrd_hf.evaluation import load_classifier
 from dhrd_hf.modeling_dhrd import find_dual_head
-from dhrd_hf.rationales.likelihood import LikelihoodScore
+from dhrd_hf.rationales.select import LikelihoodScore
 
 open_dual = AutoModelForDualHeadClassification.from_pretrained
 TOKENS = [5, 40, 41, 42, 43, 60, 70, 80]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..parsing import Parser, chosen_prompt, unescaped
 
 if TYPE_CHECKING:
-    from ...rationales.judge import LabelJudge
+    from ...rationales.select import LabelJudge
 
 _EXAMPLES = r"""examples:
   dhrd rationales audit rationales.jsonl
@@ -114,7 +114,7 @@ def run(argv: Sequence[str]) -> int:
     )
     report = {"data": "standard input" if args.file == "-" else table_name(args.file), **report}
     if args.html:
-        from ...rationales.audit_page import audit_page
+        from ...rationales.report import audit_page
 
         write_whole(args.html, audit_page(report, report["data"]))
     text = strict_json(report, ensure_ascii=False, indent=2, default=str) + "\n"
@@ -161,8 +161,8 @@ def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _judge(args: argparse.Namespace, rows: list[dict[str, Any]]) -> LabelJudge:
     from ...data.label_names import label_names
-    from ...rationales.judge import LabelJudge
     from ...rationales.replies import Sampling
+    from ...rationales.select import LabelJudge
     from ...rationales.teachers import open_teacher
 
     labels = sorted({name for row in rows for name in label_names(row.get(args.label_column))})

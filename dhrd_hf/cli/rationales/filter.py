@@ -47,8 +47,7 @@ def run(argv: Sequence[str]) -> int:
     from ...data.table_writing import check_target, write_rows
     from ...data.tables import check_columns
     from ...rationales.checks import CHECKS
-    from ...rationales.selection import ROW_CHECKS, filter_rationales
-    from ...rationales.tally import Tally
+    from ...rationales.filter import ROW_CHECKS, Tally, filter_rationales
 
     checks = ROW_CHECKS if args.checks is None else _names("--checks", args.checks)
     for name in checks:

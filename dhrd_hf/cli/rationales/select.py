@@ -63,8 +63,8 @@ def run(argv: Sequence[str]) -> int:
     from ...data.prompts import template_columns
     from ...data.table_writing import check_target
     from ...data.tables import check_columns
-    from ...rationales.selection import select_best
-    from ...rationales.tally import Tally
+    from ...rationales.filter import Tally
+    from ...rationales.select import select_best
 
     check_target(args.output, args.data)
     needed = [args.rationale_column, args.label_column, *([args.id_column] if args.id_column else [])]
@@ -100,7 +100,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _likelihood(args: argparse.Namespace, source: Source) -> tuple[Any, str]:
     from ...data.label_names import is_missing, label_names
-    from ...rationales.likelihood import LikelihoodScore
+    from ...rationales.select import LikelihoodScore
 
     score = LikelihoodScore.from_pretrained(
         args.model,
@@ -127,8 +127,8 @@ def _likelihood(args: argparse.Namespace, source: Source) -> tuple[Any, str]:
 
 
 def _judge(args: argparse.Namespace, labels: Sequence[str]) -> tuple[Any, str]:
-    from ...rationales.judge import JudgeScore
     from ...rationales.replies import Sampling
+    from ...rationales.select import JudgeScore
     from ...rationales.teachers import open_teacher
 
     sampling = Sampling(temperature=0.0)

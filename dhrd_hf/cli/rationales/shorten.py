@@ -35,8 +35,7 @@ def run(argv: Sequence[str]) -> int:
 
     from ...data.table_writing import check_target
     from ...files import load_tokenizer
-    from ...rationales.sentences import shorten_rationales
-    from ...rationales.tally import Tally
+    from ...rationales.filter import Tally, shorten_rationales
 
     check_target(args.output, args.data)
     source = Source(args.data, [args.rationale_column], args.label_column)

@@ -1,12 +1,13 @@
-"""What an audit's numbers call for, in sentences."""
+"""What an audit's numbers call for, in sentences, and the audit as one HTML file that needs no network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..data.label_names import alike
-from .checks import CHECKS
 
 # From which share of the rows on a check is a matter for the verdict.
 _MANY = 0.02
@@ -25,6 +26,7 @@ _ADVICE = {
     "wrong_language": "are in another language than their text: drop them",
     "near_duplicate": "are nearly the same as another row's: a template, which teaches its words instead of a reason",
     "length": "are too short or too long",
+    "not_text": "are lists or objects, which training refuses: make one text of each",
 }
 
 
@@ -49,9 +51,9 @@ def advice_on(report: Mapping[str, Any]) -> list[str]:
             f"The rationale alone gives the label away to {alone:.0%} (text alone {_percent(text_only)}, majority "
             f"{probe['majority']:.0%}): accuracy with a gold rationale in the input is no result."
         )
-    for name in sorted(CHECKS, key=lambda it: -len(report["checks"][it])):
+    for name in sorted(_ADVICE, key=lambda it: -len(report["checks"][it])):
         count = len(report["checks"][name])
-        if count > _MANY * rows:
+        if count > (0 if name == "not_text" else _MANY * rows):
             said.append(f"{count} of {rows} rationales ({count / rows:.1%}) {_ADVICE[name]} ({name}).")
     across = sum(it["rationales"] for it in report["duplicates"]["across_splits"].values())
     if across:
@@ -76,5 +78,66 @@ def advice_on(report: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _percent(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.0%}"
+def _percent(value: float | None, places: int = 0) -> str:
+    return "not known" if value is None else f"{value:.{places}%}"
+
+
+def audit_page(audit: Mapping[str, Any], title: str = "rationales") -> str:
+    """An audit as a page of HTML."""
+    from jinja2 import Environment
+
+    rows = audit["rows"]
+    shares = {name: len(ids) / rows for name, ids in audit["checks"].items()}
+    checks = [
+        {
+            "name": name,
+            "value": share,
+            "shown": f"{len(audit['checks'][name])} ({share:.1%})",
+            "warn": share > 0.02,
+        }
+        for name, share in shares.items()
+    ]
+    names = {"rationale_only": "rationale alone", "text_only": "text alone", "majority": "majority"}
+    probe = [
+        {"name": shown, "value": value, "shown": _percent(value, 1), "warn": False}
+        for key, shown in names.items()
+        if (value := audit["label_probe"][key]) is not None
+    ]
+    found = audit["matching"]
+    matching = []
+    if found["verdict"]:
+        known = (("matched", found["accuracy"]), ("by chance", found["chance"]), ("fit no better", found["unrelated"]))
+        matching = [
+            {"name": name, "value": value, "shown": _percent(value, 1), "warn": False} for name, value in known
+        ]
+    return (
+        Environment(autoescape=True, trim_blocks=True)
+        .from_string(Path(__file__).with_name("audit.html.jinja").read_text(encoding="utf-8"))
+        .render(
+            audit=audit,
+            title=title,
+            checks=checks,
+            probe=probe,
+            matching=matching,
+            histogram=_histogram(audit["lengths"]["histogram"]),
+            shown=[name for name, share in shares.items() if share],
+            fine=audit["verdict"][0].startswith("Nothing speaks against"),
+            percent=partial(_percent, places=1),
+        )
+    )
+
+
+def _histogram(bins: list[Mapping[str, int]]) -> list[dict[str, Any]]:
+    if not bins:
+        return []
+    most, width = max(it["rows"] for it in bins), 600 / max(len(bins), 8)
+    return [
+        {
+            "x": place * width + 1,
+            "width": width - 2,
+            "height": 130 * it["rows"] / most,
+            "rows": it["rows"],
+            "name": f"{it['from']}{'+' if place == len(bins) - 1 and place else ''}",
+        }
+        for place, it in enumerate(bins)
+    ]

@@ -1,0 +1,379 @@
+"""The best of several rationales of a row, by what a student or a chat model makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from ..adapters import merged
+from ..auto import AutoModelForDualHeadClassification, load_config
+from ..configuration_dhrd import DHRDConfig
+from ..data.encoding import DualHeadEncoder
+from ..data.joining import key_column
+from ..data.label_names import label_names
+from ..data.prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, rationale_text, render
+from ..device import put_on
+from .filter import Tally
+from .prompt import parse_reply, without_thoughts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..modeling_dhrd import DHRDForDualHeadClassification
+    from .teachers import Teacher
+
+JUDGE_PROMPT = """Judge an explanation that a text classifier is to learn from.
+
+Text:
+{text}
+
+Label (out of {labels}): {label}
+
+Explanation:
+{rationale}
+
+How well does the explanation lead from this text to this label? 0: it is wrong, empty, about something else, or speaks for another label. 5: it is true, but does not settle the label. 10: each step is in the text or common knowledge, and the label follows. Reply with one whole number from 0 to 10 and nothing else."""
+LABEL_PROMPT = """Here is a text, and an explanation of how it is to be classified.
+
+Text:
+{text}
+
+Explanation:
+{rationale}
+
+Which of these labels does the explanation argue for: {labels}? Go by the explanation, also where you would decide otherwise. Reply with the label and nothing else."""
+UNJUDGED = -1.0
+_NUMBER = re.compile(r"(?<![\d.,-])(10|\d)(?:[.,]0+)?(?:\s*/\s*10)?(?![\d/])")
+_WINDOW = 512  # samples scored together
+# As for prediction: a CPU gains nothing from more, an accelerator is left idle by less.
+_CPU_BATCH_TOKENS, _ACCELERATOR_BATCH_TOKENS = 1024, 16384
+
+Score = Callable[[Sequence[Mapping[str, Any]]], Sequence[float]]
+
+
+def select_best(
+    rows: Iterable[Mapping[str, Any]],
+    score: Score,
+    best_of: int | None = None,
+    *,
+    key: str | None = None,
+    label_column: str = "label",
+    rationale_column: str = "rationale",
+    score_column: str = "rationale_score",
+    tally: Tally | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> tuple[list[dict[str, Any]], int]:
+    """Keep, of several rationales of a row, the one with the highest score; of equal ones the first.
+
+    The samples of a row are rows with one key, or a list in the rationale column.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.select import select_best
+    >>> rows = [{"id": 1, "label": "wet", "rationale": why} for why in ("It is so.", "Rain is water.")]
+    >>> best, fewer = select_best(rows, score=lambda rows: [len(row["rationale"]) for row in rows])
+    >>> best
+    [{'id': 1, 'label': 'wet', 'rationale': 'Rain is water.', 'rationale_score': 14.0}]
+
+    ```
+
+    Args:
+        rows (`Iterable[Mapping[str, Any]]`): The rows; they are held in memory.
+        score (`Callable`): Takes rows that have a rationale each and gives a number for each, more being better, such as
+            [`~dhrd_hf.rationales.select.LikelihoodScore`].
+        best_of (`int`, *optional*): Most samples of a row that are looked at, the first ones; by default all.
+        key (`str`, *optional*): Column of the keys; by default the first of `id`, `key` and `idx`. Not needed where
+            the rationales are lists.
+        label_column (`str`, *optional*, defaults to `"label"`), rationale_column (`str`, *optional*, defaults to
+            `"rationale"`), score_column (`str`, *optional*, defaults to `"rationale_score"`): The columns; the last is
+            added, None where there was nothing to choose from.
+        tally ([`~dhrd_hf.rationales.filter.Tally`], *optional*): Counts the samples that come in and go.
+        progress (`Callable[[int], Any]`, *optional*): Is told how many samples were scored.
+
+    Returns:
+        `tuple[list[dict[str, Any]], int]`: a row for each key, in the order of their first samples, and how many of them
+        had fewer than `best_of` samples.
+
+    Raises:
+        ValueError: if no row has `best_of` samples, there is no column of keys, the samples of a row differ in their
+            labels, or the score gives something else than a number for each.
+    """
+    if best_of is not None and best_of < 1:
+        raise ValueError(f"best_of={best_of} must be 1 or greater")
+    tally = Tally() if tally is None else tally
+    groups = _samples(rows, key, label_column, rationale_column)
+    sizes = [sum(rationale_text(row[rationale_column]) is not None for row in group) for group in groups]
+    fewer = sum(size < (best_of or 0) for size in sizes)
+    if best_of is not None and groups and fewer == len(groups):
+        raise ValueError(
+            f"the best of {best_of} can't be chosen: all {len(groups)} rows have fewer samples, {max(sizes)} at most"
+        )
+    kept = [[row for row in group if rationale_text(row[rationale_column]) is not None][:best_of] for group in groups]
+    flat = [row for group in kept for row in group]
+    scores: list[float] = []
+    for start in range(0, len(flat), _WINDOW):
+        part = flat[start : start + _WINDOW]
+        found = [float(value) for value in score(part)]
+        if len(found) != len(part) or any(map(math.isnan, found)):
+            raise ValueError(f"the score gave {found[:5]}... for {len(part)} samples: expected a number for each")
+        scores += found
+        if progress is not None:
+            progress(len(part))
+    chosen, place = [], 0
+    for group, samples in zip(groups, kept, strict=True):
+        its = scores[place : place + len(samples)]
+        place += len(samples)
+        best = its.index(max(its)) if its else None
+        row = {**group[0], rationale_column: None} if best is None else samples[best]
+        chosen.append({**row, score_column: None if best is None else its[best]})
+        for number, sample in enumerate(samples):
+            said = sample[rationale_column]
+            it_is = number == best
+            tally.add(
+                row.get(label_column), said, said if it_is else None, () if it_is else ["another is better"], it_is
+            )
+        if best is None:
+            tally.add(row.get(label_column), None, None)
+    return chosen, fewer
+
+
+def _samples(
+    rows: Iterable[Mapping[str, Any]], key: str | None, label_column: str, rationale_column: str
+) -> list[list[dict[str, Any]]]:
+    """The samples of each row, one rationale each; a row without one is a sample whose rationale is None."""
+    table = [dict(row) for row in rows]
+    for row in table:
+        if rationale_column not in row:
+            raise ValueError(f"a row has no column {rationale_column!r}; it has {', '.join(map(repr, row))}")
+    name = key or key_column(dict.fromkeys(column for row in table for column in row))
+    lists = any(isinstance(row[rationale_column], (list, tuple)) for row in table)
+    if name is None and not lists:
+        raise ValueError(
+            "there is no column of keys (id, key or idx) that tells which samples belong to one row: name it"
+        )
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for number, row in enumerate(table):
+        if name is not None and row.get(name) is None:
+            raise ValueError(f"row {number} has no {name!r}, so nothing tells which samples it belongs to")
+        group = groups.setdefault(str(number if name is None else row[name]), [])
+        if group and group[0].get(label_column) != row.get(label_column):
+            raise ValueError(
+                f"the samples of {name} {row[name]!r} have several labels, such as {group[0].get(label_column)!r} and "
+                f"{row.get(label_column)!r}: is {name!r} the column of their keys?"
+            )
+        said = row[rationale_column]
+        samples = said if isinstance(said, (list, tuple)) else [said]
+        group.extend({**row, rationale_column: sample} for sample in (samples or [None]))
+    return list(groups.values())
+
+
+class LikelihoodScore:
+    """`log p(label | text, rationale) - log p(label | text)` under a student, in nats."""
+
+    def __init__(
+        self,
+        model: DHRDForDualHeadClassification,
+        tokenizer: PreTrainedTokenizerBase,
+        label2id: Mapping[str, int],
+        prompt: str = DEFAULT_PROMPT,
+        max_length: int = 1024,
+        *,
+        suffix: str = DEFAULT_SUFFIX,
+        label_column: str = "label",
+        rationale_column: str = "rationale",
+        problem_type: str = "single_label_classification",
+        batch_tokens: int | None = None,
+    ):
+        if batch_tokens is not None and batch_tokens < 1:
+            raise ValueError(f"batch_tokens={batch_tokens} must be 1 or greater")
+        self.model = model.eval()
+        self.encode = DualHeadEncoder(
+            tokenizer,
+            label2id,
+            prompt,
+            max_length,
+            suffix=suffix,
+            label_column=label_column,
+            rationale_column=rationale_column,
+            problem_type=problem_type,
+        )
+        # Any token will do: causal attention keeps what follows a row out of it.
+        self._pad = tokenizer.pad_token_id or 0
+        on_cpu = model.device.type == "cpu"
+        by_default = _CPU_BATCH_TOKENS if on_cpu else _ACCELERATOR_BATCH_TOKENS
+        self.batch_tokens = by_default if batch_tokens is None else batch_tokens
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike,
+        labels: Iterable[str],
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        prompt: str | None = None,
+        max_length: int | None = None,
+        **kwargs: Any,
+    ) -> LikelihoodScore:
+        """Open the student: a causal LM, a dual-head checkpoint or a run directory."""
+        from ..files import load_tokenizer
+
+        config, names = load_config(name_or_path), list(dict.fromkeys(labels))
+        trained = isinstance(config, DHRDConfig)
+        label2id = config.label2id if trained else {name: number for number, name in enumerate(names)}
+        unknown = [name for name in names if name not in label2id]
+        if unknown:
+            raise ValueError(
+                f"the rows have labels that {name_or_path} does not know: {', '.join(map(repr, unknown[:5]))}; it has "
+                f"{', '.join(map(repr, label2id))}"
+            )
+        # The classification head is not asked: a causal LM gets one that stays as it was drawn.
+        own = {} if trained else {"num_labels": max(2, len(names))}
+        model = AutoModelForDualHeadClassification.from_pretrained(name_or_path, dtype=dtype, **own)
+        model = merged(model)
+        known = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
+        prompt = prompt or getattr(config, "prompt_template", None) or DEFAULT_PROMPT
+        tokenizer = load_tokenizer(name_or_path)
+        max_length = min(known, 1024) if max_length is None else max_length
+        return cls(put_on(model, device), tokenizer, label2id, prompt, max_length, **kwargs)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+        if not rows:
+            return []
+        why = self.encode.rationale_column
+        after = self._encoded(rows)
+        before = self._encoded([{**row, why: None} for row in rows])
+        # The samples of a row share what they are compared with.
+        distinct = list(dict.fromkeys([*after, *before]))
+        found = dict(zip(distinct, self._log_likelihoods(distinct), strict=True))
+        return [found[one] - found[other] for one, other in zip(after, before, strict=True)]
+
+    def _encoded(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[tuple[int, ...], int]]:
+        """The token ids of each row up to the label's last, and how many of them are the label's."""
+        names = dict.fromkeys(name for row in rows for name in row)
+        ids = self.encode({name: [row.get(name) for row in rows] for name in names})
+        suffix, tokenize = self.encode.suffix, self.encode.continued
+        labels = [self.encode.labels.text(label) for label in ids["labels"]]
+        between = tokenize([suffix.between])[0]
+        found = []
+        for row, label in zip(ids["input_ids"], labels, strict=True):
+            # The delimiter and the label are tokenised as one: the label begins where they part from the bare delimiter.
+            answer = tokenize([suffix.between + label + suffix.after])[0]
+            shared = next((n for n, (a, b) in enumerate(zip(answer, between, strict=False)) if a != b), len(between))
+            end = len(row) - (self.encode.tokenizer.eos_token_id is not None)
+            found.append((tuple(row[:end]), len(answer) - min(shared, len(answer) - 1)))
+        return found
+
+    @torch.inference_mode()
+    def _log_likelihoods(self, rows: Sequence[tuple[tuple[int, ...], int]]) -> list[float]:
+        order = sorted(range(len(rows)), key=lambda row: len(rows[row][0]), reverse=True)
+        found = [0.0] * len(rows)
+        while order:
+            size = max(1, self.batch_tokens // len(rows[order[0]][0]))
+            batch, order = order[:size], order[size:]
+            ids = [torch.tensor(rows[row][0]) for row in batch]
+            padded = pad_sequence(ids, True, self._pad)  # [B, L]
+            device = self.model.device
+            # Nothing before the padding can see it, so there is no mask; with one, a sliding window that holds nothing but
+            # padding has no key left, and in some kernels that is NaN.
+            outputs = self.model.model(input_ids=padded.to(device), use_cache=False)
+            # Only what comes before a token of a label is given to the vocabulary.
+            places = [
+                (place, len(it) - back - 1)
+                for place, (row, it) in enumerate(zip(batch, ids, strict=True))
+                for back in range(rows[row][1], 0, -1)
+            ]
+            at, before = (torch.tensor(numbers) for numbers in zip(*places, strict=True))
+            hidden = outputs.last_hidden_state[at.to(device), before.to(device)]  # [N, H]
+            log_p = self.model.reasoning_logits(hidden, outputs).float().log_softmax(-1)
+            targets = padded[at, before + 1].to(device)
+            values = log_p.gather(-1, targets[:, None]).squeeze(-1).double().cpu()
+            for place, value in zip(at.tolist(), values.tolist(), strict=True):
+                found[batch[place]] += value
+        return found
+
+
+class JudgeScore:
+    """The number that a judge gives each rationale: a score for [`~dhrd_hf.rationales.select.select_best`]."""
+
+    def __init__(
+        self,
+        judge: Teacher,
+        labels: Sequence[str],
+        prompt: str = DEFAULT_PROMPT,
+        *,
+        label_column: str = "label",
+        rationale_column: str = "rationale",
+    ):
+        self.judge, self.labels, self.prompt = judge, list(labels), prompt
+        self.label_column, self.rationale_column = label_column, rationale_column
+        self.unjudged = 0
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+        replies = asyncio.run(_replies(self.judge, [self._message(row) for row in rows]))
+        found = [UNJUDGED if reply is None else read_verdict(reply) for reply in replies]
+        self.unjudged += found.count(UNJUDGED)
+        return found
+
+    def _message(self, row: Mapping[str, Any]) -> str:
+        return JUDGE_PROMPT.format(
+            text=render(self.prompt, row),
+            labels=", ".join(self.labels),
+            label=", ".join(label_names(row[self.label_column])) or "none",
+            rationale=str(row[self.rationale_column]).strip(),
+        )
+
+
+class LabelJudge:
+    """The label that a judge reads out of each rationale: for [`~dhrd_hf.rationales.audit.audit_rationales`]."""
+
+    def __init__(self, judge: Teacher, labels: Sequence[str]):
+        self.judge, self.labels = judge, list(labels)
+
+    def __call__(self, texts: Sequence[str], rationales: Sequence[str]) -> list[str | None]:
+        messages = [
+            LABEL_PROMPT.format(text=text, labels=", ".join(self.labels), rationale=rationale.strip())
+            for text, rationale in zip(texts, rationales, strict=True)
+        ]
+        replies = asyncio.run(_replies(self.judge, messages))
+        return [None if reply is None else self._read(reply) for reply in replies]
+
+    def _read(self, reply: str) -> str | None:
+        answer = parse_reply(f"Answer: {without_thoughts(reply).strip()}", self.labels).answer
+        return answer if answer in self.labels else None
+
+
+async def _replies(judge: Teacher, messages: Sequence[str]) -> list[str | None]:
+    """What the judge says to each message; None where it gives no answer."""
+    from .pacing import NoAnswer, Pace
+    from .replies import Unusable
+
+    async with judge:
+        pace = Pace(judge.concurrency)
+
+        async def ask(message: str) -> str | None:
+            try:
+                return (await pace.ask(lambda: judge.ask([{"role": "user", "content": message}]))).text
+            except (NoAnswer, Unusable):
+                return None
+
+        tasks = [asyncio.ensure_future(ask(message)) for message in messages]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:  # where one fails for good, such as by a wrong key, the others need not ask
+                task.cancel()
+
+
+def read_verdict(reply: str) -> float:
+    """The number in a judge's reply."""
+    numbers = {float(number) for number in _NUMBER.findall(without_thoughts(reply))}
+    return numbers.pop() if len(numbers) == 1 else UNJUDGED
