@@ -15,8 +15,8 @@ from dhrd_hf.cli import main
 from dhrd_hf.cli.arguments import parse_train
 from dhrd_hf.data.superglue import SUPERGLUE_LABELS, superglue_rows
 from dhrd_hf.study import decoding, read_study, run_study
+from dhrd_hf.study.machines import Ended, Processes
 from dhrd_hf.study.options import typed_options
-from dhrd_hf.study.processes import Ended, Processes
 from dhrd_hf.training import add_lora
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from .statistics import Gain, Pair, Summary, gain_of, summary_of
-from .table import OF_REASONING, Group, baseline_of, comparable, families, meets, scored, shown
+from .statistics import Gain, Pair, Summary, gain_of, scored, summary_of
+from .table import OF_REASONING, Group, baseline_of, comparable, meets, shown
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,20 @@ class Comparison:
         return self.one.config
 
     @property
+    def metric(self) -> str:
+        return self.one.first["metric"]
+
+    @property
     def n_seeds(self) -> int:
         return len(self.one.rows)
 
     @property
+    def sides(self) -> list[Group]:
+        return [side for side in (self.group, self.base) if side is not None]
+
+    @property
     def pair(self) -> Pair | None:
-        return Pair(self.group, self.base) if self.group and self.base and not self.problem else None
+        return Pair(self.group, self.base) if len(self.sides) == 2 and not self.problem else None
 
     @cached_property
     def score(self) -> Summary | None:
@@ -53,18 +61,26 @@ class Comparison:
         return gain_of([self.pair]) if self.pair else None
 
 
+def _summary(group: Group | None) -> Summary | None:
+    try:
+        return summary_of(group) if group else None
+    except ValueError:  # told as a problem
+        return None
+
+
 def compared(group: Group | None, groups: Sequence[Group], base: Group | None = None) -> Comparison:
     """A group beside the pooled runs that share its data set, its seeds and the options that pooled runs have."""
-    if group is not None and base is None:
-        base = baseline_of(group, groups)
+    if group is not None:
+        base = base or baseline_of(group, groups)
     if group is not None and base is not None:
         pair = Pair(group, base)
         group, base = (pair.group, pair.base) if pair.group.rows else (group, None)
+    found = Comparison(group, base)
     try:
-        scored([row for side in (group, base) if side for row in side.rows], (group or base).rows[0]["metric"])
+        scored([row for side in found.sides for row in side.rows], found.metric)
     except ValueError as error:
-        return Comparison(group, base, problem=str(error))
-    return Comparison(group, base)
+        return replace(found, problem=str(error))
+    return found
 
 
 def against(group: Group, reference: Group) -> Gain | None:
@@ -80,12 +96,10 @@ def against(group: Group, reference: Group) -> Gain | None:
 def main_comparisons(groups: Sequence[Group], where: Mapping[str, str]) -> list[Comparison]:
     """Pooled against the dual head, once for each data set: the options with the most seeds that both have."""
     found = []
-    for data in _data_sets(groups):
-        duals = [it for it in groups if it.data == data and it.setting == "dual_head" and _fits(it, where)]
-        pairs = {it: base for it in duals if (base := baseline_of(it, groups)) is not None}
-        best = _first_most(pairs, lambda it, pairs=pairs: len(set(it.seeds) & set(pairs[it].seeds)))
-        if best is not None:
-            found.append(compared(best, groups))
+    for here in _by_data(groups):
+        bases = [(it, base) for it in _duals(here, where) if (base := baseline_of(it, groups)) is not None]
+        best = _first_most(bases, lambda its: len(set(its[0].seeds) & set(its[1].seeds)))
+        found += [compared(best[0], groups)] if best is not None else []
     return found
 
 
@@ -94,47 +108,42 @@ def settings_comparisons(
 ) -> dict[str, list[Comparison]]:
     """For each data set with ablations, controls or CoT decoding: the dual head and these, with the same options."""
     found = {}
-    for data in _data_sets(groups):
-        here = [it for it in groups if it.data == data and it.setting != "pooled"]
+    places = {name: place for place, name in enumerate(["dual_head", *order])}
+    for here in _by_data(groups):
         decoded = [it for it in here if it.setting == "cot_decoding"]  # its alpha and beta are its own
-        trained = [it for it in here if it not in decoded and _fits(it, where)]
-        by_options = _together(trained, [it.alike for it in trained])
-        by_options = [its for its in by_options if any(it.setting != "dual_head" for it in its)]
-        best = _largest(by_options)
+        trained = [it for it in here if it.setting not in ("pooled", "cot_decoding") and _fits(it, where)]
+        alike = _together(trained, lambda it: it.key("setting"))
+        best = _largest([its for its in alike if any(it.setting != "dual_head" for it in its)])
         # Beside the ablations, or else beside the dual head, that were trained alike.
-        alike = [it for it in decoded if not best or it.shared == best[0].shared]
-        decoder = _first_most(alike, lambda it: len(it.rows))
+        beside = [it for it in decoded if not best or it.shared == best[0].shared]
+        decoder = _first_most(beside, lambda it: len(it.rows))
         if decoder is not None and not best:
-            duals = [it for it in groups if it.data == data and it.setting == "dual_head" and _fits(it, where)]
-            dual = _first_most((it for it in duals if it.shared == decoder.shared), lambda it: len(it.rows))
-            best = [dual] if dual is not None else []
-        chosen = [*best, *filter(None, [decoder])]
-        places = {name: place for place, name in enumerate(["dual_head", *order])}
+            duals = [it for it in _duals(here, where) if it.shared == decoder.shared]
+            best = [it for it in [_first_most(duals, lambda it: len(it.rows))] if it is not None]
+        chosen = [*best, *([decoder] if decoder is not None else [])]
         chosen.sort(key=lambda it: places.get(it.setting, len(places)))
         if any(it.setting != "dual_head" for it in chosen):
-            found[data] = [compared(it, groups) for it in chosen]
+            found[here[0].data] = [compared(it, groups) for it in chosen]
     return found
 
 
 def axes(groups: Sequence[Group]) -> list[str]:
     """The options of which a data set has several values with all else the same, in the order of a report."""
     names = dict.fromkeys(["alpha", "train_size", "classifier_head", *(name for it in groups for name in it.config)])
-    return [name for name in names if any(_family(groups, data, name, {}) for data in _data_sets(groups))]
+    return [name for name in names if any(_family(its, name, {}) for its in _by_data(groups))]
 
 
 def axis_comparisons(groups: Sequence[Group], axis: str, where: Mapping[str, str]) -> dict[str, list[Comparison]]:
     """For each data set the dual head and pooled at each value of an option, all else the same."""
     found = {}
-    for data in _data_sets(groups):
-        family = _family(groups, data, axis, where)
-        if family:
-            rows = _side_by_side([it for it in family if it.setting != "pooled"], groups)
-            taken = {it.base.key for it in rows if it.base is not None}
-            if axis not in OF_REASONING:
-                rows += [
-                    compared(None, groups, base=it) for it in family if it.setting == "pooled" and it.key not in taken
-                ]
-            found[data] = sorted(rows, key=lambda it: _in_order(it.config.get(axis)))
+    for here in _by_data(groups):
+        family = _family(here, axis, where)
+        rows = _side_by_side([it for it in family if it.setting != "pooled"], groups)
+        taken = {it.base.key() for it in rows if it.base is not None}
+        pooled = [it for it in family if it.setting == "pooled" and it.key() not in taken]
+        rows += [compared(None, groups, it) for it in pooled if axis not in OF_REASONING]
+        if rows:
+            found[here[0].data] = sorted(rows, key=lambda it: _in_order(it.config.get(axis)))
     return found
 
 
@@ -144,28 +153,28 @@ def _fits(group: Group, where: Mapping[str, str], but: str | None = None) -> boo
     return all(option == but or meets(group.config.get(option), name, typed) for name, option, typed in conditions)
 
 
-def _family(groups: Sequence[Group], data: str, axis: str, where: Mapping[str, str]) -> list[Group]:
-    """The dual-head and pooled groups that differ by one option, with two values of it or more."""
-    groups = [it for it in groups if it.data == data]
+def _duals(groups: Sequence[Group], where: Mapping[str, str], but: str | None = None) -> list[Group]:
+    return [it for it in groups if it.setting == "dual_head" and _fits(it, where, but)]
+
+
+def _family(groups: Sequence[Group], axis: str, where: Mapping[str, str]) -> list[Group]:
+    """The dual-head and pooled groups of a data set that differ by one option, with two values of it or more."""
     if len({shown(it.config.get(axis)) for it in groups}) < 2:
         return []
-    duals = [it for it in groups if it.setting == "dual_head" and _fits(it, where, but=axis)]
-    best = _largest(_together(duals, families(duals, but={axis})))
-    pooled = [it for it in groups if it.setting == "pooled"]
-    beside = []
+    best, beside = _largest(_together(_duals(groups, where, but=axis), lambda it: it.key(axis))), []
     if best:
-        mark, *others = families([best[0], *pooled], but={axis, "setting", "eval_rows", *OF_REASONING})
-        beside = [it for it, key in zip(pooled, others, strict=True) if key == mark]
+        but = (axis, "setting", "eval_rows", *OF_REASONING)
+        beside = [it for it in groups if it.setting == "pooled" and it.key(*but) == best[0].key(*but)]
     values = {shown(it.config.get(axis)) for it in (best if axis in OF_REASONING else [*best, *beside])}
     return [*best, *beside] if len(values) > 1 else []
 
 
 def _side_by_side(family: Sequence[Group], groups: Sequence[Group]) -> list[Comparison]:
     """On the seeds that all have beside pooled: one seed may be better than another by more than one value of an option."""
-    paired = []
-    for group in family:
-        base = baseline_of(group, groups)
-        paired.append(set(group.seeds) & set(base.seeds) if base is not None else set(group.seeds))
+    bases = [baseline_of(it, groups) for it in family]
+    paired = [
+        set(it.seeds) & set(it.seeds if base is None else base.seeds) for it, base in zip(family, bases, strict=True)
+    ]
     common = set.intersection(*paired) if paired else set()
     found = []
     for group, seeds in zip(family, paired, strict=True):
@@ -174,26 +183,19 @@ def _side_by_side(family: Sequence[Group], groups: Sequence[Group]) -> list[Comp
     return found
 
 
-def _summary(group: Group | None) -> Summary | None:
-    try:
-        return summary_of(group) if group else None
-    except ValueError:  # told as a problem
-        return None
-
-
 def _in_order(value: Any) -> tuple[int, float, str]:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return (0, float(value), "") if number else (1, 0.0, shown(value))
 
 
-def _data_sets(groups: Iterable[Group]) -> list[str]:
-    return list(dict.fromkeys(it.data for it in groups))
+def _by_data(groups: Iterable[Group]) -> list[list[Group]]:
+    return _together(groups, lambda it: it.data)
 
 
-def _together(groups: Sequence[Group], keys: Sequence[int]) -> list[list[Group]]:
-    found: dict[int, list[Group]] = {}
-    for group, key in zip(groups, keys, strict=True):
-        found.setdefault(key, []).append(group)
+def _together(groups: Iterable[Group], key: Callable[[Group], Hashable]) -> list[list[Group]]:
+    found: dict[Hashable, list[Group]] = {}
+    for group in groups:
+        found.setdefault(key(group), []).append(group)
     return list(found.values())
 
 

@@ -24,11 +24,9 @@ OF_LOGITS, LOSSES = SCORES[2:], SCORES[2:5]
 _TEMPERATURES = (0.05, 20.0)
 
 
-def score(
-    metric: str, labels: Sequence[int], predictions: Sequence[int], groups: Sequence[int] | None = None
-) -> float:
-    """The score of predictions."""
-    return measured(metric, labels, predictions, groups)[0]
+def score(metric: str, labels: Any, predictions: Any, groups: Any = None, logits: np.ndarray | None = None) -> float:
+    """The score of predictions, or of logits."""
+    return measured(metric, labels, predictions, groups, logits)[0]
 
 
 def chance(metric: str, labels: Sequence[int], groups: Sequence[int] | None = None) -> float:

@@ -9,29 +9,19 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 # What the runner says itself, what would make a run another than it is recorded as, and what writes or uploads.
-_SAID_BY = {
-    "train_data": "data",
-    "eval_data": "data",
-    "more_eval_data": "data",
-    "validation_data": "data",
-    "rationales": "data",
-    "label_column": "data",
-    "rationale_column": "data",
-    "output_dir": "the command's --output-dir",
-    "encoding_cache": "nothing: the runs share one",
-    "predictions": "nothing: each run has its own",
-    "logits": "nothing: each run has its own",
-    "logging_dir": "nothing: a run's files are in its folder",
-    "config": "train",
-    "resume": "nothing: a run that was interrupted goes on by itself",
-    "resume_from_checkpoint": "nothing: a run that was interrupted goes on by itself",
-    "help": "dhrd train --help",
-    "help_all": "dhrd train --help-all",
-    "overwrite_output_dir": "nothing: each run has a folder of its own",
-    "export": "keep_models",
-    "push_to_hub": "keep_models",
-    "teacher_cache": "nothing: it is of one set of rows, and runs have several; their teacher runs beside them",
-}
+_SAID_BY = dict.fromkeys(("train_data", "eval_data", "more_eval_data", "validation_data", "rationales"), "data")
+_SAID_BY |= {"label_column": "data", "rationale_column": "data", "config": "train"}
+_SAID_BY |= {"output_dir": "the command's --output-dir", "export": "keep_models", "push_to_hub": "keep_models"}
+_SAID_BY |= {"encoding_cache": "nothing: the runs share one"}
+_SAID_BY |= dict.fromkeys(("predictions", "logits"), "nothing: each run has its own")
+_SAID_BY |= {"logging_dir": "nothing: a run's files are in its folder"}
+_SAID_BY |= {"overwrite_output_dir": "nothing: each run has a folder of its own"}
+_SAID_BY |= dict.fromkeys(
+    ("resume", "resume_from_checkpoint"), "nothing: a run that was interrupted goes on by itself"
+)
+_SAID_BY |= {"help": "dhrd train --help", "help_all": "dhrd train --help-all"}
+_OF_TEACHER = "nothing: it is of one set of rows, and runs have several; their teacher runs beside them"
+_SAID_BY |= {"teacher_cache": _OF_TEACHER}
 # Of these a recipe of dhrd train has its own, in whose place the study's are.
 _OF_A_RECIPE = (
     "train_data",
@@ -40,13 +30,23 @@ _OF_A_RECIPE = (
     "rationales",
     "label_column",
     "rationale_column",
-    "output_dir",
+    "model",
 )
-_OF_A_RECIPE += ("predictions", "logits", "encoding_cache", "model")
+_OF_A_RECIPE += ("output_dir", "predictions", "logits", "encoding_cache")
 _READ = ("model", "teacher", "gguf_file", "prompt", "suffix", "deepspeed", "fsdp_config", "accelerator_config")
 # Lists of options of our own; those of TrainingArguments are typed as several words.
 _WITH_COMMAS = ("class_weights", "target_modules")
 _NUMBER = re.compile(r"-[\d.]+(e[+-]?\d+)?", re.IGNORECASE)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def read_options(given: Any, where: str, folder: Path) -> dict[str, Any]:
@@ -82,13 +82,8 @@ def read_train(given: Any, path: Path) -> dict[str, Any]:
         return read_options(given, f"{path}: train", path.parent)
     if not isinstance(given["config"], str):
         raise ValueError(f"{path}: train: config must name a file, and is {given['config']!r}")
-    import yaml
-
     recipe = path.parent / Path(given["config"]).expanduser()
-    try:
-        found = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{recipe} is not YAML: {' '.join(str(error).split())}") from None
+    found = read_yaml(recipe)
     if not isinstance(found, dict):
         raise ValueError(f"{recipe} must hold options of dhrd train such as 'alpha: 0.5'")
     found = {name: value for name, value in found.items() if str(name).replace("-", "_") not in _OF_A_RECIPE}
@@ -112,16 +107,13 @@ def typed_options(options: Mapping[str, Any]) -> list[str]:
             value = ",".join(map(str, value))
         if value is None:
             continue
-        values = [json.dumps(it) if isinstance(it, dict | bool) else str(it) for it in _listed(value)]
+        its = value if isinstance(value, list) else [value]
+        values = [json.dumps(it) if isinstance(it, dict | bool) else str(it) for it in its]
         option = f"--{name.replace('_', '-')}"
         # What begins with a hyphen would be an option of its own.
         alone = not isinstance(value, list) and values[0].startswith("-") and not _NUMBER.fullmatch(values[0])
         words += [f"{option}={values[0]}"] if alone else [option, *values]
     return words
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A study's YAML file, and the cells that its grid makes."""
+"""A study's YAML file, and the runs that its grid makes."""
 
 from __future__ import annotations
 
@@ -7,33 +7,37 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from .metrics import METRICS, TASK_METRICS
-from .options import read_options, read_train
-from .settings import in_setting, setting_names
+from .options import read_options, read_train, read_yaml
 
-_KEYS = (
-    "name",
-    "model",
-    "data",
-    "train",
-    "eval_size",
-    "cot_eval_size",
-    "cot_max_new_tokens",
-    "metric",
-    "keep_models",
-    "grid",
-)
-_DATA_KEYS = ("train", "eval", "rationales", "prompt", "label_column", "rationale_column", "group_column", "metric")
-_DATA_KEYS += ("label_map", "problem_type", "drop_unlabelled", "validation")
-_TASK_KEYS = ("superglue", "source", "rationales", "metric")
 MAIN_SET, VALIDATION = "eval", "validation="  # no further set has such a name
+# Options that a run with alpha = 0, which sees no rationale, does not depend on.
+_SCHEDULE = ("alpha_schedule", "alpha_end", "alpha_step_at")
+REASONING_OPTIONS = (*_SCHEDULE, "reasoning_span", "rationale_after_label", "distillation_weight", "temperature")
+REASONING_OPTIONS += ("teacher", "teacher_cache", "teacher_top_k")
 _AXES = ("data", "setting", "seed", "train_size")
+
+# What a key must be, in words, and whether it is.
+_Kind = tuple[str, Callable[[Any], bool]]
+_ANY: _Kind = "anything", lambda it: True
+_TEXT: _Kind = "a text", lambda it: isinstance(it, str)
+_WORD: _Kind = "a text", lambda it: not isinstance(it, list | dict)
+_COUNT: _Kind = "a whole number above 0", lambda it: type(it) is int and it > 0
+_FLAG: _Kind = "true or false, without quotes", lambda it: isinstance(it, bool)
+_TRUE: _Kind = "true", lambda it: it is True
+_SETS: _Kind = "a text", lambda it: isinstance(it, str | dict | list)
+_KEYS = {"name": _WORD, "model": _ANY, "data": _ANY, "train": _ANY, "metric": _ANY, "grid": _ANY}
+_KEYS |= {"eval_size": _COUNT, "cot_eval_size": _COUNT, "cot_max_new_tokens": _COUNT, "keep_models": _FLAG}
+_DATA_KEYS = dict.fromkeys(("train", "rationales", "prompt", "label_column", "rationale_column"), _TEXT)
+_DATA_KEYS |= dict.fromkeys(("group_column", "metric", "problem_type", "validation"), _TEXT)
+_DATA_KEYS |= {"eval": _SETS, "label_map": _SETS, "drop_unlabelled": _TRUE}
+_TASK_KEYS = dict.fromkeys(("superglue", "source", "rationales", "metric"), _TEXT)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class DataSet:
 
     @property
     def metric(self) -> str:
-        """What its cells are scored by; one of `METRICS`."""
+        """What its runs are scored by; one of `METRICS`."""
         return self.spec.get("metric") or TASK_METRICS.get(self.spec.get("superglue", ""), "accuracy")
 
     @property
@@ -54,10 +58,6 @@ class DataSet:
         given = self.spec.get("eval")
         sets = given if isinstance(given, list) else [(MAIN_SET, given)]
         return {name if place else MAIN_SET: table for place, (name, table) in enumerate(sets)}
-
-    def in_ours(self, eval_set: str) -> dict[str, str]:
-        """What labels of a set are called among those of the training rows, where they differ."""
-        return self.spec.get("label_map", {}).get(eval_set, {})
 
     @property
     def folder_name(self) -> str:
@@ -105,6 +105,11 @@ class Run:
         """A short hash of everything that decides its result."""
         return digest(self.__dict__)
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """What may tell it from other runs of its data and setting."""
+        return {"model": self.model, "train_size": self.train_size, **self.options}
+
 
 @dataclass(frozen=True)
 class Study:
@@ -141,14 +146,14 @@ class Study:
     keep_models: bool = False
     varying: tuple[str, ...] = ()
 
-    def label(self, cell: Run) -> str:
+    def label(self, run: Run) -> str:
         """A run in words: what tells it from the others."""
-        said = [cell.data, cell.setting]
+        said = [run.data, run.setting]
         for name in self.varying:
-            value = {"model": cell.model, "train_size": cell.train_size, **cell.options}.get(name)
-            if value is not None and not (name in ("alpha", "beta") and cell.setting in ("pooled", "cot_decoding")):
+            value = run.config.get(name)
+            if value is not None and not (name in ("alpha", "beta") and run.setting in ("pooled", "cot_decoding")):
                 said.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
-        return " ".join([*said, f"seed={cell.seed}"])
+        return " ".join([*said, f"seed={run.seed}"])
 
 
 def digest(value: Any) -> str:
@@ -162,6 +167,18 @@ def file_name(name: str) -> str:
     while len(clean.encode()) > 100:
         clean = clean[:-1]
     return clean if clean == name else f"{clean}-{digest(name)}"
+
+
+def setting_names() -> list[str]:
+    """The settings that a run can have."""
+    from ..data.ablations import ABLATIONS
+
+    return ["pooled", "dual_head", "cot_decoding", *(name for name in ABLATIONS if name != "consistent")]
+
+
+def ablation_of(setting: str) -> str:
+    """The kind of [`~dhrd_hf.data.ablations.ablate`] that makes a setting's training rows."""
+    return "consistent" if setting in ("pooled", "dual_head", "cot_decoding") else setting
 
 
 def read_study(path: str | Path) -> Study:
@@ -187,53 +204,42 @@ def read_study(path: str | Path) -> Study:
         ValueError: if the file is not such a YAML file, has an unknown key, data set, setting or metric, or no cells.
         OSError: if it can't be read.
     """
-    import yaml
-
     path = Path(path).expanduser()
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    given = read_yaml(path)
     if not isinstance(given, dict):
         raise ValueError(f"{path} must hold keys such as name, model, data and grid, and holds {_kind(given)}")
     _check_names(given, _KEYS, f"{path}: unknown key")
     missing = [key for key in ("name", "model", "data") if not given.get(key)]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
-    if isinstance(given["name"], list | dict):
-        raise ValueError(f"{path}: name must be a text, and is {_kind(given['name'])}")
-    if not isinstance(given.get("keep_models"), bool | None):
-        raise ValueError(f"{path}: keep_models must be true or false, without quotes, and is {given['keep_models']!r}")
-    for key in ("eval_size", "cot_eval_size", "cot_max_new_tokens"):
-        if given.get(key) is not None and (type(given[key]) is not int or given[key] < 1):
-            raise ValueError(f"{path}: {key} must be a whole number above 0, and is {given[key]!r}")
-    data = _data_sets(path, given["data"], given.get("metric"))
-    fixed = read_train(given.get("train"), path)
+    _check_kinds(given, _KEYS, str(path))
+    data, fixed = _data_sets(path, given["data"], given.get("metric")), read_train(given.get("train"), path)
     for where, value in (("", given["model"]), ("train: ", fixed.get("model", given["model"]))):
-        try:
-            _model_name(value)
-        except ValueError as error:
-            raise ValueError(f"{path}: {where}{error}") from None
-    study = Study(
-        name=str(given["name"]),
-        folder=path.parent,
-        data=data,
-        runs=[],
-        eval_size=given.get("eval_size"),
-        cot_eval_size=given.get("cot_eval_size"),
-        cot_max_new_tokens=given.get("cot_max_new_tokens") or 500,
-        keep_models=given.get("keep_models") is True,
-    )
-    cells = _cells(path, given, data, fixed, study)
-    if not cells:
-        raise ValueError(
-            f"{path}: the grid has no cells: write blocks such as {{data: ..., setting: [pooled, dual_head]}}"
-        )
-    return Study(**{**study.__dict__, "runs": cells, "varying": _varying(cells)})
+        _at(f"{path}: {where}", _model_name, value)
+    sizes = {name: given.get(name) for name in ("eval_size", "cot_eval_size")}
+    sizes["cot_max_new_tokens"] = given.get("cot_max_new_tokens") or 500
+    study = Study(str(given["name"]), path.parent, data, [], **sizes, keep_models=given.get("keep_models") is True)
+    runs = _runs(path, given, fixed, study)
+    if not runs:
+        said = "the grid has no runs: write blocks such as {data: ..., setting: [pooled, dual_head]}"
+        raise ValueError(f"{path}: {said}")
+    # What tells runs of one setting apart.
+    names = dict.fromkeys(name for run in runs for name in run.config)
+    values = {name: {(run.setting, json.dumps(run.config.get(name), default=str)) for run in runs} for name in names}
+    varying = tuple(name for name, its in values.items() if len(its) > len({setting for setting, _ in its}))
+    return replace(study, runs=runs, varying=varying)
 
 
 def _kind(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _at(where: str, function: Callable[..., Any], *given: Any) -> Any:
+    """What a function makes of something, or its complaint with the place."""
+    try:
+        return function(*given)
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from None
 
 
 def _check_names(names: Iterable[Any], known: Iterable[str], what: str) -> None:
@@ -243,6 +249,15 @@ def _check_names(names: Iterable[Any], known: Iterable[str], what: str) -> None:
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f": did you mean {near[0]!r}?" if near else f". There are {', '.join(known)}"
             raise ValueError(f"{what} {name!r}{hint}")
+
+
+def _check_kinds(given: Mapping[str, Any], kinds: Mapping[str, _Kind], where: str) -> None:
+    for key, value in given.items():
+        words, holds = kinds[key]
+        if value is not None and not holds(value):
+            raise ValueError(
+                f"{where}: {key} must be {words}, and is {_kind(value) if 'text' in words else repr(value)}"
+            )
 
 
 def _data_sets(path: Path, given: Any, metric: str | None) -> dict[str, DataSet]:
@@ -255,38 +270,31 @@ def _data_sets(path: Path, given: Any, metric: str | None) -> dict[str, DataSet]
             raise ValueError(f"{where} is there twice")
         if not isinstance(spec, dict):
             raise ValueError(f"{where} must be such as {{train: FILE, eval: FILE}}, and is {_kind(spec)}")
-        keys, needed = (_TASK_KEYS, ("superglue",)) if "superglue" in spec else (_DATA_KEYS, ("train", "eval"))
+        is_task = "superglue" in spec
+        keys, needed = (_TASK_KEYS, ("superglue",)) if is_task else (_DATA_KEYS, ("train", "eval"))
         _check_names(spec, keys, f"{where} has an unknown key")
         missing = [key for key in needed if not spec.get(key)]
         if missing:
             raise ValueError(f"{where} lacks {' and '.join(missing)}: the tables to train and evaluate on")
+        _check_kinds(spec, keys, where)
         # Of group_column null is a value: no groups, also where the table has a column of that name.
         spec = {key: value for key, value in spec.items() if value is not None or key == "group_column"}
         spec |= _eval_sets(where, spec) if isinstance(spec.get("eval"), dict) or "label_map" in spec else {}
-        for key, value in spec.items():
-            if not isinstance(value, str | None) and not (
-                (key in ("eval", "label_map") and isinstance(value, list | dict))
-                or (key, value) == ("drop_unlabelled", True)
-            ):
-                raise ValueError(f"{where}: {key} must be a text, and is {_kind(value)}")
         if metric is not None:
             spec.setdefault("metric", metric)
         found[name] = DataSet(name, spec)
-        _check_names([found[name].metric], METRICS, f"{where} has an unknown metric")
-        if {"question_accuracy", "f1a"} & {*METRICS[found[name].metric]} and spec.get("superglue") not in (
-            "copa",
-            "multirc",
-        ):
-            raise ValueError(f"{where}: the metric {found[name].metric} is for COPA and MultiRC")
+        own = found[name].metric
+        _check_names([own], METRICS, f"{where} has an unknown metric")
+        if {"question_accuracy", "f1a"} & {*METRICS[own]} and spec.get("superglue") not in ("copa", "multirc"):
+            raise ValueError(f"{where}: the metric {own} is for COPA and MultiRC")
     return found
 
 
 def _eval_sets(where: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Several evaluation sets in their order, which the first of them is the main one by, and the labels of the others."""
     if not isinstance(spec["eval"], dict):
-        raise ValueError(
-            f"{where}: label_map is of further sets: name them as eval: {{validation: FILE, other: FILE}}"
-        )
+        said = "label_map is of further sets: name them as eval: {validation: FILE, other: FILE}"
+        raise ValueError(f"{where}: {said}")
     sets: dict[str, str] = {}
     for name, table in spec["eval"].items():
         name = _name(where, "eval", name)
@@ -295,11 +303,10 @@ def _eval_sets(where: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         twin = next((it for it in sets if _folded(it) == _folded(name)), None)
         if twin is not None:
             raise ValueError(f"{where}: eval has {twin!r} and {name!r}, which some disks take for one")
-        if "=" in name or (sets and _folded(name) == MAIN_SET):
+        if "=" in name or (sets and _folded(name) in (MAIN_SET, "train")):
             raise ValueError(f"{where}: eval can't have a further set called {name!r}: name it otherwise")
         sets[name] = table
-    others = list(sets)[1:]
-    given = spec.get("label_map", {})
+    others, given = list(sets)[1:], spec.get("label_map", {})
     nested = isinstance(given, dict) and {isinstance(it, dict) for it in given.values()}
     if not isinstance(given, dict) or len(nested) > 1:
         raise ValueError(f"{where}: label_map must be such as {{no-entailment: neutral}}, and is {_kind(given)}")
@@ -331,92 +338,71 @@ def _model_name(value: Any) -> str:
     return value
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _cells(
-    path: Path, given: Mapping[str, Any], data: Mapping[str, DataSet], fixed: dict[str, Any], study: Study
-) -> list[Run]:
+def _runs(path: Path, given: Mapping[str, Any], fixed: Mapping[str, Any], study: Study) -> list[Run]:
     blocks = given.get("grid") or []
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-        raise ValueError(
-            f"{path}: grid must be a list of blocks such as {{data: esnli, setting: pooled, seed: [0, 1]}}"
-        )
+        said = "grid must be a list of blocks such as {data: esnli, setting: pooled, seed: [0, 1]}"
+        raise ValueError(f"{path}: {said}")
     found: dict[str, Run] = {}
     for number, block in enumerate(blocks, 1):
-        where = f"block {number} of grid"
-        block = read_options(block, f"{path}: {where}", path.parent)
-        axes = {"data": list(data), "setting": ["pooled", "dual_head"], "seed": [0]}
+        where = f"{path}: block {number} of grid"
+        block = read_options(block, where, path.parent)
+        axes = {"data": list(study.data), "setting": ["pooled", "dual_head"], "seed": [0]}
         axes |= {name: fixed[name] for name in _AXES if name in fixed}
         axes = {name: values for name, values in axes.items() if name not in block} | block
         axes = {name: values if isinstance(values, list) else [values] for name, values in axes.items()}
         empty = [name for name, values in axes.items() if not values]
         if empty:
-            raise ValueError(f"{path}: the grid has no cells in block {number}: {empty[0]} is an empty list")
-        _check_names(axes["data"], data, f"{path}: {where} names unknown data")
-        _check_names(axes["setting"], setting_names(), f"{path}: {where} has an unknown setting")
-        for name in ("seed", "train_size"):
-            wrong = [
-                v for v in axes.get(name, []) if not (type(v) is int and v >= 0) and (name, v) != ("train_size", None)
-            ]
-            if wrong or (name == "train_size" and 0 in axes.get(name, [])):
-                raise ValueError(f"{path}: {where}: {name} must be whole numbers, and is {(wrong or [0])[0]!r}")
+            raise ValueError(f"{path}: the grid has no runs in block {number}: {empty[0]} is an empty list")
+        _check_names(axes["data"], study.data, f"{where} names unknown data")
+        _check_names(axes["setting"], setting_names(), f"{where} has an unknown setting")
+        for name, least in (("seed", 0), ("train_size", 1)):
+            for it in axes.get(name, ()):
+                if not (type(it) is int and it >= least) and (name, it) != ("train_size", None):
+                    raise ValueError(f"{where}: {name} must be whole numbers, and is {it!r}")
         for values in product(*axes.values()):
-            try:
-                cell = _cell(dict(zip(axes, values, strict=True)), given, data, fixed, study)
-            except ValueError as error:
-                raise ValueError(f"{path}: {where}: {error}") from None
-            found.setdefault(cell.id, cell)
+            run = _at(f"{where}: ", _run, dict(zip(axes, values, strict=True)), given["model"], fixed, study)
+            found.setdefault(run.id, run)
     return list(found.values())
 
 
-def _cell(
-    values: dict[str, Any], given: Mapping[str, Any], data: Mapping[str, DataSet], fixed: dict[str, Any], study: Study
-) -> Run:
-    of_data = data[values["data"]]
+def _run(values: dict[str, Any], model: str, fixed: Mapping[str, Any], study: Study) -> Run:
+    of_data = study.data[values["data"]]
     options = {name: of_data.spec[name] for name in ("prompt",) if name in of_data.spec}
-    options |= {name: value for name, value in fixed.items() if name not in _AXES}
-    options |= {name: value for name, value in values.items() if name not in _AXES}
-    model = _model_name(options.pop("model", None) or given["model"])
+    options |= {name: value for its in (fixed, values) for name, value in its.items() if name not in _AXES}
+    model = _model_name(options.pop("model", None) or model)
     options = {name: _number(value) for name, value in options.items() if value is not None}
     options = json.loads(json.dumps(options, default=str))  # as the table will have them: YAML knows dates
-    if (
-        options.get("train_sampling_strategy") == "group_by_length"
-        and options.get("length_column_name") != "input_length"
-    ):
+    by_length = options.get("train_sampling_strategy") == "group_by_length"
+    if by_length and options.get("length_column_name") != "input_length":
         raise ValueError(
-            "train_sampling_strategy: group_by_length orders rows by the length of x and rationale, and cells of one seed "
+            "train_sampling_strategy: group_by_length orders rows by the length of x and rationale, and runs of one seed "
             "would see theirs in different orders: add length_column_name: input_length"
         )
     decides = {"data": of_data.spec, "metric": of_data.metric, "eval_size": study.eval_size}
     if values["setting"] == "cot_decoding":
         decides |= {"cot_eval_size": study.cot_eval_size, "cot_max_new_tokens": study.cot_max_new_tokens}
-    return Run(
-        data=values["data"],
-        setting=values["setting"],
-        seed=values["seed"],
-        train_size=values.get("train_size"),
-        model=model,
-        options=in_setting(values["setting"], options),
-        decides=decides,
-    )
+    setting, options = values["setting"], _in_setting(values["setting"], options)
+    return Run(of_data.name, setting, values["seed"], values.get("train_size"), model, options, decides)
 
 
-def _varying(cells: list[Run]) -> tuple[str, ...]:
-    """Options that tell cells of one setting apart."""
-    configs = [
-        {"setting": cell.setting, "model": cell.model, "train_size": cell.train_size, **cell.options} for cell in cells
-    ]
-    names = dict.fromkeys(name for config in configs for name in config if name != "setting")
+def _in_setting(setting: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a run as its setting has them: what the setting fixes is fixed, what it ignores is left out."""
+    fixed = {"pooled": (0.0, 1.0, REASONING_OPTIONS), "cot_decoding": (1.0, 0.0, _SCHEDULE)}
+    given = options.get("alpha", 1.0), options.get("beta", 1.0), ()
+    *weights, ignored = fixed.get(setting, given)
+    found = dict(zip(("alpha", "beta"), weights, strict=True))
+    for name, value in found.items():
+        if not isinstance(value, (int, float, str)):
+            raise ValueError(f"{name} must be a number, and is {value!r}: several are a list in a block of the grid")
+        # A word is auto, or what dhrd train refuses.
+        found[name] = value if isinstance(value, str) else float(value)
+    found["classifier_head"] = options.get("classifier_head") or "linear"
+    return found | {name: value for name, value in options.items() if name not in {*found, *ignored}}
 
-    def several(name: str) -> bool:
-        pairs = {(config["setting"], json.dumps(config.get(name), default=str)) for config in configs}
-        return len(pairs) > len({setting for setting, _ in pairs})
 
-    return tuple(name for name in names if several(name))
+def _number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

@@ -13,10 +13,11 @@ import numpy as np
 
 from ..figures import draw
 from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
-from .plan import Run
-from .report_costs import throughput_table, training_table
-from .report_scores import power_table, scores_table, transfer_table
-from .report_tables import (
+from .measures import power_table, scores_table, throughput_table, training_table, transfer_table
+from .plan import Run, setting_names
+from .statistics import Gain, difference, gain_of
+from .table import OF_REASONING, Group, baseline_of, grouped, latest, meets, several_data, shown, unpaired
+from .tables import (
     AXES,
     Table,
     axis_table,
@@ -28,9 +29,6 @@ from .report_tables import (
     setting_name,
     settings_table,
 )
-from .settings import setting_names
-from .statistics import Gain, difference, gain_of
-from .table import OF_REASONING, Group, baseline_of, grouped, latest, meets, several_data, shown, unpaired
 
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 _MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "*": "\\*", "`": "\\`", "](": "]\\(", "\n": " "}
@@ -58,65 +56,51 @@ def build_report(
     commands: Sequence[str] = (),
     planned: Sequence[Run] = (),
 ) -> Report:
-    """Compare the cells of a study."""
-    where = dict(where or {})
-    rows = list(rows)
-    if not rows:
-        raise ValueError("the table has no rows: there is nothing to report yet")
-    kept, twice = latest(_asked_for(rows, where))
-    failed = [row for row in kept if row["status"] != "done"]
-    if len(failed) == len(kept):
-        raise ValueError(f"all {len(failed)} cells failed, the first with: {failed[0].get('error') or 'no message'}")
-    models = list(dict.fromkeys(str(row.get("model")) for row in kept))
-    if len(models) > 1:
-        raise ValueError(
-            f"the table has results of {len(models)} models ({', '.join(models)}): say which with --where model={models[0]}"
-        )
+    """Compare the runs of a study."""
+    rows, where = list(rows), dict(where or {})
+    kept, twice = _asked_for(rows, where)
     groups = grouped(kept)
-    usual = _usual(groups)
-    options = {name: it for name, it in where.items() if name.rstrip("!") not in _OF_ROWS}
-    apart = _known_data(not_in_mean, rows)
-    candidates = main_comparisons(groups, options)
+    usual, options = _usual(groups), {name: it for name, it in where.items() if name.rstrip("!") not in _OF_ROWS}
+    # Which are compared.
+    candidates, apart = main_comparisons(groups, options), _known_data(not_in_mean, rows)
     if candidates and all(it.data in apart for it in candidates):
         raise ValueError(f"--not-in-mean {','.join(not_in_mean)} leaves no data set for the mean: name fewer")
     whole = [it for it in candidates if it.pair is not None]
     # One test item has no interval, and would leave the mean without one.
     single = {it.data for it in whole if it.gain.n_items == 1}
     apart |= single if {it.data for it in whole} - apart - single else set()
-    main = [it for it in whole if it.data not in apart]
+    main, beside = ([it for it in whole if (it.data in apart) == out] for out in (False, True))
     mean = gain_of([it.pair for it in main], options={}) if main else None
     by_setting = settings_comparisons(groups, options, _setting_order())
     by_axis = {name: found for name in axes(groups) if (found := axis_comparisons(groups, name, options))}
-    beside = [it for it in whole if it.data in apart]
-    tables = [main_table(main, mean, usual, beside), scores_table(main, beside)] if main else []
-    tables += [it for it in (transfer_table(whole), power_table(main) if main else None) if it is not None]
-    tables += [settings_table(by_setting, usual)] if by_setting else []
+    # What stands in the tables.
     of_axes = [axis_table(name, found, usual) for name, found in by_axis.items()]
-    tables += [it for it in of_axes if it.name in AXES]
     minor = [it for it in of_axes if it.name not in AXES]
-    tables += [options_table(minor)] if minor else []
-    of_training = training_table(whole)
-    tables += [of_training] if of_training is not None else []
-    tables += [throughput_table(throughput)] if throughput is not None else []
-    compared = [
-        candidates,
-        *by_setting.values(),
-        *(found for by_data in by_axis.values() for found in by_data.values()),
+    found = [
+        *([main_table(main, mean, usual, beside), scores_table(main, beside)] if main else []),
+        transfer_table(whole),
+        power_table(main) if main else None,
+        settings_table(by_setting, usual) if by_setting else None,
+        *(it for it in of_axes if it.name in AXES),
+        options_table(minor) if minor else None,
+        training_table(whole),
+        throughput_table(throughput) if throughput is not None else None,
     ]
-    sides = [side for found in compared for it in found for side in (it.group, it.base) if side is not None]
-    seen = {side.key for side in sides}
-    others = [it for it in groups if it.key not in seen]
-    of_others = others_tables(others, groups, usual)
+    tables = [it for it in found if it is not None]
+    seen = [candidates, *by_setting.values(), *(its for found in by_axis.values() for its in found.values())]
+    taken = {side.key() for its in seen for it in its for side in it.sides}
+    of_others = others_tables([it for it in groups if it.key() not in taken], groups, usual)
     tables += of_others if tables else [replace(it, folded=False) for it in of_others]
-    # Also what this report leaves out was run.
-    of_model = grouped(latest(row for row in rows if str(row.get("model")) == models[0])[0])
+    # What is told beside them. Also what this report leaves out was run.
+    of_model = grouped(latest(row for row in rows if str(row.get("model")) == str(kept[0].get("model")))[0])
+    notes = [f"Not compared: {it.problem}." for it in candidates if it.problem]
     mixed = several_data(groups)
-    told = [f"Not compared: {it.problem}." for it in candidates if it.problem]
-    told += [f"Other rows under the same name, which are never averaged: {', '.join(mixed)}."] if mixed else []
-    notes = [*told, *_not_run(of_model, throughput, planned, rows), *_facts(kept, usual)]
-    counts = _counts(kept, groups, len(failed), twice)
-    title = ", ".join(dict.fromkeys(str(row.get("study")) for row in kept))
-    return Report(title, _headline(main, mean), tables, counts, notes, list(commands))
+    notes += [f"Other rows under the same name, which are never averaged: {', '.join(mixed)}."] if mixed else []
+    notes += [*_not_run(of_model, throughput, planned, rows), *_facts(kept, usual)]
+    done = sum(row["status"] == "done" for row in kept)
+    counts = f"{done} cell{'s' * (done != 1)} done, {len(kept) - done} failed, {unpaired(groups)} without one to be paired with"
+    counts += f"; {twice} stood twice, of which the later counts." if twice else "."
+    return Report(", ".join(_values(kept, "study")), _headline(main, mean), tables, counts, notes, list(commands))
 
 
 def report_markdown(report: Report) -> str:
@@ -193,7 +177,7 @@ def _of_seeds(number: int) -> str:
 
 
 def _not_run(groups: Sequence[Group], throughput: Any, planned: Sequence[Run], rows: Sequence[Any]) -> list[str]:
-    """What nobody has looked at: whole questions, and the cells of the plan."""
+    """What nobody has looked at: whole questions, and the runs of the plan."""
     settings, varying = {it.setting for it in groups}, axes(groups)
     there = {
         "pooled against dual head": any(it.setting == "dual_head" and baseline_of(it, groups) for it in groups),
@@ -204,31 +188,24 @@ def _not_run(groups: Sequence[Group], throughput: Any, planned: Sequence[Run], r
         "throughput": throughput is not None,
     }
     missing = [name for name, it in there.items() if not it]
-    notes = [f"Not run: {', '.join(missing)}."] if missing else []
-    ran = {row["cell"] for row in rows}
+    notes, ran = [f"Not run: {', '.join(missing)}."] if missing else [], {row["cell"] for row in rows}
     left: dict[str, Counter] = {}
-    for cell in planned:
-        if cell.id not in ran:
-            left.setdefault(cell.data, Counter())[setting_name(cell.setting)] += 1
+    for run in planned:
+        if run.id not in ran:
+            left.setdefault(run.data, Counter())[setting_name(run.setting)] += 1
     if left:
-        number = sum(sum(its.values()) for its in left.values())
+        number = sum(its.total() for its in left.values())
         said = (f"{data} ({', '.join(f'{n} {name}' for name, n in its.items())})" for data, its in left.items())
         notes.append(f"Of the {len(planned)} cells of the plan {number} have not run yet: {', '.join(said)}.")
     return notes
 
 
-def _counts(kept: Sequence[Any], groups: Sequence[Group], failed: int, twice: int) -> str:
-    done = len(kept) - failed
-    said = f"{done} cell{'s' * (done != 1)} done, {failed} failed, {unpaired(groups)} without one to be paired with"
-    return said + (f"; {twice} stood twice, of which the later counts." if twice else ".")
+def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    return list(dict.fromkeys(str(row[name]) for row in rows if row.get(name)))
 
 
 def _facts(kept: Sequence[Mapping[str, Any]], usual: Mapping[str, Any]) -> list[str]:
     """Where the numbers come from."""
-
-    def values(name: str) -> list[str]:
-        return list(dict.fromkeys(str(row[name]) for row in kept if row.get(name)))
-
     versions: dict[str, dict[str, None]] = {}
     for row in kept:
         for name, it in (row.get("versions") or {}).items():
@@ -237,18 +214,15 @@ def _facts(kept: Sequence[Mapping[str, Any]], usual: Mapping[str, Any]) -> list[
     whole = [row for row in kept if not row.get("resumed")]
     hours = sum((row.get("train_seconds") or 0) + (row.get("evaluate_seconds") or 0) for row in whole) / 3600
     without = f", without the {len(kept) - len(whole)} resumed, of which the last part alone was timed"
-    studies, options = values("study"), options_text(usual)
-    return [
-        *([f"Cells of {len(studies)} studies: {', '.join(studies)}."] if len(studies) > 1 else []),
-        f"Model {', '.join(values('model'))}{f'; all cells: {options}' if options else ''}.",
-        *(
-            [f"{hours:.1f} hours of training and evaluation{without if whole != kept else ''}."]
-            if hours >= 0.1
-            else []
-        ),
-        *([f"Machine: {'; '.join(values('machine'))}."] if values("machine") else []),
-        *([f"Versions: {packages}."] if packages else []),
-    ]
+    studies, options, machines = _values(kept, "study"), options_text(usual), "; ".join(_values(kept, "machine"))
+    told = {
+        f"Cells of {len(studies)} studies: {', '.join(studies)}.": len(studies) > 1,
+        f"Model {', '.join(_values(kept, 'model'))}{f'; all cells: {options}' if options else ''}.": True,
+        f"{hours:.1f} hours of training and evaluation{without if len(whole) < len(kept) else ''}.": hours >= 0.1,
+        f"Machine: {machines}.": machines,
+        f"Versions: {packages}.": packages,
+    }
+    return [line for line, it in told.items() if it]
 
 
 def _setting_order() -> list[str]:
@@ -258,19 +232,18 @@ def _setting_order() -> list[str]:
 
 
 def _usual(groups: Sequence[Group]) -> dict[str, Any]:
-    """The options that all cells have; of those that pooled cells lack, all others."""
+    """The options that all runs have; of those that pooled runs lack, all others."""
     found = {}
     for name in dict.fromkeys(name for it in groups for name in it.config):
         others = [it for it in groups if name not in OF_REASONING or it.setting not in ("pooled", "cot_decoding")]
-        ours = others or groups
-        values = {shown(it.config.get(name)) for it in ours}
+        values = {shown(it.config.get(name)): it.config.get(name) for it in (others or groups)[::-1]}
         if len(values) == 1:
-            found[name] = ours[0].config.get(name)
+            found[name] = next(iter(values.values()))
     return found
 
 
 def _known_data(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Data sets that were named, each of which has cells."""
+    """Data sets that were named, each of which has runs."""
     known = list(dict.fromkeys(str(row["data"]) for row in rows))
     for name in names:
         if name not in known:
@@ -280,17 +253,19 @@ def _known_data(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> set[
     return set(names)
 
 
-def _asked_for(kept: list[dict[str, Any]], where: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The rows of the study, model, data and seed that were asked for; of options only that they are there."""
+def _asked_for(rows: list[dict[str, Any]], where: Mapping[str, str]) -> tuple[list[dict[str, Any]], int]:
+    """The latest of the study, model, data and seed that were asked for, and how many stood twice; of options only that they are there."""
+    if not rows:
+        raise ValueError("the table has no rows: there is nothing to report yet")
     named = dict.fromkeys(["alpha", "beta", "classifier_head", "train_size"])
-    named |= dict.fromkeys(name for row in kept for name in row.get("options") or {})
-    known = [*_OF_ROWS, *named]
-    found = kept
+    known = [*_OF_ROWS, *(named | dict.fromkeys(name for row in rows for name in row.get("options") or {}))]
+    found = rows
     for name, typed in where.items():
         option = name.rstrip("!")
         if option not in known:
             raise ValueError(f"--where {name}={typed}: there is no {option!r}. There are {', '.join(known)}")
-        values = [{**(row.get("options") or {}), **row}.get(option) for row in kept if _has(row, option)]
+        has = [row for row in rows if option not in OF_REASONING or row["setting"] != "pooled"]
+        values = [{**(row.get("options") or {}), **row}.get(option) for row in has]
         if not any(meets(it, name, typed) for it in values):
             there = ", ".join(dict.fromkeys(map(shown, values)))
             raise ValueError(f"--where {name}={typed}: no cell has it. There are {there}")
@@ -298,11 +273,14 @@ def _asked_for(kept: list[dict[str, Any]], where: Mapping[str, str]) -> list[dic
             found = [row for row in found if meets(row.get(option), name, typed)]
     if not found:
         raise ValueError(f"no cell has {' and '.join(f'{name}={typed}' for name, typed in where.items())}")
-    return found
-
-
-def _has(row: Mapping[str, Any], name: str) -> bool:
-    return name not in OF_REASONING or row["setting"] != "pooled"
+    kept, twice = latest(found)
+    if all(row["status"] != "done" for row in kept):
+        raise ValueError(f"all {len(kept)} cells failed, the first with: {kept[0].get('error') or 'no message'}")
+    models = list(dict.fromkeys(str(row.get("model")) for row in kept))
+    if len(models) > 1:
+        several = f"{len(models)} models ({', '.join(models)})"
+        raise ValueError(f"the table has results of {several}: say which with --where model={models[0]}")
+    return kept, twice
 
 
 def _escaped(text: str) -> str:

@@ -14,15 +14,17 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..files import written_whole
 from .data import RunRows
-from .logits import eval_sets, keep_logits, read_logits
+from .machines import Ended, Processes
 from .metrics import METRICS, score
 from .options import typed_options
-from .plan import MAIN_SET, DataSet, Run, Study
-from .processes import Ended, Processes
-from .settings import ablation_of
+from .plan import MAIN_SET, DataSet, Run, Study, ablation_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LAUNCH = (sys.executable, "-m", "dhrd_hf.cli", "train")
 _DECODE = (sys.executable, "-m", "dhrd_hf.study.decoding")
@@ -32,9 +34,11 @@ BEST_EPOCH |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_cl
 _KEPT = ("train_results.json", "eval_results.json", "trainer_state.json")
 # Seen from the study file's folder, if they are there.
 _FOLDERS, _SETTINGS = ("model", "teacher"), ("deepspeed", "fsdp_config", "accelerator_config")
-# What decides a cell's time and memory besides its command: of its environment no more than this is recorded.
+# What decides a run's time and memory besides its command: of its environment no more than this is recorded.
 _ENVIRONMENT = re.compile(r"MALLOC_.*|LD_PRELOAD|.*_NUM_THREADS")
 _NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
+_FOUND = ("score", "metrics", "labels", "predictions", "groups", "logits", "train_seconds", "evaluate_seconds")
+_FOUND += ("train_samples_per_second", "peak_memory_mb")
 
 
 class RunError(Exception):
@@ -50,113 +54,100 @@ def runs_folder(folder: Path) -> Path:
 
 def launch_of(processes: int) -> Sequence[str]:
     """What a `dhrd train` of so many processes is started by."""
-    if processes == 1:
-        return LAUNCH
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
-    return (*torchrun, *LAUNCH[1:])
+    return LAUNCH if processes == 1 else (*torchrun, *LAUNCH[1:])
 
 
-def train_command(cell: Run, study: Study, folder: Path, rows: RunRows, run: str = "run") -> list[str]:
+def train_command(run: Run, study: Study, folder: Path, rows: RunRows, name: str = "run") -> list[str]:
     """The arguments of a run's `dhrd train`, with paths as seen from the study's output folder."""
-    here = f"{runs_folder(folder).name}/{cell.id}/{run}"
-    options = {"model": cell.model, "train_data": _relative(rows.train, folder)}
-    if cell.setting != "cot_decoding":
-        options |= {"eval_data": _relative(rows.eval, folder)}
+    here, spec = f"{runs_folder(folder).name}/{run.id}/{name}", study.data[run.data].spec
+    options = {"model": run.model, "train_data": _relative(rows.train, folder)}
+    if run.setting != "cot_decoding":
         more = [f"{name}={_relative(path, folder)}" for name, path in rows.more_eval.items()]
-        options |= {"more_eval_data": more} if more else {}
+        options |= {"eval_data": _relative(rows.eval, folder), "more_eval_data": more or None}
         options |= {"predictions": f"{here}/predictions.jsonl", "logits": f"{here}/logits.parquet"}
     options |= {"output_dir": here, "encoding_cache": "encoded"}
-    for name in ("label_column", "rationale_column", "problem_type"):
-        if name in study.data[cell.data].spec:
-            options[name] = study.data[cell.data].spec[name]
+    options |= {it: spec[it] for it in ("label_column", "rationale_column", "problem_type") if it in spec}
     # Once, at the end; and nothing to go on from, which costs the disk more than a run that starts again costs time.
     options |= {"eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True}
     if rows.validation is not None:
         options |= {"validation_data": _relative(rows.validation, folder), **BEST_EPOCH}
-    options |= {"seed": cell.seed, **cell.options}
-    for name in (*_FOLDERS, *_SETTINGS):
-        if isinstance(options.get(name), str):
-            path = study.folder / Path(options[name]).expanduser()
-            if (os.path.isdir if name in _FOLDERS else os.path.isfile)(path):
-                options[name] = _relative(path, folder)
-    if cell.setting != "pooled":
+    options |= {"seed": run.seed, **run.options}
+    for its, there in ((_FOLDERS, os.path.isdir), (_SETTINGS, os.path.isfile)):
+        for it in its:
+            if isinstance(options.get(it), str) and there(path := study.folder / Path(options[it]).expanduser()):
+                options[it] = _relative(path, folder)
+    if run.setting != "pooled":
         from ..data.ablations import ABLATIONS
 
-        options |= ABLATIONS[ablation_of(cell.setting)].encoder
-    if cell.setting == "cot_decoding":
+        options |= ABLATIONS[ablation_of(run.setting)].encoder
+    if run.setting == "cot_decoding":
         options["eval_strategy"] = "no"  # its evaluation is the decoding
     return typed_options(options)
 
 
 def do_run(
-    cell: Run,
+    run: Run,
     study: Study,
     folder: Path,
     rows: RunRows,
     launch: Sequence[str] = LAUNCH,
     decode: Sequence[str] = _DECODE,
-    run: str = "run",
+    name: str = "run",
     resume: bool = False,
     start: Callable[..., Ended] | None = None,
 ) -> dict[str, Any]:
-    """Run a cell, and read its row from the run's files."""
-    start = start or Processes().run
-    here = runs_folder(folder) / cell.id
-    here.mkdir(parents=True, exist_ok=True)
-    log = here / "log.txt"
-    command = train_command(cell, study, folder, rows, run)
+    """Train and evaluate, and read what the row has of it from the run's files."""
+    start, data = start or Processes().run, study.data[run.data]
+    here = runs_folder(folder) / run.id / name
+    here.parent.mkdir(parents=True, exist_ok=True)
     began = time.time()
-    ended = start([*launch, *command, *(["--resume"] if resume else [])], folder, log)
-    _check(ended, log)
-    peak = ended.peak_memory_mb
-    if cell.setting == "cot_decoding":
-        options = {"model": here / run, "data": rows.eval, "output": here / run / "predictions.jsonl"}
-        options["label_column"] = study.data[cell.data].spec.get("label_column")
-        options |= {"seed": cell.seed, "max_new_tokens": study.cot_max_new_tokens}
-        options["metrics"] = here / run / "eval_results.json"
-        ended = start([*decode, *typed_options(options)], folder, log)
-        _check(ended, log)
-        peak = max(peak, ended.peak_memory_mb) if peak is not None else None
+    commands = [[*launch, *train_command(run, study, folder, rows, name), *(["--resume"] if resume else [])]]
+    if run.setting == "cot_decoding":
+        options = {"model": here, "data": rows.eval, "output": here / "predictions.jsonl"}
+        options |= {"label_column": data.spec.get("label_column"), "seed": run.seed}
+        options |= {"max_new_tokens": study.cot_max_new_tokens, "metrics": here / "eval_results.json"}
+        commands.append([*decode, *typed_options(options)])
+    peaks = []
+    for command in commands:
+        ended = start(command, folder, here.with_name("log.txt"))
+        _check(ended.code, here.with_name("log.txt"))
+        peaks.append(ended.peak_memory_mb)
     try:
-        found = _read_files(cell, folder, here / run, rows, study.data[cell.data])
+        found = _read_files(run, folder, here, rows, data)
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"its files make no row: {' '.join(str(error).split())} ({type(error).__name__})") from error
+    peak = None if None in peaks else max(peaks)
     return {**found, "peak_memory_mb": peak, "seconds": round(time.time() - began, 2)}
 
 
 def new_row(
-    cell: Run, study: Study, folder: Path, rows: RunRows | None, environment: Mapping[str, str] | None = None
+    run: Run, study: Study, folder: Path, rows: RunRows | None, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """The row of a run before it has run: what was asked for, by whom, and where."""
     from ..evaluation.timing import machine, versions
 
-    of_run = {**os.environ, **(environment or {})}
-    options = dict(cell.options)
+    of_run, data, options = {**os.environ, **(environment or {})}, study.data[run.data], dict(run.options)
     weights = {name: options.pop(name) for name in ("alpha", "beta", "classifier_head")}
-    command = "" if rows is None else shlex.join(["dhrd", "train", *train_command(cell, study, folder, rows)])
-    empty = dict.fromkeys(
-        ("score", "metrics", "labels", "predictions", "groups", "logits", "train_seconds", "evaluate_seconds")
-        + ("train_samples_per_second", "peak_memory_mb")
-    )
     return {
         "study": study.name,
-        "cell": cell.id,
+        "cell": run.id,
         "status": "failed",
         "error": None,
-        "data": cell.data,
-        "setting": cell.setting,
+        "data": run.data,
+        "setting": run.setting,
         **weights,
-        "train_size": cell.train_size,
-        "seed": cell.seed,
+        "train_size": run.train_size,
+        "seed": run.seed,
         "options": options,
         "train_rows": None if rows is None else rows.train_rows,
         "eval_rows": None if rows is None else len(rows.labels),
-        "rows_digest": study.data[cell.data].rows_digest,
-        "metric": study.data[cell.data].metric,
-        **empty,
+        "rows_digest": data.rows_digest,
+        "metric": data.metric,
+        **dict.fromkeys(_FOUND),
         "epoch_metrics": [],
-        "model": cell.model,
-        "command": command,
+        "model": run.model,
+        "command": "" if rows is None else shlex.join(["dhrd", "train", *train_command(run, study, folder, rows)]),
         "versions": versions(),
         "machine": machine(),
         "environment": {name: of_run[name] for name in sorted(of_run) if _ENVIRONMENT.fullmatch(name)},
@@ -164,74 +155,62 @@ def new_row(
     }
 
 
-def clear(cell: Run, folder: Path, run: str, keep_model: bool) -> None:
+def clear(run: Run, folder: Path, name: str, keep_model: bool) -> None:
     """Remove a run's model and checkpoints, and keep what its row was read from."""
-    here = runs_folder(folder) / cell.id
-    for name in ("predictions.jsonl", *(() if keep_model else _KEPT)):
-        if (here / run / name).exists():
-            os.replace(here / run / name, here / name)
-    if not keep_model and (here / run).is_dir():
-        shutil.rmtree(here / run)
+    here = runs_folder(folder) / run.id
+    for kept in ("predictions.jsonl", *(() if keep_model else _KEPT)):
+        if (here / name / kept).exists():
+            os.replace(here / name / kept, here / kept)
+    if not keep_model and (here / name).is_dir():
+        shutil.rmtree(here / name)
 
 
-def _check(ended: Ended, log: Path) -> None:
-    if ended.code == 0:
+def _check(code: int, log: Path) -> None:
+    if code == 0:
         return
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     said = [line for line in lines if line.startswith("dhrd: error:")] or lines or ["it said nothing"]
-    how = f"exit code {ended.code}"
-    if ended.code < 0:
-        how = f"ended by {signal.Signals(-ended.code).name}"
-        how += ", as where memory is short" if -ended.code == getattr(signal, "SIGKILL", 0) else ""
+    how = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
+    how += ", as where memory is short" if -code == getattr(signal, "SIGKILL", 0) else ""
     error = RunError(f"{said[-1].removeprefix('dhrd: error: ')[:500]} ({how})")
-    error.killed = ended.code < 0
+    error.killed = code < 0
     raise error
 
 
-def _read_files(cell: Run, folder: Path, run: Path, rows: RunRows, data: DataSet) -> dict[str, Any]:
-    metric, label_column = data.metric, data.spec.get("label_column", "label")
-    trained = json.loads((run / "train_results.json").read_text())
-    evaluated = json.loads((run / "eval_results.json").read_text())
-    with (run / "predictions.jsonl").open(encoding="utf-8") as file:
+def _read_files(run: Run, folder: Path, here: Path, rows: RunRows, data: DataSet) -> dict[str, Any]:
+    trained, evaluated, state = (json.loads((here / name).read_text()) for name in _KEPT)
+    with (here / "predictions.jsonl").open(encoding="utf-8") as file:
         said = [json.loads(line) for line in file]
-    if [row[label_column] for row in said] != rows.labels:
+    if [row[data.spec.get("label_column", "label")] for row in said] != rows.labels:
         raise ValueError(f"its {len(said)} predictions are not those of the {len(rows.labels)} evaluation rows")
     odd = sum(not math.isfinite(it or 0.0) for row in said for it in row.get("probabilities", {}).values())
     if odd:
         raise ValueError(f"{odd} of its probabilities are no numbers: the training has diverged")
-    ids = {name: place for place, name in enumerate(rows.names)}
-    labels = [ids[label] for label in rows.labels]
-    predictions = [-1 if row["predicted_label"] is None else ids[row["predicted_label"]] for row in said]
-    own = score("accuracy", labels, predictions)
-    if "eval_accuracy" in evaluated and not abs(own - evaluated["eval_accuracy"]) <= 1e-6:
-        raise ValueError(
-            f"its predictions have an accuracy of {own:.6f}, and its evaluation said {evaluated['eval_accuracy']:.6f}"
-        )
-    logits = read_logits(run / "logits.parquet", rows) if (run / "logits.parquet").exists() else {}
-    for row, label in zip(logits.get(MAIN_SET, ()), predictions, strict=False):
-        if row[label] < row.max():
-            raise ValueError("its logits are not those of its predictions")
-    if metric == "question_accuracy":
-        predictions = _chosen(said, rows, ids, cell)
-    history = json.loads((run / "trainer_state.json").read_text())["log_history"]
-    metrics = _metrics(evaluated) | {part: score(part, labels, predictions, rows.groups) for part in METRICS[metric]}
+    ids = {None: -1} | {name: place for place, name in enumerate(rows.names)}
+    labels, predictions = [ids[label] for label in rows.labels], [ids[row["predicted_label"]] for row in said]
+    own, theirs = score("accuracy", labels, predictions), evaluated.get("eval_accuracy")
+    if theirs is not None and not abs(own - theirs) <= 1e-6:
+        raise ValueError(f"its predictions have an accuracy of {own:.6f}, and its evaluation said {theirs:.6f}")
+    logits = read_logits(here / "logits.parquet", rows) if (here / "logits.parquet").exists() else {}
+    if any(row[label] < row.max() for row, label in zip(logits.get(MAIN_SET, ()), predictions, strict=False)):
+        raise ValueError("its logits are not those of its predictions")
+    if data.metric == "question_accuracy":
+        predictions = _chosen(said, rows, ids, run)
+    parts = {part: score(part, labels, predictions, rows.groups) for part in METRICS[data.metric]}
+    epochs = [entry for entry in state["log_history"] if any(name.startswith("eval_") for name in entry)]
     return {
-        "score": score(metric, labels, predictions, rows.groups),
-        "metrics": metrics,
+        "score": score(data.metric, labels, predictions, rows.groups),
+        "metrics": _metrics(evaluated) | parts,
         "labels": labels,
         "predictions": predictions,
         "groups": rows.groups,
         "label_names": rows.names,
-        "logits": keep_logits(cell.id, folder, logits, rows) if logits else None,
+        "logits": keep_logits(run.id, folder, logits, rows) if logits else None,
         "eval_sets": eval_sets(logits, rows),
         "train_seconds": trained["train_runtime"],
         "evaluate_seconds": evaluated["eval_runtime"],
         "train_samples_per_second": trained["train_samples_per_second"],
-        "epoch_metrics": [
-            {"epoch": entry["epoch"], **_metrics(entry)}
-            for entry in history
-            if any(k.startswith("eval_") for k in entry)
-        ],
+        "epoch_metrics": [{"epoch": entry["epoch"], **_metrics(entry)} for entry in epochs],
     }
 
 
@@ -240,20 +219,16 @@ def _metrics(evaluated: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name not in _NOT_METRICS}
 
 
-def _chosen(said: Sequence[Mapping[str, Any]], rows: RunRows, ids: Mapping[str, int], cell: Run) -> list[int]:
+def _chosen(said: Sequence[Mapping[str, Any]], rows: RunRows, ids: Mapping[str | None, int], run: Run) -> list[int]:
     """Yes for the candidate of each question with the highest probability of it, No for its others."""
-    assert rows.groups is not None
-    draw = random.Random(cell.seed)
-    if cell.setting == "cot_decoding":
-        yes = [(row["predicted_label"] == "Yes", draw.random()) for row in said]
-    else:
-        of = [row["probabilities"] for row in said]
-        yes = [(it["Yes"] / max(it["No"], 1e-300), draw.random()) for it in of]
-    best: dict[int, int] = {}
-    for place, group in enumerate(rows.groups):
-        if group not in best or yes[place] > yes[best[group]]:
-            best[group] = place
-    return [ids["Yes" if best[group] == place else "No"] for place, group in enumerate(rows.groups)]
+    draw, best = random.Random(run.seed), {}
+    for place, (group, row) in enumerate(zip(rows.groups, said, strict=True)):
+        if run.setting == "cot_decoding":
+            yes = row["predicted_label"] == "Yes", draw.random()
+        else:
+            yes = row["probabilities"]["Yes"] / max(row["probabilities"]["No"], 1e-300), draw.random()
+        best[group] = max(best.get(group, (yes, place)), (yes, place), key=lambda it: it[0])
+    return [ids["Yes" if best[group][1] == place else "No"] for place, group in enumerate(rows.groups)]
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -261,3 +236,55 @@ def _relative(path: Path, folder: Path) -> str:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:  # Windows: on another drive
         return path.as_posix()
+
+
+# The logits of a run's evaluation rows: read as `dhrd train` wrote them, and kept with the study's ids
+
+
+def read_logits(path: Path, rows: RunRows) -> dict[str, np.ndarray]:
+    """The logits of each set, a column a label in the order of the study's ids; -inf of one that the run did not have."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    names, frame, found = json.loads(table.schema.metadata[b"labels"]), table.to_pandas(), {}
+    unknown = [name for name in names if name not in rows.names]
+    if unknown:
+        raise ValueError(f"its model has a label {unknown[0]!r}, and the data have {', '.join(rows.names)}")
+    for name, expected in rows.all_labels.items():
+        its = frame[frame["set"] == name]
+        if [names[label] for label in its["label"]] != expected:
+            raise ValueError(f"its {len(its)} logits are not those of the {len(expected)} rows of {name!r}")
+        found[name] = np.full((len(expected), len(rows.names)), -np.inf, dtype=np.float32)
+        found[name][:, [rows.names.index(it) for it in names]] = np.stack(its["logits"].to_list())
+        if np.isnan(found[name]).any():
+            raise ValueError(f"its logits of {name!r} are no numbers: the training has diverged")
+    return found
+
+
+def keep_logits(run: str, folder: Path, logits: Mapping[str, np.ndarray], rows: RunRows) -> str:
+    """Write a run's logits as a Parquet file beside the table, whole or not at all; its name as seen from there."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"set": pa.string(), "row": pa.int32(), "label": pa.int32(), "logits": pa.list_(pa.float32())}
+    its = [
+        {"set": name, "row": place, "label": rows.names.index(label), "logits": logits[name][place].tolist()}
+        for name, labels in rows.all_labels.items()
+        for place, label in enumerate(labels)
+    ]
+    table = pa.Table.from_pylist(its, pa.schema(types, {"labels": json.dumps(rows.names)}))
+    with written_whole(folder / "logits" / f"{run}.parquet") as unfinished:
+        pq.write_table(table, unfinished)
+    return f"logits/{run}.parquet"
+
+
+def eval_sets(logits: Mapping[str, np.ndarray], rows: RunRows) -> dict[str, Any]:
+    """Of each further evaluation set its number of rows and its metrics."""
+    found = {}
+    for name, said in rows.more_labels.items() if logits else ():
+        labels = [rows.names.index(label) for label in said]
+        metrics = {part: score(part, labels, logits[name].argmax(1)) for part in ("accuracy", "macro_f1")}
+        metrics["loss"] = score("log_loss", labels, None, logits=logits[name].astype(float))
+        found[name] = {"rows": len(labels), "metrics": metrics}
+    return found

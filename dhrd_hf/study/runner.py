@@ -15,17 +15,15 @@ from typing import Any
 
 from ..files import last_checkpoint
 from .data import RunRows, StudyData
-from .lock import RunLock
-from .machines import Machines
+from .machines import Machines, Processes, RunLock
 from .plan import Run, Study
-from .processes import Processes
-from .results import ResultsTable
 from .run import RunError, clear, do_run, launch_of, new_row, runs_folder, train_command
+from .table import ResultsTable
 
 TABLE = "results.jsonl"
-# What a row must share with the cell that has its id.
-_SAME = ("data", "setting", "alpha", "beta", "classifier_head", "train_size", "seed", "model")
-_RAN, _ELSEWHERE = "ran", "elsewhere"
+# What a row must share with the run that has its id.
+_SAME = ("data", "setting", "alpha", "beta", "classifier_head", "train_size", "seed", "model", "options")
+Rows = dict[str, dict[str, Any]]  # the last row of each run, by its id
 
 
 @dataclass
@@ -91,7 +89,7 @@ def run_study(
             here, one after the other.
         launch (`Sequence[str]`, *optional*): What `dhrd train` is started by.
         say (`Callable[[str], None]`, *optional*): Told of each run; by default it goes to stderr.
-        options (*optional*): `decode`, as [`~dhrd_hf.study.runs.do_run`].
+        options (*optional*): `decode`, as [`~dhrd_hf.study.run.do_run`].
 
     Returns:
         [`StudyOutcome`]: where it stands.
@@ -110,52 +108,47 @@ def run_study(
     data = StudyData(study, folder, runner.say)
     data.check()
     before = runner.rows()
-    runner.check_batches(before)
+    _check_batches(before, machines.processes)
     # Rows, not times: the clocks of machines differ. Another call's retry has added a row, and is not tried once more.
-    again = {
-        cell: row
-        for cell, row in before.items()
-        if row["status"] == "failed" and (retry_failed or row.get("killed", False))
-    }
+    failed = {run: row for run, row in before.items() if row["status"] == "failed"}
+    again = {run: row for run, row in failed.items() if retry_failed or row.get("killed", False)}
     runner.announce(before, again)
     there = runner if machines.backend == "local" else replace(runner, say=_to_stderr)
     ran, elsewhere = 0, set()
     try:
         while limit is None or ran < limit:  # once more after the last: who had a run may be gone by now
-            found = machines.run(
-                there.run, runner.free(data, again, elsewhere, None if limit is None else limit - ran)
-            )
-            elsewhere |= {cell for cell, what in found if what == _ELSEWHERE}
-            ran += (now := sum(what == _RAN for _, what in found))
+            left = None if limit is None else limit - ran
+            found = machines.run(there.run, runner.free(data, again, elsewhere, left))
+            elsewhere |= {run for run, ours in found if not ours}
+            ran += (now := sum(ours for _, ours in found))
             if not now:
                 break
     except BaseException:
         runner.processes.end()
-        for cell in study.runs if machines.backend != "local" else ():
-            RunLock(folder, cell.id).end_what_was_left()
+        for run in study.runs if machines.backend != "local" else ():
+            RunLock(folder, run.id).end_what_was_left()
         raise
     rows = runner.rows()
-    done, failed = (sum(row["status"] == status for row in rows.values()) for status in ("done", "failed"))
-    return StudyOutcome(len(study.runs), done, failed, ran, len(elsewhere - rows.keys()))
+    return StudyOutcome(len(study.runs), *_done_and_failed(rows), ran, len(elsewhere - rows.keys()))
 
 
 def planned_runs(study: Study, output_dir: str | Path) -> Iterator[tuple[Run, str, str]]:
-    """The cells of a study in their order, with their state and their commands; nothing is run, and nothing written."""
+    """The runs of a study in their order, with their state and their commands; nothing is run, and nothing written."""
     folder = Path(output_dir).expanduser().resolve()
     check_inside(study, folder)
     states = _states(ResultsTable(folder / TABLE, study.name).read(), study)
     data = StudyData(study, folder)
     data.check()
-    for cell in study.runs:
-        command = shlex.join(["dhrd", "train", *train_command(cell, study, folder, data.files(cell))])
-        yield cell, states.get(cell.id, {"status": "to run"})["status"], command
+    for run in study.runs:
+        command = shlex.join(["dhrd", "train", *train_command(run, study, folder, data.files(run))])
+        yield run, states.get(run.id, {"status": "to run"})["status"], command
 
 
 def check_inside(study: Study, folder: Path) -> None:
     """Raise on a link in a study's folder that leads out of it: what is written would be written elsewhere."""
     named = [folder / name for name in (TABLE, "encoded", "logits", "locks", "data", "cells", "runs")]
     named += [folder / "data" / data.folder_name for data in study.data.values()]
-    named += [runs_folder(folder) / cell.id for cell in study.runs]
+    named += [runs_folder(folder) / run.id for run in study.runs]
     for path in named:
         if path.is_symlink() and not path.resolve().is_relative_to(folder):
             raise ValueError(
@@ -163,8 +156,15 @@ def check_inside(study: Study, folder: Path) -> None:
             )
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _check_batches(rows: Rows, ours: int) -> None:
+    """Raise where the table's runs had another number of processes: their batches had another number of rows."""
+    for run, row in rows.items():
+        theirs = row.get("processes", 1)
+        if row["status"] == "done" and theirs != ours:
+            raise ValueError(
+                f"the table's run {run} had {theirs} processes, and now a run has {ours}: its batches would have "
+                f"{ours / theirs:g} times the rows. Add --processes-per-run {theirs}, or name another --output-dir"
+            )
 
 
 @dataclass
@@ -182,175 +182,158 @@ class _Runner:
     def __post_init__(self) -> None:
         self.table = ResultsTable(self.folder / TABLE, self.study.name, self.say)
 
-    def rows(self) -> dict[str, dict[str, Any]]:
+    def rows(self) -> Rows:
         return _states(self.table.read(), self.study)
 
-    def announce(self, rows: Mapping[str, Mapping[str, Any]], again: Mapping[str, Any]) -> None:
-        done, failed = (sum(row["status"] == status for row in rows.values()) for status in ("done", "failed"))
-        left = len(self.study.runs) - done - failed + len(again)
-        said = f"study {self.study.name}: {len(self.study.runs)} runs, {done} done, {failed} failed, {left} to run"
-        said += ". Run the failed ones again with --retry-failed" if failed > len(again) else ""
-        self.say(said)
-        for cell in self.study.runs:
-            row = rows.get(cell.id, {})
-            if row.get("status") == "done" and not row.get("model_kept"):
-                self._clear_what_a_kill_left(cell)
+    def here(self, run: Run) -> Path:
+        return runs_folder(self.folder) / run.id
 
-    def check_batches(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """Raise where the table's runs had another number of processes: their batches had another number of rows."""
-        ours = self.machines.processes
-        for cell, row in rows.items():
-            theirs = row.get("processes", 1)
-            if row["status"] == "done" and theirs != ours:
-                raise ValueError(
-                    f"the table's run {cell} had {theirs} processes, and now a run has {ours}: its batches would have "
-                    f"{ours / theirs:g} times the rows. Add --processes-per-run {theirs}, or name another --output-dir"
-                )
-
-    def _clear_what_a_kill_left(self, cell: Run) -> None:
-        """Of a process that was killed between its row and its clearing, or is there just now and has the run."""
-        runs = list((runs_folder(self.folder) / cell.id).glob("run*"))
-        lock = RunLock(self.folder, cell.id)
-        if runs and lock.take():
-            try:
-                for run in runs:
-                    clear(cell, self.folder, run.name, keep_model=False)
-            finally:
-                lock.release()
-
-    def free(
-        self, data: StudyData, again: Mapping[str, Any], elsewhere: set[str], most: int | None
-    ) -> Iterator[tuple[Run, RunRows | None, str | None, Mapping[str, Any] | None]]:
-        """The runs that nobody has done or is doing; with their rows, or why there are none."""
-        rows = self.rows()
-        for cell in self.study.runs:
-            row = rows.get(cell.id)
-            if row is not None and row != again.get(cell.id):
+    def announce(self, rows: Rows, again: Rows) -> None:
+        """Say what there is to do, and clear what a kill left."""
+        (done, failed), total = _done_and_failed(rows), len(self.study.runs)
+        said = f"study {self.study.name}: {total} runs, {done} done, {failed} failed, "
+        said += f"{total - done - failed + len(again)} to run"
+        self.say(said + (". Run the failed ones again with --retry-failed" if failed > len(again) else ""))
+        for run in self.study.runs:
+            row = rows.get(run.id, {})
+            if row.get("status") != "done" or row.get("model_kept"):
                 continue
-            if not RunLock(self.folder, cell.id).is_free():
-                if cell.id not in elsewhere:
-                    self.say(f"{self.study.label(cell)}: another process has it")
-                elsewhere.add(cell.id)
+            # Of a process that was killed between its row and its clearing, or is there just now and has the run.
+            left, lock = list(self.here(run).glob("run*")), RunLock(self.folder, run.id)
+            if left and lock.take():
+                try:
+                    for it in left:
+                        clear(run, self.folder, it.name, keep_model=False)
+                finally:
+                    lock.release()
+
+    def free(self, data: StudyData, again: Rows, elsewhere: set[str], most: int | None) -> Iterator[tuple]:
+        """The runs that nobody has done or is doing, up to so many; with their rows, or why there are none."""
+        rows = self.rows()
+        for run in self.study.runs:
+            row = rows.get(run.id)
+            if row is not None and row != again.get(run.id):
+                continue
+            if not RunLock(self.folder, run.id).is_free():
+                if run.id not in elsewhere:
+                    self.say(f"{self.study.label(run)}: another process has it")
+                elsewhere.add(run.id)
                 continue
             if most is not None:
                 if most == 0:
                     return
                 most -= 1
             try:
-                yield cell, data.of(cell), None, row
+                yield run, data.of(run), None, row
             except Exception as error:  # said in its row: joblib asks for the next run in a thread of its own
-                yield cell, None, " ".join(str(error).split()) or type(error).__name__, row
+                yield run, None, " ".join(str(error).split()) or type(error).__name__, row
 
-    def run(
-        self, cell: Run, rows: RunRows | None, error: str | None, before: Mapping[str, Any] | None
-    ) -> tuple[str, str]:
-        """Run a cell and add its row, if nobody else has it or has done it since it was found free."""
-        lock = RunLock(self.folder, cell.id)
+    def run(self, run: Run, rows: RunRows | None, error: str | None, before: dict | None) -> tuple[str, bool]:
+        """Do a run and add its row, if nobody else has it or has done it since it was found free."""
+        lock = RunLock(self.folder, run.id)
         if not lock.take():
-            return cell.id, _ELSEWHERE
+            return run.id, False
         try:
-            if self.rows().get(cell.id) != before:
-                return cell.id, _ELSEWHERE
+            if self.rows().get(run.id) != before:
+                return run.id, False
             if lock.taken_from is not None:
-                self.say(f"{self.study.label(cell)}: taken over from {lock.taken_from}, which is gone")
+                self.say(f"{self.study.label(run)}: taken over from {lock.taken_from}, which is gone")
+            name = "run" if lock.number == 1 else f"run-{lock.number}"
             with self.machines.devices() as environment:
-                row, name = self._row(cell, rows, error, lock, environment)
+                row = self._row(run, rows, error, name, lock, environment)
             self.table.append(row)
-            clear(cell, self.folder, name, self.study.keep_models and row["status"] == "done")
-            self._tell(cell, row)
+            clear(run, self.folder, name, self.study.keep_models and row["status"] == "done")
+            self._tell(run, row)
         finally:
             lock.release()
-        return cell.id, _RAN
+        return run.id, True
 
     def _row(
-        self, cell: Run, rows: RunRows | None, error: str | None, lock: RunLock, environment: Mapping[str, str]
-    ) -> tuple[dict[str, Any], str]:
-        name = "run" if lock.number == 1 else f"run-{lock.number}"
-        row = new_row(cell, self.study, self.folder, rows, environment)
+        self, run: Run, rows: RunRows | None, error: str | None, name: str, lock: RunLock, environment: Mapping
+    ) -> dict[str, Any]:
+        row = new_row(run, self.study, self.folder, rows, environment)
         row |= {"processes": self.machines.processes} if self.machines.processes > 1 else {}
         try:
             if rows is None:
                 raise RunError(error)
-            resume = self._prepare(cell, name)
+            resume = self._prepare(run, name)
             start = partial(self.processes.run, started=lock.note_child, environment=environment)
-            found = do_run(
-                cell, self.study, self.folder, rows, self.launch, run=name, resume=resume, start=start, **self.options
-            )
-            row |= found | {"status": "done"} | ({"resumed": True} if resume else {})  # its times: of the last part
+            how = {"name": name, "resume": resume, "start": start, **self.options}
+            row |= do_run(run, self.study, self.folder, rows, self.launch, **how) | {"status": "done"}
+            row |= {"resumed": True} if resume else {}  # its times: of the last part
             row |= {"model_kept": True} if self.study.keep_models else {}
-        except (RunError, ValueError, OSError) as error:
-            row["error"] = " ".join(str(error).split())
-            row |= {"killed": True} if getattr(error, "killed", False) else {}
+        except (RunError, ValueError, OSError) as failure:
+            row["error"] = " ".join(str(failure).split())
+            row |= {"killed": True} if getattr(failure, "killed", False) else {}
         row["finished"] = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return row, name
+        return row
 
-    def _prepare(self, cell: Run, name: str) -> bool:
+    def _prepare(self, run: Run, name: str) -> bool:
         """Make way for a run; whether an interrupted one left checkpoints to go on from."""
-        here = runs_folder(self.folder) / cell.id
+        here = self.here(run)
         here.mkdir(parents=True, exist_ok=True)
         old = [it for it in here.glob("run*") if it.is_dir()]
-        with_best = "validation" in self.study.data[cell.data].spec  # whose checkpoints are weights alone
-        with_checkpoints = [it for it in old if not with_best and last_checkpoint(it) is not None]
-        latest = max(with_checkpoints, key=lambda it: it.stat().st_mtime, default=None)
+        with_best = "validation" in self.study.data[run.data].spec  # whose checkpoints are weights alone
+        whole = [it for it in old if not with_best and last_checkpoint(it) is not None]
+        latest = max(whole, key=lambda it: it.stat().st_mtime, default=None)
         for it in old:
             if it != latest:
                 shutil.rmtree(it)
-        if latest is not None and latest.name != name:
-            os.replace(latest, here / name)
         if latest is None:
             (here / "log.txt").unlink(missing_ok=True)
+        elif latest.name != name:
+            os.replace(latest, here / name)
         (here / "predictions.jsonl").unlink(missing_ok=True)
         return latest is not None
 
-    def _tell(self, cell: Run, row: Mapping[str, Any]) -> None:
-        rows = self.rows()
-        place = f"[{len(rows):>{len(str(len(self.study.runs)))}}/{len(self.study.runs)}]"
+    def _tell(self, run: Run, row: Mapping[str, Any]) -> None:
+        rows, total = self.rows(), len(self.study.runs)
+        said = f"[{len(rows):>{len(str(total))}}/{total}] {self.study.label(run)}: "
         if row["status"] == "failed":
-            log = runs_folder(self.folder) / cell.id / "log.txt"
-            self.say(f"{place} {self.study.label(cell)}: failed: {row['error']} (see {log})")
+            self.say(f"{said}failed: {row['error']} (see {self.here(run) / 'log.txt'})")
             return
         left = _seconds_left(self.study, rows) / self.machines.jobs
-        self.say(
-            f"{place} {self.study.label(cell)}: {row['metric']} {row['score']:.4f}, {row['seconds']:.0f} s"
-            + (f", about {_duration(left)} left" if left else "")
-        )
+        said += f"{row['metric']} {row['score']:.4f}, {row['seconds']:.0f} s"
+        self.say(said + (f", about {_duration(left)} left" if left else ""))
 
 
-def _states(rows: list[dict[str, Any]], study: Study) -> dict[str, dict[str, Any]]:
-    """The last row of each of the study's cells."""
-    cells = {cell.id: cell for cell in study.runs}
-    found = {}
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _states(rows: list[dict[str, Any]], study: Study) -> Rows:
+    """The last row of each of the study's runs."""
+    runs, found = {run.id: run for run in study.runs}, {}
     for row in rows:
-        cell = cells.get(row["cell"])
-        if cell is None:
+        run = runs.get(row["cell"])
+        if run is None:
             continue
-        asked = {"data": cell.data, "setting": cell.setting, "train_size": cell.train_size, "seed": cell.seed}
-        asked |= {"model": cell.model, **cell.options}
-        asked["options"] = {name: value for name, value in cell.options.items() if name not in _SAME}
-        other = [name for name in (*_SAME, "options") if row.get(name) != asked.get(name)]
+        asked = {**run.__dict__, **run.options}
+        asked["options"] = {name: value for name, value in run.options.items() if name not in _SAME}
+        other = [name for name in _SAME if row.get(name) != asked.get(name)]
         if other:
             raise ValueError(
-                f"the table has cell {cell.id} with {other[0]} {row.get(other[0])!r}, and in this study it is "
+                f"the table has run {run.id} with {other[0]} {row.get(other[0])!r}, and in this study it is "
                 f"{asked.get(other[0])!r}: it is another study's table; name another --output-dir"
             )
-        found[cell.id] = row
+        found[run.id] = row
     return found
 
 
-def _seconds_left(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> float:
-    """From the cells that are done: a cell takes as long as the mean of its data set and setting, or of what there is."""
+def _done_and_failed(rows: Rows) -> tuple[int, int]:
+    states = [row["status"] for row in rows.values()]
+    return states.count("done"), states.count("failed")
+
+
+def _seconds_left(study: Study, rows: Rows) -> float:
+    """From the runs that are done: a run takes as long as the mean of its data set and setting, or of what there is."""
     took: dict[tuple[str, ...], list[float]] = {}
     for row in rows.values():
-        if row["status"] == "done":
-            for key in ((), (row["data"],), (row["data"], row["setting"])):
-                took.setdefault(key, []).append(row["seconds"])
-    total = 0.0
-    for cell in study.runs:
-        if cell.id not in rows:
-            keys = ((cell.data, cell.setting), (cell.data,), ())
-            times = next((took[key] for key in keys if key in took), [0.0])
-            total += sum(times) / len(times)
-    return total
+        for key in ((row["data"], row["setting"]), (row["data"],), ()) if row["status"] == "done" else ():
+            took.setdefault(key, []).append(row["seconds"])
+    keys = [((run.data, run.setting), (run.data,), ()) for run in study.runs if run.id not in rows]
+    times = [next((took[it] for it in its if it in took), [0.0]) for its in keys]
+    return sum(sum(its) / len(its) for its in times)
 
 
 def _duration(seconds: float) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from .intervals import Noise, interval, noise
-from .metrics import LOSSES, METRICS
-from .table import Group, baseline_of, grouped, latest, scored, varying_options
+from .metrics import LOSSES, METRICS, OF_LOGITS, measured
+from .table import Group, baseline_of, grouped, latest, varying_options
 
 __all__ = ["Gain", "Summary", "mean_relative_gain", "paired_gains", "summarise"]
 
@@ -240,21 +243,11 @@ def mean_relative_gain(
 
 def summary_of(group: Group, varying: Sequence[str] = ()) -> Summary:
     """The scores of one group, as [`summarise`] has them."""
-    part = scored(group.rows, group.rows[0]["metric"])
+    metric, options = group.first["metric"], {name: group.named.get(name) for name in varying}
+    part = scored(group.rows, metric)
     value, low, high = interval([part], within=(0.0, 1.0))
-    return Summary(
-        data=group.data,
-        setting=group.setting,
-        options={name: group.named.get(name) for name in varying},
-        metric=group.rows[0]["metric"],
-        n_seeds=len(part),
-        n_items=part.shape[1],
-        mean=value,
-        sd=float(part.mean(1).std(ddof=1)) if len(part) > 1 else None,
-        low=low,
-        high=high,
-        config=group.named,
-    )
+    sd = float(part.mean(1).std(ddof=1)) if len(part) > 1 else None
+    return Summary(group.data, group.setting, options, metric, *part.shape, value, sd, low, high, group.named)
 
 
 class Pair:
@@ -267,7 +260,7 @@ class Pair:
 
     def sides(self, metric: str | None = None, of: str = "eval") -> tuple[np.ndarray, np.ndarray] | None:
         """What each test item scores for each seed of both; by default by the metric of the table."""
-        found = scored([*self.group.rows, *self.base.rows], metric or self.group.rows[0]["metric"], of)
+        found = scored([*self.group.rows, *self.base.rows], metric or self.group.first["metric"], of)
         return None if found is None else (found[: len(found) // 2], found[len(found) // 2 :])
 
 
@@ -297,39 +290,86 @@ def gain_of(
     sides = [pair.sides(metric, of) for pair in pairs]
     if any(it is None for it in sides):
         return None
-    group, several = pairs[0].group, len(pairs) > 1
-    metric = metric or (group.rows[0]["metric"])
+    group, is_mean = pairs[0].group, options is not None
+    metric = metric or group.first["metric"]
     score, baseline = (float(np.mean([its[side].mean() for its in sides])) for side in (0, 1))
     points = (-100.0, 100.0) if metric in METRICS else (-math.inf, math.inf)
-    gain, low, high = interval([difference(*its, metric) for its in sides], within=points)
-    relative, relative_low, relative_high = interval([ratio(*its) for its in sides], within=(-100.0, math.inf))
-    found = Gain(
-        data=[pair.data for pair in pairs] if options is not None else pairs[0].data,
-        setting=group.setting,
-        options={name: group.named.get(name) for name in varying} if options is None else dict(options),
-        baseline=pairs[0].base.setting,
-        n_seeds=min(len(ours) for ours, _ in sides),
-        n_items=sum(ours.shape[1] for ours, _ in sides),
-        score=score,
-        baseline_score=baseline,
-        gain=gain,
-        low=low,
-        high=high,
-        relative=relative,
-        relative_low=relative_low,
-        relative_high=relative_high,
-        unpaired=sum(pair.unpaired for pair in pairs),
-        metric=metric,
-        config={} if several else group.named,
+    above = (-100.0, math.inf)
+    of_means = interval([ratio(*its, score, baseline) for its in sides], within=above) if is_mean else (None,) * 3
+    return Gain(
+        [pair.data for pair in pairs] if is_mean else pairs[0].data,
+        group.setting,
+        dict(options) if is_mean else {name: group.named.get(name) for name in varying},
+        pairs[0].base.setting,
+        min(len(ours) for ours, _ in sides),
+        sum(ours.shape[1] for ours, _ in sides),
+        score,
+        baseline,
+        *interval([difference(*its, metric) for its in sides], within=points),
+        *interval([ratio(*its) for its in sides], within=above),
+        sum(pair.unpaired for pair in pairs),
+        *of_means,
+        metric,
+        {} if len(pairs) > 1 else group.named,
     )
-    if options is None:
-        return found
-    parts = [ratio(*its, score, baseline) for its in sides]
-    names = ("relative_of_means", "relative_of_means_low", "relative_of_means_high")
-    return replace(found, **dict(zip(names, interval(parts, within=(-100.0, math.inf)), strict=True)))
 
 
 def noise_of(pairs: Sequence[Pair], metric: str | None = None) -> Noise:
     """The noise of the mean gain of pairs, in points."""
     parts = [difference(*pair.sides(metric), metric or "accuracy") for pair in pairs]
     return noise(parts, np.full(len(parts), 1 / len(parts)))
+
+
+def scored(rows: Sequence[Mapping[str, Any]], metric: str, of: str = "eval") -> np.ndarray | None:
+    """What each test item of runs stands for `[runs, items]`, on the first rows that all have; None without logits for it."""
+    logits = metric in OF_LOGITS
+    answers = [_answers(row, of, logits) for row in rows]
+    if any(it is None for it in answers):
+        return None
+    fewest = min(len(labels) for labels, _ in answers)
+    groups_of = [row["groups"] if of == "eval" else None for row in rows]
+    groups = max((its for its in groups_of if its is not None), key=len, default=None)
+    for row, (labels, _), own in zip(rows, answers, groups_of, strict=True):
+        how = "in other groups of rows" if own is not None and own[:fewest] != groups[:fewest] else None
+        if not np.array_equal(labels[:fewest], answers[0][0][:fewest]) or row["metric"] != rows[0]["metric"]:
+            how = "on other rows or by another metric"
+        if how is not None:
+            ids = f"runs {rows[0]['cell']} and {row['cell']} of {row['data']}"
+            raise ValueError(f"{ids} were tested {how}: they can't be compared")
+    groups, found = groups and groups[:fewest], []
+    for labels, said in answers:
+        its = (None, groups, said[:fewest]) if logits else (said[:fewest], groups)
+        found.append(measured(metric, labels[:fewest], *its)[1])
+    return np.stack(found)
+
+
+def _answers(row: Mapping[str, Any], of: str, logits: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """The labels of an evaluation set, and a run's logits or predictions of them."""
+    if of == "eval" and not logits:
+        return np.asarray(row["labels"]), np.asarray(row["predictions"])
+    kept = row.get("logits") and read_logits(Path(row.get("folder") or ".") / row["logits"]).get(of)
+    if not kept:
+        return None
+    labels, values = kept
+    if of == "eval" and not np.array_equal(labels, row["labels"]):
+        raise ValueError(f"the logits of run {row['cell']} are not of its rows: {row['logits']}")
+    return labels, values if logits else values.argmax(1)
+
+
+@cache
+def read_logits(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Labels `[rows]` and logits `[rows, K]` of each evaluation set in a run's Parquet; empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        frame = pd.read_parquet(path, columns=["set", "row", "label", "logits"]).sort_values("row")
+        sets = {
+            str(name): (its["label"].to_numpy(), np.stack(its["logits"].to_list()).astype(float))
+            for name, its in frame.groupby("set", sort=False)
+        }
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} can't be read as a run's logits: {' '.join(str(error).split())}") from None
+    for name, (_, values) in sets.items():
+        if not np.isfinite(values.max(1)).all():  # -inf is that of a label which the run's model does not have
+            raise ValueError(f"{path}: logits of {name} are no numbers")
+    return sets

@@ -1,250 +1,136 @@
-"""The runs of a study: read from its tables, the last of each kept, in groups that differ by nothing but the seed."""
+"""The table of a study, `results.jsonl`: it grows by whole lines, is read and checked, and its runs are put in groups."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
+from filelock import FileLock
 
-from .metrics import GROUPED, METRICS, OF_LOGITS, measured, score
-from .settings import REASONING_OPTIONS
+from ..files import strict_json
+from .metrics import GROUPED, METRICS, score
+from .plan import REASONING_OPTIONS
 
 # What a pooled run has not: it is paired with runs of any value of these.
 OF_REASONING = ("alpha", "beta", *REASONING_OPTIONS)
 _NAMED = ("alpha", "beta", "classifier_head", "train_size")
 _OF_DATA = ("model", "rows_digest", "eval_rows")
-_OF_EVERY_ROW = ("study", "cell", "status", "model", "data", "setting", "seed")
+_NEEDED = ("study", "cell", "status")
+_OF_EVERY_ROW = (*_NEEDED, "model", "data", "setting", "seed")
 _OF_DONE_ROWS = ("metric", "score", "labels", "predictions", "groups", "train_rows")
+Row = dict[str, Any]
 
 
-@dataclass(frozen=True, eq=False)
-class Group:
-    """The runs of one data set and setting that differ by nothing but their seed."""
-
-    key: int
-    shared: int  # what it has in common with the pooled runs beside it
-    alike: int  # and with the other settings' runs
-    data: str
-    setting: str
-    config: dict[str, Any]
-    of_data: dict[str, Any]
-    rows: list[dict[str, Any]]
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds of its runs."""
-        return [row["seed"] for row in self.rows]
-
-    @property
-    def named(self) -> dict[str, Any]:
-        """The model, what the data are made of and its options: what it is told apart by within a data set and setting."""
-        return {**self.of_data, **self.config}
-
-    def only(self, seeds: Iterable[int]) -> Group:
-        """The runs of some seeds."""
-        kept = set(seeds)
-        return replace(self, rows=[row for row in self.rows if row["seed"] in kept])
+def _silent(line: str) -> None:
+    pass
 
 
-def latest(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """One row of each run, the last that was done, or that failed where none was; and how many done ones stood twice."""
-    rows = [dict(row) for row in rows]
-    if not rows:
-        return [], 0
-    frame, done = _frame(rows), pd.Series([row["status"] == "done" for row in rows])
-    # A row that failed may not know its number of evaluation rows.
-    frame["run"] = _ids(frame, set(frame) - {"eval_rows"})
-    frame["whole"] = _ids(frame, {"run", "eval_rows"})
-    frame["cell"] = [row["cell"] for row in rows]
-    # The last counts, where the first stands.
-    first = frame.reset_index().groupby("whole")["index"].transform("min")
-    last = done & ~frame[done].duplicated("whole", keep="last").reindex(frame.index, fill_value=True)
-    failed = frame[~done & ~frame["run"].isin(frame.loc[done, "run"]) & ~frame["cell"].isin(frame.loc[last, "cell"])]
-    failed = failed.drop_duplicates("run", keep="last").drop_duplicates("cell", keep="last")
-    kept = first[last | frame.index.isin(failed.index)].sort_values(kind="stable").index
-    return [rows[place] for place in kept], int(done.sum() - last.sum())
+class ResultsTable:
+    """The rows of a study's runs, in the order in which they were completed, by several processes at once."""
+
+    def __init__(self, path: str | Path, study: str, say: Callable[[str], None] = _silent):
+        self.path, self.study, self.say = Path(path), study, say
+
+    def read(self) -> list[Row]:
+        """The rows that are whole."""
+        found = list(_rows(self.path, self.path.read_bytes())) if self.path.exists() else []
+        for _, row in found:
+            if row["study"] != self.study:
+                raise ValueError(
+                    f"{self.path} is the table of the study {row['study']!r}, and this one is {self.study!r}: "
+                    "name another --output-dir"
+                )
+        return [row for _, row in found]
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row, whole or not at all."""
+        line = (strict_json(row, ensure_ascii=False) + "\n").encode()
+        with self._lock():
+            self._repair()
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            size, written = os.fstat(descriptor).st_size, 0
+            try:
+                while written < len(line):
+                    written += os.write(descriptor, line[written:])
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+            finally:
+                os.close(descriptor)
+
+    def repair(self) -> None:
+        """Take a half-written last line away, and tell; its run is run again."""
+        with self._lock():
+            self._repair()
+
+    def _repair(self) -> None:
+        text = self.path.read_bytes() if self.path.exists() else b""
+        whole = text.rfind(b"\n") + 1
+        if whole == len(text):
+            return
+        with open(self.path, "rb+") as file:
+            try:
+                json.loads(text[whole:])
+                file.seek(0, os.SEEK_END)
+                file.write(b"\n")  # all of the row is there
+            except ValueError:
+                file.truncate(whole)
+                said = f"its last line was half-written ({len(text) - whole} bytes) and is taken away"
+                self.say(f"{self.path}: {said}: its run is run again")
+
+    def _lock(self) -> FileLock:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path.with_name(f".{self.path.name}.lock"))
 
 
-def grouped(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
-    """The done rows in groups that differ by nothing but the seed."""
-    rows = [dict(row) for row in rows if row["status"] == "done"]
-    if not rows:
-        return []
-    frame = _frame(rows)
-    keys = _ids(frame, set(frame) - {"seed"})
-    shared = _ids(frame, set(frame) - {"seed", "setting", "eval_rows", *OF_REASONING})
-    alike = _ids(frame, set(frame) - {"seed", "setting"})
-    found = []
-    for key, places in frame.groupby(keys).groups.items():
-        its = [rows[place] for place in places]
-        first, config = its[0], _config(its[0])
-        of_data = {name: first.get(name) for name in _OF_DATA}
-        its.sort(key=lambda row: row["seed"])
-        ids = (int(key), int(shared[places[0]]), int(alike[places[0]]))
-        found.append(Group(*ids, first["data"], first["setting"], config, of_data, its))
-    return found
-
-
-def families(groups: Sequence[Group], but: Collection[str | None] = ()) -> list[int]:
-    """Which groups have the same setting, data and options but some, as a number of each."""
-    numbers: dict[frozenset[Any], int] = {}
-    kept = ({**_decisive(it.rows[0]), "seed": None} for it in groups)
-    keys = (
-        frozenset((name, _hashable(it)) for name, it in its.items() if it is not None and name not in but)
-        for its in kept
-    )
-    return [numbers.setdefault(key, len(numbers)) for key in keys]
-
-
-def comparable(group: Group, baseline: Group) -> bool:
-    """Whether two groups differ by the setting alone."""
-    if {group.setting, baseline.setting} & {"pooled", "cot_decoding"}:
-        return group.shared == baseline.shared
-    return group.alike == baseline.alike
-
-
-def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") -> Group | None:
-    """The group that another is compared with: of several that with the most seeds of it."""
-
-    def fit(it: Group) -> tuple[int, bool]:
-        return len(set(it.seeds) & set(group.seeds)), it.of_data["eval_rows"] == group.of_data["eval_rows"]
-
-    best = max((it for it in groups if it.setting == setting and comparable(group, it)), key=fit, default=None)
-    return best if best is not None and set(best.seeds) & set(group.seeds) else None
-
-
-def unpaired(groups: Sequence[Group]) -> int:
-    """How many runs have no partner: pooled ones beside which nothing was run, others without their pooled one."""
-    sides: dict[bool, set[tuple[int, int]]] = {True: set(), False: set()}
-    for group in groups:
-        sides[group.setting == "pooled"].update((group.shared, seed) for seed in group.seeds)
-    return sum((it.shared, seed) not in sides[it.setting != "pooled"] for it in groups for seed in it.seeds)
-
-
-def several_data(groups: Iterable[Group]) -> list[str]:
-    """Names under which there are several data."""
-    frame = pd.DataFrame([{"data": it.data, "setting": it.setting, **it.of_data} for it in groups], dtype=object)
-    sizes = frame[frame["setting"] != "cot_decoding"].groupby("data")["eval_rows"].nunique(dropna=False)
-    digests = frame.groupby("data", sort=False)["rows_digest"].nunique(dropna=False)
-    return [name for name, number in digests.items() if number > 1 or sizes.get(name, 0) > 1]
-
-
-def varying_options(groups: Sequence[Group]) -> dict[tuple[str, str], list[str]]:
-    """What tells the groups of one data set and setting apart."""
-    frame = _frame([{**group.rows[0], "seed": None} for group in groups])
-    return {
-        place: [name for name in frame if its[name].nunique() > 1] for place, its in frame.groupby(["data", "setting"])
-    }
-
-
-# Rows of evaluation: what each item of several runs scores
-
-
-def scored(rows: Sequence[Mapping[str, Any]], metric: str, of: str = "eval") -> np.ndarray | None:
-    """What each test item of runs stands for `[runs, items]`, on the first rows that all have; None without logits for it."""
-    answers = [_answers(row, of, logits=metric in OF_LOGITS) for row in rows]
-    if any(it is None for it in answers):
-        return None
-    fewest = min(len(labels) for labels, _ in answers)
-    grouped_by = [row["groups"] if of == "eval" else None for row in rows]
-    groups = max((its for its in grouped_by if its is not None), key=len, default=None)
-    for row, (labels, _), own in zip(rows, answers, grouped_by, strict=True):
-        if not np.array_equal(labels[:fewest], answers[0][0][:fewest]) or row["metric"] != rows[0]["metric"]:
-            raise _not_alike(rows[0], row, "on other rows or by another metric")
-        if own is not None and own[:fewest] != groups[:fewest]:
-            raise _not_alike(rows[0], row, "in other groups of rows")
-    logits, groups = metric in OF_LOGITS, groups and groups[:fewest]
-    its = [
-        (labels[:fewest], None, groups, said[:fewest]) if logits else (labels[:fewest], said[:fewest], groups)
-        for labels, said in answers
-    ]
-    return np.stack([measured(metric, *it)[1] for it in its])
-
-
-def n_rows(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Number of test rows that runs have in common, the first of each: decoding is slow, and takes fewer."""
-    return min(len(row["labels"]) for row in rows)
-
-
-def _not_alike(one: Mapping[str, Any], other: Mapping[str, Any], how: str) -> ValueError:
-    return ValueError(
-        f"runs {one['cell']} and {other['cell']} of {other['data']} were tested {how}: they can't be compared"
-    )
-
-
-def _answers(row: Mapping[str, Any], of: str, logits: bool) -> tuple[np.ndarray, np.ndarray] | None:
-    """The labels of an evaluation set, and a run's logits or predictions of them."""
-    if of == "eval" and not logits:
-        return np.asarray(row["labels"]), np.asarray(row["predictions"])
-    if not row.get("logits"):
-        return None
-    found = read_logits(Path(row.get("folder") or ".") / row["logits"]).get(of)
-    if found is None:
-        return None
-    labels, values = found
-    if of == "eval" and not np.array_equal(labels, row["labels"]):
-        raise ValueError(f"the logits of run {row['cell']} are not of its rows: {row['logits']}")
-    return labels, values if logits else values.argmax(1)
-
-
-@cache
-def read_logits(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Labels `[rows]` and logits `[rows, K]` of each evaluation set in a run's Parquet; empty where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        frame = pd.read_parquet(path, columns=["set", "row", "label", "logits"]).sort_values("row")
-        sets = {
-            str(name): (its["label"].to_numpy(), np.stack(its["logits"].to_list()).astype(float))
-            for name, its in frame.groupby("set", sort=False)
-        }
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} can't be read as a run's logits: {' '.join(str(error).split())}") from None
-    for name, (_, values) in sets.items():
-        if not np.isfinite(values.max(1)).all():  # -inf is that of a label which the run's model does not have
-            raise ValueError(f"{path}: logits of {name} are no numbers")
-    return sets
-
-
-# Reading
-
-
-def read_results(paths: Sequence[str | Path], say: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
-    """The rows of one results table or several."""
-    rows = []
-    for path in map(Path, paths):
-        found = _rows(path.expanduser(), say)
+def read_results(paths: Sequence[str | Path], say: Callable[[str], None] = _silent) -> list[Row]:
+    """The rows of one results table or several, each checked; a last line that is half there is told and left out."""
+    rows: list[Row] = []
+    for path in (Path(it).expanduser() for it in paths):
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "is not there"
+            raise ValueError(f"{path} {what}: name a results.jsonl, which dhrd study writes into its --output-dir")
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            try:
+                data = gzip.decompress(data)
+            except (OSError, EOFError, zlib.error) as error:
+                raise ValueError(f"{path} can't be unpacked: {error}") from None
+        found = []
+        for number, row in _rows(path, data, _OF_EVERY_ROW, _OF_DONE_ROWS, say):
+            wrong = _wrong(row)
+            if wrong is not None:
+                raise ValueError(
+                    f"{path}, line {number} (cell {row['cell']}) {wrong}: it is not what dhrd study wrote"
+                )
+            found.append({**row, "folder": str(path.parent)})
         if not found:
             raise ValueError(f"{path} has no rows yet: there is nothing to report")
         studies = list(dict.fromkeys(str(row["study"]) for row in found))
         if len(studies) > 1:
-            say(
-                f"{path} has cells of {len(studies)} studies ({', '.join(studies)}): --where study={studies[0]} takes one."
-            )
+            several = f"{len(studies)} studies ({', '.join(studies)})"
+            say(f"{path} has cells of {several}: --where study={studies[0]} takes one.")
         rows += found
     return rows
 
 
-def _rows(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not there"
-        raise ValueError(f"{path} {what}: name a results.jsonl, which dhrd study writes into its --output-dir")
-    data = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} can't be unpacked: {error}") from None
+def _rows(
+    path: Path,
+    data: bytes,
+    needed: Collection[str] = _NEEDED,
+    of_done: Collection[str] = (),
+    say: Callable[[str], None] = _silent,
+) -> Iterator[tuple[int, Row]]:
+    """The rows of a table and the numbers of their lines."""
     lines = [(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
-    rows = []
     for number, line in lines:
         try:
             row = json.loads(line)
@@ -252,21 +138,16 @@ def _rows(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
             # A run that is being written, or was when its process was killed.
             if number == lines[-1][0] and not data.endswith(b"\n"):
                 say(f"{path}: its last line is only half there and is left out.")
-                continue
+                return
             raise ValueError(f"{path}, line {number} is not a row of a study: {error}") from None
         its = row if isinstance(row, dict) else {}
-        needed = _OF_EVERY_ROW + _OF_DONE_ROWS * (its.get("status") == "done")
-        missing = [name for name in needed if name not in its]
+        missing = [name for name in (*needed, *(of_done if its.get("status") == "done" else ())) if name not in its]
         if missing:
             raise ValueError(f"{path}, line {number} is not a row of a study: it lacks {', '.join(missing)}")
-        wrong = _wrong(row)
-        if wrong is not None:
-            raise ValueError(f"{path}, line {number} (cell {row['cell']}) {wrong}: it is not what dhrd study wrote")
-        rows.append({**row, "folder": str(path.parent)})
-    return rows
+        yield number, row
 
 
-def _wrong(row: Mapping[str, Any]) -> str | None:
+def _wrong(row: Row) -> str | None:
     """What is wrong with a row that has all columns, in words: whoever reports it would report a wrong number."""
     if row["status"] not in ("done", "failed"):
         return f"has the status {row['status']!r}, and not done or failed"
@@ -275,12 +156,11 @@ def _wrong(row: Mapping[str, Any]) -> str | None:
     if row["metric"] not in METRICS:
         return f"has the metric {row['metric']!r}, and not one of {', '.join(METRICS)}"
     labels, predictions, groups = (row[name] for name in ("labels", "predictions", "groups"))
-    for name, ids in (("labels", labels), ("predictions", predictions), ("groups", groups)):
-        whole = isinstance(ids, list) and all(isinstance(it, int) for it in ids)
-        if not whole and not (name == "groups" and ids is None):
+    for name in ("labels", "predictions", *(("groups",) if groups is not None else ())):
+        if not isinstance(row[name], list) or not all(isinstance(it, int) for it in row[name]):
             return f"has {name} that are not a list of whole numbers"
-        if whole and len(ids) != len(labels):
-            return f"has {len(ids)} {name} of {len(labels)} rows"
+        if len(row[name]) != len(labels):
+            return f"has {len(row[name])} {name} of {len(labels)} rows"
     if not labels:
         return "has no labels"
     if row["metric"] in GROUPED and groups is None:
@@ -289,6 +169,126 @@ def _wrong(row: Mapping[str, Any]) -> str | None:
     if not isinstance(row["score"], (int, float)) or not abs(own - row["score"]) <= 1e-9:  # nor NaN
         return f"has the score {row['score']}, and its predictions have {own:.6f}"
     return None
+
+
+# Groups
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The runs of one data set and setting that differ by nothing but their seed."""
+
+    first: Row
+    rows: list[Row]
+
+    def key(self, *but: str) -> frozenset[tuple[str, Any]]:
+        """What decides its runs, but some of it: equal in groups that differ by nothing else."""
+        return _key(self.first, "seed", *but)
+
+    @cached_property
+    def shared(self) -> frozenset[tuple[str, Any]]:
+        """What it has in common with the pooled runs beside it."""
+        return self.key("setting", "eval_rows", *OF_REASONING)
+
+    @property
+    def data(self) -> str:
+        return self.first["data"]
+
+    @property
+    def setting(self) -> str:
+        return self.first["setting"]
+
+    @cached_property
+    def config(self) -> Row:
+        """Its options."""
+        return _config(self.first)
+
+    @property
+    def named(self) -> Row:
+        """The model, what the data are made of and its options: what it is told apart by within a data set and setting."""
+        return {name: self.first.get(name) for name in _OF_DATA} | self.config
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of its runs."""
+        return [row["seed"] for row in self.rows]
+
+    def only(self, seeds: Iterable[int]) -> Group:
+        """The runs of some seeds."""
+        kept = set(seeds)
+        return replace(self, rows=[row for row in self.rows if row["seed"] in kept])
+
+
+def latest(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Row], int]:
+    """One row of each run, the last that was done, or that failed where none was; and how many done ones stood twice."""
+    rows, first, done, failed = [dict(row) for row in rows], {}, {}, {}
+    for place, row in enumerate(rows):
+        first.setdefault(_key(row), place)
+        if row["status"] == "done":
+            done[_key(row)] = row
+    # A row that failed may not know its number of evaluation rows.
+    runs, ids = {_key(row, "eval_rows") for row in done.values()}, {row["cell"] for row in done.values()}
+    for row in rows:
+        run = _key(row, "eval_rows")
+        if row["status"] != "done" and run not in runs and row["cell"] not in ids:
+            failed.pop(run, None)
+            failed[run] = row
+    last = [*done.values(), *{row["cell"]: row for row in failed.values()}.values()]
+    # The last counts, where the first stands.
+    kept = sorted(last, key=lambda row: first[_key(row)])
+    return kept, sum(row["status"] == "done" for row in rows) - len(done)
+
+
+def grouped(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
+    """The done rows in groups that differ by nothing but the seed."""
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        if row["status"] == "done":
+            found.setdefault(_key(row, "seed"), []).append(dict(row))
+    return [Group(its[0], sorted(its, key=lambda row: row["seed"])) for its in found.values()]
+
+
+def comparable(group: Group, baseline: Group) -> bool:
+    """Whether two groups differ by the setting alone."""
+    if {group.setting, baseline.setting} & {"pooled", "cot_decoding"}:
+        return group.shared == baseline.shared
+    return group.key("setting") == baseline.key("setting")
+
+
+def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") -> Group | None:
+    """The group that another is compared with: of several that with the most seeds of it."""
+
+    def fit(it: Group) -> tuple[int, bool]:
+        return len(set(it.seeds) & set(group.seeds)), it.named["eval_rows"] == group.named["eval_rows"]
+
+    best = max((it for it in groups if it.setting == setting and comparable(group, it)), key=fit, default=None)
+    return best if best is not None and set(best.seeds) & set(group.seeds) else None
+
+
+def unpaired(groups: Sequence[Group]) -> int:
+    """How many runs have no partner: pooled ones beside which nothing was run, others without their pooled one."""
+    sides = {(it.setting == "pooled", it.shared, seed) for it in groups for seed in it.seeds}
+    return sum((it.setting != "pooled", it.shared, seed) not in sides for it in groups for seed in it.seeds)
+
+
+def several_data(groups: Sequence[Group]) -> list[str]:
+    """Names under which there are several data."""
+    digests = {(it.data, it.named["rows_digest"]) for it in groups}
+    sizes = {(it.data, it.named["eval_rows"]) for it in groups if it.setting != "cot_decoding"}
+    names = dict.fromkeys(it.data for it in groups)
+    return [name for name in names if any([data for data, _ in its].count(name) > 1 for its in (digests, sizes))]
+
+
+def varying_options(groups: Sequence[Group]) -> dict[tuple[str, str], list[str]]:
+    """What tells the groups of one data set and setting apart."""
+    names = dict.fromkeys(name for it in groups for name in it.named)
+    places: dict[tuple[str, str], list[Row]] = {}
+    for it in groups:
+        places.setdefault((it.data, it.setting), []).append(it.named)
+    return {
+        place: [name for name in names if len({_hashable(it.get(name)) for it in its}) > 1]
+        for place, its in places.items()
+    }
 
 
 # Values
@@ -317,30 +317,17 @@ def _same(value: Any, typed: str) -> bool:
         return False
 
 
-def _config(row: Mapping[str, Any]) -> dict[str, Any]:
+def _config(row: Mapping[str, Any]) -> Row:
     return {name: row.get(name) for name in _NAMED} | dict(row.get("options") or {})
 
 
-def _decisive(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row.get(name) for name in ("data", "setting", "seed", *_OF_DATA)} | _config(row)
-
-
-def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """What decides a run, a column each."""
-    told = [_decisive(row) for row in rows]
-    names = dict.fromkeys(name for row in told for name in row)
-    return pd.DataFrame({name: pd.Series([_hashable(it.get(name)) for it in told], dtype=object) for name in names})
-
-
-def _ids(frame: pd.DataFrame, columns: Collection[str]) -> pd.Series:
-    """The same number for rows that have the same values, counted as they come."""
-    return frame.groupby([name for name in frame if name in columns], sort=False).ngroup()
+def _key(row: Mapping[str, Any], *but: str) -> frozenset[tuple[str, Any]]:
+    its = {name: row.get(name) for name in ("data", "setting", "seed", *_OF_DATA)} | _config(row)
+    return frozenset((name, _hashable(it)) for name, it in its.items() if it is not None and name not in but)
 
 
 def _hashable(value: Any) -> Any:
     """Options are what YAML has."""
-    if value is None:
-        return ()  # which pandas does not take for a missing value
     if isinstance(value, Mapping):
         return tuple((name, _hashable(it)) for name, it in sorted(value.items()))
     return tuple(map(_hashable, value)) if isinstance(value, list) else value

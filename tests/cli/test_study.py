@@ -22,7 +22,7 @@ from dhrd_hf.cli.study.runner import _ended_as_by_ctrl_c
 from dhrd_hf.data.tables import load_table
 from dhrd_hf.modeling_dhrd import find_dual_head
 from dhrd_hf.study import decoding, run
-from dhrd_hf.study.processes import Ended, Processes
+from dhrd_hf.study.machines import Ended, Processes
 
 STAND_IN = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "study" / "train_stand_in.py")]
 TRAIN = ["--learning-rate", "1e-2", "--per-device-train-batch-size", "4", "--use-cpu", "--disable-tqdm", "true"]

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from dhrd_hf.study import lock as lock_module
-from dhrd_hf.study.lock import RunLock
+from dhrd_hf.study import machines
+from dhrd_hf.study.machines import RunLock
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def child():
 def left_by(tmp_path, **said):
     """The note of a process that was killed."""
     (tmp_path / "locks").mkdir(exist_ok=True)
-    us = {"host": "afar", "machine": lock_module._machine(), "pid": 1, "number": 1}
+    us = {"host": "afar", "machine": machines._machine(), "pid": 1, "number": 1}
     (tmp_path / "locks" / "r.json").write_text(json.dumps(us | said))
 
 

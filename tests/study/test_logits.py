@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dhrd_hf.study.data import RunRows
-from dhrd_hf.study.logits import eval_sets, keep_logits, read_logits
+from dhrd_hf.study.run import eval_sets, keep_logits, read_logits
 
 ROWS = RunRows(
     Path("t"), Path("e"), 3, ["b", "a", "b"], ["a", "b", "c"], None, {"far": Path("f")}, {"far": ["a", "b"]}

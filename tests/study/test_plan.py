@@ -114,7 +114,7 @@ def test_a_label_says_what_tells_cells_apart(tmp_path):
         ("{data: brids}", "names unknown data 'brids': did you mean 'birds'"),
         ("{setting: dual_haed}", "unknown setting 'dual_haed': did you mean 'dual_head'"),
         ("{setting: consistent}", "unknown setting 'consistent'"),
-        ("{seed: []}", "no cells in block 1: seed is an empty list"),
+        ("{seed: []}", "no runs in block 1: seed is an empty list"),
         ("{seed: one}", "seed must be whole numbers, and is 'one'"),
         ("{train_size: 0}", "train_size must be whole numbers, and is 0"),
         ("{output_dir: x}", "'output_dir', which is said by the command's --output-dir"),
@@ -156,8 +156,8 @@ def test_train_gives_the_axes_what_a_block_leaves_out(tmp_path):
         ("- a", "must hold keys such as name"),
         ("name: a\nmodle: b", "unknown key 'modle': did you mean 'model'"),
         ("name: a\nmodel: b", "lacks data"),
-        ("name: a\nmodel: b\ndata: {x: {train: t, eval: e}}", "the grid has no cells"),
-        ("name: a\nmodel: b\ndata: {x: {train: t, eval: e}}\ngrid: []", "the grid has no cells"),
+        ("name: a\nmodel: b\ndata: {x: {train: t, eval: e}}", "the grid has no runs"),
+        ("name: a\nmodel: b\ndata: {x: {train: t, eval: e}}\ngrid: []", "the grid has no runs"),
         ("name: a\nmodel: b\ndata: {x: {train: t}}", "data 'x' lacks eval"),
         ("name: a\nmodel: b\ndata: {x: {train: t, eval: e, promt: p}}", "unknown key 'promt': did you mean 'prompt'"),
         ("name: a\nmodel: b\ndata: {x: {train: t, eval: e, metric: f1}}", "unknown metric 'f1'"),
@@ -335,11 +335,9 @@ def test_the_first_evaluation_set_is_the_main_one(tmp_path):
 def test_label_maps_are_of_a_set_or_of_all(tmp_path):
     sets = "{validation: e.jsonl, hans: h.jsonl, anli: a.jsonl}"
     of_all = evaluated_on(tmp_path, sets, ", label_map: {nope: neutral}")
-    assert (of_all.in_ours("hans"), of_all.in_ours("anli"), of_all.in_ours("eval")) == ({"nope": "neutral"},) * 2 + (
-        {},
-    )
+    assert of_all.spec["label_map"] == {"hans": {"nope": "neutral"}, "anli": {"nope": "neutral"}}
     of_one = evaluated_on(tmp_path, sets, ", label_map: {hans: {0: neutral}}")
-    assert (of_one.in_ours("hans"), of_one.in_ours("anli")) == ({"0": "neutral"}, {})
+    assert of_one.spec["label_map"] == {"hans": {"0": "neutral"}}
 
 
 @pytest.mark.parametrize(

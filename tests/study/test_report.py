@@ -10,11 +10,11 @@ from scipy.special import softmax
 from scipy.stats import binomtest, ttest_1samp
 from sklearn.metrics import log_loss
 
-from dhrd_hf.study import table as table_module
+from dhrd_hf.study import statistics
 from dhrd_hf.study.intervals import seeds_for, visible_gain
+from dhrd_hf.study.measures import read_throughput
 from dhrd_hf.study.plan import Run
 from dhrd_hf.study.report import BEGIN, END, build_report, report_markdown, with_results
-from dhrd_hf.study.report_costs import read_throughput
 from dhrd_hf.study.statistics import Pair, noise_of, paired_gains
 from dhrd_hf.study.table import grouped, read_results
 
@@ -799,7 +799,7 @@ def test_runs_without_logits_are_told_and_have_the_rest(tmp_path):
     assert found.rows[0][4] != "–" and [row[4] for row in found.rows[1:]] == ["–", "–", "–"]  # nor is there a mean
     assert "Runs without logits, which the other scores are of: b." in found.notes
     (tmp_path / rows[0]["logits"]).unlink()
-    table_module.read_logits.cache_clear()
+    statistics.read_logits.cache_clear()
     assert len(table(rows, "scores").columns) == 4
 
 
@@ -817,12 +817,12 @@ def test_logits_of_other_rows_are_not_compared(tmp_path):
     found = table(rows, "scores")
     assert len(found.columns) == 4 and "Not read: the logits of run a pooled 0" in " ".join(found.notes)
     (tmp_path / "logits" / "z-pooled-0.parquet").write_text("no Parquet")
-    table_module.read_logits.cache_clear()
+    statistics.read_logits.cache_clear()
     with pytest.raises(ValueError, match=r"z-pooled-0.parquet can't be read as a run's logits: "):
         paired_gains(rows, metric="log_loss")
     odd = np.full((60, 2), np.nan)
     rows[0] = with_logits(rows[0], tmp_path, {"eval": (np.arange(60) % 2, odd)})
-    table_module.read_logits.cache_clear()
+    statistics.read_logits.cache_clear()
     with pytest.raises(ValueError, match="logits of eval are no numbers"):
         paired_gains(rows, metric="log_loss")
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dhrd_hf.study.results import ResultsTable
+from dhrd_hf.study.table import ResultsTable
 
 
 def row(cell, study="first", **more):
@@ -66,7 +66,7 @@ def test_many_writers_lose_no_row(path):
     [
         (json.dumps(row("a", study="second")), "is the table of the study 'second', and this one is 'first'"),
         ("{broken", "results.jsonl, line 2 is not a row of a study"),
-        ('{"text": "a row of data"}', "line 2 is not a row of a study: it lacks study, cell or status"),
+        ('{"text": "a row of data"}', "line 2 is not a row of a study: it lacks study, cell, status"),
     ],
 )
 def test_a_foreign_or_broken_line_is_told(path, line, message):

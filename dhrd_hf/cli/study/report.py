@@ -69,8 +69,8 @@ def run(argv: Sequence[str]) -> int:
 
     from ...data.table_writing import check_file, same_file
     from ...files import write_whole
+    from ...study.measures import read_throughput
     from ...study.report import build_report, report_markdown, report_page, with_results
-    from ...study.report_costs import read_throughput
     from ...study.table import read_results
 
     for path in targets.values():

@@ -60,7 +60,9 @@ def run(argv: Sequence[str]) -> int:
     from ...study.machines import Machines
 
     datasets.disable_progress_bars()
-    machines = Machines.of(args.backend, args.address, args.jobs, args.gpus_per_run, args.processes_per_run)
+    machines = Machines.of(
+        args.backend, args.address, jobs=args.jobs, gpus=args.gpus_per_run, processes=args.processes_per_run
+    )
     study = read_study(args.study)
     folder = _output_dir(args)
     _check_options(study)
