@@ -19,7 +19,7 @@ from .statistics import Gain, Pair, difference, gain_of, noise_of
 from .tables import DASH, Table, forest, gain_text, point
 
 _SCORES = dict(zip(SCORES, ("accuracy", "macro F1", "less log loss", "less log loss, scaled"), strict=False))
-_SCORES |= {"brier": "less Brier score", "auroc": "AUROC"}
+_SCORES |= {"brier": "less Brier score", "auroc": "AUROC", "accuracy_at_80": "accuracy at 80% coverage"}
 _PLOTTED = ("log_loss", "scaled_log_loss")
 _TRANSFER = ("accuracy", "macro_f1", *_PLOTTED)
 _POINTS = 2  # the gain that the power is told of

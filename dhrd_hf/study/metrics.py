@@ -18,10 +18,11 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 GROUPED = ("question_accuracy", "f1a+em")  # these count questions
 TASK_METRICS = {"cb": "macro_f1+accuracy", "copa": "question_accuracy", "multirc": "f1a+em"}
-# Of every run, whatever its table's metric is; the latter four are of its logits, and the losses are better low.
-SCORES = ("accuracy", "macro_f1", "log_loss", "scaled_log_loss", "brier", "auroc")
+# Of every run, whatever its table's metric is; from the log loss on they are of its logits, and the losses are better low.
+SCORES = ("accuracy", "macro_f1", "log_loss", "scaled_log_loss", "brier", "auroc", "accuracy_at_80")
 OF_LOGITS, LOSSES = SCORES[2:], SCORES[2:5]
 _TEMPERATURES = (0.05, 20.0)
+_COVERAGE = 0.8  # share of the rows that a classifier that may abstain answers
 
 
 def score(metric: str, labels: Any, predictions: Any, groups: Any = None, logits: np.ndarray | None = None) -> float:
@@ -143,6 +144,22 @@ def _auroc(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
     return (np.mean(values), shares / len(values)) if values else (np.nan, np.full(len(labels), np.nan))
 
 
+def _accuracy_at_80(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
+    """Accuracy on the rows of which the classifier is surest; a row may also move another over the threshold."""
+    from scipy.special import softmax
+
+    order = np.argsort(-softmax(logits, axis=1).max(1), kind="stable")
+    right = (logits.argmax(1) == labels)[order].astype(float)
+    count, number = len(order), max(1, round(_COVERAGE * len(order)))
+    value, near = right[:number].mean(), max(1, count // 10)
+    at_threshold = right[max(0, number - near) : number + near].mean()
+    kept = np.arange(count) < number
+    parts = kept * (right - value) + (at_threshold - value) * (number / count - kept)
+    shares = np.empty(count)
+    shares[order] = parts / number
+    return value, shares
+
+
 _PARTS = {
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,
@@ -152,4 +169,5 @@ _PARTS = {
     "scaled_log_loss": _scaled_log_loss,
     "brier": _brier,
     "auroc": _auroc,
+    "accuracy_at_80": _accuracy_at_80,
 }

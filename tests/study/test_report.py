@@ -773,6 +773,7 @@ def test_all_scores_are_of_the_logits(tmp_path):
         "less log loss, scaled",
         "less Brier score",
         "AUROC",
+        "accuracy at 80% coverage",
     ]
     losses = []
     for row in rows:
@@ -832,7 +833,13 @@ def test_a_label_that_a_model_lacks_leaves_the_loss_without_a_number(tmp_path):
     logits = np.stack([np.full(60, -np.inf), np.zeros(60)], axis=1)
     rows[1] = with_logits(rows[1], tmp_path, {"eval": (np.arange(60) % 2, logits)})
     found = table(rows, "scores")
-    assert [it.split(" [")[0] for it in found.columns[2:]] == ["accuracy", "macro F1", "less Brier score", "AUROC"]
+    assert [it.split(" [")[0] for it in found.columns[2:]] == [
+        "accuracy",
+        "macro F1",
+        "less Brier score",
+        "AUROC",
+        "accuracy at 80% coverage",
+    ]
 
 
 def test_transfer_is_the_gain_on_further_evaluation_sets(tmp_path):

@@ -96,6 +96,23 @@ def test_items_are_groups_where_rows_belong_together(metric):
     assert items[4] - value == pytest.approx(9 * own)
 
 
+def test_accuracy_at_80_percent_coverage_and_its_noise():
+    """Against sorting by confidence, and against the bootstrap of whole rows."""
+    labels, said, logits = drawn(rows=2000, seed=3)
+    logits = logits + 1e-3 * np.random.default_rng(1).normal(size=logits.shape)  # none alike
+    said = logits.argmax(1)
+
+    def naive(rows):
+        confident = rows[np.argsort(-softmax(logits[rows], axis=1).max(1))][: round(0.8 * len(rows))]
+        return np.mean(said[confident] == labels[confident])
+
+    value, items = measured("accuracy_at_80", labels, said, None, logits)
+    assert value == naive(np.arange(2000)) and items.mean() == pytest.approx(value)
+    draw = np.random.default_rng(2)
+    noise = np.std([naive(draw.integers(0, 2000, 2000)) for _ in range(600)])
+    assert items.std() / np.sqrt(2000) == pytest.approx(noise, rel=0.1)
+
+
 def test_a_question_is_right_where_all_its_rows_are():
     groups = [0, 0, 0, 1, 2, 2]
     value, items = measured("question_accuracy", [0, 1, 0, 1, 0, 1], [0, 1, 0, 0, 0, 1], groups)
