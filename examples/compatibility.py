@@ -8,7 +8,7 @@ Exports SmolLM2-135M-Instruct (extra `demo`; `--tiny` leaves it out) and tiny mo
 as adapter, multi label, regression, with the two-layer head, for ONNX Runtime, OpenVINO and transformers.js, and opens each
 with every tool that takes it (`examples/compatibility/open.py` and `open.mjs`). Version 4 of transformers gets one of every
 family as well. Compared are logits on texts of mixed length and scripts, some longer than the limit, and what the tool answers
-by default. Each result is a line of `results.jsonl`; the table is `examples/compatibility.md`. What was built already is
+by default. Each result is a line of `results.jsonl`; the table is `docs/compatibility.md`. What was built already is
 used again: remove a folder to build it anew. Tools come from PyPI and npm; a tool that can't be installed gets its row.
 """
 
@@ -401,7 +401,7 @@ def main() -> None:
     parser.add_argument("--only", choices=TOOLS, help="one tool, whose results are written anew")
     parser.add_argument("--tiny", action="store_true", help="without SmolLM2")
     parser.add_argument("--work-dir", type=Path, default=Path("runs/compatibility"), help="what is built and found")
-    parser.add_argument("--output", type=Path, default=HERE / "compatibility.md", help="the table")
+    parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "compatibility.md", help="the table")
     args = parser.parse_args()
 
     work_dir = args.work_dir.resolve()
@@ -423,7 +423,8 @@ def main() -> None:
             print(json.dumps(row), flush=True)
     text = f"{table(rows)}\n\n{of_families(rows)}\n\n{NOTES}\n"
     args.output.write_text(
-        f"Written by `python examples/compatibility.py`, on {len(TEXTS)} texts each.\n\n{text}", "utf-8"
+        f"# Compatibility\n\nWritten by `python examples/compatibility.py`, on {len(TEXTS)} texts each.\n\n{text}",
+        "utf-8",
     )
     print(text)
 

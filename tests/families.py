@@ -1,6 +1,6 @@
 """Tiny configs of every decoder that transformers can open both as a causal LM and as a sequence classifier.
 
-`python tests/families.py` prints the table of families in the README.
+`python tests/families.py` prints the table of docs/families.md.
 """
 
 import functools
@@ -180,7 +180,7 @@ def padding_free(name: str) -> str:
 
 @functools.cache
 def table() -> str:
-    """The README's table of families."""
+    """The table of docs/families.md."""
     lines = [
         "| model type | exports to | LoRA on all linear layers exports as | padding-free on a CPU |",
         "|---|---|---|---|",

@@ -14,7 +14,7 @@ from .alpha import ALPHA_SCHEDULES, scheduled_alpha
 class DualHeadTrainingArguments(TrainingArguments):
     r"""`TrainingArguments` with defaults for LoRA on a small model and a few hundred rows, and the schedule of the reasoning loss.
 
-    The defaults are what the study in the README was run with; `examples/paper.yaml` has the paper's, for models of 3B and more.
+    The defaults are what the study in docs/results.md was run with; `examples/paper.yaml` has the paper's, for models of 3B and more.
 
     Example:
 
