@@ -1,6 +1,6 @@
 r"""From a labelled CSV to a trained classifier: local server, rationales, audit, filter, training.
 
-    pip install "transformers[serving]"
+    pip install "transformers[serving]" "dhrd-hf[teacher]"
     python examples/rationales_from_a_csv.py --output runs/from-csv
     python examples/rationales_from_a_csv.py --data mine.csv --teacher http://localhost:8000/v1 --output runs/mine
 
@@ -116,7 +116,7 @@ def main() -> None:
         model = args.serve or str(smollm2_path())
         with served(model, args.output / "server.log") as url:
             # One retry, and few at a time: this is a small machine's server.
-            options = ["--teacher-model", model, "--retries", "1", "--concurrency", "2", "--timeout", "300"]
+            options = ["--teacher-model", model, "--concurrency", "2", "--settings", "retries: 1, timeout: 300"]
             command(*asked, url, *options)
 
     joined = []

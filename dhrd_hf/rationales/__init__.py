@@ -8,13 +8,13 @@ from typing import Any
 # Public name -> module, imported when first used: an audit wants no model, and a choice no audit.
 _LAZY = {
     "LabelledTable": "labelled",
-    "Sampling": "replies",
+    "Sampling": "teacher",
     "TeacherPrompt": "prompt",
     "audit_rationales": "audit",
     "check_rationale": "checks",
     "filter_rationales": "filter",
-    "generate_rationales": "generation",
-    "open_teacher": "teachers",
+    "generate_rationales": "generate",
+    "open_teacher": "teacher",
     "select_best": "select",
     "shorten": "filter",
 }

@@ -1,30 +1,48 @@
-"""A chat model behind an OpenAI-compatible endpoint as the teacher, through `huggingface_hub`'s client."""
+"""A chat model behind an OpenAI-compatible endpoint as the teacher, through the `openai` SDK."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import base64
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-from .pacing import NoAnswer, TeacherError, retry_after
-from .replies import Reply, Sampling, Unusable
-
-PROVIDERS = "inference-providers:"
+from .budget import estimated_tokens
+from .replies import error_status, message_of, read_body, read_reply, server_message
+from .teacher import PROVIDERS, NoAnswer, Reply, Sampling, TeacherError, Unusable, without_secret_values
 
 # What no further try changes: key, permission, credit, model, path.
-_HOPELESS = {401, 402, 403, 404, 405}
+_HOPELESS = {301, 302, 303, 307, 308, 401, 402, 403, 404, 405}
 _BAD_REQUEST = {400, 413, 422}
-# Connections of one HTTP client. It looks at each of its connections with every request, so many clients of few connections
-# take less time than one of many (2.5 ms a request with 4, 3.7 ms with 16); above 20 it would close them after each answer.
-_CONNECTIONS = 4
+_ROUTER = "https://router.huggingface.co/v1"
 # The router and Inference Endpoints; not Spaces, which run whatever their owner put there.
 _HUB_HOSTS = (".huggingface.co", ".hf.co", ".huggingface.cloud")
-_HERE = ("localhost", "127.0.0.1", "::1")
+# The variable whose key belongs to a host, and the path that its API has there.
+_HOSTS = {
+    "api.openai.com": ("OPENAI_API_KEY", "/v1"),
+    "api.anthropic.com": ("ANTHROPIC_API_KEY", "/v1"),
+    "api.deepseek.com": ("DEEPSEEK_API_KEY", "/v1"),
+    "api.fireworks.ai": ("FIREWORKS_API_KEY", "/inference/v1"),
+    "api.groq.com": ("GROQ_API_KEY", "/openai/v1"),
+    "api.mistral.ai": ("MISTRAL_API_KEY", "/v1"),
+    "api.together.xyz": ("TOGETHER_API_KEY", "/v1"),
+    "api.x.ai": ("XAI_API_KEY", "/v1"),
+    "generativelanguage.googleapis.com": ("GEMINI_API_KEY", "/v1beta/openai"),
+    "openrouter.ai": ("OPENROUTER_API_KEY", "/api/v1"),
+}
+_TAIL = re.compile(
+    r"/(?:chat/completions|completions|responses|embeddings|models|batches|api/(?:chat|generate|tags))$"
+)
+
+_NOBODY = ("ClientConnector", "ConnectError", "UnsupportedProtocol", "InvalidURL", "NonHttpUrl", "InvalidUrl")
 
 
 class EndpointTeacher:
@@ -35,152 +53,233 @@ class EndpointTeacher:
         url: str | None,
         model: str | None = None,
         sampling: Sampling | None = None,
-        api_key: str | None = None,
-        key_source: str = "",
+        *,
+        api_key_env: str | None = None,
         concurrency: int = 32,
         timeout: float = 120.0,
     ):
-        if concurrency < 1 or timeout <= 0:
+        if concurrency < 1 or not timeout > 0:
             raise ValueError(f"concurrency={concurrency} and timeout={timeout} must be above 0")
-        if api_key and not re.fullmatch(r"[!-~]+", api_key):  # the HTTP client would quote it in its error
-            raise ValueError(
-                f"the key from {key_source or 'api_key'} holds a blank, a line's end or a character that no key has: "
-                "copy it again"
-            )
-        self.url, self.model, self.sampling = url, model, sampling or Sampling()
+        self.url, login, self._query = base_url(url or _ROUTER)
+        self.model, self.sampling = model, sampling or Sampling()
         self.concurrency, self.timeout = concurrency, timeout
-        self.name = PROVIDERS.rstrip(":") if url is None else without_secrets(url)
-        self._key, self._key_source = api_key, key_source
-        self._answered = False
-        self._turn = 0
+        self.name = self.url if url else PROVIDERS.rstrip(":")
+        self._lists = url is not None
+        self._key, self._key_source = find_api_key(self.url, api_key_env)
+        if self._key and not re.fullmatch(r"[!-~]+", self._key):  # the HTTP client would quote it in its error
+            raise ValueError(
+                f"the key from {self._key_source} holds a blank, a line's end or a character that no key has: copy it again"
+            )
+        self._login = None if self._key else login
+        secrets = [self._key, *without_secret_values(dict(self.sampling.extra_body))[1], *self._query.values()]
+        secrets += [*login.split(":", 1), login] if login else []
+        self._secrets = sorted({it for it in secrets if it and len(it) > 3}, key=len, reverse=True)
+        self._limit_name, self._answered = "max_tokens", False
 
     async def __aenter__(self) -> EndpointTeacher:
+        try:
+            import httpx2
+            import openai
+        except ImportError as error:
+            raise TeacherError(f'an endpoint needs the openai SDK ({error}): pip install "dhrd-hf[teacher]"') from None
         self._stack = AsyncExitStack()
-        # Without a key of its own the client would send the Hub's token, to whatever endpoint this is.
-        key = self._key or "none"
-        where = {"provider": "auto"} if self.url is None else {"base_url": self.url}
-        count = -(-self.concurrency // _CONNECTIONS)
-        make = _client_class() if self.url is not None else _stock_client_class()
-        self._clients = [
-            await self._stack.enter_async_context(make(api_key=key, timeout=self.timeout, **where))
-            for _ in range(count)
-        ]
-        for (
-            client
-        ) in self._clients:  # before the first request, whose time it would take: a client reads all certificates
-            await client._get_async_client()
-        if self.model is None and self.url is not None:
-            self.model = self._only_model(await self._listed_models())
+        self._openai, self._response_type = openai, httpx2.Response
+        headers: dict[str, Any] = {}
+        if not _openais(self.url):  # what the environment says of OpenAI's account is for OpenAI
+            said = os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
+            headers = dict.fromkeys((line.partition(":")[0].strip() for line in said), openai.Omit())
+            headers |= {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
+        if not self._key:
+            login = base64.b64encode((self._login or "").encode()).decode()
+            headers["Authorization"] = f"Basic {login}" if self._login else openai.Omit()
+        self._options: Any = {"headers": headers}
+        # aiohttp's transport takes a third of the time that the default one takes. A redirect may lead to another origin.
+        http = openai.DefaultAioHttpClient(
+            follow_redirects=False, timeout=None, trust_env=not _is_loopback(self.url),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+        )  # fmt: skip
+        self._client = await self._stack.enter_async_context(
+            openai.AsyncOpenAI(
+                base_url=self.url,
+                api_key=self._key or "none",
+                max_retries=0,
+                timeout=None,
+                default_query=self._query,
+                http_client=http,
+            )  # fmt: skip
+        )
+        try:
+            if self.model is None and self._lists:
+                listed = await self._listed_models()
+                if len(listed) > 1:
+                    raise TeacherError(f"{self.name} has several models: type --teacher-model {_some(listed)}")
+                self.model = listed[0] if listed else None
+        except BaseException:
+            await self._stack.aclose()
+            raise
         return self
 
     async def __aexit__(self, *error: Any) -> None:
         await self._stack.aclose()
 
+    def body(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> dict[str, Any]:
+        """What a request says."""
+        sampling = self.sampling
+        every = {
+            "model": self.model or "default",
+            "messages": list(messages),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            self._limit_name: sampling.max_reply_tokens or None,
+            "seed": seed,
+        }
+        return {name: value for name, value in every.items() if value is not None} | dict(sampling.extra_body)
+
     async def ask(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> Reply:
         """Ask for one reply."""
-        from huggingface_hub.errors import HfHubHTTPError
-
-        sampling, self._turn = self.sampling, self._turn + 1
-        request = self._clients[self._turn % len(self._clients)].chat_completion(
-            list(messages),
-            model=self.model,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_reply_tokens or None,
-            seed=seed,
-            extra_body=dict(sampling.extra_body) or None,
-        )
+        openai = self._openai
         try:
-            # The client's timeout starts anew with each piece that arrives; this one doesn't.
-            answer = await asyncio.wait_for(request, self.timeout)
-            reply = _reply(answer)
-        except HfHubHTTPError as error:
-            await self._refused(error.response)
-        except TimeoutError:  # also huggingface_hub's own
-            raise NoAnswer(f"no answer within {self.timeout:g} s") from None
-        # Whatever else goes wrong, on the way or in the answer's form, has as many exception classes as libraries.
-        except Exception as error:
-            self._check_reachable(error)
-            what = self._redacted(" ".join(str(error).split()))[:200]
-            raise NoAnswer(f"{type(error).__name__}{': ' + what if what else ''}") from error
+            async with asyncio.timeout(self.timeout):
+                # The raw response: the SDK's own reading of a body knows no BOM, no event stream that nobody asked for, no
+                # second object behind the first, and takes as long again.
+                answer = await self._client.post(
+                    "/chat/completions",
+                    cast_to=self._response_type,
+                    body=self.body(messages, seed),
+                    options=self._options,
+                )
+        except openai.APIStatusError as error:
+            await self._refused(error.status_code, server_message(error.response.content), error.response.headers)
+        except TimeoutError:
+            raise NoAnswer(f"no answer within {self.timeout:g} s", paid=True) from None
+        except openai.OpenAIError as error:
+            raise self._lost(error) from None
+        try:
+            found = read_body(answer.content)
+            self._check_error(found, answer.headers)
+            reply, why_empty, refusal = read_reply(found, sum(estimated_tokens(it["content"]) for it in messages))
+        except (ValueError, RecursionError) as error:
+            raise NoAnswer(self._redacted(str(error)), paid=True) from None
         self._answered = True
-        if reply.finish_reason == "length":
-            raise Unusable(
-                f"the reply was cut off after {reply.completion_tokens or sampling.max_reply_tokens} tokens; "
-                "--max-reply-tokens allows more",
-                reply,
-                "cut_off",
-            )
-        if not reply.text.strip():
-            raise Unusable("the reply was empty", reply, "empty")
-        return reply
+        return replace(reply, text=self._redacted(reply.text)).judged(why_empty, self._redacted(refusal))
 
-    async def _refused(self, response: Any) -> None:
-        status, said = response.status_code, _server_message(response)
-        said = self._redacted(f": {said}" if said else "")
-        if status in _HOPELESS:
-            raise TeacherError(await self._hopeless(status, said))
-        if status in _BAD_REQUEST:
-            if not self._answered and "model" in said.casefold():
-                listed = await self._listed_models()
-                if listed and self.model not in listed:
-                    raise TeacherError(await self._hopeless(404, said))
-            raise Unusable(f"the endpoint refuses the request ({status}){said}")
-        raise NoAnswer(f"status {status}{said}", retry_after(response.headers), crowded=status in (429, 503, 529))
+    def _check_error(self, found: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        """An error that came as an answer: by its code, what no further try changes is not tried."""
+        choices = found.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        error = found.get("error") or first.get("error")
+        if not error and (found.get("object") == "error" or (not choices and found.get("detail"))):
+            error = found
+        if error and first.get("finish_reason") != "stop":
+            said = message_of(error)
+            self._give_up_on(error_status(error), said, headers, final=False)
 
-    async def _hopeless(self, status: int, said: str) -> str:
+    async def _refused(self, status: int, said: str, headers: Mapping[str, str]) -> NoReturn:
+        if status in (400, 404) and not self._answered and "model" in said.casefold():
+            await self._check_model(status, said)
+        if status == 404:
+            await self._check_model(status, said)
+        if 300 <= status < 400:
+            said = _without_query(headers.get("location", ""))
+        self._give_up_on(status, said, headers)
+        raise NoAnswer(
+            f"status {status}{': ' + self._redacted(said) if said else ''}",
+            retry_after(headers),
+            status in (429, 503, 529),
+        )
+
+    def _give_up_on(self, status: int | None, said: str, headers: Mapping[str, str], final: bool = True) -> None:
+        told = f" ({status}{': ' + self._redacted(said) if said else ''})"
+        if status == 429 and re.search(r"insufficient_quota|exceeded your current quota|billing", said):
+            status = 402
         if status in (401, 403):
             key = f"the key from {self._key_source}" if self._key else "no key was found, and the endpoint"
-            hint = "was refused" if self._key else "wants one: set OPENAI_API_KEY, or name a variable by --api-key-env"
-            return f"{self.name}: {key} {hint} ({status}{said})"
+            wants = "wants one: name the variable that holds it, such as --api-key-env OPENAI_API_KEY"
+            raise TeacherError(f"{self.name}: {key} {'was refused' if self._key else wants}{told}")
         if status == 402:
-            return f"{self.name} wants to be paid before it answers ({status}{said})"
-        listed = [] if self.url is None else await self._listed_models()
+            raise TeacherError(f"{self.name} wants to be paid before it answers{told}")
+        if status is not None and 300 <= status < 400:
+            raise TeacherError(
+                f"{self.name} sends on to {said or 'nowhere'} ({status}), where no key follows: name that in --teacher"
+            )
+        if status in _HOPELESS:
+            raise TeacherError(
+                f"{self.name} answers{told}. Check --teacher-model ({self.model!r}) and the URL, which usually ends in /v1"
+            )
+        if status in _BAD_REQUEST:
+            if self._limit_name == "max_tokens" and "max_completion_tokens" in said:
+                self._limit_name = "max_completion_tokens"  # as OpenAI's reasoning models want it
+                raise NoAnswer("the endpoint calls the limit of tokens max_completion_tokens", 0.0)
+            raise Unusable(f"the endpoint refuses the request ({status}){': ' + self._redacted(said) if said else ''}")
+        if not final:
+            crowded = status in (429, 503, 529)
+            raise NoAnswer(
+                f"an error instead of an answer{told if status else ': ' + self._redacted(said)}",
+                retry_after(headers),
+                crowded,
+            )
+
+    async def _check_model(self, status: int, said: str) -> None:
+        listed = await self._listed_models()
         if listed and self.model not in listed:
-            return f"{self.name} has no model {self.model!r}: type --teacher-model {_some(listed)} ({status}{said})"
-        return (
-            f"{self.name} answers {status}{said}. Check --teacher-model ({self.model!r}) and the URL, which usually ends "
-            "in /v1"
-        )
+            told = f" ({status}{': ' + self._redacted(said) if said else ''})"
+            raise TeacherError(f"{self.name} has no model {self.model!r}: type --teacher-model {_some(listed)}{told}")
 
     async def _listed_models(self) -> list[str]:
         """The models that the endpoint lists; none where it has no such list."""
-        if self.url is None:
+        if not self._lists:
             return []
-        session = await self._clients[0]._get_async_client()
         try:
-            response = await asyncio.wait_for(
-                session.get(
-                    f"{self.url.rstrip('/').removesuffix('/chat/completions')}/models",
-                    headers={"authorization": f"Bearer {self._key or 'none'}"},
-                ),
-                min(self.timeout, 20.0),
-            )
-            if response.status_code != 200:
-                return []
-            return [str(entry["id"]) for entry in response.json()["data"]]
-        except Exception as error:
-            self._check_reachable(error)
-            return []
+            async with asyncio.timeout(min(self.timeout, 20.0)):
+                answer = await self._client.get("/models", cast_to=self._response_type, options=self._options)
+            return [str(entry["id"]) for entry in read_body(answer.content)["data"]]
+        except self._openai.APIConnectionError as error:
+            self._lost(error)
+        except Exception as error:  # whatever it is, it is no list
+            del error
+        return []
 
-    def _only_model(self, listed: list[str]) -> str | None:
-        if len(listed) > 1:
-            raise TeacherError(f"{self.name} has several models: type --teacher-model {_some(listed)}")
-        return listed[0] if listed else None
-
-    def _check_reachable(self, error: BaseException) -> None:
-        """Nobody there at the first request is a wrong address; later it may be a restart."""
-        if not self._answered and type(error).__name__ in ("ConnectError", "UnsupportedProtocol", "InvalidURL"):
+    def _lost(self, error: BaseException) -> NoAnswer:
+        """What a connection that failed is; nobody there at the first request is a wrong address, later it may be a restart."""
+        nobody = False
+        while error.__cause__ is not None:
+            error = error.__cause__
+            nobody = nobody or type(error).__name__.startswith(_NOBODY)
+        what = self._redacted(" ".join(str(error).split()))[:200]
+        if nobody and not self._answered:
             raise TeacherError(
-                f"nothing answers at {self.name} ({self._redacted(str(error))}): start the server, or check --teacher"
+                f"nothing answers at {self.name} ({what}): start the server, or check --teacher"
             ) from None
+        return NoAnswer(f"{type(error).__name__}{': ' + what if what else ''}", paid=not nobody)
 
     def _redacted(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if self._key else text
+        for secret in self._secrets:
+            text = text.replace(secret, "[secret]")
+        return text
 
 
-def find_api_key(url: str | None, variable: str | None = None) -> tuple[str | None, str]:
-    """The key for an endpoint, from the environment or the Hub's login, and where it was found."""
+def base_url(url: str) -> tuple[str, str | None, dict[str, str]]:
+    """Where an endpoint's paths begin, whatever of them was typed; with its user and password, and its query."""
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname or ""
+    except ValueError:
+        port, host = None, ""
+    if not host:
+        raise ValueError(f"--teacher {_without_query(url)!r} names no host: type it as in http://localhost:8000/v1")
+    path = re.sub("//+", "/", parts.path).rstrip("/")
+    path = _TAIL.sub("", path).removesuffix("/api" if port == 11434 else "\0")
+    _, known = _HOSTS.get(host, ("", "/openai/v1" if host.endswith(".openai.azure.com") else "/v1"))
+    if not path or (host in _HOSTS or "azure" in known) and known.startswith(path + "/"):
+        path = known
+    place = f"[{host}]" if ":" in host else host
+    clean = urlunsplit((parts.scheme, place if port is None else f"{place}:{port}", path, "", ""))
+    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}" if parts.username else None
+    return clean, login, dict(parse_qsl(parts.query))
+
+
+def find_api_key(url: str, variable: str | None = None) -> tuple[str | None, str]:
+    """The key for an endpoint and where it was found: the variable that is named, else the one that is this host's own."""
     from huggingface_hub import get_token
 
     if variable is not None:
@@ -189,74 +288,54 @@ def find_api_key(url: str | None, variable: str | None = None) -> tuple[str | No
                 f"--api-key-env {variable}: there is no environment variable {variable!r}, or it is empty"
             )
         return os.environ[variable].strip(), variable
-    host = "router.huggingface.co" if url is None else (urlsplit(url).hostname or "")
-    hub = f".{host}".endswith(_HUB_HOSTS)
-    openai = (os.environ.get("OPENAI_API_KEY", "").strip() or None, "OPENAI_API_KEY")
-    login = ((get_token() if hub or host in _HERE else None), "HF_TOKEN or `hf auth login`")
-    key, source = next((it for it in ((login, openai) if hub else (openai, login)) if it[0]), (None, ""))
-    if key is None and hub:
-        raise ValueError(f"{host} wants a key: set HF_TOKEN, or type `hf auth login`")
-    if key is None and host == "api.openai.com":
-        raise ValueError(f"{host} wants a key: set OPENAI_API_KEY, or name a variable by --api-key-env")
-    return key, source
+    host = urlsplit(url).hostname or ""
+    source, key = "", None
+    if _openais(url):
+        source = "OPENAI_API_KEY"
+    elif _origin(url) == ("https", host, 443):
+        if f".{host}".endswith(_HUB_HOSTS):
+            key, source = get_token(), "HF_TOKEN or `hf auth login`"
+        elif host in _HOSTS:
+            source = _HOSTS[host][0]
+    key = key or os.environ.get(source, "").strip()
+    if not key and source and not _is_loopback(url):
+        raise ValueError(f"{host} wants a key: set {source}, or name a variable by --api-key-env")
+    return key or None, source
 
 
-def without_secrets(url: str) -> str:
-    """A URL without what may be a secret in it: a user's name and password, a query."""
+def _openais(url: str) -> bool:
+    """Whether this is where the environment's OpenAI account is: OpenAI itself, or the origin that OPENAI_BASE_URL names."""
+    named = ("https://api.openai.com", os.environ.get("OPENAI_BASE_URL") or "")
+    return _origin(url) in [_origin(it) for it in named]
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-def _stock_client_class() -> type:
-    from huggingface_hub import AsyncInferenceClient
-
-    return AsyncInferenceClient
-
-
-def _client_class() -> type:
-    from huggingface_hub import AsyncInferenceClient
-
-    class EndpointClient(AsyncInferenceClient):
-        """For an endpoint of one's own, which HF_HUB_OFFLINE, that a machine without network sets, doesn't mean."""
-
-        async def _get_async_client(self):
-            session = await super()._get_async_client()
-            hooks = session.event_hooks
-            hooks["request"] = [it for it in hooks["request"] if not it.__module__.startswith("huggingface_hub.")]
-            session.event_hooks = hooks
-            return session
-
-    return EndpointClient
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _reply(answer: Any) -> Reply:
-    """What we need of an answer; a form that is not the protocol's is no answer."""
-    choices = getattr(answer, "choices", None)
-    if not choices:
-        raise NoAnswer("the answer holds no choices")
-    message, usage = choices[0].message, getattr(answer, "usage", None)
-    return Reply(
-        text=message.content or "",
-        model=str(answer.model or ""),
-        prompt_tokens=int(getattr(usage, "prompt_tokens", None) or 0),
-        completion_tokens=int(getattr(usage, "completion_tokens", None) or 0),
-        finish_reason=str(choices[0].finish_reason or "stop"),
-    )
+def _without_query(url: str) -> str:
+    """A URL without what may be a secret in it: a user's name and password, a query."""
+    return re.sub(r"//[^/@]*@", "//", re.split(r"[?#]", url)[0])
 
 
-def _server_message(response: Any) -> str:
-    """The error's text in the forms that endpoints send it in."""
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Seconds that a response asks us to wait, from its `Retry-After`, in seconds or as a date."""
+    milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after") or headers.get("Retry-After")
     try:
-        body = response.json()
-    # Not JSON, or not read: huggingface_hub reads the body of an error only where it has a length.
-    except Exception:
-        return ""
-    if not isinstance(body, dict):
-        return ""
-    found = body.get("error") or body.get("message") or body.get("detail") or ""
-    if isinstance(found, dict):
-        found = found.get("message") or json.dumps(found)
-    return " ".join(str(found).split())[:300]
+        seconds = float(milliseconds) / 1000 if milliseconds else float(value or "nan")
+    except ValueError:
+        try:
+            when = parsedate_to_datetime(value or "")
+        except (TypeError, ValueError):
+            return None
+        seconds = (when.replace(tzinfo=when.tzinfo or UTC) - (now or datetime.now(UTC))).total_seconds()
+    return None if math.isnan(seconds) else max(0.0, seconds)
 
 
 def _some(names: Sequence[str]) -> str:

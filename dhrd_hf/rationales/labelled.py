@@ -98,7 +98,7 @@ class LabelledTable:
         self._kind, self._drops, self.dropped = problem_type, drop_unlabelled, 0
         self._say = say
         if problem_type not in (None, "single_label_classification"):
-            raise ValueError(f"a rationale explains one label a row, which --problem-type {problem_type} has not")
+            raise ValueError(f"a rationale explains one label a row, which problem_type: {problem_type} has not")
         self._survey(id_column, keeps_rationales)
 
     def __iter__(self) -> Iterator[LabelledRow]:
@@ -146,7 +146,13 @@ class LabelledTable:
         what, self.dropped = f"{self.source}, column {self.label_column!r}", len(lacking)
         check_missing(lacking, len(lacking) + len(self), what, self._drops, self._say)
         if self._kind is None:
-            check_fractions(values, what)
+            try:
+                check_fractions(values, what)
+            except ValueError as error:
+                raise ValueError(
+                    f"{str(error).partition(': add --')[0]}: name them by --label-map, or, if these are their names, add "
+                    "--settings 'problem_type: single_label_classification'"
+                ) from None
         tell_odd(cells, self.counts, what, self._say)
         if numbers:
             some = sorted(numbers, key=float)
@@ -159,7 +165,7 @@ class LabelledTable:
         if filled and not keeps_rationales:
             raise ValueError(
                 f"{filled} of {len(self)} rows have a rationale in column {self.rationale_column!r} already. To check "
-                f"those: --teacher column:{self.rationale_column}. To write others: --rationale-column NAME"
+                f"those: --teacher column:{self.rationale_column}. To write others: --settings 'rationale_column: NAME'"
             )
         self.columns = list(columns)
         self.id_column = id_column or key_column(columns)

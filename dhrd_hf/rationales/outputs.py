@@ -11,9 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.joining import KEY_COLUMNS, join_rationales
+from ..data.prompts import as_text
 from ..data.table_writing import same_file, write_rows
+from ..data.tables import check_columns
 from ..files import strict_json, unfinished_beside, write_whole
 from .labelled import LabelledRow, LabelledTable
+from .prompt import TeacherPrompt
+from .teacher import without_secret_values
+from .verdicts import ReplyChecks
 
 MANIFEST_FORMAT = 1
 
@@ -42,10 +48,8 @@ class GenerationCounts:
         said = f"accepted {self.accepted} + rejected {self.rejected} + pending {self.pending} = {self.rows} rows"
         if self.rationales > self.accepted:
             said += f"; {self.rationales} rationales"
-        if self.rejected_by:
-            by = ", ".join(f"{name} {count}" for name, count in self.rejected_by.most_common())
-            said += f"; rejected for: {by}"
-        return said
+        by = ", ".join(f"{name} {count}" for name, count in self.rejected_by.most_common())
+        return f"{said}; rejected for: {by}" if by else said
 
 
 class OutputFiles:
@@ -54,15 +58,16 @@ class OutputFiles:
     def __init__(self, output: str | Path, rejected: str | Path | None = None, apart_from: Sequence[str | Path] = ()):
         self.output = Path(output).expanduser()
         self.rejected = Path(rejected).expanduser() if rejected else self.output.with_name("rejected.jsonl")
-        for option, path in (("--output", self.output), ("--rejected", self.rejected)):
+        for option, path in (("--output", self.output), ("the rejected rows:", self.rejected)):
             if path.suffix != ".jsonl" or path.is_dir():
                 raise ValueError(f"{option} {path} must be a .jsonl file: rows are appended to it as they come")
-        if same_file(self.rejected, self.output):
-            raise ValueError(f"--output and --rejected are both {self.output}: name another for one of them")
         self.replies = self.output.with_suffix(".replies.jsonl")
         self.manifest = self.output.with_suffix(".manifest.json")
-        if same_file(self.rejected, self.replies):
-            raise ValueError(f"--rejected {self.rejected} is where the raw replies go: name another")
+        for path in (self.output, self.replies):
+            if same_file(self.rejected, path):
+                raise ValueError(
+                    f"{path} and the rejected rows are one file: name another by --settings 'rejected: FILE'"
+                )
         for path in (self.output, self.rejected, self.replies, self.manifest):
             for source in apart_from:
                 if same_file(path, source):  # such as the rejected rows of a run before
@@ -72,12 +77,16 @@ class OutputFiles:
 
     def prepare(self) -> None:
         """Make the folder, and clear away what a kill left half-written."""
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        self.rejected.parent.mkdir(parents=True, exist_ok=True)
         for path in (self.output, self.rejected, self.manifest):
+            path.parent.mkdir(parents=True, exist_ok=True)
             for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
                 with suppress(OSError):
                     unfinished.unlink()
+
+    def clear(self) -> None:
+        """Forget all but the replies."""
+        for path in (self.output, self.rejected, self.manifest):
+            path.unlink(missing_ok=True)
 
     def read_manifest(self) -> dict[str, Any] | None:
         """The manifest that is there."""
@@ -104,7 +113,10 @@ class OutputFiles:
                     "--output, or replace it by --overwrite"
                 )
             return
-        differing = _differing(manifest.get("settings", {}), json.loads(json.dumps(settings)))
+        old = dict(manifest.get("settings", {}))
+        if "sampling" in old:
+            old["sampling"] = without_secret_values({"": old["sampling"]})[0][""]
+        differing = _differing(old, json.loads(json.dumps(settings)))
         if differing:
             raise ValueError(
                 f"{self.output} was written by other settings: {'; '.join(differing[:4])}. Repeat those, name another "
@@ -121,8 +133,8 @@ class OutputFiles:
                 files = json.loads(other.read_text(encoding="utf-8")).get("files", {})
             if files.get("rejected") == self.rejected.name and self.rejected.parent == other.parent:
                 raise ValueError(
-                    f"{self.rejected} holds the rejected rows of {files.get('output')}: add --rejected "
-                    f"{self.output.with_suffix('.rejected.jsonl')}"
+                    f"{self.rejected} holds the rejected rows of {files.get('output')}: add --settings 'rejected: "
+                    f"{self.output.with_suffix('.rejected.jsonl')}'"
                 )
 
     def write(
@@ -141,10 +153,8 @@ class OutputFiles:
                         counts.rationales += len(outcome.rationales)
                         if outcome.rationales:
                             counts.accepted += 1
-                            yield from (
-                                accepted_row(table, it, text, sample if several else None)
-                                for sample, text in outcome.rationales.items()
-                            )
+                            for sample, text in outcome.rationales.items():
+                                yield accepted_row(table, it, text, sample if several else None)
                         elif outcome.why is not None:
                             counts.rejected += 1
                             counts.rejected_by.update(list(outcome.why))
@@ -160,14 +170,12 @@ class OutputFiles:
                 unfinished.unlink()
         return counts
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+    def write_manifest(self, counts: GenerationCounts, table: LabelledTable, **facts: Any) -> None:
         """Write the manifest, whole or not at all."""
+        data = {"source": str(table.source), "rows": len(table), "label_column": table.label_column}
+        files = {kind: getattr(self, kind).name for kind in ("output", "rejected", "replies")}
+        manifest = {"format": MANIFEST_FORMAT, **facts, "data": data, "counts": vars(counts), "files": files}
         write_whole(self.manifest, strict_json(manifest, ensure_ascii=False, indent=2) + "\n")
-
-    def names(self) -> dict[str, str]:
-        """The files, for a manifest."""
-        kinds = ("output", "rejected", "replies")
-        return {kind: getattr(self, kind).name for kind in kinds}
 
 
 def accepted_row(table: LabelledTable, it: LabelledRow, rationale: str, sample: int | None = None) -> dict[str, Any]:
@@ -178,11 +186,58 @@ def accepted_row(table: LabelledTable, it: LabelledRow, rationale: str, sample: 
 
 def to_line(row: Mapping[str, Any]) -> str:
     """A row as a line of JSON, as [`write_rows`] writes it."""
-    return strict_json(row, ensure_ascii=False, default=_plain) + "\n"
+    plain = {"default": lambda it: it.tolist() if hasattr(it, "tolist") else str(it)}
+    return strict_json(row, ensure_ascii=False, **plain) + "\n"
 
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+def take_rationales(
+    table: LabelledTable,
+    prompt: TeacherPrompt,
+    output: str | Path,
+    *,
+    column: str | None = None,
+    file: str | Path | None = None,
+    key: str | None = None,
+    rejected: str | Path | None = None,
+    checks: ReplyChecks | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> GenerationCounts:
+    """Check rationales that are there, in a column or in a file that is joined by key, and write those that pass."""
+    checks = checks or ReplyChecks()
+    files = OutputFiles(output, rejected, apart_from=[table.source, *([] if file is None else [file])])
+    if file is not None:
+        rows, joined = join_rationales(
+            # Rows that were left out must not move the numbers by which the others are known.
+            [it.row if table.id_column else {**it.row, KEY_COLUMNS[0]: it.key} for it in table],
+            file,
+            key,
+            rationale_column=table.rationale_column,
+            label_column=table.label_column,
+        )
+        say(f"{file}: {joined}.")
+        rationales = iter([row[table.rationale_column] for row in rows])
+    else:
+        check_columns(table.columns, [column])
+        rationales = (it.row.get(column) for it in table)
+    settings = {"model": None, "rationales": f"column {column}" if file is None else f"file {file}"}
+    files.prepare()
+    if not overwrite:
+        files.check_ours(settings)
+
+    def outcome(it: LabelledRow) -> Outcome:
+        rationale = next(rationales)
+        rationale = "" if rationale is None else as_text(rationale, f"row {it.key}: its rationale")
+        if not rationale.strip():
+            return Outcome()
+        if any(it.row.get(name) is None for name in prompt.columns):
+            return Outcome(why={"no_input": "A column of the input is empty."})
+        why = checks.of_rationale(rationale, prompt, prompt.text(it.row))
+        return Outcome(why=why, tries=1) if why else Outcome({0: rationale})
+
+    counts = files.write(table, outcome)
+    files.write_manifest(counts, table, settings=settings, checks=checks.settings())
+    return counts
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> list[str]:

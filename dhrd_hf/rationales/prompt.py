@@ -52,11 +52,26 @@ PROMPT_VERSION = (
     ).hexdigest()[:8]
 )
 
-_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-# Templates that open the thought themselves leave only its end in the reply; a reply that was cut off, only its start.
-_THOUGHT_END = re.compile(r"^.*</(?:think|thinking|thought|reasoning)>", re.DOTALL | re.IGNORECASE)
-_THOUGHT_START = re.compile(r"<(?:think|thinking|thought|reasoning)>.*$", re.DOTALL | re.IGNORECASE)
-_MARKS = r"[*_`#> \t]*"
+# The words in the marks around a thought; models differ in their brackets.
+_THOUGHT = (
+    r"(?:[a-z]{1,12}[:_])?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad|monologue)"
+    r"(?:_[a-z]{1,12})?"
+)
+_MARK = re.compile(
+    rf"(?P<open><{_THOUGHT}>|◁{_THOUGHT}▷|\[(?:think(?:ing)?|thoughts?)\]|<[|｜](?:(?:begin|start)[_▁](?:of[_▁])?)?{_THOUGHT}[|｜]>"
+    r"|<unused94>|<\|inner_prefix\|>|<\|channel\|?>\s{0,4}(?:analysis|thought|commentary)\b"
+    r"|^```(?:thinking|thoughts?|reasoning)\b|^[#* ]{0,6}here is my thought process:)"
+    rf"|(?P<close><[/\\]{_THOUGHT}>|◁/{_THOUGHT}▷|\[/(?:think(?:ing)?|thoughts?)\]|<[|｜](?:/|(?:end|stop)[_▁](?:of[_▁])?){_THOUGHT}[|｜]>"
+    r"|<unused95>|<\|inner_suffix\|>|<\|channel\|?>\s{0,4}final\s{0,4}<\|message\|>|<channel\|>"
+    r"|^[#* ]{0,6}here is my response:)|(?P<fence>^```[ ]*$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+# What is left around a reply: the end of a turn, the answer's own marks.
+_TURN = re.compile(
+    r"<\|(?:im_end|eot_id|eom_id|end|return|endoftext|end_of_turn)\|>|</?(?:s|answer|response|end_of_turn)>", re.I
+)
+_AROUND = "*_`#> \t"
+_MARKS = rf"[{_AROUND}]*"
 _ANSWER = re.compile(
     rf"^{_MARKS}(?:final[ \t]+)?answer{_MARKS}:[^\S\n]*\n?(?P<value>[^\n]*)$", re.IGNORECASE | re.MULTILINE
 )
@@ -81,18 +96,31 @@ def parse_reply(
 ) -> ParsedReply:
     """Take a reply apart."""
     said = without_thoughts(reply)
-    parts = re.split(rf"{_MARKS}{re.escape(sentinel)}{_MARKS}", said, maxsplit=1, flags=re.IGNORECASE)
-    has_sentinel = len(parts) == 2
-    lines = list(_ANSWER.finditer(parts[-1]))
-    rationale = parts[0] if has_sentinel else said[: lines[0].start() if lines else len(said)]
+    end = re.search(re.escape(sentinel), said, re.IGNORECASE)
+    before, after = (said[: end.start()].rstrip(_AROUND), said[end.end() :]) if end else (said, said)
+    lines = list(_ANSWER.finditer(after.lstrip(_AROUND) if end else after))
+    rationale = before if end or not lines else said[: lines[0].start()]
     answers = list(dict.fromkeys(_label(line["value"], labels, spellings or {}) for line in lines))
     answer = answers[0] if len(answers) == 1 else None
-    return ParsedReply(_HEADING.sub("", rationale.strip()).strip() or None, answer or None, has_sentinel)
+    return ParsedReply(_HEADING.sub("", rationale.strip()).strip() or None, answer or None, end is not None)
 
 
 def without_thoughts(reply: str) -> str:
     """A reply without what a reasoning model thought before it."""
-    return _THOUGHT_START.sub("", _THOUGHT_END.sub("", _THOUGHT.sub("", reply)))
+    kept: list[str] = []
+    start, opened = 0, ""
+    for mark in _MARK.finditer(reply):
+        if mark["open"] and not opened:
+            kept.append(reply[start : mark.start()])
+            start, opened = mark.end(), mark["open"]
+        elif mark["close"] or (mark["fence"] and opened.startswith("`")):
+            # Templates that open the thought themselves leave only its end in the reply.
+            kept = kept if opened else []
+            start, opened = mark.end(), ""
+    # A reply that was cut off leaves only the start of a thought; a heading that nothing closes was none.
+    if not opened or opened[0] not in "<[◁":
+        kept.append(opened + reply[start:])
+    return _TURN.sub("", "".join(kept))
 
 
 def _label(value: str, labels: Sequence[str], spellings: Mapping[str, Sequence[str]]) -> str:
@@ -185,6 +213,10 @@ class TeacherPrompt:
             raise ValueError(f"style={self.style!r} is not one of {', '.join(STYLES)}")
         if not self.sentinel.strip():
             raise ValueError("the sentinel is empty: it closes the explanation, as '[END OF REASONING]' does")
+        if _MARK.search(self.sentinel):
+            raise ValueError(
+                f"the sentinel {self.sentinel!r} is a mark that models put around their thoughts: name another"
+            )
         least, most = self.sentences
         if not 1 <= least <= most:
             raise ValueError(f"sentences={self.sentences} must be two numbers, such as (2, 5)")

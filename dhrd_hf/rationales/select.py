@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ..modeling_dhrd import DHRDForDualHeadClassification
-    from .teachers import Teacher
+    from .teacher import Teacher
 
 JUDGE_PROMPT = """Judge an explanation that a text classifier is to learn from.
 
@@ -353,8 +353,8 @@ class LabelJudge:
 
 async def _replies(judge: Teacher, messages: Sequence[str]) -> list[str | None]:
     """What the judge says to each message; None where it gives no answer."""
-    from .pacing import NoAnswer, Pace
-    from .replies import Unusable
+    from .budget import Pace
+    from .teacher import NoAnswer, Unusable
 
     async with judge:
         pace = Pace(judge.concurrency)

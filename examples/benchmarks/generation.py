@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 
 from dhrd_hf.data.table_writing import write_rows
-from dhrd_hf.rationales.generation import generate_rationales
+from dhrd_hf.rationales.generate import generate_rationales
 from dhrd_hf.rationales.labelled import LabelledTable
 from dhrd_hf.rationales.prompt import TeacherPrompt
-from dhrd_hf.rationales.teachers import open_teacher
+from dhrd_hf.rationales.teacher import open_teacher
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from chat_stand_in import ChatStandIn, rows  # noqa: E402

@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from dhrd_hf.cli import main
 
 STEPS = ["--per-device-train-batch-size", "4", "--use-cpu", "--disable-tqdm", "true", "--max-steps", "1"]
-DRY = ["--rationale-column", "new", "--dry-run"]
+DRY = ["--settings", "rationale_column: new", "--dry-run"]
 KINDS = {
     "booleans": ([True, False], ["false", "true"], ["true", "false"]),
     "blanks": (["yes", " no", "yes ", "no"], ["no", "yes"], ["yes", "no"]),
@@ -114,15 +114,17 @@ def test_fractions_are_refused_by_every_command_with_both_ways_out(base, put, ca
     data = put([str(it) if as_text else it for it in (3.5, 4.5)])
     ways = ["holds 3.5: add --problem-type regression", "--problem-type single_label_classification if"]
     generate = ["rationales", "generate", "--data", data, "--teacher", "http://localhost:9/v1", *DRY]
-    for command in (train(base, data), generate):
-        line = refused(capsys, *command)
-        assert all(way in line for way in ways)
+    line = refused(capsys, *train(base, data))
+    assert all(way in line for way in ways)
+    line = refused(capsys, *generate)
+    assert "holds 3.5: name them by --label-map" in line and "problem_type: single_label_classification" in line
     as_names = ["--problem-type", "single_label_classification"]
     assert main(train(base, data, *as_names)) == 0
     assert AutoConfig.from_pretrained("run").id2label == {0: "3.5", 1: "4.5"}
     assert main(["evaluate", "--model", "run", "--data", data]) == 0
     assert "accuracy" in json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert main([*generate, *as_names]) == 0
+    named = "rationale_column: new, problem_type: single_label_classification"
+    assert main([*generate[:-3], "--settings", named, "--dry-run"]) == 0
     assert "label '3.5'" in capsys.readouterr().out
     numbers = ["--problem-type", "regression", "--overwrite-output-dir", "--eval-data", data]
     assert main(train(base, data, *numbers)) == 0

@@ -6,7 +6,7 @@ import pytest
 from datasets import ClassLabel, Dataset
 
 from dhrd_hf.cli import main
-from dhrd_hf.rationales import teachers
+from dhrd_hf.rationales import teacher
 
 NAMES = [
     "ant",
@@ -116,10 +116,10 @@ def test_a_judge_reads_the_labels(tmp_path, capsys, monkeypatch):
             assert "Label" not in content.partition("Which of these")[0]
             # Of the ant it says the right label, of the bee another one, of all others nothing of use.
             said = "**Yes**" if "ant sank" in content or "bee sank" in content else "Perhaps yes, perhaps no."
-            return teachers.Reply(said, "judge")
+            return teacher.Reply(said, "judge")
 
     asked = []
-    monkeypatch.setattr(teachers, "open_teacher", lambda *named, **options: asked.append((named, options)) or Judge())
+    monkeypatch.setattr(teacher, "open_teacher", lambda *named, **options: asked.append((named, options)) or Judge())
     table = write(tmp_path / "rows.jsonl", ROWS)
     judge = ["--judge", "http://127.0.0.1:9/v1", "--judge-model", "m"]
     assert audit(table, *judge, "--json", tmp_path / "out.json") == 0

@@ -44,7 +44,7 @@ def test_a_table_gets_its_rationales(capsys):
 
 def test_a_dry_run_shows_three_prompts_and_asks_nothing(capsys):
     with ChatStandIn() as chat:
-        options = ["--dry-run", "--price-input", "1", "--price-output", "2", "--samples", "2"]
+        options = ["--dry-run", "--settings", "price_input: 1, price_output: 2", "--samples", "2"]
         assert main(["rationales", "generate", "--data", "rows.jsonl", "--teacher", chat.url, *options]) == 0
         assert not chat.authorizations
     printed = capsys.readouterr().out
@@ -56,8 +56,8 @@ def test_a_dry_run_shows_three_prompts_and_asks_nothing(capsys):
     ("options", "message"),
     [
         (["--samples", "0"], "samples=0 must be above 0"),
-        (["--retries", "-1"], "retries=-1 not negative"),
-        (["--samples", "2", "--temperature", "0"], "all the same at temperature 0"),
+        (["--settings", "retries: -1"], "retries=-1 not negative"),
+        (["--samples", "2", "--settings", "temperature: 0"], "all the same at temperature 0"),
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
@@ -69,7 +69,7 @@ def test_examples_in_a_saved_folder_are_shown_with_the_names_of_their_labels(cap
     examples = [row | {"rationale": f"It is about {row['text'][:9]}."} for row in rows(2)]
     names = sorted({row["label"] for row in rows(20)})
     Dataset.from_list(examples).cast_column("label", ClassLabel(names=names)).save_to_disk("examples")
-    assert generate("--teacher", "http://127.0.0.1:9/v1", "--dry-run", "--examples", "examples") == 0
+    assert generate("--teacher", "http://127.0.0.1:9/v1", "--dry-run", "--settings", "examples: examples") == 0
     assert examples[0]["rationale"] in capsys.readouterr().out
 
 
@@ -91,7 +91,7 @@ def test_numbers_need_names_and_other_spellings_are_taken(capsys):
         (None, "Row 5: it has no label, in bad.jsonl, column 'label'. 1 of 6 rows"),
         (["soaked", "arid"], "row 5: ['soaked', 'arid'] are several"),
         ({"wet": 1}, "row 5: its label holds an object"),
-        (0.5, "holds 0.5: add --problem-type regression"),
+        (0.5, "holds 0.5: name them by --label-map"),
     ],
 )
 def test_labels_that_can_not_be_named(capsys, label, message):
@@ -104,10 +104,15 @@ def test_labels_that_can_not_be_named(capsys, label, message):
     ("options", "message"),
     [
         (["--teacher", "http://127.0.0.1:9/v1"], "nothing answers at http://127.0.0.1:9/v1"),
-        (["--teacher", "http://127.0.0.1:9/v1", "--text-column", "txt"], "no column 'txt': did you mean 'text'?"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--prompt", "{txt}"], "no column 'txt': did you mean 'text'?"),
         (["--teacher", "http://127.0.0.1:9/v1", "--api-key-env", "NOPE"], "no environment variable 'NOPE'"),
-        (["--teacher", "http://127.0.0.1:9/v1", "--label-words", "{"], "--label-words is not JSON"),
-        (["--teacher", "http://127.0.0.1:9/v1", "--skip-check", "x"], "there is no check 'x'"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--settings", "{"], "--settings is no YAML"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--settings", "nowhere.yaml"], "neither a file nor settings"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--settings", "retrys: 2"], "no 'retrys': did you mean retries?"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--settings", "retries: two"], "retries is 'two', and must be a whole"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--settings", "label_words: two"], "must be by label"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--settings", "skip_check: x"], "there is no check 'x'"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--extra-body", "[1]"], "--extra-body is neither JSON in braces"),
         (["--teacher", "http://127.0.0.1:9/v1", "--max-cost", "1"], "needs the prices"),
         (["--teacher", "./nowhere"], "there is no such folder"),
         (["--teacher", "rows.jsonl"], "to take the rationales in it, --teacher file:rows.jsonl"),

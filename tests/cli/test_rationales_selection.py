@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset
 from dhrd_hf.cli import main
 from dhrd_hf.data.ablations import ABLATIONS, ablate
 from dhrd_hf.data.tables import load_table
-from dhrd_hf.rationales import select, teachers
+from dhrd_hf.rationales import select, teacher
 
 GOOD = "Whatever is as cold as the yard around it gives off no light of its own at night."
 CUT = "Whatever is as cold as the yard gives off no light. It would first have to be hea"
@@ -233,10 +233,10 @@ def test_select_by_a_judge(tmp_path, capsys, monkeypatch):
             pass
 
         async def ask(self, messages, seed=None):
-            return teachers.Reply(str(len(messages[0]["content"]) % 10) if says_numbers else "It is fine.", "judge")
+            return teacher.Reply(str(len(messages[0]["content"]) % 10) if says_numbers else "It is fine.", "judge")
 
     asked = []
-    monkeypatch.setattr(teachers, "open_teacher", lambda *named, **options: asked.append((named, options)) or Judge())
+    monkeypatch.setattr(teacher, "open_teacher", lambda *named, **options: asked.append((named, options)) or Judge())
     rows = [{"id": 1, "text": "The kiln.", "label": "cold", "rationale": "So it is" + "." * n} for n in range(10)]
     table, out, says_numbers = write(tmp_path / "samples.jsonl", rows), tmp_path / "best.jsonl", True
     options = ["--score", "judge", "--judge", "http://127.0.0.1:9/v1", "--judge-model", "m", "--output", str(out)]

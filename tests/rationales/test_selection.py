@@ -19,9 +19,8 @@ from dhrd_hf.rationales.filter import (
     without_repetition,
     without_rest,
 )
-from dhrd_hf.rationales.pacing import NoAnswer
-from dhrd_hf.rationales.replies import Reply, Unusable
 from dhrd_hf.rationales.select import JudgeScore, LikelihoodScore, read_verdict, select_best
+from dhrd_hf.rationales.teacher import NoAnswer, Reply, Unusable
 from dhrd_hf.rationales.words import split_sentences
 
 CLEAN = [
@@ -313,7 +312,7 @@ class Judge:
 
 
 def test_the_judge_chooses(monkeypatch):
-    monkeypatch.setattr("dhrd_hf.rationales.pacing.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("dhrd_hf.rationales.budget.FIRST_WAIT", 0.001)
     replies = {
         "Sample 0 of a": "3",
         "Sample 1 of a": [NoAnswer("status 500"), "<think>2 or 8?</think>Score: 8/10"],

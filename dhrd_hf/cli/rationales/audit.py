@@ -161,9 +161,8 @@ def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _judge(args: argparse.Namespace, rows: list[dict[str, Any]]) -> LabelJudge:
     from ...data.label_names import label_names
-    from ...rationales.replies import Sampling
     from ...rationales.select import LabelJudge
-    from ...rationales.teachers import open_teacher
+    from ...rationales.teacher import Sampling, open_teacher
 
     labels = sorted({name for row in rows for name in label_names(row.get(args.label_column))})
     if not labels:

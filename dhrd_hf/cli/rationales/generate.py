@@ -10,29 +10,56 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..parsing import Parser, add_label_options, chosen_prompt, warn
+from ..parsing import Parser, add_label_options, chosen_prompt, did_you_mean, warn
 
 if TYPE_CHECKING:
+    from ...rationales.budget import Budget
     from ...rationales.labelled import LabelledTable
-    from ...rationales.pacing import Budget
     from ...rationales.prompt import TeacherPrompt
-    from ...rationales.teachers import Teacher
-    from ...rationales.verdicts import ReplyChecks
+    from ...rationales.teacher import Teacher
 
 _GIVEN = ("column:", "file:")
+# What --settings takes: of the rows, the prompt, the teacher, the budget and the checks.
+_SETTINGS: dict[str, tuple[type, str]] = {
+    "id_column": (str, "column of the keys (default: id, key or idx, else the row's number)"),
+    "rationale_column": (str, "column to write (default: rationale)"),
+    "problem_type": (str, "single_label_classification where numbers such as 3.5 are names"),
+    "rejected": (str, "file of the rejected rows (default: rejected.jsonl beside the output)"),
+    "style": (str, "free hides the gold label: replies with another answer are thrown away"),
+    "descriptions": (dict, "what a label means, by label"),
+    "examples": (str, "table of rows with the prompt's columns, label and rationale, shown as examples"),
+    "system": (str, "the system prompt; '' for none"),
+    "language": (str, "such as German (default: the input's)"),
+    "temperature": (float, "default: 0.7"),
+    "top_p": (float, "nucleus sampling"),
+    "seed": (int, "sent with each request, another one for each try"),
+    "timeout": (float, "seconds of a request (default: 120)"),
+    "device": (str, "of a model on this machine (default: the accelerator if there is one)"),
+    "retries": (int, "times that a row is asked again (default: 3)"),
+    "max_requests": (int, "stop after so many requests; 0 only re-reads the replies that are there"),
+    "price_input": (float, "price of a million prompt tokens, which --max-cost needs"),
+    "price_output": (float, "price of a million reply tokens"),
+    "label_words": (dict, "further words that name a label, by label"),
+    "min_words": (int, "fewest words of a rationale"),
+    "max_words": (int, "most words of a rationale"),
+    "skip_check": (list, "checks to leave out"),
+}
 _EXAMPLES = """examples:
   dhrd rationales generate --data train.jsonl --teacher http://localhost:8000/v1 --dry-run
   dhrd rationales generate --data train.jsonl --teacher http://localhost:8000/v1 --output rationales.jsonl
   dhrd rationales generate --data train.csv --teacher inference-providers:Qwen/Qwen3-32B --output rationales.jsonl \\
-      --max-cost 5 --price-input 0.1 --price-output 0.3
+      --max-cost 5 --settings 'price_input: 0.1, price_output: 0.3'
   dhrd rationales generate --data train.jsonl --teacher file:human.jsonl --output rationales.jsonl
 
 A teacher is an OpenAI-compatible endpoint (http://... or https://...), inference-providers:MODEL, a chat model on this
 machine (a folder, a Hub id, or smollm2), or rationales that are there already (column:NAME or file:PATH, joined by key).
-An endpoint's key is read from OPENAI_API_KEY, HF_TOKEN, the Hub's login or the variable that --api-key-env names.
+The key of a well-known host is read from its own variable (OPENAI_API_KEY for api.openai.com, HF_TOKEN or the Hub's login
+for the Hub); to any other host, this machine too, goes the key alone that --api-key-env names.
 
 Stopped or killed, it goes on with the same command. Beside rationales.jsonl it writes rejected.jsonl (with why),
 rationales.replies.jsonl (every reply as it came) and rationales.manifest.json. Other checks re-read the replies.
+
+settings, as YAML or JSON typed or in a file, such as --settings 'temperature: 0.2, style: free':
 """
 
 
@@ -46,228 +73,148 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError(
             f"--teacher {args.teacher} is a file: to take the rationales in it, --teacher file:{args.teacher}"
         )
+    settings = _settings(args.settings)
 
+    from ...data.joining import NamedRows
+    from ...rationales.generate import RETRIES, generate_rationales
     from ...rationales.labelled import LabelledTable
+    from ...rationales.outputs import take_rationales
+    from ...rationales.prompt import TeacherPrompt
+    from ...rationales.verdicts import ReplyChecks
 
-    template = chosen_prompt(args.prompt, args.text_column)
-    column = args.teacher.removeprefix("column:") if args.teacher.startswith("column:") else None
+    template = chosen_prompt(args.prompt, None)
+    kind, _, where = args.teacher.partition(":")
     table = LabelledTable(
         args.data,
         template,
         label_column=args.label_column,
-        id_column=args.id_column,
-        label_map=_json_option("--label-map", args.label_map),
-        rationale_column=args.rationale_column or (column if column is not None else "rationale"),
+        label_map=_object("--label-map", args.label_map),
+        rationale_column=settings.get("rationale_column") or (where if kind == "column" else "rationale"),
         keeps_rationales=given,
-        problem_type=args.problem_type,
         drop_unlabelled=args.drop_unlabelled,
         say=warn,
+        **_chosen(settings, "id_column", "problem_type"),
     )
-    prompt = _prompt(args, table, template)
-    checks = _checks(args)
+    prompt = TeacherPrompt(
+        table.labels,
+        template=template,
+        examples=tuple(NamedRows(settings["examples"])) if "examples" in settings else (),
+        spellings=table.spellings,
+        **_chosen(settings, "style", "descriptions", "system", "language"),
+    )
+    words = {label: [its] if isinstance(its, str) else its for label, its in settings.get("label_words", {}).items()}
+    checks = ReplyChecks(words, skip=settings.get("skip_check", ()), **_chosen(settings, "min_words", "max_words"))
+    common: dict[str, Any] = {
+        "rejected": settings.get("rejected"),
+        "checks": checks,
+        "overwrite": args.overwrite,
+        "say": _say,
+    }
     if given:
-        return _take(args, table, prompt, checks)
-    budget = _budget(args)
-    teacher = _teacher(args)
+        if args.dry_run:
+            raise ValueError("--dry-run shows what a teacher would be asked, and rationales that are there ask nobody")
+        key = settings.get("id_column")
+        _say(str(take_rationales(table, prompt, args.output, **{kind: where}, key=key, **common)))
+        return 0
+    teacher, budget = _teacher(args, settings), _budget(args, settings)
+    retries = settings.get("retries", RETRIES)
     if args.dry_run:
-        _dry_run(args, table, prompt, teacher, budget)
+        _dry_run(table, prompt, teacher, budget, args.samples, retries)
         return 0
     if args.teacher == "smollm2":
         _say("smollm2 is too weak to teach: it shows the way, and few of its rationales will pass the checks.")
-
-    from ...rationales.generation import generate_rationales
-
     generate_rationales(
-        table,
-        prompt,
-        teacher,
-        args.output,
-        rejected=args.rejected,
-        checks=checks,
-        samples=args.samples,
-        retries=args.retries,
-        budget=budget,
-        overwrite=args.overwrite,
-        reparse=args.reparse,
-        progress=True,
-        say=_say,
-    )
+        table, prompt, teacher, args.output, samples=args.samples, retries=retries, budget=budget, progress=True,
+        batch_write=args.batch_write, batch_read=args.batch_read, **common,
+    )  # fmt: skip
     return 0
 
 
 def after_interrupt(argv: Sequence[str]) -> str:
     """What is left after Ctrl-C."""
-    again = [word for word in argv if word != "--overwrite"]
-    return f"Every reply so far is kept. To go on: dhrd rationales generate {shlex.join(again)}"
+    # Passwords of URLs and secrets of an extra body are not printed.
+    shown = not any(option in word for word in argv for option in ("@", "--extra-body", "--settings", "?"))
+    again = shlex.join(["dhrd", "rationales", "generate", *(word for word in argv if word != "--overwrite")])
+    return f"Every reply so far is kept. To go on: {again if shown else 'the same command, without --overwrite'}"
 
 
 def _parser() -> Parser:
+    width = max(map(len, _SETTINGS))
     parser = Parser(
         prog="dhrd rationales generate",
         description="Have a teacher write the rationales of a table with labels, and check each.",
-        epilog=_EXAMPLES,
+        epilog=_EXAMPLES + "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in _SETTINGS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--data", required=True, metavar="TABLE", help="the rows, with their labels")
-    add("--teacher", required=True, metavar="TEACHER", help="who writes: see below")
-    add("--output", metavar="FILE", help="the .jsonl file of accepted rows to write, or to go on with")
-    add("--rejected", metavar="FILE", help="the rejected rows (default: rejected.jsonl beside the output)")
-    add("--dry-run", action="store_true", help="show three prompts, tokens and price; ask nothing")
     add(
-        "--reparse", action="store_true", help="only re-read the replies that are there, by the checks of this command"
+        "--prompt",
+        metavar="TEMPLATE",
+        help=r"the input over a row's columns, such as '{premise}\n{hypothesis}' (default: {text})",
     )
-    add("--overwrite", action="store_true", help="start anew, without the replies that are there")
-
-    rows = parser.add_argument_group("rows")
-    add = rows.add_argument
-    add("--prompt", metavar="TEMPLATE", help=r"the input over a row's columns, such as '{premise}\n{hypothesis}'")
-    add("--text-column", metavar="NAME", help="the same as --prompt '{NAME}' (default: text)")
     add_label_options(parser)
-    add("--problem-type", metavar="TYPE", help="single_label_classification where numbers such as 3.5 are names")
-    add("--rationale-column", metavar="NAME", help="column to write (default: rationale)")
-    add("--id-column", metavar="NAME", help="column of the keys (default: id, key or idx, else the row's number)")
     add(
         "--label-map",
         metavar="JSON",
         help="""names of labels, as JSON or a file of it: '{"0": "No", "1": ["Yes", "True"]}'""",
     )
-
-    asked = parser.add_argument_group("what the teacher is asked")
-    add = asked.add_argument
-    add(
-        "--style",
-        choices=("guarded", "free"),
-        default="guarded",
-        help="show the gold label (default), or hide it: free",
-    )
-    add("--samples", type=int, default=1, metavar="K", help="rationales of a row (default: 1)")
-    add("--label-descriptions", metavar="JSON", help="what a label means, as JSON by label, or a file of it")
-    add("--examples", metavar="TABLE", help="rows with the prompt's columns, label and rationale, to show as examples")
-    add("--system", metavar="TEXT", help="the system prompt; '' for none")
-    add("--language", metavar="NAME", help="such as German (default: the input's)")
-
-    sampling = parser.add_argument_group("how it answers")
-    add = sampling.add_argument
+    add("--teacher", required=True, metavar="TEACHER", help="who writes: see below")
     add("--teacher-model", metavar="NAME", help="the model at the endpoint (default: its only one)")
     add("--api-key-env", metavar="NAME", help="the environment variable that holds the endpoint's key")
-    add("--temperature", type=float, default=0.7, metavar="T", help="default: 0.7")
-    add("--top-p", type=float, metavar="P")
+    add("--output", metavar="FILE", help="the .jsonl file of accepted rows to write, or to go on with")
+    add("--overwrite", action="store_true", help="start anew, without the replies that are there")
+    add("--dry-run", action="store_true", help="show three prompts, tokens and price; ask nothing")
+    add("--batch-write", metavar="FILE", help="write the requests to a file in OpenAI's batch format, and send none")
+    add("--batch-read", metavar="FILE", help="take the replies from a file of a batch's results")
+    add("--samples", type=int, default=1, metavar="K", help="rationales of a row (default: 1)")
+    add(
+        "--concurrency",
+        type=int,
+        metavar="N",
+        help="most requests, or rows of a model here, at a time (default: 32; 8)",
+    )
     add("--max-reply-tokens", type=int, default=1024, metavar="N", help="most tokens of a reply (default: 1024)")
-    add("--seed", type=int, metavar="N", help="sent with each request, another one for each try")
+    add("--max-total-tokens", type=int, metavar="N", help="stop after so many tokens, over all runs on one output")
+    add("--max-cost", type=float, metavar="X", help="stop after such a cost, over all runs on one output")
     add(
         "--extra-body",
         metavar="JSON",
         help="""sent as it is: '{"chat_template_kwargs": {"enable_thinking": false}}'""",
     )
-
-    pace = parser.add_argument_group("pace and budget, over all runs on one output")
-    add = pace.add_argument
-    add("--concurrency", type=int, default=32, metavar="N", help="most requests at a time (default: 32)")
-    add("--timeout", type=float, default=120.0, metavar="SECONDS", help="of a request (default: 120)")
-    add(
-        "--batch-size", type=int, default=8, metavar="N", help="rows at a time of a model on this machine (default: 8)"
-    )
-    add("--device", help="of a model on this machine (default: the accelerator if there is one)")
-    add("--max-requests", type=int, metavar="N", help="stop after so many requests")
-    add("--max-total-tokens", type=int, metavar="N", help="stop after so many tokens, of prompts and replies")
-    add("--max-cost", type=float, metavar="X", help="stop after such a cost")
-    add("--price-input", type=float, default=0.0, metavar="X", help="price of a million prompt tokens")
-    add("--price-output", type=float, default=0.0, metavar="X", help="price of a million reply tokens")
-
-    checked = parser.add_argument_group("checks")
-    add = checked.add_argument
-    add("--retries", type=int, default=3, metavar="N", help="times that a row is asked again (default: 3)")
-    add("--label-words", metavar="JSON", help="further words that name a label, as JSON by label, or a file of it")
-    add("--min-words", type=int, metavar="N", help="fewest words of a rationale")
-    add("--max-words", type=int, metavar="N", help="most words of a rationale")
-    add("--skip-check", action="append", default=[], metavar="NAME", help="leave a check out; may be repeated")
+    add("--settings", metavar="YAML", help="anything else: see below")
     return parser
 
 
-def _prompt(args: argparse.Namespace, table: LabelledTable, template: str) -> TeacherPrompt:
-    from ...data.joining import NamedRows
-    from ...rationales.prompt import TeacherPrompt
+def _teacher(args: argparse.Namespace, settings: dict[str, Any]) -> Teacher:
+    from ...rationales.teacher import Sampling, open_teacher
 
-    return TeacherPrompt(
-        table.labels,
-        style=args.style,
-        template=template,
-        descriptions=_json_option("--label-descriptions", args.label_descriptions),
-        examples=tuple(NamedRows(args.examples)) if args.examples else (),
-        system=args.system,
-        language=args.language,
-        spellings=table.spellings,
-    )
-
-
-def _checks(args: argparse.Namespace) -> ReplyChecks:
-    from ...rationales.verdicts import ReplyChecks
-
-    words = _json_option("--label-words", args.label_words) or {}
-    words = {label: [its] if isinstance(its, str) else list(its) for label, its in words.items()}
-    bounds = {name: getattr(args, name) for name in ("min_words", "max_words") if getattr(args, name) is not None}
-    return ReplyChecks(words, skip=tuple(args.skip_check), **bounds)
-
-
-def _budget(args: argparse.Namespace) -> Budget:
-    from ...rationales.pacing import Budget
-
-    return Budget(args.max_requests, args.max_total_tokens, args.max_cost, args.price_input, args.price_output)
-
-
-def _teacher(args: argparse.Namespace) -> Teacher:
-    from ...rationales.replies import Sampling
-    from ...rationales.teachers import open_teacher
-
+    extra = _object("--extra-body", args.extra_body) or {}
     sampling = Sampling(
-        args.temperature,
-        args.top_p,
-        args.max_reply_tokens,
-        args.seed,
-        _json_option("--extra-body", args.extra_body) or {},
+        max_reply_tokens=args.max_reply_tokens, extra_body=extra, **_chosen(settings, "temperature", "top_p", "seed")
     )
+    at_a_time = {} if args.concurrency is None else {"concurrency": args.concurrency, "batch_size": args.concurrency}
     return open_teacher(
-        args.teacher,
-        args.teacher_model,
-        sampling,
-        api_key_env=args.api_key_env,
-        concurrency=args.concurrency,
-        timeout=args.timeout,
-        batch_size=args.batch_size,
-        device=args.device,
-    )
+        args.teacher, args.teacher_model, sampling, api_key_env=args.api_key_env, **at_a_time,
+        **_chosen(settings, "timeout", "device"),
+    )  # fmt: skip
 
 
-def _take(args: argparse.Namespace, table: LabelledTable, prompt: TeacherPrompt, checks: ReplyChecks) -> int:
-    from ...rationales.given import take_rationales
+def _budget(args: argparse.Namespace, settings: dict[str, Any]) -> Budget:
+    from ...rationales.budget import Budget
 
-    kind, _, where = args.teacher.partition(":")
-    if args.dry_run:
-        raise ValueError("--dry-run shows what a teacher would be asked, and rationales that are there ask nobody")
-    counts = take_rationales(
-        table,
-        prompt,
-        args.output,
-        column=where if kind == "column" else None,
-        file=where if kind == "file" else None,
-        key=args.id_column,
-        rejected=args.rejected,
-        checks=checks,
-        overwrite=args.overwrite,
-        say=_say,
-    )
-    _say(str(counts))
-    return 0
+    prices = _chosen(settings, "max_requests", "price_input", "price_output")
+    return Budget(max_tokens=args.max_total_tokens, max_cost=args.max_cost, **prices)
 
 
 def _dry_run(
-    args: argparse.Namespace, table: LabelledTable, prompt: TeacherPrompt, teacher: Teacher, budget: Budget
+    table: LabelledTable, prompt: TeacherPrompt, teacher: Teacher, budget: Budget, samples: int, retries: int
 ) -> None:
     """Three prompts to standard output, and what all of them would take."""
-    from ...rationales.generation import check_tries, estimated_tokens
+    from ...rationales.budget import estimated_tokens
+    from ...rationales.generate import check_tries
 
-    check_tries(teacher, args.samples, args.retries)
+    check_tries(teacher, samples, retries)
     tokens = rows = 0
     for it in table:
         if any(it.row.get(name) is None for name in prompt.columns):
@@ -278,21 +225,64 @@ def _dry_run(
             print("\n".join(f"[{message['role']}]\n{message['content']}\n" for message in messages))
         rows += 1
         tokens += sum(estimated_tokens(message["content"]) for message in messages)
-    requests = rows * args.samples
-    tokens *= args.samples
+    requests = rows * samples
+    tokens *= samples
     least, most = requests * 30 * prompt.sentences[1], requests * (teacher.sampling.max_reply_tokens or 1024)
     print(
-        f"{rows} of {len(table)} rows x {args.samples} samples = {requests} requests: about {tokens} prompt tokens, and "
+        f"{rows} of {len(table)} rows x {samples} samples = {requests} requests: about {tokens} prompt tokens, and "
         f"about {least} reply tokens (at most {most}), if no row is asked twice."
     )
     if budget.price_input or budget.price_output:
         print(f"Price: about {budget.price(tokens, least):.4g}, at most {budget.price(tokens, most):.4g} per try.")
     else:
-        print("Price: unknown; --price-input and --price-output are the prices of a million tokens.")
+        print("Price: unknown; --settings 'price_input: 0.1, price_output: 0.3' are the prices of a million tokens.")
     print("Nothing was asked.")
 
 
-def _json_option(option: str, value: str | None) -> dict[str, Any] | None:
+def _settings(typed: str | None) -> dict[str, Any]:
+    """What --settings says, of the settings that there are."""
+    import yaml
+
+    if typed is None:
+        return {}
+    path = Path(typed).expanduser()
+    text = path.read_text(encoding="utf-8") if len(typed) < 250 and path.is_file() else typed
+    try:
+        # A line such as "temperature: 0.2, style: free" is a mapping once there are braces around it. All of it is text to
+        # this loader: to the others, a label that is called yes would be true.
+        braced = text if "\n" in text or text.lstrip().startswith("{") else f"{{{text}}}"
+        found = yaml.load(braced, yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--settings is no YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"--settings {typed!r} is neither a file nor settings such as 'temperature: 0.2, style: free'"
+        )
+    return {name.replace("-", "_"): _setting(name.replace("-", "_"), value) for name, value in found.items()}
+
+
+def _setting(name: str, value: Any) -> Any:
+    if name not in _SETTINGS:
+        raise ValueError(
+            f"--settings has no {name!r}{did_you_mean(name, _SETTINGS) or '.'} There are {', '.join(_SETTINGS)}"
+        )
+    kind = _SETTINGS[name][0]
+    if kind is list:
+        return [value] if isinstance(value, str) else list(value)
+    try:
+        if isinstance(value, str) == (kind is dict):
+            raise ValueError
+        return kind(value)
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number", dict: "by label, as in {yes: ...}", str: "a text"}[kind]
+        raise ValueError(f"--settings: {name} is {value!r}, and must be {wanted}") from None
+
+
+def _chosen(settings: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: settings[name] for name in names if name in settings}
+
+
+def _object(option: str, value: str | None) -> dict[str, Any] | None:
     """An option's JSON object, typed or in a file."""
     if value is None:
         return None
@@ -300,7 +290,7 @@ def _json_option(option: str, value: str | None) -> dict[str, Any] | None:
     if not value.lstrip().startswith("{"):
         path = Path(value).expanduser()
         if not path.is_file():
-            raise ValueError(f"{option} {value!r} is neither JSON in braces nor a file")
+            raise ValueError(f"{option} is neither JSON in braces nor a file")
         text = path.read_text(encoding="utf-8")
     try:
         found = json.loads(text)

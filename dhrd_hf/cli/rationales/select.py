@@ -127,9 +127,8 @@ def _likelihood(args: argparse.Namespace, source: Source) -> tuple[Any, str]:
 
 
 def _judge(args: argparse.Namespace, labels: Sequence[str]) -> tuple[Any, str]:
-    from ...rationales.replies import Sampling
     from ...rationales.select import JudgeScore
-    from ...rationales.teachers import open_teacher
+    from ...rationales.teacher import Sampling, open_teacher
 
     sampling = Sampling(temperature=0.0)
     options = {"api_key_env": args.api_key_env, "concurrency": args.concurrency, "device": args.device}

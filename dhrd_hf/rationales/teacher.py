@@ -1,0 +1,339 @@
+"""Teachers: who is asked for a rationale. An endpoint that speaks the OpenAI protocol, or a chat model on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+PROVIDERS = "inference-providers:"
+KINDS = (
+    "an http(s) URL of an OpenAI-compatible endpoint such as http://localhost:8000/v1, inference-providers:MODEL, "
+    "a local folder or Hub id of a chat model, smollm2, column:NAME or file:PATH"
+)
+_WAIT_FOR_MORE = 0.02  # seconds that a batch which is not full waits for further requests
+_HOST = re.compile(r"(?:[\w-]+\.)*[\w-]+:\d{1,5}(?:/|$)")
+_SECRET = {"key", "apikey", "token", "secret", "password", "passwd", "credential", "credentials", "auth"}
+_SECRET |= {"authorization", "bearer", "cookie"}
+
+
+class TeacherError(ValueError):
+    """No request to this teacher can succeed: a wrong key, a model that it doesn't have, nobody there."""
+
+
+class NoAnswer(Exception):
+    """A request brought no answer that can be used, and another try may; `paid` where it may cost something all the same."""
+
+    def __init__(self, reason: str, retry_after: float | None = None, crowded: bool = False, paid: bool = False):
+        super().__init__(reason)
+        self.retry_after, self.crowded, self.paid = retry_after, crowded, paid
+
+
+class Unusable(Exception):
+    """A reply that is empty, cut off or a refusal, or a request that is refused."""
+
+    def __init__(self, reason: str, reply: Reply | None = None, check: str = "refused"):
+        super().__init__(reason)
+        self.reply, self.check = reply, check
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a teacher said, and what it took; `estimated` where the endpoint does not tell."""
+
+    text: str
+    model: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reason: str = "stop"
+    estimated: bool = False
+
+    def judged(self, why_empty: str = "", refusal: str = "") -> Reply:
+        """The reply, where it is whole and says something."""
+        if refusal and not self.text.strip():
+            raise Unusable(f"the teacher refuses: {refusal[:200]}", self, "refusal")
+        if self.finish_reason == "content_filter":
+            raise Unusable("the endpoint's content filter stopped the reply", self, "refusal")
+        if self.finish_reason == "length":
+            raise Unusable(
+                f"the reply was cut off after {self.completion_tokens} tokens; --max-reply-tokens allows more",
+                self,
+                "cut_off",
+            )
+        if not self.text.strip():
+            raise Unusable(f"the reply was empty{why_empty}", self, "empty")
+        return self
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a teacher draws its replies.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.teacher import Sampling
+    >>> Sampling(temperature=0.2).settings()
+    {'temperature': 0.2, 'max_reply_tokens': 1024}
+
+    ```
+
+    Args:
+        temperature (`float`, *optional*, defaults to 0.7): 0 is greedy.
+        top_p (`float`, *optional*): Nucleus sampling.
+        max_reply_tokens (`int`, *optional*, defaults to 1024): Most tokens of a reply, thoughts of a reasoning model
+            included; 0 leaves it to the endpoint.
+        seed (`int`, *optional*): Sent with each request, another one for each try and sample.
+        extra_body (`Mapping[str, Any]`, *optional*): What else is sent, such as
+            `{"chat_template_kwargs": {"enable_thinking": False}}`.
+
+    Raises:
+        ValueError: if a number makes no sense.
+    """
+
+    temperature: float = 0.7
+    top_p: float | None = None
+    max_reply_tokens: int = 1024
+    seed: int | None = None
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not (self.temperature >= 0 and self.max_reply_tokens >= 0 and (self.top_p is None or 0 < self.top_p <= 1)):
+            raise ValueError(
+                f"temperature={self.temperature}, max_reply_tokens={self.max_reply_tokens}, top_p={self.top_p}: the first "
+                "two must not be negative, the last between 0 and 1"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that are not at rest, for a key and a manifest; secrets in the extra body are left out.
+
+        Returns:
+            `dict`: what JSON can hold.
+        """
+        every = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_reply_tokens": self.max_reply_tokens,
+            "seed": self.seed,
+            "extra_body": without_secret_values(dict(self.extra_body))[0] or None,
+        }
+        return {name: value for name, value in every.items() if value is not None}
+
+
+def without_secret_values(value: Any, inside: bool = False) -> tuple[Any, list[str]]:
+    """A JSON value with "[secret]" for the texts whose name says that they are secret, and those texts."""
+    found: list[str] = []
+    if isinstance(value, Mapping):
+        shown = {}
+        for name, its in value.items():
+            words = {*re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)).casefold())}
+            shown[name], texts = without_secret_values(its, inside or bool(words & _SECRET))
+            found += texts
+        return shown, found
+    if isinstance(value, (list, tuple)):
+        pairs = [without_secret_values(its, inside) for its in value]
+        return [shown for shown, _ in pairs], [text for _, texts in pairs for text in texts]
+    if isinstance(value, str) and (inside or re.match(r"(?:sk|hf|gsk|pk)[-_]\w{8}|Bearer ", value)):
+        return "[secret]", [value]
+    return value, found
+
+
+class Teacher(Protocol):
+    """What [`generate_rationales`] asks: an async context manager.
+
+    Args:
+        name (`str`): As the manifest names it.
+        model (`str`, *optional*): Known once the teacher is entered.
+        concurrency (`int`): Most requests at a time.
+    """
+
+    name: str
+    model: str | None
+    sampling: Sampling
+    concurrency: int
+
+    async def __aenter__(self) -> Teacher: ...
+
+    async def __aexit__(self, *error: Any) -> None: ...
+
+    async def ask(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> Reply:
+        """Ask for one reply."""
+        ...
+
+
+def open_teacher(
+    name: str,
+    model: str | None = None,
+    sampling: Sampling | None = None,
+    *,
+    api_key_env: str | None = None,
+    concurrency: int = 32,
+    timeout: float = 120.0,
+    batch_size: int = 8,
+    device: str | None = None,
+) -> Teacher:
+    """The teacher of a name, as `--teacher` takes it.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.rationales.teacher import open_teacher
+    >>> open_teacher("localhost:8000").name
+    'http://localhost:8000/v1'
+
+    ```
+
+    Args:
+        name (`str`): A URL, `inference-providers:MODEL`, a folder or Hub id of a chat model, or `smollm2`.
+        model (`str`, *optional*): The model at an endpoint.
+        sampling ([`Sampling`], *optional*): How to draw replies.
+        api_key_env (`str`, *optional*): The environment variable with the endpoint's key.
+        concurrency (`int`, *optional*, defaults to 32): Most requests at a time to an endpoint.
+        timeout (`float`, *optional*, defaults to 120): Seconds until a request is given up.
+        batch_size (`int`, *optional*, defaults to 8): Rows at a time of a local model.
+        device (`str`, *optional*): Of a local model; by default the accelerator if there is one.
+
+    Returns:
+        [`Teacher`]: not entered yet.
+
+    Raises:
+        ValueError: if the name is none of these, or a key is missing.
+    """
+    if name.startswith(PROVIDERS):
+        named = name.removeprefix(PROVIDERS)
+        if not named or model not in (None, named):
+            raise ValueError(f"--teacher {name}: name one model, as in {PROVIDERS}Qwen/Qwen3-8B")
+        url, model = None, named
+    elif name.startswith(("http://", "https://")) or (_HOST.match(name) and not Path(name).exists()):
+        url = name if "://" in name else f"http://{name}"
+    elif "://" in name or (":" in name and not Path(name).exists()) or not name.strip():
+        raise ValueError(f"--teacher {name.rpartition('@')[2]!r} is none of: {KINDS}")
+    elif model is not None:
+        raise ValueError(f"--teacher-model is for an endpoint, and --teacher {name} is a local model: leave it out")
+    else:
+        return LocalTeacher(name, sampling, batch_size=batch_size, device=device)
+    from .endpoint import EndpointTeacher
+
+    return EndpointTeacher(url, model, sampling, api_key_env=api_key_env, concurrency=concurrency, timeout=timeout)
+
+
+class LocalTeacher:
+    """A transformers chat model, on whatever device there is; requests that come together are one batch."""
+
+    def __init__(self, name: str, sampling: Sampling | None = None, *, batch_size: int = 8, device: str | None = None):
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be above 0")
+        self.name = self.model = name
+        self.sampling = sampling or Sampling()
+        self.batch_size, self.device = batch_size, device
+        self.concurrency = batch_size  # a batch is full when all that may run wait for it
+        self._waiting: list[tuple[Sequence[Mapping[str, str]], int | None, asyncio.Future]] = []
+        self._runner: asyncio.Task | None = None
+
+    async def __aenter__(self) -> LocalTeacher:
+        await asyncio.to_thread(self._load)
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        if self._runner is not None:
+            self._runner.cancel()
+
+    async def ask(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> Reply:
+        """Ask for one reply."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((messages, seed, future))
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._run())
+        return (await future).judged()
+
+    async def _run(self) -> None:
+        while self._waiting:
+            deadline = time.monotonic() + _WAIT_FOR_MORE
+            while len(self._waiting) < self.batch_size and time.monotonic() < deadline:
+                await asyncio.sleep(_WAIT_FOR_MORE / 4)
+            batch, self._waiting = self._waiting[: self.batch_size], self._waiting[self.batch_size :]
+            found: Sequence[Reply | Exception]
+            try:
+                found = await asyncio.to_thread(self._generate, [it[0] for it in batch], batch[0][1])
+            # To whoever waits: an error that stays here would leave them waiting.
+            except Exception as error:
+                found = [error] * len(batch)
+            for (*_, future), it in zip(batch, found, strict=True):
+                if not future.done():
+                    (future.set_exception if isinstance(it, Exception) else future.set_result)(it)
+
+    def _load(self) -> None:
+        from transformers import AutoModelForCausalLM
+
+        from ..device import put_on
+        from ..files import load_tokenizer, without_its_code
+
+        path = self.name
+        if path == "smollm2":
+            from ..embedded import smollm2_path
+
+            path = str(smollm2_path())
+        elif path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+            raise TeacherError(f"--teacher {path}: there is no such folder")
+        path = str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path
+        self._tokenizer = load_tokenizer(path, padding_side="left")
+        if self._tokenizer.chat_template is None:
+            raise TeacherError(
+                f"--teacher {self.name} has no chat template: name a model that is tuned to follow requests"
+            )
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        with without_its_code(path):
+            lm = AutoModelForCausalLM.from_pretrained(path, dtype="auto", trust_remote_code=False)
+        self._model = lm.eval()
+        put_on(self._model, self.device)
+
+    def _generate(self, chats: list[Sequence[Mapping[str, str]]], seed: int | None) -> list[Reply]:
+        import torch
+
+        inputs = self._tokenizer(
+            [self._render(chat) for chat in chats], return_tensors="pt", padding=True, add_special_tokens=False
+        ).to(self._model.device)
+        sampling = self.sampling
+        if seed is not None:
+            torch.manual_seed(seed)
+        draw: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if sampling.temperature > 0:
+            draw = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p or 1.0, "top_k": 0}
+        draw |= {"max_new_tokens": sampling.max_reply_tokens or 1024, "pad_token_id": self._tokenizer.pad_token_id}
+        try:
+            with torch.inference_mode():
+                drawn = self._model.generate(**inputs, **draw)
+        except torch.OutOfMemoryError as error:
+            raise TeacherError(
+                f"no memory for {len(chats)} rows at a time on {self._model.device}: lower --concurrency"
+            ) from error
+        width = inputs["input_ids"].shape[1]
+        prompt_tokens = inputs["attention_mask"].sum(1).tolist()
+        return [self._reply(ids[width:].tolist(), count) for ids, count in zip(drawn, prompt_tokens, strict=True)]
+
+    def _render(self, chat: Sequence[Mapping[str, str]]) -> str:
+        from jinja2 import TemplateError
+
+        extra = self.sampling.extra_body.get("chat_template_kwargs", {})
+        apply = self._tokenizer.apply_chat_template
+        try:
+            return apply(list(chat), tokenize=False, add_generation_prompt=True, **extra)
+        except TemplateError:
+            if chat[0]["role"] != "system" or len(chat) < 2:
+                raise
+        # Some templates have no place for a system prompt.
+        first = {"role": "user", "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}
+        return apply([first, *chat[2:]], tokenize=False, add_generation_prompt=True, **extra)
+
+    def _reply(self, ids: list[int], prompt_tokens: int) -> Reply:
+        ends = self._model.generation_config.eos_token_id
+        ends = {*ends} if isinstance(ends, list) else {ends, self._tokenizer.eos_token_id}
+        place = next((index for index, token in enumerate(ids) if token in ends), None)
+        text = self._tokenizer.decode(ids[:place], skip_special_tokens=True)
+        finish = "length" if place is None else "stop"
+        return Reply(text, self.name, prompt_tokens, len(ids) if place is None else place + 1, finish)
