@@ -80,10 +80,21 @@ class ChatStandIn:
     `chat.after[row]` those that came when a good reply had been delivered `grace` seconds before.
     """
 
-    def __init__(self, plan=lambda row: [], latency=0.0, models=("stand-in",), key=None, retry_after=0.2):
+    def __init__(
+        self,
+        plan=lambda row: [],
+        latency=0.0,
+        models=("stand-in",),
+        key=None,
+        retry_after=0.2,
+        answer=None,
+        before=None,
+    ):
         self.plan, self.latency, self.models, self.key, self.retry_after = plan, latency, models, key, retry_after
+        # What a good answer becomes (JSON, or the bytes of a body), and what is answered to a request instead, if anything.
+        self.change, self.before = answer, before
         self.asked, self.finished = Counter(), Counter()
-        self.authorizations, self.bodies = [], []
+        self.authorizations, self.headers, self.bodies = [], [], []
         self.keep_bodies = False
         self.active = self.most_active = 0
 
@@ -131,6 +142,8 @@ class ChatStandIn:
 
     async def _answer(self, method, path, headers, body, writer):
         self.authorizations.append(headers.get("authorization"))
+        self.headers.append(headers)
+        path = path.partition("?")[0]
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
             return await _send(writer, 401, {"error": {"message": "Incorrect API key provided"}})
         if method == "GET":
@@ -138,6 +151,11 @@ class ChatStandIn:
         asked = json.loads(body)
         if self.keep_bodies:
             self.bodies.append(asked)
+        if self.before is not None:
+            both = self.before.__code__.co_argcount == 2
+            instead = self.before(asked, headers) if both else self.before(asked)
+            if instead is not None:
+                return await _send(writer, *instead)
         if path != "/v1/chat/completions" or asked["model"] not in self.models:
             return await _send(writer, 404, {"error": {"message": f"The model `{asked['model']}` does not exist."}})
         requests = [message["content"] for message in asked["messages"] if message["role"] == "user"]
@@ -194,7 +212,9 @@ class ChatStandIn:
             "choices": [] if fault == "no choices" else [choice],
             "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
         }
-        body = json.dumps(answer).encode()
+        if self.change is not None:
+            answer = self.change(answer)
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         if fault == "bad json":
             body = body[: len(body) // 2]
         if fault == "cut midway":

@@ -71,8 +71,9 @@ class EndpointTeacher:
                 f"the key from {self._key_source} holds a blank, a line's end or a character that no key has: copy it again"
             )
         self._login = None if self._key else login
-        secrets = [self._key, *without_secret_values(dict(self.sampling.extra_body))[1], *self._query.values()]
-        secrets += [*login.split(":", 1), login] if login else []
+        secrets = [self._key, *(login.split(":", 1)[1:] + [login] if login else [])]
+        for named in (self.sampling.extra_body, self._query):
+            secrets += without_secret_values(dict(named))[1]
         self._secrets = sorted({it for it in secrets if it and len(it) > 3}, key=len, reverse=True)
         self._limit_name, self._answered = "max_tokens", False
 
@@ -158,10 +159,12 @@ class EndpointTeacher:
             found = read_body(answer.content)
             self._check_error(found, answer.headers)
             reply, why_empty, refusal = read_reply(found, sum(estimated_tokens(it["content"]) for it in messages))
+        except TeacherError:
+            raise
         except (ValueError, RecursionError) as error:
             raise NoAnswer(self._redacted(str(error)), paid=True) from None
         self._answered = True
-        return replace(reply, text=self._redacted(reply.text)).judged(why_empty, self._redacted(refusal))
+        return replace(reply, text=self._redacted(reply.text, 8)).judged(why_empty, self._redacted(refusal))
 
     def _check_error(self, found: Mapping[str, Any], headers: Mapping[str, str]) -> None:
         """An error that came as an answer: by its code, what no further try changes is not tried."""
@@ -252,9 +255,11 @@ class EndpointTeacher:
             ) from None
         return NoAnswer(f"{type(error).__name__}{': ' + what if what else ''}", paid=not nobody)
 
-    def _redacted(self, text: str) -> str:
+    def _redacted(self, text: str, least: int = 0) -> str:
+        """A text without the secrets; a short one may be a word of a reply."""
         for secret in self._secrets:
-            text = text.replace(secret, "[secret]")
+            if len(secret) >= least:
+                text = text.replace(secret, "[secret]")
         return text
 
 

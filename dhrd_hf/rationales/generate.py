@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..data.table_writing import check_file
 from .budget import Budget, BudgetSpent, Pace, estimated_tokens
 from .journal import Journal, write_all
 from .labelled import LabelledTable
@@ -104,6 +105,10 @@ def generate_rationales(
     check_tries(teacher, samples, retries)
     batches = [it for it in (batch_write, batch_read) if it is not None]
     files = OutputFiles(output, rejected, apart_from=[table.source, *batches])
+    if batch_write is not None:
+        check_file(batch_write, table.source, batch_read)
+    if batch_read is not None and not Path(batch_read).expanduser().is_file():
+        raise FileNotFoundError(f"--batch-read {batch_read}: there is no such file")
     standing = Standing(table, prompt, teacher, checks or ReplyChecks(), samples, retries)
     run = Run(standing, files, budget or Budget(), say, overwrite, progress)
     return run.run(batch_write, batch_read)
@@ -422,7 +427,7 @@ class Run:
             )
         raise TeacherError(
             f"{self.in_a_row} rows after each other can't be used for one reason, {reason}, the last because: "
-            f"{reasons[reason]} What helps: {_HELP[reason]}"
+            f"{reasons[reason].rstrip('.')}. What helps: {_HELP[reason]}"
         )
 
     def _show(self, accepted: bool) -> None:

@@ -4,9 +4,8 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,9 @@ def generate(chat, folder, count=40, table=None, prompt=None, sampling=None, **o
         write_rows(folder / "rows.jsonl", rows(count))
         table = LabelledTable(folder / "rows.jsonl")
     said = []
-    teacher = open_teacher(chat.url, sampling=sampling, timeout=options.pop("timeout", 20.0))
+    named = {name: options.pop(name) for name in ("api_key_env", "concurrency") if name in options}
+    url, said = options.pop("url", chat.url), options.pop("told", said)
+    teacher = open_teacher(url, sampling=sampling, timeout=options.pop("timeout", 20.0), **named)
     prompt = prompt or TeacherPrompt(table.labels, **options.pop("prompt_options", {}))
     counts = generate_rationales(table, prompt, teacher, folder / "rationales.jsonl", say=said.append, **options)
     assert counts.accepted + counts.rejected + counts.pending == counts.rows == len(table)
@@ -273,65 +274,184 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_done(tmp_path, monkeypatch):
         assert sum(chat.asked.values()) - sum(already.values()) == 40 - len(kept)
 
 
-def run_cli(folder, url, *options):
-    command = [sys.executable, "-m", "dhrd_hf.cli", "rationales", "generate", "--data", str(folder / "rows.jsonl")]
-    command += ["--teacher", url, "--output", str(folder / "rationales.jsonl"), "--timeout", "2", *options]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+def in_a_child(run):
+    """Run something in a process that can be killed, and that has imported all already."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        run()
+    finally:
+        os._exit(0)
 
 
-@pytest.mark.slow
-def test_500_rows_killed_ten_times(tmp_path):
-    """The accepted set is the undisturbed run's, none is lost, and none is asked again after it was accepted."""
-    draw = random.Random(5)
+def draw_plans(count, draw):
     plans = {}
-    for row in range(500):
+    for row in range(count):
         kind = draw.random()
-        if kind < 0.6:
-            plans[row] = []
-        elif kind < 0.9:
-            plans[row] = [draw.choice([fault for fault in FAULTS if fault != "429 date"])]
-        elif kind < 0.97:
-            plans[row] = draw.sample([*BAD, *ERRORS[4:6]], 2)
-        else:
-            plans[row] = [f"forever:{draw.choice(BAD)}"]
+        plans[row] = (
+            [] if kind < 0.6
+            else [draw.choice([fault for fault in FAULTS if fault not in ("429 date", "hang")])] if kind < 0.9
+            else draw.sample([*BAD, *ERRORS[4:6]], 2) if kind < 0.96
+            else [f"forever:{draw.choice(BAD)}"]
+        )  # fmt: skip
+    return plans
 
-    sets = {}
-    for name, kills in (("undisturbed", 0), ("killed", 10)):
+
+def test_150_rows_killed_fifteen_times(tmp_path):
+    """The accepted set is the undisturbed run's, none is lost, none is asked again after it was accepted, each is counted."""
+    draw, count = random.Random(5), 150
+    plans, sets = draw_plans(count, draw), {}
+    for name, kills in (("undisturbed", 0), ("killed", 15)):
         folder = tmp_path / name
         folder.mkdir()
-        write_rows(folder / "rows.jsonl", rows(500))
-        with ChatStandIn(plans.get, latency=0.15, retry_after=0.1) as chat:
-            again = set()
-            for _ in range(kills):
-                process = run_cli(folder, chat.url)
-                output = folder / "rationales.jsonl"
-                # In the middle of the work, not of the imports.
-                size = output.stat().st_size if output.exists() else 0
-                deadline = time.monotonic() + 30
-                while process.poll() is None and time.monotonic() < deadline:
-                    if output.exists() and output.stat().st_size > size:
-                        break
-                    time.sleep(0.005)
-                time.sleep(draw.random() * 0.2)
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
-                accepted = {int(json.loads(line)["id"][1:]) for line in read_complete(output)}
-                asked = {row: chat.asked[row] for row in accepted}
-                again |= {row for row, count in sets.get("asked", {}).items() if chat.asked[row] != count}
-                sets["asked"] = asked
-            process = run_cli(folder, chat.url)
-            _, said = process.communicate()
-            assert process.returncode == 0, said
-            again |= {row for row, count in sets.pop("asked", {}).items() if chat.asked[row] != count}
-            assert not again
-        assert "= 500 rows" in said and "pending 0" in said
+        with ChatStandIn(plans.get, latency=0.02, retry_after=0.05) as chat:
+            before = {}
+            for kill in range(kills):
+                target = (kill + 1) * count // 20
+                child = in_a_child(lambda: generate(chat, folder, count, concurrency=8))  # noqa: B023
+                while len(chat.finished) < target and os.waitpid(child, os.WNOHANG) == (0, 0):
+                    time.sleep(0.002)
+                time.sleep(draw.random() * 0.03)
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                whole = (folder / "rationales.jsonl").read_bytes().split(b"\n")[:-1]
+                accepted = {int(json.loads(line)["id"][1:]) for line in whole}
+                assert all(chat.asked[row] == times for row, times in before.items())
+                before = {row: chat.asked[row] for row in accepted}
+            counts = generate(chat, folder, count, concurrency=8)
+            assert all(chat.asked[row] == times for row, times in before.items())
+            manifest = json.loads((folder / "rationales.manifest.json").read_text())
+            assert manifest["usage"]["requests"] >= sum(chat.asked.values())
+        assert counts.pending == 0 and len(before) > 90 * bool(kills)
         sets[name] = {row["id"] for row in read(folder / "rationales.jsonl")}
         rejected = {row["id"] for row in read(folder / "rejected.jsonl")}
-        assert len(sets[name]) + len(rejected) == 500 and not sets[name] & rejected
+        assert len(sets[name]) + len(rejected) == count and not sets[name] & rejected
     assert sets["killed"] == sets["undisturbed"]
-    assert 470 < len(sets["killed"]) < 500
+    assert 135 < len(sets["killed"]) < count
 
 
-def read_complete(path):
-    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+def test_a_budget_holds_over_kills_and_counts_what_was_under_way(tmp_path):
+    with ChatStandIn(lambda row: ["forever:hang"]) as chat:
+        for _ in range(5):
+            child = in_a_child(lambda: generate(chat, tmp_path, budget=Budget(max_requests=20), concurrency=6))
+            asked = sum(chat.asked.values())
+            deadline = time.monotonic() + 30
+            while sum(chat.asked.values()) < min(20, asked + 6) and time.monotonic() < deadline:
+                time.sleep(0.005)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert sum(chat.asked.values()) == 20
+        said = []
+        generate(chat, tmp_path, budget=Budget(max_requests=20, max_tokens=10**6), told=said)
+        assert sum(chat.asked.values()) == 20 and any("20 of 20 requests" in it for it in said)
+    usage = json.loads((tmp_path / "rationales.manifest.json").read_text())["usage"]
+    # Nobody knows what they took: each counts as a whole prompt and the longest reply.
+    assert usage["unanswered"] == 20 and usage["lost"][1] == 20 * 1024 and usage["replies"] == 0
+    assert any("20 requests without an answer may have been paid" in it for it in said)
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": -1}, "none", {"total_tokens": float("nan")}])
+@pytest.mark.parametrize("limit", [{"max_tokens": 4000}, {"max_cost": 4e-3, "price_input": 1.0, "price_output": 1.0}])
+def test_a_budget_holds_where_the_endpoint_tells_no_tokens(tmp_path, usage, limit):
+    said = []
+
+    def answer(it):
+        return json.dumps(it | {"usage": "U"}).encode().replace(b'"U"', json.dumps(usage).encode())
+
+    with ChatStandIn(answer=answer) as chat:
+        counts = generate(chat, tmp_path, budget=Budget(**limit), told=said)
+        # A prompt of some 840 characters and a reply of some 200 are about 260 tokens.
+        assert 12 <= sum(chat.asked.values()) == counts.accepted <= 16
+    assert any(f"Of {counts.accepted} replies the endpoint did not tell the tokens" in it for it in said)
+    used = json.loads((tmp_path / "rationales.manifest.json").read_text())["usage"]
+    assert used["estimated"] == counts.accepted and used["prompt_tokens"] + used["completion_tokens"] <= 4000
+
+
+def test_errors_cost_nothing_and_what_broke_off_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(pacing, "TRIES", 3)
+    plan = {0: ["429", "500"], 1: ["503"], 2: ["400"], 3: ["cut midway"], 4: ["bad json", "no choices"]}
+    with ChatStandIn(lambda row: plan.get(row, [])) as chat:
+        for _ in range(2):  # the second run reads from the journal what the first one counted
+            generate(chat, tmp_path, 6)
+            usage = json.loads((tmp_path / "rationales.manifest.json").read_text())["usage"]
+            assert (usage["requests"], usage["replies"], usage["unanswered"]) == (sum(chat.asked.values()), 6, 3)
+            assert usage["prompt_tokens"] == 600 and usage["lost"][0] > 0
+    kinds = Counter(
+        next(it for it in ("sent", "void", "reply") if it in line)
+        for line in read(tmp_path / "rationales.replies.jsonl")
+    )
+    assert kinds == {"sent": 13, "void": 4, "reply": 6}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("null", r"empty, .*the reply was empty.? What helps: .*--max-reply-tokens 8192"),
+        ("cut off", r"cut_off, .*What helps: .*--max-reply-tokens 4096"),
+        ("echo", r"prompt_echo, .*What helps: .*--teacher-model"),
+        ("400", r"refused, .*told to fail.*What helps: .*--extra-body"),
+        ("500", r"brings no answers any more: 10 rows after each other"),
+    ],
+)
+def test_ten_rows_that_can_not_be_used_for_one_reason_stop_the_run(tmp_path, monkeypatch, fault, said):
+    monkeypatch.setattr(pacing, "TRIES", 2)
+    with ChatStandIn(lambda row: [f"forever:{fault}"] if row >= 5 else []) as chat:
+        with pytest.raises(TeacherError, match=said):
+            generate(chat, tmp_path, 60, retries=1, concurrency=4)
+        assert 15 <= len(chat.asked) <= 20
+    assert len(read(tmp_path / "rationales.jsonl")) == 5
+    # Nine in a row, then a good one, then nine, stop nothing.
+    with ChatStandIn(lambda row: [f"forever:{fault}"] if row % 10 else []) as chat:
+        counts = generate(chat, tmp_path / "b", 39, retries=0, concurrency=1)
+        assert counts.accepted == 4
+
+
+def test_more_room_for_a_reply_goes_on_with_the_same_file(tmp_path):
+    with ChatStandIn(lambda row: ["cut off"] * 4 if row < 3 else []) as chat:
+        assert generate(chat, tmp_path, 8, sampling=Sampling(max_reply_tokens=50)).rejected == 3
+        before = dict(chat.asked)
+        assert generate(chat, tmp_path, 8, sampling=Sampling(max_reply_tokens=500)).accepted == 8
+        assert {row for row in range(8) if chat.asked[row] != before[row]} == {0, 1, 2}
+    manifest = json.loads((tmp_path / "rationales.manifest.json").read_text())
+    assert (manifest["settings"]["sampling"]["max_reply_tokens"], manifest["max_reply_tokens"]) == (50, 500)
+
+
+def test_a_journal_and_a_manifest_of_0_1_are_gone_on_with(tmp_path):
+    """Lines of replies alone, a manifest without what is new in it."""
+    with ChatStandIn(lambda row: ["leak"] if row == 1 else []) as chat:
+        generate(chat, tmp_path, 10, concurrency=1)
+        path, manifest = tmp_path / "rationales.replies.jsonl", tmp_path / "rationales.manifest.json"
+        old = [line for line in path.read_text().splitlines(keepends=True) if '"reply"' in line]
+        path.write_text("".join(old[:8]))
+        facts = json.loads(manifest.read_text())
+        facts["usage"] = {"requests": 31, "replies": 11, "prompt_tokens": 1100, "completion_tokens": 550}
+        del facts["max_reply_tokens"]
+        manifest.write_text(json.dumps(facts))
+        (tmp_path / "rationales.jsonl").write_text("")
+        asked = sum(chat.asked.values())
+        assert generate(chat, tmp_path, 10).accepted == 10
+        assert sum(chat.asked.values()) - asked == 3
+    assert json.loads(manifest.read_text())["usage"]["requests"] == 31 + 3
+
+
+def test_no_secret_is_stored(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINE", "key-abcdef")
+    sampling = Sampling(extra_body={"api_key": "body-secret", "user": {"password": "deep-secret"}})
+
+    def echo(it):
+        it["choices"][0]["message"] = {"content": "body-secret key-abcdef pass-word"}
+        return it
+
+    said = []
+    with ChatStandIn(answer=echo) as chat:
+        url = chat.url.replace("://", "://user:pass-word@")
+        generate(chat, tmp_path, 3, sampling=sampling, url=url, api_key_env="MINE", retries=0, told=said)
+    text = "".join(path.read_text() for path in tmp_path.iterdir()) + "".join(said)
+    for secret in ("body-secret", "deep-secret", "pass-word", "key-abcdef"):
+        assert secret not in text
+    assert text.count("[secret] [secret] [secret]") >= 3 and '"api_key": "[secret]"' in text
+    # Another secret is no other setting.
+    with ChatStandIn() as chat:
+        other = Sampling(extra_body={"api_key": "new-secret", "user": {"password": "new-word"}})
+        assert generate(chat, tmp_path, 3, sampling=other).accepted == 3

@@ -1,6 +1,7 @@
 """Teachers: endpoints, keys, pace and budget."""
 
 import asyncio
+import re
 import time
 from datetime import UTC, datetime
 
@@ -120,10 +121,34 @@ def test_retry_after_in_seconds_and_as_a_date():
     noon = datetime(2026, 5, 1, 12, tzinfo=UTC)
     for value, seconds in (
         ("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("soon", None), ("", None),
-        ("Fri, 01 May 2026 12:01:40 GMT", 100.0), ("Fri, 01 May 2026 11:00:00 GMT", 0.0),
+        ("Fri, 01 May 2026 12:01:40 GMT", 100.0), ("Fri, 01 May 2026 11:00:00 GMT", 0.0), ("nan", None), ("1e9", 1e9),
     ):  # fmt: skip
         assert retry_after({"Retry-After": value}, noon) == seconds
     assert retry_after({}) is None
+    assert retry_after({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5
+
+
+@pytest.mark.parametrize(("asked", "waited"), [(0.2, 0.2), (1e9, 0.3), (float("inf"), 0.3)])
+def test_a_wait_that_is_asked_for_is_bounded_and_told(monkeypatch, asked, waited):
+    monkeypatch.setattr(pacing, "LONGEST_ASKED", 0.3)
+    monkeypatch.setattr(pacing, "_TELL", 0.1)
+    said, refusals = [], [NoAnswer("status 429", asked, crowded=True)] * 4
+    pace = Pace(4, say=said.append)
+
+    async def request():
+        await asyncio.sleep(0.001)
+        if refusals:
+            raise refusals.pop()
+        return time.monotonic()
+
+    async def main():
+        return await asyncio.gather(*(pace.ask(request) for _ in range(6)))
+
+    started = time.monotonic()
+    answered = asyncio.run(main())
+    assert min(answered) - started >= waited * 0.99
+    assert len(said) == 1 and re.search(r"^status 429. It asks for .*on it goes at \d\d:\d\d:\d\d\.$", said[0])
+    assert ("of which" in said[0]) == (asked > 0.3)
 
 
 def test_too_many_requests_halve_the_concurrency_and_hold_all_back_until_retry_after(monkeypatch):
