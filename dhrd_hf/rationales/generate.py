@@ -143,7 +143,6 @@ class Run:
         self.counts = GenerationCounts(rows=len(self.table), pending=len(self.table))
         self.left: Counter[str] = Counter()  # why rows are left pending
         self.in_a_row, self.common = 0, set[str]()
-        self.shown = self.passed = 0
         self.rows: BinaryIO | None = None
 
     def run(self, batch_write: str | Path | None, batch_read: str | Path | None) -> GenerationCounts:
@@ -325,6 +324,8 @@ class Run:
                 self.left[str(error)[:200]] += 1
                 self._unused({"no_answer": str(error)})
             else:
+                money = {"cost": f"{self.budget.cost:.4g}"} if self.budget.cost else {}
+                self.bar.set_postfix(tokens=self.budget.tokens, **money, at_a_time=int(self.pace.limit), refresh=False)
                 self.bar.update()
             if self.budget.spent:
                 return
@@ -381,7 +382,6 @@ class Run:
         if not verdict.accepted and tries <= standing.retries:
             return reply.text, verdict.reasons
         standing.busy.discard(unit.slot)
-        self._show(verdict.accepted)
         if not verdict.accepted:
             self._unused(verdict.reasons)
         return None
@@ -429,18 +429,6 @@ class Run:
             f"{self.in_a_row} rows after each other can't be used for one reason, {reason}, the last because: "
             f"{reasons[reason].rstrip('.')}. What helps: {_HELP[reason]}"
         )
-
-    def _show(self, accepted: bool) -> None:
-        if self.rows is None or self.bar.disable:
-            return
-        self.shown += 1
-        self.passed += accepted
-        facts: dict[str, Any] = {"accepted": f"{self.passed / self.shown:.0%}", "tokens": f"{self.budget.tokens:,}"}
-        if self.budget.cost:
-            facts["cost"] = f"{self.budget.cost:.4g}"
-        if self.pace.limit < self.teacher.concurrency:
-            facts["at a time"] = int(self.pace.limit)
-        self.bar.set_postfix(facts, refresh=False)
 
 
 def _record(unit: Unit) -> dict[str, Any]:
