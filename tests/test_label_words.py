@@ -4,9 +4,11 @@ import pytest
 import torch
 from families import SUPPORTED, tiny_config
 from torch import nn
+from transformers import BitsAndBytesConfig
 
 from dhrd_hf import AutoModelForDualHeadClassification, init_classifier_from_label_words
 from dhrd_hf.label_words import names_say_nothing, with_answer_cue
+from dhrd_hf.training import add_lora
 
 NAMES = {0: "entailed", 1: "refuted", 2: "unknown"}
 
@@ -75,6 +77,21 @@ def test_a_quantised_output_layer(tokenizer, dual_of):
         plain.lm_head.weight.copy_(model.lm_head(torch.eye(32)).T)
     init_classifier_from_label_words(plain, tokenizer)
     torch.testing.assert_close(model.score.weight, plain.score.weight, rtol=1e-4, atol=1e-6)
+
+
+def test_qlora(make_lm, tokenizer, tmp_path):
+    """Of a model in 4 bits, and with adapters."""
+    pytest.importorskip("bitsandbytes")
+    four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+    make_lm("llama", hidden_size=128, intermediate_size=128, head_dim=32).save_pretrained(tmp_path)
+    model = AutoModelForDualHeadClassification.from_pretrained(tmp_path, quantization_config=four_bits, id2label=NAMES)
+    init_classifier_from_label_words(model, tokenizer)
+    x = torch.tensor([[5, 9, 11, 30]])
+    with torch.no_grad():
+        expected = _expected(model.as_causal_lm(), _words(tokenizer, NAMES.values()), x)
+        torch.testing.assert_close(model(x).logits[0].double(), expected, rtol=1e-3, atol=1e-4)
+        model = add_lora(model)
+        torch.testing.assert_close(model(x).logits[0].double(), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
