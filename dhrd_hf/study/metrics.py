@@ -87,10 +87,13 @@ def _f1a(labels: Any, said: Any, group: Any) -> tuple[float, np.ndarray]:
     return _f1(said == 1, labels == 1)
 
 
-def _losses(labels: np.ndarray, logits: np.ndarray, temperature: Any = 1.0) -> np.ndarray:
-    from scipy.special import log_softmax
+def _log_probabilities(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
-    return -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
+
+def _losses(labels: np.ndarray, logits: np.ndarray, temperature: Any = 1.0) -> np.ndarray:
+    return -_log_probabilities(logits / temperature)[np.arange(len(labels)), labels]
 
 
 def _log_loss(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
@@ -119,24 +122,20 @@ def _scaled_log_loss(labels: Any, logits: Any, group: Any) -> tuple[float, np.nd
 
 
 def _brier(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
-    from scipy.special import softmax
-
-    return _mean(((softmax(logits, axis=1) - np.eye(logits.shape[1])[labels]) ** 2).sum(1))
+    return _mean(((np.exp(_log_probabilities(logits)) - np.eye(logits.shape[1])[labels]) ** 2).sum(1))
 
 
 def _auroc(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
     """Each class against the rest, and their mean; no number where there is one class."""
-    from scipy.special import softmax
-    from scipy.stats import rankdata
-
     shares, values = np.zeros(len(labels)), []
-    for label, probabilities in enumerate(softmax(logits, axis=1).T):
-        ours = labels == label
+    for label, probabilities in enumerate(np.exp(_log_probabilities(logits)).T):
+        ours, beaten = labels == label, np.zeros(len(labels))
         if ours.all() or not ours.any():
             continue
-        beaten = rankdata(probabilities)  # of the other side's rows, how many each is above
-        for side in (ours, ~ours):
-            beaten[side] = (beaten[side] - rankdata(probabilities[side])) / (~side).sum()
+        for side in (ours, ~ours):  # of the other side's rows, how many each is above, of equal ones half
+            others = np.sort(probabilities[~side])
+            ends = [np.searchsorted(others, probabilities[side], end) for end in ("left", "right")]
+            beaten[side] = sum(ends) / 2 / len(others)
         beaten[~ours] = 1 - beaten[~ours]
         value = beaten[ours].mean()
         values.append(value)
@@ -146,9 +145,7 @@ def _auroc(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
 
 def _accuracy_at_80(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
     """Accuracy on the rows of which the classifier is surest; a row may also move another over the threshold."""
-    from scipy.special import softmax
-
-    order = np.argsort(-softmax(logits, axis=1).max(1), kind="stable")
+    order = np.argsort(-np.exp(_log_probabilities(logits)).max(1), kind="stable")
     right = (logits.argmax(1) == labels)[order].astype(float)
     count, number = len(order), max(1, round(_COVERAGE * len(order)))
     value, near = right[:number].mean(), max(1, count // 10)

@@ -19,15 +19,8 @@ from .options import read_options, read_train, read_yaml
 MAIN_SET, VALIDATION = "eval", "validation="  # no further set has such a name
 # Options that a run with alpha = 0, which sees no rationale, does not depend on.
 _SCHEDULE = ("alpha_schedule", "alpha_end", "alpha_step_at")
-REASONING_OPTIONS = (
-    *_SCHEDULE,
-    "reasoning_share",
-    "reasoning_span",
-    "rationale_after_label",
-    "distillation_weight",
-    "temperature",
-)
-REASONING_OPTIONS += ("teacher", "teacher_cache", "teacher_top_k")
+REASONING_OPTIONS = (*_SCHEDULE, "reasoning_share", "reasoning_span", "rationale_after_label")
+REASONING_OPTIONS += ("distillation_weight", "temperature", "teacher", "teacher_cache", "teacher_top_k")
 _AXES = ("data", "setting", "seed", "train_size")
 
 # What a key must be, in words, and whether it is.
