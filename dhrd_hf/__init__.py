@@ -9,15 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
-
-from .configuration_dhrd import DHRDConfig
+from . import registration
 from .version import __version__
 
-# Public name -> module. They are imported when first used, so that `import dhrd_hf` costs what transformers' auto
-# classes cost.
+# Public name -> module. They are imported when first used: `import dhrd_hf` imports neither torch nor transformers.
 _LAZY = {
     "AutoModelForDualHeadClassification": "auto",
+    "DHRDConfig": "configuration_dhrd",
     "DHRDForDualHeadClassification": "modeling_dhrd",
     "DHRDOutput": "modeling_dhrd",
     "DualHeadClassifier": "estimator",
@@ -48,6 +46,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .auto import AutoModelForDualHeadClassification
+    from .configuration_dhrd import DHRDConfig
     from .data import DualHeadCollator, DualHeadEncoder
     from .estimator import DualHeadClassifier
     from .export import export_classifier, push_classifier
@@ -68,30 +67,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-class _ModelStandIn:
-    """What transformers' auto classes hold until the first dual-head model is made: it imports and hands over."""
-
-    config_class = DHRDConfig
-
-    @classmethod
-    def _model_class(cls) -> Any:
-        from .modeling_dhrd import DHRDForDualHeadClassification
-
-        for auto in (AutoModel, AutoModelForSequenceClassification):
-            auto.register(DHRDConfig, DHRDForDualHeadClassification, exist_ok=True)
-        return DHRDForDualHeadClassification
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        return cls._model_class().from_pretrained(*args, **kwargs)
-
-    @classmethod
-    def _from_config(cls, *args: Any, **kwargs: Any) -> Any:
-        return cls._model_class()._from_config(*args, **kwargs)
-
-
-_ModelStandIn.__name__ = "DHRDForDualHeadClassification"  # pipelines look supported models up by this name
-
-AutoConfig.register("dhrd", DHRDConfig)
-for _auto in (AutoModel, AutoModelForSequenceClassification):
-    _auto.register(DHRDConfig, _ModelStandIn)
+registration.register()

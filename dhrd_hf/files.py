@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SAID = (ValueError, OSError, ImportError, FloatingPointError, MemoryError)
 _LONGEST_REASON = 300
+ALIKE = 0.7  # how near a word has to be to one that may have been meant
 _LOCK = "lock"  # in a folder that is being written: held as long as whoever writes it lives
 
 
@@ -30,6 +31,16 @@ def unfinished_beside(path: Path) -> Path:
     """A name for what becomes a file or folder by a rename, on its disk."""
     # Not the process id, which processes of several machines may share; not tempfile, whose files their owner alone may read.
     return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+
+
+def near_path(path: Path, others: Iterable[str] = ()) -> str:
+    """The name beside a path that is not there which is nearest to it, or one of others, as the end of a message."""
+    from difflib import get_close_matches
+
+    with suppress(OSError):
+        others = [*others, *(entry.name for entry in path.parent.iterdir())]
+    near = get_close_matches(path.name, others, n=1, cutoff=ALIKE)
+    return f": did you mean {path.with_name(near[0])}?" if near else "."
 
 
 def checkpoints(folder: str | os.PathLike) -> list[Path]:

@@ -5,6 +5,7 @@ import doctest
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 from pathlib import Path
 
@@ -36,15 +37,47 @@ def test_import_loads_the_configuration_and_nothing_else(run_python):
     assert {name for name in loaded if name.startswith("dhrd_hf")} == {
         "dhrd_hf",
         "dhrd_hf.configuration_dhrd",
+        "dhrd_hf.registration",
         "dhrd_hf.version",
     }
 
 
-def test_a_bare_import_loads_neither_models_nor_trainer(run_python):
-    """Here nothing is set aside as transformers' own: `sys.modules` as a user of one import has it."""
-    loaded = set(run_python("import sys, dhrd_hf; print(*sys.modules)").split())
-    heavy = {"transformers.trainer", "transformers.modeling_utils", "datasets", "peft", "evaluate", "sklearn"}
-    assert "dhrd_hf" in loaded and loaded & heavy == set()
+# Each import that may come first, in an interpreter of its own, forked from one that has torch: then the model is registered.
+FIRST = (
+    "import dhrd_hf",
+    "from dhrd_hf import DHRDConfig",
+    "import dhrd_hf.modeling_dhrd",
+    "import dhrd_hf; import peft",
+    "from transformers import AutoModel; import dhrd_hf",
+    "from transformers import AutoConfig; from dhrd_hf import DualHeadTrainer",
+)
+REGISTERED = """
+import os, sys
+import dhrd_hf
+assert not {"torch", "transformers", "datasets", "numpy"} & set(sys.modules), sys.modules.keys()
+for name in [name for name in sys.modules if name.startswith("dhrd_hf")]:
+    del sys.modules[name]
+sys.meta_path[:] = [it for it in sys.meta_path if type(it).__module__ != "dhrd_hf.registration"]
+import torch, transformers
+for first in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        exec(first)
+        from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+        from dhrd_hf import DHRDConfig
+        assert type(AutoConfig.for_model("dhrd")) is DHRDConfig, first
+        for auto in (AutoModel, AutoModelForSequenceClassification):
+            assert auto._model_mapping[DHRDConfig].__name__ == "DHRDForDualHeadClassification", first
+        sys.stdout.write("registered\\n")
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, first
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_bare_import_is_light_and_whatever_is_imported_first_the_model_is_registered(run_python):
+    assert run_python(REGISTERED, *FIRST).split() == ["registered"] * len(FIRST)
 
 
 def test_public_names_resolve_and_others_do_not():

@@ -7,17 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from transformers.hf_argparser import HfArgumentParser
-
-from ..configuration_dhrd import CLASSIFIER_HEADS, CLASSIFIER_INITS
-from ..data.encoding import REASONING_SPANS
-from ..data.labels import PROBLEM_TYPES
-from .parsing import OneLineErrors, did_you_mean
+from ..data.label_names import PROBLEM_TYPES
+from ..data.prompts import REASONING_SPANS
+from .declared import add_declared, declared, declared_in_source
+from .parsing import Parser, did_you_mean
 
 if TYPE_CHECKING:
-    from ..data.labels import Labels
     from ..training import DualHeadTrainingArguments
 
 _EXAMPLES = """examples:
@@ -40,6 +37,11 @@ Every flag of transformers' TrainingArguments works too, as --learning_rate or -
 """
 
 
+# As in configuration_dhrd, which imports transformers: what is typed should be looked at before.
+CLASSIFIER_HEADS = ("linear", "mlp")
+CLASSIFIER_INITS = ("random", "label_words")
+
+
 def _option(help: str, default: Any = None, **metadata: Any) -> Any:
     shown = "" if default in (None, False) else f" [{default}]"
     return field(default=default, metadata={"help": help + shown, **metadata})
@@ -54,12 +56,18 @@ class TrainArguments:
     )
     train_data: str | None = _option("Table of rows to train on: file, save_to_disk folder, or user/name@split.")
     rationales: str | None = _option(
-        "Table of rationales, joined to --train-data by id, key or idx, else by the row's number."
+        "Table of rationales, joined to --train-data by --key, or id, key or idx, else by the row's number."
     )
+    key: str | None = _option("Column that --rationales are joined by, in both tables.")
     eval_data: str | None = _option("Table to evaluate on, after each epoch and at the end.")
+    eval_split: float | None = _option(
+        "Share of --train-data to hold out and evaluate on, without --eval-data; 0 trains on all [0.2, from 50 rows on]."
+    )
+    group_column: str | None = _option("Column whose values are not to stand on both sides of --eval-split.")
     validation_data: str | None = _option(
         "Table to evaluate on after each epoch, which the best is chosen by; --eval-data is then read at the end alone."
     )
+    encoding: str | None = _option("Encoding of tables that are text and not in UTF-8, such as cp1252.")
     config: str | None = _option("YAML file with any of these names; the command line wins over it.")
     resume: bool = _option("Go on from the last checkpoint in --output-dir (from the start if there is none).", False)
     overwrite_output_dir: bool = _option("Use a folder that holds something; its checkpoints are removed.", False)
@@ -105,8 +113,8 @@ class TrainArguments:
     problem_type: str | None = _option(
         "Kind of labels [single or multi label, as the label column says].", choices=PROBLEM_TYPES
     )
-    alpha: float | str = _option(
-        "Weight of the reasoning loss; 0 is the pooled baseline; auto balances the losses.", 1.0
+    alpha: float | str | None = _option(
+        "Weight of the reasoning loss; 0 is the pooled baseline; auto balances the losses [1.0; 0 without rationales]."
     )
     beta: float = _option("Weight of the classification loss.", 1.0)
     teacher: str | None = _option(
@@ -159,99 +167,132 @@ class _ShortHelp(argparse.RawDescriptionHelpFormatter):
         return f"{name} {action.metavar or name.lstrip('-').rpartition('-')[2].upper()}"
 
 
-class _TrainParser(OneLineErrors, HfArgumentParser):
-    """HfArgumentParser with errors in one line; options are typed in full."""
+def _parser(with_trainers: bool = True) -> argparse.ArgumentParser:
+    """The parser of `dhrd train`; of the Trainer's options only those that were given are in what it finds."""
+    parser = Parser(
+        prog="dhrd train",
+        usage="dhrd train --model MODEL --train-data TABLE --output-dir DIR [options]",
+        description="Train a language model on labels and rationales; deploy the classifier alone.",
+        epilog=_EXAMPLES,
+        formatter_class=_ShortHelp,
+    )
+    own = declared(TrainArguments)
+    add_declared(parser, own)
+    parser.set_defaults(**{it.name: it.default for it in fields(TrainArguments)})
+    for action in parser._actions:
+        if action.dest == "alpha":
+            action.type = _alpha
+    if with_trainers:
+        theirs = {it.name: it for it in declared_in_source("transformers.training_args", "TrainingArguments")}
+        for it in declared_in_source(
+            f"{__package__.partition('.')[0]}.training.arguments", "DualHeadTrainingArguments"
+        ):
+            theirs[it.name] = it._replace(choices=it.choices or getattr(theirs.get(it.name), "choices", None))
+        # The Trainer's label_names are those of a batch's labels, which are ours to know.
+        names = {it.name for it in own}
+        add_declared(parser, [it for it in theirs.values() if it.name not in names], default=argparse.SUPPRESS)
+    parser.add_argument("--help-all", action="help", help="show every flag of TrainingArguments as well")
+    return parser
 
-    def __init__(self, dataclass_types: Sequence[type]):
-        super().__init__(
-            dataclass_types,
-            prog="dhrd train",
-            usage="dhrd train --model MODEL --train-data TABLE --output-dir DIR [options]",
-            description="Train a language model on labels and rationales; deploy the classifier alone.",
-            epilog=_EXAMPLES,
-            formatter_class=_ShortHelp,
-            allow_abbrev=False,
-        )
-        for action in self._actions:
-            if action.dest == "alpha":  # a number or a word, which HfArgumentParser can't say
-                action.type = _alpha
-        self.add_argument("--help-all", action="help", help="show every flag of TrainingArguments as well")
 
-    def add_argument(self, *names: str, **options: Any) -> argparse.Action | None:
-        # The Trainer's are the names of a batch's labels, which are ours to know.
-        taken = "--label_names" in names and "--label_names" in self._option_string_actions
-        return None if taken else super().add_argument(*names, **options)
+class Given(NamedTuple):
+    """What was typed of `dhrd train`, checked as far as that needs neither torch nor a table."""
+
+    own: TrainArguments
+    training: dict[str, Any]
+
+    def training_arguments(self) -> DualHeadTrainingArguments:
+        import torch
+
+        from ..training import DualHeadTrainingArguments
+
+        accelerated = torch.accelerator.is_available()
+        values = {
+            "eval_strategy": "no" if self.own.eval_data is None and self.own.eval_split == 0 else "epoch",
+            "report_to": "none",
+            "save_strategy": "epoch",
+            "logging_steps": 10,
+            "log_level_replica": "error",  # what they would say, rank 0 says
+            "dataloader_pin_memory": accelerated,  # else each loader warns
+            "use_cpu": not accelerated,  # else --bf16 is refused, which processors can compute in
+            **self.training,
+        }
+        for it in fields(DualHeadTrainingArguments):
+            choices = it.metadata.get("choices")
+            if choices and it.name in self.training and self.training[it.name] not in choices:
+                raise ValueError(
+                    f"--{it.name.replace('_', '-')} {self.training[it.name]} is none of {', '.join(choices)}."
+                )
+        return DualHeadTrainingArguments(**values)
 
 
 def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingArguments]:
     """The arguments of `dhrd train`, from the command line and the recipe that it may name."""
-    if {"-h", "--help"} & set(argv):  # without the seconds that importing the Trainer takes
-        _TrainParser([TrainArguments]).parse_args(["--help"])
+    given = parse_given(argv)
+    return given.own, given.training_arguments()
 
-    import torch
 
-    from ..training import DualHeadTrainingArguments
-
-    parser = _TrainParser([TrainArguments, DualHeadTrainingArguments])
-    parser.set_defaults(report_to="none", save_strategy="epoch", eval_strategy=None, logging_steps=10)
-    parser.set_defaults(log_level_replica="error")  # what they would say, rank 0 says
-    accelerated = torch.accelerator.is_available()
-    parser.set_defaults(dataloader_pin_memory=accelerated)  # else each loader warns
-    parser.set_defaults(use_cpu=not accelerated)  # else --bf16 is refused, which processors can compute in
-    values = parser.parse_args(argv)
-    if values.config is not None:
-        values = parser.parse_args([*_recipe(values.config, parser), *argv])
-    if values.alpha == "auto":  # the same as --alpha-schedule auto
-        if values.alpha_schedule not in ("constant", "auto"):
-            raise ValueError(f"--alpha auto sets its own course: leave --alpha-schedule {values.alpha_schedule} out.")
-        values.alpha, values.alpha_schedule = 1.0, "auto"
-    if values.early_stopping_patience is not None:
-        _stop_early(values)
-    if values.eval_strategy is None:
-        values.eval_strategy = "no" if values.eval_data is None else "epoch"
-    if values.eval_strategy != "no" and values.eval_data is None:
-        raise ValueError(f"--eval-strategy {values.eval_strategy} needs rows: add --eval-data TABLE.")
-    if values.validation_data is not None and values.eval_data is None:
+def parse_given(argv: Sequence[str]) -> Given:
+    """As [`parse_train`], before anything heavy is imported."""
+    if {"-h", "--help"} & set(argv):
+        _parser(with_trainers=False).parse_args(["--help"])
+    parser = _parser()
+    found = parser.parse_args(argv)
+    if found.config is not None:
+        found = parser.parse_args([*_recipe(found.config, parser), *argv])
+    values = vars(found)
+    own = TrainArguments(**{it.name: values.pop(it.name) for it in fields(TrainArguments)})
+    if own.alpha == "auto":  # the same as --alpha-schedule auto
+        if (schedule := values.get("alpha_schedule", "auto")) not in ("constant", "auto"):
+            raise ValueError(f"--alpha auto sets its own course: leave --alpha-schedule {schedule} out.")
+        own.alpha, values["alpha_schedule"] = 1.0, "auto"
+    if own.early_stopping_patience is not None:
+        _stop_early(own, values)
+    if own.eval_split is not None and not 0 <= own.eval_split < 1:
+        raise ValueError(f"--eval-split {own.eval_split:g} must be a share, such as 0.2, or 0.")
+    if own.eval_data is not None and own.eval_split:
+        raise ValueError("--eval-split holds rows out where there are no others: leave it or --eval-data out.")
+    splits = own.eval_data is None and own.eval_split != 0
+    if own.group_column is not None and not splits:
+        raise ValueError("--group-column is of --eval-split: leave it out.")
+    if values.get("eval_strategy", "no") != "no" and own.eval_data is None and not splits:
+        raise ValueError(f"--eval-strategy {values['eval_strategy']} needs rows: add --eval-data TABLE.")
+    if own.validation_data is not None and own.eval_data is None:
         raise ValueError("--validation-data spares the rows of --eval-data, which are not there: name it --eval-data.")
-    if values.predictions is not None and values.eval_data is None:
+    if own.predictions is not None and own.eval_data is None:
         raise ValueError("--predictions are of the rows of --eval-data: add --eval-data TABLE.")
-    if values.logits is not None and (values.eval_data is None or not values.logits.endswith(".parquet")):
-        raise ValueError(f"--logits {values.logits} must be a .parquet file, of the rows of --eval-data TABLE.")
-    _check_more_eval(values)
-    if values.teacher is None and values.distillation_weight > 0:
-        raise ValueError(f"--distillation-weight {values.distillation_weight:g} needs a teacher: add --teacher MODEL.")
-    if values.teacher is None and values.teacher_cache is not None:
+    if own.logits is not None and (own.eval_data is None or not own.logits.endswith(".parquet")):
+        raise ValueError(f"--logits {own.logits} must be a .parquet file, of the rows of --eval-data TABLE.")
+    _check_more_eval(own)
+    weight = values.get("distillation_weight", 0)
+    if own.teacher is None and weight > 0:
+        raise ValueError(f"--distillation-weight {weight:g} needs a teacher: add --teacher MODEL.")
+    if own.teacher is None and own.teacher_cache is not None:
         raise ValueError("--teacher-cache keeps what a teacher says: add --teacher MODEL.")
-    _check_used(values)
-    missing = [
-        f"--{name.replace('_', '-')}" for name in ("model", "train_data", "output_dir") if not getattr(values, name)
-    ]
+    _check_used(own, values)
+    needed = {"model": own.model, "train_data": own.train_data, "output_dir": values.get("output_dir")}
+    missing = [f"--{name.replace('_', '-')}" for name, value in needed.items() if not value]
     if missing:
         raise ValueError(f"{', '.join(missing)} must be given. Examples: dhrd train --help")
-    theirs = ("label_names", DualHeadTrainingArguments)
-    return tuple(
-        cls(**{f.name: getattr(values, f.name) for f in fields(cls) if f.init and (f.name, cls) != theirs})
-        for cls in parser.dataclass_types
-    )
+    return Given(own, values)
 
 
-def _stop_early(values: argparse.Namespace) -> None:
+def _stop_early(own: TrainArguments, training: dict[str, Any]) -> None:
     """Let the Trainer keep the best checkpoint, by the log loss of the evaluation rows unless another metric is named."""
-    if values.early_stopping_patience < 1 or values.eval_data is None:
+    if own.early_stopping_patience < 1 or (own.eval_data is None and own.eval_split == 0):
         raise ValueError("--early-stopping-patience is 1 evaluation or more of the rows of --eval-data TABLE.")
-    if values.beta == 0 and values.metric_for_best_model is None:
+    if own.beta == 0 and training.get("metric_for_best_model") is None:
         raise ValueError("--early-stopping-patience goes by the classification loss, and --beta is 0: leave it out.")
-    values.load_best_model_at_end = True
-    values.save_total_limit = values.save_total_limit or 1
-    values.metric_for_best_model = values.metric_for_best_model or "eval_classification_loss"
-    if values.eval_strategy is None:
-        values.eval_strategy = values.save_strategy
+    training["load_best_model_at_end"] = True
+    training["save_total_limit"] = training.get("save_total_limit") or 1
+    training["metric_for_best_model"] = training.get("metric_for_best_model") or "eval_classification_loss"
+    training.setdefault("eval_strategy", training.get("save_strategy", "epoch"))
 
 
-def _check_more_eval(values: argparse.Namespace) -> None:
+def _check_more_eval(own: TrainArguments) -> None:
     """Raise on further evaluation sets that have no name, or the name of another, or that nothing would come of."""
-    named = values.more_eval_data or []
-    if named and values.logits is None:
+    named = own.more_eval_data or []
+    if named and own.logits is None:
         raise ValueError("--more-eval-data is read for --logits: add --logits FILE.parquet.")
     seen = {"eval"}  # the rows of --eval-data
     for word in named:
@@ -261,29 +302,30 @@ def _check_more_eval(values: argparse.Namespace) -> None:
         seen.add(name)
 
 
-def _check_used(values: argparse.Namespace) -> None:
+def _check_used(own: TrainArguments, training: dict[str, Any]) -> None:
     """Raise on an option that nothing would come of, or that would stop the run after hours."""
     defaults = {it.name: it.default for it in fields(TrainArguments)}
-    if values.label_words is not None and values.classifier_init != "label_words":
+    if own.label_words is not None and own.classifier_init != "label_words":
         raise ValueError("--label-words are of a head that starts from them: add --classifier-init label_words.")
-    label_words(values.label_words)
+    label_words(own.label_words)
     adapter = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora")
-    for name in adapter if not values.lora else ():
-        if getattr(values, name) != defaults[name]:
+    for name in adapter if not own.lora else ():
+        if getattr(own, name) != defaults[name]:
             raise ValueError(
                 f"--{name.replace('_', '-')} is of LoRA adapters, and all weights are trained: add --lora."
             )
-    if values.gradient_accumulation_steps < 1:
-        raise ValueError(f"--gradient-accumulation-steps {values.gradient_accumulation_steps} must be 1 or more.")
-    if values.batch_eval_metrics:
+    steps = training.get("gradient_accumulation_steps", 1)
+    if steps < 1:
+        raise ValueError(f"--gradient-accumulation-steps {steps} must be 1 or more.")
+    if training.get("batch_eval_metrics"):
         raise ValueError(
             "--batch-eval-metrics is for metrics of single batches, and ours are of all rows: leave it out."
         )
-    if not values.eval_do_concat_batches:
+    if not training.get("eval_do_concat_batches", True):
         raise ValueError(
             "--eval-do-concat-batches false leaves logits in batches, and metrics are of all rows: leave it out."
         )
-    best = (values.metric_for_best_model or "loss").removeprefix("eval_")
+    best = (training.get("metric_for_best_model") or "loss").removeprefix("eval_")
     if best not in _METRICS:
         near = did_you_mean(best, _METRICS, quote="'")
         raise ValueError(
@@ -301,7 +343,7 @@ def _alpha(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'auto'") from None
 
 
-def _recipe(path: str, parser: _TrainParser) -> list[str]:
+def _recipe(path: str, parser: argparse.ArgumentParser) -> list[str]:
     """A recipe as the arguments that one would type, so that both are checked and converted alike."""
     import yaml
 
@@ -342,22 +384,3 @@ def label_words(text: str | None) -> dict[str, str]:
     if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
         raise ValueError(f"""--label-words {text!r} must be JSON such as '{{"entailment": "True"}}'.""")
     return words
-
-
-def class_weights(text: str | None, labels: Labels) -> list[float] | None:
-    """Numbers with commas between them, or `balanced`, scikit-learn's rule: rows / (labels * rows of the label)."""
-    if text is not None and labels.problem_type == "regression":
-        raise ValueError("--class-weights is for classes, and this is regression: leave it out.")
-    if text != "balanced":
-        try:
-            return None if text is None else [float(part) for part in text.split(",")]
-        except ValueError:
-            raise ValueError(f"--class-weights {text!r} must be 'balanced' or numbers such as 1,2.5,1.") from None
-    if labels.problem_type != "single_label_classification":
-        raise ValueError("--class-weights balanced is for a single label a row. Give a number for each label.")
-    absent = [name for name in labels.names if labels.counts[name] == 0]
-    if absent:
-        raise ValueError(
-            f"--class-weights balanced: no training row has the label {absent[0]!r}. Give numbers instead."
-        )
-    return [labels.counts.total() / (len(labels.names) * labels.counts[name]) for name in labels.names]

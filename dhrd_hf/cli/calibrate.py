@@ -8,8 +8,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .card import add_card_options, check_card_tables, read_card_facts, with_results
+from .early import check_command, held_out_rows
 from .engines import open_run
-from .parsing import Parser, add_label_options, add_model_options, chosen_prompt, with_labels
+from .parsing import (
+    Parser,
+    add_label_options,
+    add_model_options,
+    add_table_options,
+    chosen_prompt,
+    with_labels,
+    without_bars,
+)
 
 if TYPE_CHECKING:
     from ..evaluation import LabelledLogits
@@ -37,11 +46,14 @@ def run(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model_options(parser)
-    parser.add_argument("--data", required=True, metavar="TABLE", help="the rows to fit on, with their labels")
+    parser.add_argument(
+        "--data", metavar="TABLE", help="the rows to fit on, with their labels (default: those that the run held out)"
+    )
     parser.add_argument(
         "--test-data", "--eval-data", metavar="TABLE", help="other rows, to report on, here and in the model card"
     )
-    add_label_options(parser)
+    add_label_options(parser, default=None)
+    add_table_options(parser)
     target = parser.add_mutually_exclusive_group()
     for name in ("precision", "recall"):
         target.add_argument(
@@ -51,6 +63,8 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
     add_card_options(parser)
     args = parser.parse_args(argv)
+    args.data = args.data or held_out_rows(args.model, "--data")
+    check_command(args, args.data, args.test_data)
 
     from ..auto import load_config
     from ..configuration_dhrd import DHRDConfig
@@ -74,7 +88,9 @@ def run(argv: Sequence[str]) -> int:
         check_new_folder(args.output, args.overwrite)
     check_card_tables(args.test_data, args.data, args.group_column)
     facts = read_card_facts(args.model, args.output, args.card) if args.output else None
+    without_bars()
     tables = {"calibration": load_table(args.data)}
+    args.label_column = args.label_column or getattr(load_config(args.model), "label_column", None) or "label"
     if args.test_data:
         tables["test"] = load_table(args.test_data)
         check_columns(tables["test"].column_names, filter(None, [args.label_column, args.group_column]))

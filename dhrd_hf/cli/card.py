@@ -111,6 +111,12 @@ def with_results(
     )
 
 
+def _dev_name(own: TrainArguments) -> str:
+    from ..data.tables import table_name
+
+    return f"{table_name(own.train_data)}, rows held out" if own.eval_data is None else table_name(own.eval_data)
+
+
 def training_facts(
     own: TrainArguments,
     trainer: DualHeadTrainer,
@@ -120,7 +126,7 @@ def training_facts(
 ) -> CardFacts:
     """What a run knows of itself, with names of tables and models only."""
     from ..configuration_dhrd import CLASSIFIER_INITS
-    from ..data.encoding import REASONING_SPANS
+    from ..data.prompts import REASONING_SPANS
     from ..data.tables import table_name
     from ..embedded import HUB_NAME, LICENSE
     from ..export import CardFacts
@@ -169,7 +175,7 @@ def training_facts(
         classifier_head=config.classifier_head,
         hyperparameters={name: value for name, value in settings.items() if value is not None and value is not False},
         versions={"dhrd_hf": __version__} | {name: version(name) for name in ("transformers", "torch", "peft")},
-        dev_data=None if metrics is None else table_name(own.eval_data),
+        dev_data=None if metrics is None else _dev_name(own),
         dev_rows=None if metrics is None else len(trainer.eval_dataset),
         dev_metrics={name: measured[name] for name in ("accuracy", "macro_f1", "mse", "mae") if name in measured}
         or None,

@@ -6,10 +6,20 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from .parsing import Parser, add_label_options, add_model_options, chosen_prompt, with_labels
+from .early import check_command, held_out_rows
+from .parsing import (
+    Parser,
+    add_label_options,
+    add_model_options,
+    add_table_options,
+    chosen_prompt,
+    with_labels,
+    without_bars,
+)
 
 _EXAMPLES = """examples:
   dhrd evaluate --model runs/first --data test.jsonl
+  dhrd evaluate --model runs/first                          (on the rows that it held out)
   dhrd evaluate --model my-classifier --data user/name@test --label-column gold --output metrics.json
 """
 after_interrupt = "No metrics were written."
@@ -24,10 +34,15 @@ def run(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model_options(parser)
-    parser.add_argument("--data", required=True, metavar="TABLE", help="the rows, with their labels")
-    add_label_options(parser)
+    parser.add_argument(
+        "--data", metavar="TABLE", help="the rows, with their labels (default: those that the run held out)"
+    )
+    add_label_options(parser, default=None)
+    add_table_options(parser)
     parser.add_argument("--output", metavar="FILE", help="write the metrics to this .json file as well")
     args = parser.parse_args(argv)
+    args.data = args.data or held_out_rows(args.model, "--data")
+    check_command(args, args.data)
 
     from ..data.table_writing import check_file
     from ..data.tables import load_table
@@ -36,6 +51,7 @@ def run(argv: Sequence[str]) -> int:
 
     if args.output:
         check_file(args.output, args.data)
+    without_bars()
     table = load_table(args.data)
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
     table = with_labels(args, table, args.data, model.config)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .card import add_card_options, check_card_tables, read_card_facts, with_results
+from .early import check_command
 from .engines import ENGINES, dense_folder, is_training_checkpoint, open_run
-from .parsing import Parser, add_label_options, with_labels
+from .parsing import Parser, add_label_options, add_table_options, with_labels, without_bars
 
 if TYPE_CHECKING:
     import datasets
@@ -74,7 +75,8 @@ def run(argv: Sequence[str]) -> int:
         metavar="TABLE",
         help="measure on these rows, for the model card, or what another engine costs and wins; not those of --calibrate",
     )
-    add_label_options(parser)
+    add_label_options(parser, default=None)
+    add_table_options(parser)
     parser.add_argument(
         "--golden",
         metavar="TABLE",
@@ -85,6 +87,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
     args = parser.parse_args(argv)
+    check_command(args, args.eval_data, args.calibrate)
 
     from ..export.classifier import check_apart
     from ..files import check_new_folder
@@ -101,6 +104,7 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError(
             "--card and --group-column are for the model card, which goes with --format dense or adapter."
         )
+    without_bars()
     check_apart(args.output, args.model)
     check_new_folder(args.output, args.overwrite)
     folder = _for_engine(args) if args.format in ENGINES else _write(args, args.output, args.format)
@@ -128,6 +132,7 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     temperature = 1.0
     prompt = config.prompt_template or "{text}"
     evaluated = None
+    args.label_column = args.label_column or getattr(config, "label_column", None) or "label"
     golden = list(render_rows(prompt, load_table(args.golden))) if args.golden else ()
     if args.eval_data:
         evaluated = load_table(args.eval_data)
@@ -162,6 +167,7 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
 
 def _for_engine(args: argparse.Namespace) -> str:
     """Write the classifier for another engine, and say what that costs and wins on the rows of --eval-data."""
+    from ..auto import load_config
     from ..data.tables import check_columns, load_table
     from ..export import export_engine
 
@@ -170,6 +176,7 @@ def _for_engine(args: argparse.Namespace) -> str:
             f"{args.model} is an export already: --calibrate goes with the run directory that it was made from."
         )
     table = None
+    args.label_column = args.label_column or getattr(load_config(args.model), "label_column", None) or "label"
     if args.eval_data:
         table = load_table(args.eval_data)
         check_columns(table.column_names, [args.label_column])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
-from .parsing import Parser, after_interrupt, find_command
+from ..data.text_tables import reading
+from .parsing import Parser, after_interrupt, find_command, note
 
 _COMMANDS = {
     "train": "train a language model on labels and rationales",
@@ -20,6 +23,7 @@ _COMMANDS = {
     "push": "upload an exported classifier to the Hugging Face Hub",
     "rationales": "write, check and choose the rationales of a table",
     "study": "run a grid of trainings, paired across settings, and report what it found",
+    "env": "print what a bug report needs",
     "bench": "measure how many rows a second a classifier does",
 }
 _EXAMPLES = """examples:
@@ -61,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     place = next((index for index, word in enumerate(argv) if not word.startswith("-")), len(argv))
     debug = "--debug" in argv[:place]
     command = None
+    _quiet_libraries(debug)
+    reading(say=note)
     try:
         _parser().parse_args(argv[:place])
         command = find_command(argv[place:], _COMMANDS, __package__, "dhrd")
@@ -78,6 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"dhrd: error: {_one_line(error)}", file=sys.stderr)
         return 2
+
+
+def _quiet_libraries(debug: bool) -> None:
+    """Have other libraries say nothing that is no error: what they announce is for whoever calls them."""
+    if debug:
+        return
+    warnings.simplefilter("ignore", append=True)  # behind what others have set, as -W and pytest do
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for name in ("bitsandbytes", "torchao"):  # which say what they were not compiled for
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _parser() -> argparse.ArgumentParser:

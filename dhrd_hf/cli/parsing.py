@@ -12,13 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..files import ALIKE
+
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedConfig
 
 
-class OneLineErrors(argparse.ArgumentParser):
-    """Mixin of parsers that raise a `ValueError`, for `main` to print, and suggest the option that was meant."""
+class Parser(argparse.ArgumentParser):
+    """Raises a `ValueError` for `main` to print, and suggests the option that was meant; options are typed in full."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
@@ -38,17 +43,14 @@ class OneLineErrors(argparse.ArgumentParser):
         return found
 
 
-class Parser(OneLineErrors):
-    """The parser of a command; options are typed in full."""
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(allow_abbrev=False, **kwargs)
-
-
 def did_you_mean(word: str, known: Iterable[str], quote: str = "") -> str:
-    """The nearest of the known words, as the end of an error message."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f": did you mean {quote}{near[0]}{quote}?" if near else ""
+    """The nearest of the known words, else one that ends as it, as `--num-train-epochs` for `--epochs`: the end of a message."""
+    bare = {name.lstrip("-"): name for name in known}  # dashes alone make nothing alike
+    typed = word.lstrip("-")
+    near = difflib.get_close_matches(typed, bare, n=1, cutoff=ALIKE)
+    ending = f"{'_' if '_' in typed else '-'}{typed}"
+    near = near or [name for name in bare if len(typed) > 3 and name.endswith(ending)]
+    return f": did you mean {quote}{bare[near[0]]}{quote}?" if near else ""
 
 
 def find_command(words: Sequence[str], commands: Mapping[str, str], package: str, prog: str) -> ModuleType:
@@ -124,10 +126,18 @@ def add_model_options(parser: argparse.ArgumentParser, batch_tokens: bool = True
     parser.add_argument("--dtype", default="auto", help="such as float32 or bfloat16; default: as the model was saved")
 
 
-def add_label_options(parser: argparse.ArgumentParser) -> None:
-    """Add what each command takes that reads labels."""
+def add_table_options(parser: argparse.ArgumentParser) -> None:
+    """Add how text files are read."""
+    parser.add_argument("--encoding", metavar="NAME", help="of tables that are text and not in UTF-8, such as cp1252")
+
+
+def add_label_options(parser: argparse.ArgumentParser, default: str | None = "label") -> None:
+    """Add what each command takes that reads labels; without a default the label column is the model's."""
     parser.add_argument(
-        "--label-column", default="label", metavar="NAME", help="column of the labels (default: label)"
+        "--label-column",
+        default=default,
+        metavar="NAME",
+        help=f"column of the labels (default: {default or 'the one that was trained on'})",
     )
     parser.add_argument(
         "--drop-unlabelled", action="store_true", help="leave out rows without a label; else they are refused"
@@ -140,6 +150,7 @@ def with_labels(
     """A table with the names of a model's labels in its label column."""
     from ..data.labels import Labels, read_labels
 
+    args.label_column = args.label_column or getattr(config, "label_column", None) or "label"
     known = Labels.of(config, args.label_column)
     options = {"drop_unlabelled": args.drop_unlabelled, "where": where, "say": warn}
     return read_labels(table, args.label_column, known=known, **options)[0]
@@ -148,6 +159,11 @@ def with_labels(
 def warn(line: str) -> None:
     """Say a line on stderr that is no error."""
     print(f"warning: {line}", file=sys.stderr)
+
+
+def note(line: str) -> None:
+    """Say on stderr what was done that the user may not expect."""
+    print(f"note: {line}", file=sys.stderr)
 
 
 def chosen_prompt(prompt: str | None, text_column: str | None, default: str | None = None) -> str:
@@ -162,6 +178,16 @@ def chosen_prompt(prompt: str | None, text_column: str | None, default: str | No
 def unescaped(template: str) -> str:
     r"""A template as it was meant on a command line, where a new line is typed as `\n`."""
     return template.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def without_bars() -> None:
+    """Leave out the bars of transformers, and those of datasets where nobody looks."""
+    import datasets
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
 
 
 def quiet() -> None:

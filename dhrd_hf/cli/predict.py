@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from .early import check_command
 from .engines import ENGINES, on_engine
-from .parsing import Parser, add_model_options, chosen_prompt, quiet
+from .parsing import Parser, add_model_options, add_table_options, chosen_prompt, quiet, without_bars
 
 if TYPE_CHECKING:
     from ..evaluation import Prediction
@@ -48,12 +49,15 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--data", required=True, metavar="TABLE", help="the rows; - is JSON Lines on standard input")
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write; - is standard output")
+    add_table_options(parser)
     args = parser.parse_args(argv)
+    check_command(args, args.data, labels=False)
 
     from ..data.table_writing import check_target
     from ..evaluation.ranks import Ranks
 
     check_target(args.output, args.data)
+    without_bars()
     with Ranks() as ranks:
         if ranks.count > 1 and "-" in (args.data, args.output):
             raise ValueError(

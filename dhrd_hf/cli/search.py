@@ -155,7 +155,9 @@ def _search(
 
     from ..training.search import search
     from ..training.search_space import suggest
-    from .train import _model, _tables, _trainer, _with_lora
+    from .models import build_model, with_lora
+    from .tables import read_tables
+    from .train import _trainer
 
     own, training = first
     if own.eval_data is None:
@@ -165,11 +167,13 @@ def _search(
     if training.load_best_model_at_end:
         raise ValueError(f"{args.config}: load_best_model_at_end wants checkpoints, which a search does not keep.")
     quietly = lambda *_: None  # noqa: E731
-    train, dev, labels = _tables(own, quietly)
+    train, dev, labels, *_ = read_tables(own, quietly)
+    alpha = own.alpha
     trainer, _ = _trainer(own, training, train, dev, labels, quietly)
 
     def model_init(trial: Any) -> Any:
         own, values = _parsed(given, suggest(trial, space))
+        own.alpha = alpha if own.alpha is None else own.alpha
         # All of them, and first, for the model is fitted to them: some follow from others, as activation_checkpointing
         # from its old name.
         for it in fields(values):
@@ -177,8 +181,8 @@ def _search(
                 setattr(trainer.args, it.name, getattr(values, it.name))
         trainer.neftune_noise_alpha = values.neftune_noise_alpha  # which the Trainer reads when it is made
         set_seed(values.seed)
-        model = _model(own, labels, trainer.processing_class, quietly)
-        model = _with_lora(own, model) if own.lora else model
+        model = build_model(own, labels, trainer.processing_class, quietly)
+        model = with_lora(own, model) if own.lora else model
         set_seed(values.seed)  # as the Trainer of dhrd train does when it is made
         return model
 

@@ -11,10 +11,10 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import logging
 
 from ..version import __version__
-from .continuation import continued_ids
 from .counts import EncodingCounts
 from .inputs import (
     INPUT_NAMES,
+    continued_ids,
     known_limit,
     pool_by_pad_token,
     positions_of,
@@ -23,7 +23,16 @@ from .inputs import (
     tokenizer_settings,
 )
 from .labels import Labels, named_cells, read_labels
-from .prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, Suffix, closing, input_columns, rationale_text, render_input
+from .prompts import (
+    DEFAULT_PROMPT,
+    DEFAULT_SUFFIX,
+    REASONING_SPANS,
+    Suffix,
+    closing,
+    input_columns,
+    rationale_text,
+    render_input,
+)
 from .tables import check_columns
 
 if TYPE_CHECKING:
@@ -32,7 +41,6 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 _HOW_TO_MAP = "Use encode_dataset(dataset), or map(encode, batched=True) on a data set without a format: dataset.with_format(None)."
-REASONING_SPANS = ("input+rationale", "rationale")
 
 
 class RowParts(NamedTuple):

@@ -71,12 +71,21 @@ def join_rationales(
     where = str(rationales) if isinstance(rationales, (str, Path)) else "the rationale file"
     is_file = isinstance(rationales, (str, Path))
     source = NamedRows(rationales, label_column) if is_file else named_rows(rationales, label_column)
-    found = _by_key(source, where, key, rationale_key, rationale_column)
+    theirs = [dict(row) for row in source]
     table = [dict(row) for row in named_rows(rows, label_column)]
     columns = _columns(table)
     if key is not None:
         check_columns(columns, [key])
     name = key or key_column(columns)
+    their_name = _rationale_key(theirs, where, key, rationale_key, rationale_column)
+    if their_name is None:  # as many rows as the table has, in its order
+        if len(theirs) != len(table):
+            raise ValueError(
+                f"{where} has no column of keys to join by ({', '.join(KEY_COLUMNS)}), and {len(theirs)} rows, where the table "
+                f"has {len(table)}: name the key with --key. It has: {', '.join(map(repr, _columns(theirs)))}"
+            )
+        name = None
+    found = _by_key(theirs, where, their_name)
     keys = [_key(row, number, name, "the table") for number, row in enumerate(table)]
     _check_once(keys, f"{name!r} of the table")
     matched = [found.get(key) for key in keys]
@@ -110,19 +119,19 @@ def comparable(value: Any) -> str:
     return whole[1] if whole else text
 
 
-def _by_key(
-    source: Iterable[Mapping[str, Any]], where: str, key: str | None, rationale_key: str | None, rationale_column: str
-) -> dict[str, dict[str, Any]]:
-    """The rows of a rationale file by their keys."""
-    rows = [dict(row) for row in source]
+def _rationale_key(
+    rows: list[dict[str, Any]], where: str, key: str | None, rationale_key: str | None, rationale_column: str
+) -> str | None:
+    """The column of a rationale file that its rows are joined by, or None for their number."""
     columns = _columns(rows)
     check_columns(columns, [name for name in (rationale_key, rationale_column) if name])
-    name = rationale_key or (key if key in columns else key_column(columns))
-    if name is None:
-        raise ValueError(
-            f"{where} has no column of keys to join by ({', '.join(KEY_COLUMNS)}): name it. "
-            f"It has: {', '.join(map(repr, columns))}"
-        )
+    if key is not None and rationale_key is None and key not in columns and key_column(columns) is None:
+        check_columns(columns, [key])
+    return rationale_key or (key if key in columns else key_column(columns))
+
+
+def _by_key(rows: list[dict[str, Any]], where: str, name: str | None) -> dict[str, dict[str, Any]]:
+    """The rows of a rationale file by their keys."""
     keys = [_key(row, number, name, where) for number, row in enumerate(rows)]
     _check_once(keys, f"{name!r} of {where}", "; several rationales of a row: choose by dhrd rationales select first")
     return dict(zip(keys, rows, strict=True))

@@ -9,6 +9,7 @@ from string import Formatter
 from typing import Any, NamedTuple
 
 DEFAULT_PROMPT = "{text}"
+REASONING_SPANS = ("input+rationale", "rationale")  # the tokens that the reasoning loss may be over
 
 _ZERO_WIDTH = "\u200b\u2060\ufeff"  # blanks that `str.strip` leaves: zero-width space, word joiner, byte order mark
 _TEXTS = (str, Number, date, time, timedelta)

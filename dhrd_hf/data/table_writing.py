@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files import strict_json, unfinished_beside
-from .tables import FILE_NAME, SEPARATORS, TableError
+from .tables import FILE_NAME
+from .text_tables import SEPARATORS, TableError
 
 _to_json = partial(
     strict_json, ensure_ascii=False, default=lambda it: it.tolist() if hasattr(it, "tolist") else str(it)

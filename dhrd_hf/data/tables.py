@@ -1,49 +1,59 @@
 """Tables of rows in: what `dhrd train`, `dhrd evaluate` and `dhrd predict` read.
 
-JSON Lines and CSV are read here, not by `datasets`: an error has to name the file and the line, and pandas, beneath
-`datasets`, reads the cells "NA" and "None" as nulls, the labels 0 and 1 beside an empty cell as 0.0 and 1.0, and fills
-up a line that has too few fields. Parquet, saved folders and the Hub are left to `datasets`.
+JSON Lines and CSV are not read by `datasets`: an error has to name the file and the line, and pandas, beneath `datasets`, reads
+the cells "NA" and "None" as nulls, the labels 0 and 1 beside an empty cell as 0.0 and 1.0, and fills up a line that has too
+few fields. Parquet, saved folders and the Hub are left to `datasets`.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
-import gzip
 import json
 import re
-import sys
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..files import ALIKE, near_path
+from .text_tables import KINDS, SEPARATORS, TableError, numbered_rows, workbook_rows
 
 if TYPE_CHECKING:
     import datasets
 
 _SOURCES = (
-    "a .jsonl, .json, .csv or .tsv file (also .gz), a .parquet file, a folder written by save_to_disk, "
+    "a .jsonl, .json, .csv or .tsv file (also .gz), a .parquet or .xlsx file, a folder written by save_to_disk, "
     "or a Hub data set as user/name, user/name:config or user/name@split"
 )
-FILE_NAME = re.compile(r"\.(?:(jsonl|json|csv|tsv)(\.gz)?|(parquet))$", re.IGNORECASE)
+FILE_NAME = re.compile(r"\.(?:(jsonl|json|csv|tsv)(\.gz)?|(parquet|xlsx))$", re.IGNORECASE)
 _HUB = re.compile(r"(?P<path>[\w.-]+/[\w.-]+)(?::(?P<name>[^@:]+))?(?:@(?P<split>.+))?")
-SEPARATORS = {"csv": ",", "tsv": "\t"}
-_KINDS = {str: "text", bool: "true/false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-# What pandas writes for an empty cell, NaN, is an empty cell.
-_JSON = json.JSONDecoder(parse_constant=lambda name: None if name == "NaN" else float(name))
-_LONGEST_CELL = 2**31 - 1  # characters; the most that csv takes on every platform, whose own limit is 131,072
+SPLIT_FILE = "split.json"  # in a run's folder: which rows of its table it was not trained on
+_OTHER_BOOKS = re.compile(r"\.(xls|xlsm|xlsb|ods|numbers)$", re.IGNORECASE)
+# Columns that are often called otherwise, and what then.
+_USUAL = {
+    "label": (
+        "target",
+        "class",
+        "category",
+        "gold",
+        "sentiment",
+        "intent",
+        "topic",
+        "label_text",
+        "rating",
+        "answer",
+        "y",
+    ),
+    "text": ("sentence", "review", "content", "body", "comment", "message", "document", "question", "title", "tweet"),
+}
+_PEEKED = 1000  # rows of JSON by whose keys columns are known
 
 
 class _Source(NamedTuple):
-    kind: str  # "jsonl", "json", "csv", "tsv", "parquet", "folder" or "hub"
+    kind: str  # "jsonl", "json", "csv", "tsv", "parquet", "xlsx", "folder", "split" or "hub"
     where: str
     split: str | None
     name: str | None
-
-
-class TableError(ValueError):
-    """A table cannot be read or written: the message says where, what was found and what was expected."""
 
 
 def load_table(source: str | Path, *, split: str | None = None, name: str | None = None) -> datasets.Dataset:
@@ -57,6 +67,8 @@ def load_table(source: str | Path, *, split: str | None = None, name: str | None
     import datasets
 
     found = _locate(source, split, name)
+    if found.kind == "split":
+        return _open_split(found)
     if found.kind in ("folder", "hub"):
         dataset = _open_dataset(found)
     elif found.kind == "parquet":
@@ -75,7 +87,9 @@ def load_table(source: str | Path, *, split: str | None = None, name: str | None
 def iter_rows(source: str | Path, *, split: str | None = None, name: str | None = None) -> Iterator[dict[str, Any]]:
     """Stream the rows of a table in order, a small batch of them in memory at a time."""
     found = _locate(source, split, name)
-    if found.kind in ("folder", "hub"):
+    if found.kind == "split":
+        rows = _open_split(found)
+    elif found.kind in ("folder", "hub"):
         rows = _open_dataset(found, streaming=True)
     elif found.kind == "parquet":
         rows = _parquet_rows(_open_parquet(found.where), found.where)
@@ -84,7 +98,7 @@ def iter_rows(source: str | Path, *, split: str | None = None, name: str | None 
     return _not_empty(rows, found.where)
 
 
-def _not_empty(rows: Iterable[dict[str, Any]], where: str) -> Iterator[dict[str, Any]]:
+def _not_empty(rows: Iterable[Any], where: str) -> Iterator[Any]:
     row = None
     for row in rows:
         yield row
@@ -104,12 +118,27 @@ def check_columns(column_names: Iterable[str], needed: Iterable[str], optional: 
         if want in names and alike:
             raise TableError(f"columns {want!r} and {alike[0]!r} are spelt almost alike: rename or remove one of them")
         if want not in names and (want in needed or alike):
-            near = alike or difflib.get_close_matches(want, names, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else "."
-            between = next((it for it in ";\t|," if len(names) == 1 and it in names[0]), None)
-            one = f". That is one column: is {between!r} between its fields? Write .csv with ',', .tsv with tabs"
-            there = (", ".join(map(repr, names)) or "no columns") + (one if between else "")
-            raise TableError(f"no column {want!r}{hint} The table has: {there}")
+            near = alike or difflib.get_close_matches(want, names, n=1, cutoff=ALIKE)
+            usual = [name for name in names if name.casefold() in _USUAL.get(want, ())]
+            option = f" (--{want}-column {usual[0]})" if usual and not near else ""
+            hint = f": did you mean {(near or usual)[0]!r}{option}?" if near or usual else "."
+            raise TableError(f"no column {want!r}{hint} The table has: {', '.join(map(repr, names)) or 'no columns'}")
+
+
+def peek_columns(source: str | Path) -> tuple[list[str], bool] | None:
+    """The columns of a table by its beginning, and whether that is all of them; None of what can't be read in a moment."""
+    found = _locate(source, None, None)
+    if found.kind == "hub" or str(source) == "-":
+        return None
+    if found.kind == "split":
+        return peek_columns(json.loads((Path(found.where) / SPLIT_FILE).read_text("utf-8"))["table"])
+    if found.kind == "folder":
+        features = next(iter(sorted(Path(found.where).glob("**/dataset_info.json"))), None)
+        return None if features is None else (list(json.loads(features.read_text("utf-8"))["features"]), True)
+    if found.kind == "parquet":
+        return _open_parquet(found.where).schema_arrow.names, True
+    rows = [row for _, row in islice(_not_empty(_numbered_rows(found), found.where), _PEEKED)]
+    return list(dict.fromkeys(name for row in rows for name in row)), found.kind in SEPARATORS or len(rows) < _PEEKED
 
 
 def table_name(source: str | Path) -> str:
@@ -132,27 +161,40 @@ def _locate(source: str | Path, split: str | None, name: str | None) -> _Source:
     if text == "-":
         return _Source("jsonl", "-", None, None)
     path = Path(text).expanduser()
-    if not path.exists() and "@" in text and Path(text.rpartition("@")[0]).expanduser().is_dir():
+    if not path.exists() and "@" in text and Path(text.rpartition("@")[0]).expanduser().exists():
         text, _, split = text.rpartition("@")
         path = Path(text).expanduser()
     file = FILE_NAME.search(path.name)
     if path.is_dir():
+        if (path / SPLIT_FILE).is_file():
+            if split not in ("train", "eval"):
+                raise TableError(
+                    f"{path} is a run, whose rows are {path}@train, trained on, and {path}@eval, held out"
+                )
+            return _Source("split", str(path), split, None)
         if not any((path / marker).exists() for marker in ("state.json", "dataset_dict.json")):
             raise TableError(f"{path} is a folder that save_to_disk did not write: name one of the files in it")
         return _Source("folder", str(path), split, None)
     if path.exists():
+        if _OTHER_BOOKS.search(path.name):
+            raise TableError(f"can't read {path}: save it as .xlsx, or as CSV UTF-8")
         if not file:
             raise TableError(f"can't read {path}: expected {_SOURCES}")
+        if file[3] and file[3].lower() == "xlsx" and not name:
+            return _Source("xlsx", str(path), split, None)
         if split or name:
             raise TableError(f"{path} is one file, which has no split or configuration: leave {split or name!r} out")
         return _Source((file[1] or file[3]).lower(), str(path), None, None)
     hub = _HUB.fullmatch(text)
     if hub and not file and not text.startswith("."):
         return _Source("hub", hub["path"], split or hub["split"], name or hub["name"])
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, n=1)
-    hint = f": did you mean {path.with_name(near[0])}?" if near else "."
-    raise TableError(f"no such file or folder: {path}{hint} A table is {_SOURCES}")
+    raise TableError(f"no such file or folder: {path}{near_path(path)} A table is {_SOURCES}")
+
+
+def _open_split(found: _Source) -> datasets.Dataset:
+    from .splits import open_split
+
+    return open_split(found.where, str(found.split))
 
 
 def _open_dataset(found: _Source, streaming: bool = False) -> datasets.Dataset | datasets.IterableDataset:
@@ -204,95 +246,11 @@ def _parquet_rows(file: Any, where: str) -> Iterator[dict[str, Any]]:
         raise TableError(f"{where} has a page that can't be read, behind row {row}: {error}") from error
 
 
-def _lines(where: str) -> Iterator[str]:
-    """The lines of a UTF-8 text file; read as bytes, so that only a newline ends one and a bad byte has its line."""
-    number = 0
-    try:
-        opened = gzip.open if where.lower().endswith(".gz") else open
-        with nullcontext(sys.stdin.buffer) if where == "-" else opened(where, "rb") as file:
-            for number, raw in enumerate(file, 1):
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise TableError(f"{where}, line {number}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise TableError(f"{where}: can't be read past line {number}: {error}") from error
-
-
 def _numbered_rows(found: _Source) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a text file, each with the place where it begins, as errors name it."""
-    where = found.where
-    if found.kind in SEPARATORS:
-        yield from _csv_rows(where, SEPARATORS[found.kind])
-        return
-    first = next((line for line in _lines(where) if line.strip()), "") if found.kind == "json" else ""
-    if first.lstrip().startswith("["):
-        text = "".join(_lines(where))
-        values = ((f"item {number}", item, text) for number, item in enumerate(_parse(text, where, 1), 1))
-    else:
-        lines = ((number, line) for number, line in enumerate(_lines(where), 1) if line.strip())
-        values = ((f"line {number}", _parse(line, where, number), line) for number, line in lines)
-    for place, row, text in values:
-        if not isinstance(row, dict):
-            kind = _KINDS.get(type(row), "null")
-            raise TableError(f"{where}, {place}: a row has to be a JSON object, and this is {kind}")
-        if found.kind == "json" and _is_columns(row):
-            raise TableError(f"{where} is one object of columns: write a list of rows, or JSON Lines")
-        if "\\ud" in text or "\\uD" in text:
-            _check_characters(row, f"{where}, {place}")
-        yield place, row
-
-
-def _is_columns(row: dict[str, Any]) -> bool:
-    """Whether an object is a whole table, column by column, as `to_dict("list")` and pandas' `to_json` write it."""
-    columns = list(row.values())
-    return any(
-        all(isinstance(it, kind) for it in columns) and len({len(it) for it in columns}) == 1 for kind in (list, dict)
-    )
-
-
-def _check_characters(row: dict[str, Any], place: str) -> None:
-    r"""Raise on half of a character, such as the `\ud83d` of an emoji that was cut in two: no file and no tokenizer takes it."""
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = error.object[error.start : error.start + 1]
-        raise TableError(
-            f"{place}: {half!r} is half of a character, as where an emoji was cut in two: remove it"
-        ) from None
-
-
-def _parse(text: str, where: str, line: int) -> Any:
-    try:
-        return _JSON.decode(text.rstrip())
-    except json.JSONDecodeError as error:
-        place = f"line {line + error.lineno - 1}"
-        raise TableError(f"{where}, {place}: not JSON: {error.msg} at column {error.colno}") from error
-    except RecursionError:
-        raise TableError(f"{where}, line {line}: lists or objects lie too deep in each other to be read") from None
-
-
-def _csv_rows(where: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    # One limit for all readers, looked up at each cell: it is raised and left so, never lowered under another's feet.
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
-    reader = csv.reader(_lines(where), delimiter=delimiter, strict=True)
-    header, before = None, 0
-    try:
-        for cells in reader:
-            line, before = before + 1, reader.line_num  # a quoted cell may run over several lines
-            if not cells:
-                continue
-            if header is None:
-                # A column without a name is an index that pandas wrote; pandas, too, reads it back as "Unnamed: 0".
-                header = [cell or f"Unnamed: {place}" for place, cell in enumerate(cells)]
-                if len(set(header)) < len(header):
-                    raise TableError(f"{where}, line {line}: the header has one name twice: {', '.join(header)}")
-            elif len(cells) != len(header):
-                found = f"{len(cells)} fields, and the header has {len(header)}: {', '.join(header)}"
-                raise TableError(f'{where}, line {line}: {found}; put "..." around a field that holds a {delimiter!r}')
-            else:
-                yield f"line {line}", dict(zip(header, (cell or None for cell in cells), strict=True))
-    except csv.Error as error:
-        raise TableError(f"{where}, line {before + 1}: the row that begins here is not CSV: {error}") from error
+    """The rows of a file, each with the place where it begins."""
+    if found.kind == "xlsx":
+        return workbook_rows(found.where, found.split)
+    return numbered_rows(found.where, found.kind)
 
 
 def _arrow_table(found: _Source) -> Any:
@@ -305,7 +263,7 @@ def _arrow_table(found: _Source) -> Any:
         for column, value in row.items():
             cells = columns.setdefault(column, [])
             cells.extend([None] * (count - 1 - len(cells)) + [value])
-            kind = _KINDS.get(type(value))
+            kind = KINDS.get(type(value))
             first, where = seen.setdefault(column, (kind, place)) if kind else (None, place)
             if kind != first:
                 raise TableError(f"{found.where}, {place}: column {column!r} is {kind} here, and {first} on {where}")

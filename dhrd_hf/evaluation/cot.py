@@ -14,8 +14,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..data.continuation import continued_ids
-from ..data.inputs import input_limit, positions_of, tokenize_inputs
+from ..data.inputs import continued_ids, input_limit, positions_of, tokenize_inputs
 from ..data.prompts import DEFAULT_SUFFIX, Suffix
 from ..modeling_dhrd import DHRDForDualHeadClassification
 from .prediction import agree_on_pad_token, padded_inputs

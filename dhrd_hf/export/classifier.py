@@ -322,6 +322,8 @@ def _stock_config(dual_head: DHRDForDualHeadClassification, pad_token_id: int) -
         del config.quantization_config  # an adapter's user chooses; a dense export is not quantised
     if own.prompt_template is not None:
         config.prompt_template = own.prompt_template
+    if getattr(own, "label_column", None) is not None:
+        config.label_column = own.label_column
     return config
 
 

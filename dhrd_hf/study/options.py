@@ -10,6 +10,7 @@ from typing import Any
 
 # What the runner says itself, what would make a run another than it is recorded as, and what writes or uploads.
 _SAID_BY = dict.fromkeys(("train_data", "eval_data", "more_eval_data", "validation_data", "rationales"), "data")
+_SAID_BY |= dict.fromkeys(("eval_split", "group_column"), "data")
 _SAID_BY |= {"label_column": "data", "rationale_column": "data", "config": "train"}
 _SAID_BY |= {"output_dir": "the command's --output-dir", "export": "keep_models", "push_to_hub": "keep_models"}
 _SAID_BY |= {"encoding_cache": "nothing: the runs share one"}

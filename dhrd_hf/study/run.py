@@ -66,13 +66,15 @@ def train_command(run: Run, study: Study, folder: Path, rows: RunRows, name: str
         more = [f"{name}={_relative(path, folder)}" for name, path in rows.more_eval.items()]
         options |= {"eval_data": _relative(rows.eval, folder), "more_eval_data": more or None}
         options |= {"predictions": f"{here}/predictions.jsonl", "logits": f"{here}/logits.parquet"}
+    else:
+        options |= {"eval_split": 0}
     options |= {"output_dir": here, "encoding_cache": "encoded"}
     options |= {it: spec[it] for it in ("label_column", "rationale_column", "problem_type") if it in spec}
     # Once, at the end; and nothing to go on from, which costs the disk more than a run that starts again costs time.
     options |= {"eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True}
     if rows.validation is not None:
         options |= {"validation_data": _relative(rows.validation, folder), **BEST_EPOCH}
-    options |= {"seed": run.seed, **run.options}
+    options |= {"seed": run.seed, "alpha": 1.0, **run.options}
     for its, there in ((_FOLDERS, os.path.isdir), (_SETTINGS, os.path.isfile)):
         for it in its:
             if isinstance(options.get(it), str) and there(path := study.folder / Path(options[it]).expanduser()):

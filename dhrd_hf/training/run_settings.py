@@ -13,6 +13,7 @@ from torch import nn
 
 from ..configuration_dhrd import DHRDConfig
 from ..modeling_dhrd import find_dual_head
+from ..version import __version__
 
 _CONFIG = (
     *("classifier_head", "classifier_activation", "classifier_dropout", "alpha", "beta", "label_smoothing"),
@@ -23,6 +24,7 @@ _ADAPTER = (
     *("modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform"),
 )
 _OF_A_SESSION = ("name_or_path", "transformers_version", "dtype", "architectures", "use_cache", "quantization_config")
+_SHOWN_LABELS = 20
 _SAMPLES = 64  # values of a tensor that tell two models apart
 
 
@@ -42,6 +44,31 @@ def identity(model: nn.Module) -> list[str]:
             digest.update(flat[:: max(1, flat.numel() // _SAMPLES)].float().cpu().numpy().tobytes())
     name = dual_head.name_or_path or dual_head.config.backbone_config.name_or_path
     return [Path(name).name if Path(name).exists() else name, digest.hexdigest()]
+
+
+def run_readme(model: nn.Module) -> str:
+    """What the folder of a run says of itself, in whose place PEFT would write a template to fill in."""
+    config = find_dual_head(model).config
+    base = config.backbone_config.name_or_path or config.name_or_path
+    kind = "LoRA adapters and a classification head on" if hasattr(model, "peft_config") else "all weights, from"
+    labels = ", ".join(f"`{name}`" for name in [*config.id2label.values()][:_SHOWN_LABELS])
+    more = len(config.id2label) - _SHOWN_LABELS
+    prompt = (config.prompt_template or "{text}").replace("\n", "\\n")
+    return f"""# A dual-head classifier as it was trained
+
+This folder is a run of [dhrd_hf](https://pypi.org/project/dhrd-hf/) {__version__}, with both heads: {kind} `{base}`.
+It is for going on from. What is to be deployed is its export, a stock classifier with a model card of its own.
+
+- labels: {labels}{f" and {more} more" if more > 0 else ""}
+- input: `{prompt}`, at most {config.max_input_length} tokens
+- weight of the reasoning loss: {config.alpha}, of the classification loss: {config.beta}
+
+```bash
+dhrd evaluate --model FOLDER --data TABLE
+dhrd export --model FOLDER --output my-classifier
+dhrd predict --model my-classifier --data TABLE --output predictions.jsonl
+```
+"""
 
 
 def rows_digest(dataset: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ..adapters import check_no_prompt
 from ..data import DualHeadCollator
 from ..data.collator import SOFT_TARGETS, input_only_batch
 from ..data.inputs import pool_by_pad_token, saving_inputs
+from ..files import write_whole
 from ..losses import reasoning_count
 from ..modeling_dhrd import find_dual_head
 from ..quantised import is_quantised, state_for_adapter
@@ -26,7 +28,7 @@ from .input_check import check_inputs
 from .label_check import check_labels
 from .padding_free import check_padding_free
 from .resuming import ResumingMixin
-from .run_settings import identity
+from .run_settings import identity, run_readme
 from .sampler import EpochLengthGroupedSampler
 from .soft_targets import Teacher, checked_teacher
 from .term_log import TermLog
@@ -400,6 +402,7 @@ class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixi
         dual_head = find_dual_head(model)
         with saving_inputs(self._tokenizer, dual_head.config) if self._tokenizer is not None else nullcontext():
             super()._save(output_dir, state_dict)
+        write_whole(Path(output_dir or self.args.output_dir) / "README.md", run_readme(model))
         if hasattr(model, "peft_config"):
             # An adapter's folder does not say what the two heads are; with the config it reloads as a dual-head model.
             dual_head.save_config(output_dir or self.args.output_dir)

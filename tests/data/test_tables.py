@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dhrd_hf.data.table_writing import write_rows
-from dhrd_hf.data.tables import TableError, check_columns, iter_rows, load_table
+from dhrd_hf.data.tables import TableError, check_columns, iter_rows, load_table, peek_columns
+from dhrd_hf.data.text_tables import reading
 
 ROWS = [
     {"text": 'fine, "really"', "label": "good"},
@@ -258,6 +259,11 @@ BROKEN = {
     "empty list": ("x.json", "[]", r"x\.json holds no rows"),
     "empty CSV": ("x.csv", "", r"x\.csv holds no rows"),
     "header only": ("x.csv", "a,b\n", r"x\.csv holds no rows"),
+    "legacy CSV": (
+        "x.csv",
+        "a,b\n1,caf\xe9 noir\n".encode("cp1252"),
+        r"x\.csv, line 2: .*'1,café noir'.*--encoding cp1252",
+    ),
     "half a character": (
         "x.jsonl",
         '{"a": "\\ud83d\\ude00"}\n{"a": "cut \\uD83d"}\n',
@@ -283,6 +289,106 @@ def test_a_broken_table_says_where(put, read, name, content, message):
         put(name, content)
     with pytest.raises(TableError, match=message):
         read(name)
+
+
+# A table as programs save it: the bytes, and who has told what of them.
+TEXT = 'text,label\nGrün; und 007,NA\n"two\nlines, 12.50",b\n'
+SAVED = {
+    "semicolons": (TEXT.replace(",", "\t").replace(";", ",").replace("\t", ";").encode(), "semicolons separate"),
+    "tabs": (TEXT.replace(",", "\t").encode(), "tabs separate"),
+    "UTF-8 with a mark": (TEXT.encode("utf-8-sig"), None),
+    "UTF-16 with a mark": (TEXT.encode("utf-16"), None),
+    "UTF-16, little end first": (TEXT.encode("utf-16-le"), None),
+    "UTF-16, big end first": (TEXT.encode("utf-16-be"), None),
+    "UTF-32": (TEXT.encode("utf-32"), None),
+    "an old Mac's": (TEXT.replace("\n", "\r").encode(), None),
+    "Windows'": (TEXT.replace("\n", "\r\n").encode(), None),
+}
+
+
+@pytest.mark.parametrize(("content", "told"), SAVED.values(), ids=SAVED)
+def test_a_csv_is_read_as_it_was_saved(put, content, told):
+    lines = []
+    reading(say=lines.append)
+    rows = load_table(put("rows.csv", content)).to_list()
+    unified = json.dumps(rows, ensure_ascii=False).replace("\\r", "\\n").replace("\\n\\n", "\\n")
+    swapped = {"semicolons separate": {";": ",", ",": ";"}, "tabs separate": {",": "\t"}}.get(told, {})
+    texts = [text.translate(str.maketrans(swapped)) for text in ("Grün; und 007", "two\nlines, 12.50")]
+    assert [row["text"] for row in json.loads(unified)] == texts
+    assert [row["label"] for row in rows] == ["NA", "b"]
+    assert [told in line for line in lines] == [True] if told else lines == []
+
+
+def test_a_separator_is_only_changed_where_that_makes_a_table(put):
+    for name, content in {
+        "one.csv": "text\na;b\nc;d\n",
+        "comma.csv": "text,label\na;b;c,x\nd;e;f,y\n",
+    }.items():
+        assert len(next(iter_rows(put(name, content)))) == content.partition("\n")[0].count(",") + 1
+    with pytest.raises(TableError, match="line 3: 3 fields, and the header has 2"):
+        load_table(put("ragged.csv", "a;b\n1;2\n3;4;5\n6;7\n8;9\n".replace(";", ",")))
+
+
+def test_a_legacy_encoding_is_read_where_it_is_named_and_a_utf8_file_as_ever(put):
+    put("old.csv", "text\ncafé\n".encode("cp1252"))
+    put("new.csv", "text\ncafé\n")
+    reading("cp1252")
+    try:
+        assert [next(iter_rows(name))["text"] for name in ("old.csv", "new.csv")] == ["café", "café"]
+    finally:
+        reading()
+    with pytest.raises(TableError, match="--encoding latin-none is none that Python knows"):
+        reading("latin-none")
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_may_be_one_object_with_one_list_of_rows(put, indent):
+    rows = [{"text": "x", "label": "a"}, {"text": "y", "label": "b"}]
+    lines = []
+    reading(say=lines.append)
+    put("rows.json", json.dumps({"version": 2, "tags": ["t"], "data": rows}, indent=indent))
+    assert load_table("rows.json").to_list() == rows
+    assert lines == ["rows.json: its rows are the list 'data' of one object."]
+    put("list.json", json.dumps(rows, indent=indent))
+    assert load_table("list.json").to_list() == rows
+
+
+def test_a_workbook_is_read_and_its_sheet_is_told(put):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["text", "label", None], ["007", 1, None], [None, None, None], ["12.50", 2, None], ["NA", None, None]):
+        book.active.append(row)
+    book.create_sheet("other").append(["a", "a"])
+    book.save("rows.xlsx")
+    lines = []
+    reading(say=lines.append)
+    assert load_table("rows.xlsx").to_list() == [
+        {"text": "007", "label": 1},
+        {"text": "12.50", "label": 2},
+        {"text": "NA", "label": None},
+    ]
+    assert len(lines) == 1 and "its first sheet, 'Sheet', is read; rows.xlsx@other" in lines[0]
+    with pytest.raises(TableError, match="row 1: the header has one name twice: a, a"):
+        load_table("rows.xlsx@other")
+    with pytest.raises(TableError, match="no sheet 'third' in rows.xlsx: choose one of Sheet, other"):
+        load_table("rows.xlsx@third")
+    put("old.xls", "")
+    with pytest.raises(TableError, match=r"can't read old.xls: save it as .xlsx, or as CSV UTF-8"):
+        load_table("old.xls")
+
+
+def test_the_columns_of_a_table_are_known_by_its_beginning(put):
+    put("rows.csv", "text,label\na,b\n")
+    put("rows.jsonl", '{"a": 1}\n{"b": 2}\n')
+    put("long.jsonl", '{"a": 1}\n' * 1000 + '{"late": 1}\n')
+    write_rows("rows.parquet", ROWS)
+    datasets.Dataset.from_list(ROWS).save_to_disk("folder")
+    assert (
+        peek_columns("rows.csv") == peek_columns("rows.parquet") == peek_columns("folder") == (["text", "label"], True)
+    )
+    assert peek_columns("rows.jsonl") == (["a", "b"], True)
+    assert peek_columns("long.jsonl") == (["a"], False)
+    assert peek_columns("user/name@test") is None
 
 
 @pytest.mark.parametrize(
@@ -359,14 +465,17 @@ def test_two_spellings_of_a_column_are_refused(there, needed):
 
 
 def test_a_missing_column_says_what_there_is():
-    with pytest.raises(TableError, match="no column 'text'. The table has: 'question', 'label'"):
+    with pytest.raises(
+        TableError,
+        match="no column 'text': did you mean 'question' \\(--text-column question\\)\\? The table has: 'question', 'label'",
+    ):
         check_columns(["question", "label"], needed=["label", "text"])
     with pytest.raises(TableError, match="no column 'premise': did you mean 'premises'"):
         check_columns(["premises"], needed=["premise"])
-    with pytest.raises(
-        TableError, match="'text;label'. That is one column: is ';' between its fields\\? Write .csv with ','"
-    ):
-        check_columns(["text;label"], needed=["text"])
+    with pytest.raises(TableError, match="no column 'label': did you mean 'Category' \\(--label-column Category\\)"):
+        check_columns(["text", "Category"], needed=["label"])
+    with pytest.raises(TableError, match="no column 'text'. The table has: 'x', 'label'"):
+        check_columns(["x", "label"], needed=["text"])
 
 
 def test_an_optional_column_may_be_missing_but_not_misspelt():

@@ -1,0 +1,111 @@
+"""What can be seen to be wrong before anything heavy is imported: a path, a column, a model's name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data.prompts import input_columns
+from ..data.tables import SPLIT_FILE, check_columns, peek_columns
+from ..data.text_tables import reading
+from ..files import near_path
+from .parsing import chosen_prompt, note
+
+if TYPE_CHECKING:
+    from .arguments import TrainArguments
+
+
+def check_model_name(model: str) -> None:
+    """Raise on what is no Hub id and no folder here; whether there is such a Hub id, the Hub has to say."""
+    path = Path(model).expanduser()
+    if not path.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+        raise FileNotFoundError(f"no such folder: {model}{near_path(path)}")
+    if path.is_file():
+        raise FileNotFoundError(f"{model} is a file: name the folder of a model.")
+
+
+def local_config(model: str) -> dict[str, Any] | None:
+    """What a model's config says, where it is a folder here; an exported adapter has it in a folder of its own."""
+    for name in ("config.json", "config/config.json"):
+        with suppress(OSError, ValueError):
+            found = json.loads((Path(model).expanduser() / name).read_text(encoding="utf-8"))
+            return found if isinstance(found, dict) else None
+    return None
+
+
+def check_command(args: argparse.Namespace, *tables: str | None, labels: bool = True) -> None:
+    """Fill in what the model's folder remembers, and check the tables of a command that asks a classifier."""
+    reading(args.encoding)
+    check_model_name(args.model)
+    config = local_config(args.model)
+    if labels and args.label_column is None and config is not None:
+        args.label_column = config.get("label_column") or "label"
+    columns = [args.label_column] if labels and args.label_column is not None else []
+    own = (getattr(args, "prompt", None), getattr(args, "text_column", None))
+    if config is not None or own != (None, None):
+        columns += input_columns(chosen_prompt(*own, (config or {}).get("prompt_template")))
+    for source in filter(None, tables):
+        if source != "-":
+            check_table(source, columns)
+
+
+def held_out_rows(model: str, option: str) -> str:
+    """The rows that a run, or the run of a checkpoint, was not trained on, for a command that was given none."""
+    for folder in (Path(model), Path(model).parent):
+        if (folder / SPLIT_FILE).is_file():
+            note(f"no {option}: taking the rows that {folder} held out ({folder}@eval).")
+            return f"{folder}@eval"
+    raise ValueError(f"{option} TABLE must be given: {model} is no run that held rows out.")
+
+
+def check_table(source: str, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raise on a table that is not there, or whose beginning shows that it lacks a column or has it misspelt."""
+    if (found := peek_columns(source)) is None:
+        return
+    names, all_of_them = found
+    needed = list(needed)
+    seen = needed if all_of_them else [name for name in needed if name in names]
+    try:
+        check_columns(names, seen, optional if all_of_them else ())
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def check_training(own: TrainArguments, output_dir: str, starts_anew: bool) -> None:
+    """Check what `dhrd train` is given: folders, models, tables and their columns."""
+    from ..data.table_writing import check_target
+
+    for target in filter(None, (own.predictions, own.logits)):
+        check_target(target, own.train_data, own.eval_data, own.validation_data, own.rationales)
+    folder = Path(output_dir)
+    if own.export and Path(own.export).resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(f"--export {own.export} is or holds --output-dir {folder}, the run: name another folder.")
+    if own.export and Path(own.export).exists() and (Path(own.export).is_file() or any(Path(own.export).iterdir())):
+        raise FileExistsError(f"--export {own.export} exists and is not an empty folder: name another.")
+    if folder.is_file():
+        raise FileExistsError(f"--output-dir {folder} is a file: name a folder.")
+    if own.resume and own.overwrite_output_dir:
+        raise ValueError("--resume and --overwrite-output-dir exclude each other.")
+    filled = folder.is_dir() and any(it.name != SPLIT_FILE for it in folder.iterdir())
+    if starts_anew and filled and not own.overwrite_output_dir:
+        raise FileExistsError(
+            f"--output-dir {folder} is not empty. Add --resume to go on from its last checkpoint, "
+            "--overwrite-output-dir to start anew in it, or name another."
+        )
+    for model in filter(None, (own.model, own.teacher)):
+        check_model_name(model)
+    config = {} if own.model == "smollm2" else local_config(own.model)
+    columns = [own.label_column, *filter(None, [own.group_column])]
+    if config is not None or own.prompt is not None or own.text_column is not None:
+        columns += input_columns(chosen_prompt(own.prompt, own.text_column, (config or {}).get("prompt_template")))
+    check_table(own.train_data, columns, [own.rationale_column])
+    for source in filter(
+        None, (own.eval_data, own.validation_data, *(it.partition("=")[2] for it in own.more_eval_data or ()))
+    ):
+        check_table(source, columns)
+    if own.rationales is not None:
+        check_table(own.rationales, [own.rationale_column])

@@ -1,0 +1,164 @@
+"""The model of `dhrd train`, as its options say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .arguments import label_words
+from .parsing import chosen_prompt, unescaped, warn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+    from .. import DHRDForDualHeadClassification
+    from ..data.labels import Labels
+    from ..training import Teacher
+    from .arguments import TrainArguments
+
+
+def base_config(own: TrainArguments) -> PreTrainedConfig:
+    """The config of the model that is trained."""
+    from ..auto import load_config
+
+    return load_config(model_path(own.model), **model_files(own))
+
+
+def model_path(model: str) -> str:
+    """Where a model is, from any working directory: an adapter remembers it."""
+    if model == "smollm2":
+        from ..embedded import smollm2_path
+
+        return str(smollm2_path())
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def model_files(own: TrainArguments) -> dict[str, str]:
+    """Which file of a model is to be read."""
+    return {} if own.gguf_file is None else {"gguf_file": own.gguf_file}
+
+
+def build_model(
+    own: TrainArguments, labels: Labels, tokenizer: PreTrainedTokenizerBase, say: Callable[..., None]
+) -> DHRDForDualHeadClassification:
+    """The model before it is trained; a new classification head is drawn at random, or starts from label words."""
+    from .. import AutoModelForDualHeadClassification, DHRDConfig
+    from ..auto import find_adapter, load_config
+    from ..data.prompts import DEFAULT_SUFFIX
+    from ..files import readable_model
+    from ..label_words import with_answer_cue
+
+    path = model_path(own.model)
+    config = load_config(path, **model_files(own))
+    prompt = chosen_prompt(own.prompt, own.text_column, getattr(config, "prompt_template", None))
+    if own.classifier_init == "label_words":
+        if isinstance(config, DHRDConfig):
+            raise ValueError(
+                f"{own.model} has a classification head, which is trained further: leave --classifier-init out."
+            )
+        prompt = with_answer_cue(prompt)
+    kwargs = {**model_files(own), "prompt_template": prompt}
+    if own.lora and own.gguf_file is not None:
+        raise ValueError(
+            "--lora saves adapters, which could not find a GGUF base model again: leave --lora out, or convert the "
+            "base first with AutoModelForCausalLM.from_pretrained(..., gguf_file=...).save_pretrained(folder)."
+        )
+    if isinstance(config, DHRDConfig):
+        if find_adapter(path) is not None:
+            if own.lora:
+                raise ValueError(
+                    f"{own.model} has LoRA adapters already, which are trained further: leave --lora out."
+                )
+            kwargs["is_trainable"] = True
+    else:
+        kwargs |= {"id2label": labels.id2label, "problem_type": labels.problem_type}
+    kwargs["class_weights"] = _class_weights(own.class_weights, labels)
+    for name in ("classifier_head", "attn_implementation"):
+        if getattr(own, name) is not None:
+            kwargs[name] = getattr(own, name)
+    with readable_model(own.model):
+        model = AutoModelForDualHeadClassification.from_pretrained(
+            path, alpha=1.0 if own.alpha is None else own.alpha, beta=own.beta, dtype=own.dtype, **kwargs
+        )
+    # Kept for whoever decodes, as the prompt is for whoever classifies.
+    known = getattr(config, "suffix_template", None) or DEFAULT_SUFFIX
+    model.config.suffix_template = known if own.suffix is None else unescaped(own.suffix)
+    model.config.rationale_after_label = own.rationale_after_label
+    if own.label_column != "label":
+        model.config.label_column = own.label_column  # for the commands that come after
+    if own.classifier_init == "label_words":
+        _start_from_words(own, model, tokenizer, say)
+    return model
+
+
+def _start_from_words(
+    own: TrainArguments,
+    model: DHRDForDualHeadClassification,
+    tokenizer: PreTrainedTokenizerBase,
+    say: Callable[..., None],
+) -> None:
+    """Let the classification head start as the language model's answer, and say what it starts from."""
+    from ..label_words import init_classifier_from_label_words, names_say_nothing
+
+    words = label_words(own.label_words)
+    tokens = init_classifier_from_label_words(model, tokenizer, words)
+    said = [f"{name} as {tokenizer.convert_tokens_to_string(of)!r}" for name, of in tokens.items()]
+    say(f"classifier  starts from label words: {', '.join(said[:8])}{', ...' if len(said) > 8 else ''}")
+    say(f"prompt      {model.config.prompt_template!r}")
+    silent = [name for name in tokens if name not in words and names_say_nothing([name])]
+    if silent and say is print:
+        warn(
+            f"label {silent[0]!r} is a code, which says nothing to a language model: name the labels by "
+            f"""--label-words '{{"{silent[0]}": "word", ...}}'."""
+        )
+
+
+def teacher_of(own: TrainArguments) -> Teacher | None:
+    from transformers import AutoModelForCausalLM
+
+    from ..files import load_tokenizer, without_its_code
+    from ..training import Teacher
+
+    if own.teacher is None:
+        return None
+    path = model_path(own.teacher)
+    with without_its_code(path):
+        lm = AutoModelForCausalLM.from_pretrained(path, dtype=own.dtype, trust_remote_code=False)
+    return Teacher(lm, load_tokenizer(path), own.teacher_cache, own.teacher_top_k)
+
+
+def max_length(wanted: int, config: PreTrainedConfig, say: Callable[..., None]) -> int:
+    from ..data.inputs import positions_of
+
+    positions = positions_of(config)
+    if positions is None or wanted <= positions:
+        return wanted
+    say(f"max_length is {positions}, all the positions that the model has, instead of {wanted}.")
+    return positions
+
+
+def with_lora(own: TrainArguments, model: DHRDForDualHeadClassification) -> Any:
+    from ..training import add_lora
+
+    modules = own.target_modules if own.target_modules == "all-linear" else own.target_modules.split(",")
+    return add_lora(model, own.lora_r, own.lora_alpha, own.lora_dropout, modules, own.use_dora, own.use_rslora)
+
+
+def _class_weights(text: str | None, labels: Labels) -> list[float] | None:
+    """Numbers with commas between them, or `balanced`, scikit-learn's rule: rows / (labels * rows of the label)."""
+    if text is not None and labels.problem_type == "regression":
+        raise ValueError("--class-weights is for classes, and this is regression: leave it out.")
+    if text != "balanced":
+        try:
+            return None if text is None else [float(part) for part in text.split(",")]
+        except ValueError:
+            raise ValueError(f"--class-weights {text!r} must be 'balanced' or numbers such as 1,2.5,1.") from None
+    if labels.problem_type != "single_label_classification":
+        raise ValueError("--class-weights balanced is for a single label a row. Give a number for each label.")
+    absent = [name for name in labels.names if labels.counts[name] == 0]
+    if absent:
+        raise ValueError(
+            f"--class-weights balanced: no training row has the label {absent[0]!r}. Give numbers instead."
+        )
+    return [labels.counts.total() / (len(labels.names) * labels.counts[name]) for name in labels.names]
