@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .data.continuation import continued_ids
+from .data.inputs import continued_ids
 from .modeling_dhrd import find_dual_head
 
 ANSWER_CUE = "\nAnswer:"

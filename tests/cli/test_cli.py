@@ -343,7 +343,7 @@ def test_every_flag_of_training_arguments_works_in_both_spellings(capsys):
     given = ["--model", "m", "--train-data", "t", "--output-dir", "o"]
     for spelling in ("--learning_rate", "--learning-rate"):
         own, training = parse_train([*given, spelling, "3e-4"])
-        assert (training.learning_rate, training.report_to, own.alpha) == (3e-4, [], 1.0)
+        assert (training.learning_rate, training.report_to, own.alpha) == (3e-4, [], None)
 
 
 def test_a_recipe_gives_way_to_the_command_line(tmp_path):
@@ -403,7 +403,10 @@ def refused(capsys, arguments):
         (["train", "--problem-type", "ranking"], ["invalid choice: 'ranking'", "regression"]),
         (["train", "--alpha", "1"], ["--model, --train-data, --output-dir must be given"]),
         (["train", "--config", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
-        (["train", "--eval-strategy", "epoch"], ["--eval-strategy epoch needs rows: add --eval-data"]),
+        (
+            ["train", "--eval-strategy", "epoch", "--eval-split", "0"],
+            ["--eval-strategy epoch needs rows: add --eval-data"],
+        ),
     ],
 )
 def test_wrong_arguments_are_one_line(capsys, arguments, words):
