@@ -97,6 +97,7 @@ class EndpointTeacher:
         # aiohttp's transport takes a third of the time that the default one takes. A redirect may lead to another origin.
         http = openai.DefaultAioHttpClient(
             follow_redirects=False, timeout=None, trust_env=not _is_loopback(self.url),
+            verify=self.url.startswith("https"),  # to read all certificates takes time, which plain HTTP has no need of
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
         )  # fmt: skip
         self._client = await self._stack.enter_async_context(
@@ -275,7 +276,7 @@ def base_url(url: str) -> tuple[str, str | None, dict[str, str]]:
     path = re.sub("//+", "/", parts.path).rstrip("/")
     path = _TAIL.sub("", path).removesuffix("/api" if port == 11434 else "\0")
     _, known = _HOSTS.get(host, ("", "/openai/v1" if host.endswith(".openai.azure.com") else "/v1"))
-    if not path or (host in _HOSTS or "azure" in known) and known.startswith(path + "/"):
+    if not path or (known != "/v1" and known.startswith(path + "/")):
         path = known
     place = f"[{host}]" if ":" in host else host
     clean = urlunsplit((parts.scheme, place if port is None else f"{place}:{port}", path, "", ""))

@@ -58,12 +58,12 @@ _THOUGHT = (
     r"(?:_[a-z]{1,12})?"
 )
 _MARK = re.compile(
-    rf"(?P<open><{_THOUGHT}>|◁{_THOUGHT}▷|\[(?:think(?:ing)?|thoughts?)\]|<[|｜](?:(?:begin|start)[_▁](?:of[_▁])?)?{_THOUGHT}[|｜]>"
-    r"|<unused94>|<\|inner_prefix\|>|<\|channel\|?>\s{0,4}(?:analysis|thought|commentary)\b"
-    r"|^```(?:thinking|thoughts?|reasoning)\b|^[#* ]{0,6}here is my thought process:)"
-    rf"|(?P<close><[/\\]{_THOUGHT}>|◁/{_THOUGHT}▷|\[/(?:think(?:ing)?|thoughts?)\]|<[|｜](?:/|(?:end|stop)[_▁](?:of[_▁])?){_THOUGHT}[|｜]>"
+    rf"(?P<close><[/\\]{_THOUGHT}>|◁/{_THOUGHT}▷|\[/(?:think(?:ing)?|thoughts?)\]|<[|｜](?:/|(?:end|stop)[_▁](?:of[_▁])?){_THOUGHT}[|｜]>"
     r"|<unused95>|<\|inner_suffix\|>|<\|channel\|?>\s{0,4}final\s{0,4}<\|message\|>|<channel\|>"
-    r"|^[#* ]{0,6}here is my response:)|(?P<fence>^```[ ]*$)",
+    r"|^[#* ]{0,6}here is my response:)"
+    rf"|(?P<open><{_THOUGHT}>|◁{_THOUGHT}▷|\[(?:think(?:ing)?|thoughts?)\]|<[|｜](?:(?:begin|start)[_▁](?:of[_▁])?)?{_THOUGHT}[|｜]>"
+    r"|<unused94>|<\|inner_prefix\|>|<\|channel\|?>\s{0,4}(?:analysis|thought|commentary)\b"
+    r"|^```(?:thinking|thoughts?|reasoning)\b|^[#* ]{0,6}here is my thought process:)|(?P<fence>^```[ ]*$)",
     re.IGNORECASE | re.MULTILINE,
 )
 # What is left around a reply: the end of a turn, the answer's own marks.

@@ -128,7 +128,8 @@ def test_a_batch_is_no_larger_than_the_budget_has_room_for(table, tmp_path, budg
 def test_files_that_are_none_and_secrets_are_refused(table, tmp_path):
     requests = tmp_path / "requests.jsonl"
     with pytest.raises(ValueError, match="holds a secret"):
-        generate(table, tmp_path, batch_write=requests, sampling=Sampling(extra_body={"api_key": "body-secret"}))
+        secret = Sampling(extra_body={"api_key": "body-secret"})
+        generate(table, tmp_path / "secret", batch_write=requests, sampling=secret)
     with pytest.raises(ValueError, match="holds no results of a batch"):
         generate(table, tmp_path, batch_read=tmp_path / "rows.jsonl")
     with pytest.raises(ValueError, match="itself, which would be lost"):
@@ -139,7 +140,9 @@ def test_files_that_are_none_and_secrets_are_refused(table, tmp_path):
         generate(table, tmp_path, batch_read=tmp_path / "absent.jsonl")
     teacher = LocalTeacher("anything")
     with pytest.raises(ValueError, match="--teacher-model NAME"):
-        generate_rationales(table, TeacherPrompt(table.labels), teacher, tmp_path / "o.jsonl", batch_write=requests)
+        generate_rationales(
+            table, TeacherPrompt(table.labels), teacher, tmp_path / "local" / "o.jsonl", batch_write=requests
+        )
     assert not requests.exists()
 
 

@@ -361,6 +361,7 @@ def test_what_the_environment_says_of_an_account_stays_at_its_origin(monkeypatch
         assert chat.authorizations == [None]
         assert not [name for name in chat.headers[0] if name in ("openai-organization", "openai-project", "x-account")]
         monkeypatch.setenv("OPENAI_BASE_URL", chat.url)
+        monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Account: mine")
         asyncio.run(_ask_once(chat.url))
         assert chat.headers[1]["x-account"] == "mine" and chat.headers[1]["openai-organization"] == "org-1"
         assert chat.authorizations[1] == "Bearer key-abcdef"
