@@ -40,9 +40,10 @@ def advice_on(report: Mapping[str, Any]) -> list[str]:
             "wrong key or a sort of one column."
         )
     elif matching["verdict"] == "partly shuffled":
+        share = max(matching["unrelated"], len(matching["mismatched"]) / matching["rows"])
         said.append(
-            f"About {matching['unrelated']:.0%} of the rationales do not belong to their rows; {len(matching['mismatched'])} are "
-            "listed. Look for a join by the wrong key before training."
+            f"About {share:.0%} of the rationales do not belong to their rows; {len(matching['mismatched'])} are listed. Look "
+            "for a join by the wrong key before training."
         )
     alone, text_only = probe["rationale_only"], probe["text_only"]
     base = max(filter(None, (text_only, probe["majority"])), default=None)

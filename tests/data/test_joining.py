@@ -25,6 +25,10 @@ def test_each_row_gets_its_own_and_all_is_counted():
     assert [row["rationale"] for row in rows] == [None, None, "He is in a boat."]
     assert [row["id"] for row in rows] == ["a", "b", "c"]
     assert counts == JoinCounts(rows=3, rationales=3, joined=1, unused=1, empty=1)
+    assert str(counts) == (
+        "1 of 3 rows have a rationale, 2 have none; 1 of 3 rationales belong to no row, 1 are empty"
+    )
+    assert str(JoinCounts()) == "0 of 0 rows have a rationale, 0 have none; 0 of 0 rationales belong to no row"
     assert "rationale" not in TABLE[0]  # the caller's rows are left as they are
 
 
@@ -93,6 +97,18 @@ def test_whole_numbers_are_one_key_however_they_are_written():
     for nothing in (None, "", float("nan")):
         with pytest.raises(ValueError, match="row 0 of the table has no 'id' to join by"):
             join_rationales([{"id": nothing}], [{"id": 0, "rationale": "So."}])
+
+
+@pytest.mark.parametrize(("count", "said"), [(3, "'a', 'b', 'c'"), (4, "'a', 'b', 'c', ...")])
+def test_three_keys_or_labels_at_fault_are_named(count, said):
+    rows = [{"id": key, "label": "no", "rationale": "So."} for key in "abcd"]
+    with pytest.raises(ValueError, match=f"{count} keys stand more than once, such as {said}$"):
+        join_rationales([*rows, *rows[:count]], rows)
+    other = [row | {"label": "yes"} for row in rows[:count]]
+    with pytest.raises(
+        ValueError, match=rf"{count} of {count} labels differ .*'c' \('no' and 'yes'\){', ...' if count > 3 else ''}$"
+    ):
+        join_rationales(rows, other)
 
 
 def test_a_table_with_one_key_twice_or_none():

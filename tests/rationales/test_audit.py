@@ -2,60 +2,20 @@
 
 import gzip
 import json
-import random
 import time
 from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset
+from made_rows import made, shuffled
 
-from dhrd_hf import DualHeadEncoder
-from dhrd_hf.data import EncodingCounts
 from dhrd_hf.rationales.audit import audit_rationales, quick_audit, summary
 from dhrd_hf.rationales.checks import CHECKS
 from dhrd_hf.rationales.filter import filter_rationales
-from dhrd_hf.rationales.matching import match_rationales
 from dhrd_hf.rationales.probe import label_probe
-from dhrd_hf.rationales.report import NOTHING_FOUND
+from dhrd_hf.rationales.report import NOTHING_FOUND, advice_on
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-HUMAN = ["esnli", "creak", "strategyqa", "ecqa", "ecare", "comve", "copa_sse", "winowhy"]
-
-
-def made(count=60, seed=0):
-    """Invented rows: each rationale speaks of its own row's rare word, and its wording of nothing else."""
-    generator = random.Random(seed)
-    syllables = [a + b for a in "bdfgklmnprstv" for b in "aeiou"]
-    ways = [
-        "{} was seen at dusk by {}.",
-        "Nobody but {} knows {}.",
-        "In the end {} met {}.",
-        "First came {}, then {}.",
-    ]
-    rows = []
-    for number in range(count):
-        one, two = ("".join(generator.choices(syllables, k=3)) for _ in range(2))
-        rows.append(
-            {
-                "id": f"row-{number}",
-                "text": f"Is it true that {one} was at the gate and did not meet {two}?",
-                "label": generator.choice(["yes", "no"]),
-                "rationale": generator.choice(ways).format(one.capitalize(), two),
-            }
-        )
-    return rows
-
-
-def shuffled(rows, share=1.0, seed=0):
-    """Rationales moved within a share of the groups, none of which keeps its own."""
-    groups = {}
-    for row in rows:
-        groups.setdefault(row.get("group", row["id"]), row["rationale"])
-    names = sorted(groups)
-    random.Random(seed).shuffle(names)
-    moved = names[: int(share * len(names))]
-    now = dict(zip(moved, [groups[name] for name in moved[1:] + moved[:1]], strict=True))
-    return [row | {"rationale": now.get(row.get("group", row["id"]), row["rationale"])} for row in rows]
 
 
 def test_what_each_check_flags():
@@ -87,6 +47,66 @@ def test_what_each_check_flags():
     assert sum(it["flagged"]["empty"] for it in report["per_label"].values()) == 2
     assert json.loads(json.dumps(report)) == report
     assert summary(report)["flagged"]["empty"] == 2 / 60
+
+
+def test_lists_and_objects_are_found():
+    rows = made(30)
+    rows[3]["rationale"] = ["The glass is low.", "So the wind rises."]
+    rows[5]["rationale"] = {"text": "It is so."}
+    rows[7]["rationale"] = 12
+    report = audit_rationales(rows)
+    assert report["checks"]["not_text"] == ["row-3", "row-5"] and report["checks"]["empty"] == []
+    assert [it["reason"] for it in report["examples"]["not_text"]] == [
+        "It is a list, not a text.",
+        "It is an object, not a text.",
+    ]
+    assert report["matching"]["rows"] == 28 and "row-7" in report["checks"]["length"]
+    assert any("2 of 30 rationales" in line and "lists or objects" in line for line in report["verdict"])
+    assert sum(it["flagged"]["not_text"] for it in report["per_label"].values()) == 2
+
+
+def test_the_lengths_the_openings_and_the_duplicates():
+    said = ["One two three four five.", "one two three four six", "Seven.", "ONE, two three four five!", None, "..."]
+    rows = [{"text": f"Text {n % 3}.", "label": "a", "rationale": it} for n, it in enumerate(said)]
+    report = audit_rationales(rows)
+    lengths = report["lengths"]
+    assert (lengths["mean"], lengths["median"], lengths["least"], lengths["most"]) == (16 / 5, 5, 0, 5)
+    assert lengths["histogram"] == [{"from": n, "rows": rows} for n, rows in enumerate([1, 1, 0, 0, 0, 3])]
+    assert report["openings"] == [{"words": "one two three four", "rows": 3}]
+    assert report["duplicates"] == {"same_rationale": 2, "same_text": 6, "across_splits": {}}
+
+
+def advice(**changes):
+    """What is said of a report in which nothing is wrong but what is given."""
+    report = audit_rationales(made(100))
+    assert advice_on(report)[0] == NOTHING_FOUND
+    return advice_on(report | changes)
+
+
+def test_what_is_advised():
+    probe = audit_rationales(made(100))["label_probe"]
+    checks = dict.fromkeys([*CHECKS, "not_text"], [])
+    matching = {"verdict": "partly shuffled", "unrelated": 0.02, "mismatched": [1, 2, 3], "rows": 60}
+    assert advice(matching=matching)[0].startswith(
+        "About 5% of the rationales do not belong to their rows; 3 are listed."
+    )
+    assert "do not train on them" in advice(matching=matching | {"verdict": "shuffled"})[0]
+    said = advice(label_probe=probe | {"rationale_only": 0.81, "text_only": 0.6, "majority": 0.65})
+    assert "gives the label away to 81% (text alone 60%, majority 65%)" in said[0]
+    assert advice(label_probe=probe | {"rationale_only": 0.79, "text_only": 0.6, "majority": 0.65})[0] == NOTHING_FOUND
+    said = advice(checks=checks | {"copy": [1, 2, 3], "refusal": [1, 2, 3, 4], "length": [1, 2]})
+    assert [line.split("(")[-1] for line in said] == ["refusal).", "copy)."]
+    assert said[0].startswith("4 of 100 rationales (4.0%) are refusals")
+    assert advice(checks=checks | {"length": [1, 2]}) == [
+        f"{NOTHING_FOUND} `dhrd rationales filter` drops the few that a check flags."
+    ]
+    split = {"dev": {"rationales": 2}, "test": {"rationales": 1}}
+    assert "3 rationales stand in another split" in advice(duplicates={"across_splits": split})[0]
+    cut = {"rows": 4, "max_length": 64}
+    assert advice(truncation=cut)[0] == "4 rationales do not fit into 64 tokens behind their texts: shorten them."
+    judged = {"accuracy": 0.94, "inconsistent": [1], "rows": 20}
+    assert "another label out of 1 of 20" in advice(consistency=judged)[0]
+    assert advice(consistency=judged | {"accuracy": 0.95})[0] == NOTHING_FOUND
 
 
 def test_ids_keep_their_type_and_repeating_ones_give_way_to_numbers():
@@ -135,38 +155,6 @@ def test_a_row_with_several_labels_is_looked_at_by_each_of_them():
     assert report["consistency"] == {"accuracy": 1.0, "inconsistent": [], "rows": 48, "unjudged": 0}
 
 
-def test_shuffled_rows_are_found():
-    rows = made(200)
-    assert audit_rationales(rows)["matching"]["verdict"] == "aligned"
-    half = shuffled(rows, 0.5)
-    truth = {a["id"] for a, b in zip(half, rows, strict=True) if a["rationale"] != b["rationale"]}
-    found = audit_rationales(half)["matching"]
-    assert found["verdict"] == "partly shuffled" and found["unrelated"] == pytest.approx(0.5, abs=0.15)
-    assert len(truth & set(found["mismatched"])) >= 0.9 * len(truth)
-    assert len(set(found["mismatched"]) - truth) <= 2
-    found = audit_rationales(shuffled(rows))["matching"]
-    assert found["verdict"] == "shuffled" and found["accuracy"] < 0.15 and len(found["mismatched"]) >= 170
-    assert "do not belong" in audit_rationales(shuffled(rows))["verdict"][0]
-
-
-def test_matching_within_groups_is_no_mismatch():
-    rows = made(40)
-    pairs = [row | {"group": row["id"], "text": row["text"] + end} for row in rows for end in (" A", " B")]
-    found = match_rationales(
-        [row["text"] for row in pairs], [row["rationale"] for row in pairs], groups=[row["group"] for row in pairs]
-    )
-    assert found["verdict"] == "aligned" and found["mismatched"] == []
-
-
-def test_matching_without_spaces():
-    generator = random.Random(0)
-    signs = "山水火木金土日月星雨雪風花鳥魚犬猫牛馬羊村町海川空石竹米糸貝車門雲霧虫草"
-    words = ["".join(generator.sample(signs, 4)) for _ in range(40)]
-    texts, said = [f"{word}是什么？" for word in words], [f"大家知道{word}很少见。" for word in words]
-    assert match_rationales(texts, said)["verdict"] == "aligned"
-    assert match_rationales(texts, said[1:] + said[:1])["verdict"] == "shuffled"
-
-
 def test_too_little_to_look_at():
     few = audit_rationales(made(5))
     assert few["matching"]["verdict"] is None and "10 rows" in few["matching"]["reason"]
@@ -209,91 +197,6 @@ def test_splits_and_judge():
     assert report["truncation"] is None
 
 
-def encoded_alone(encode, rows):
-    """For each row what the encoder counts of it, and its tokens."""
-    found = []
-    for row in rows:
-        encode.counts = EncodingCounts()
-        encoded = encode({name: [value] for name, value in row.items()})
-        found.append((encode.counts, len(encoded["input_ids"][0])))
-    return found
-
-
-LABEL_KINDS = {
-    "names": (["yes", "no"], {"no": 0, "yes": 1}, "single_label_classification"),
-    "one name": (["yes"], {"yes": 0}, "single_label_classification"),
-    "long names": (["yes", "certainly not"], {"certainly not": 0, "yes": 1}, "single_label_classification"),
-    "stars": ([1, 2], {"1": 0, "2": 1}, "single_label_classification"),
-    "true or false": ([True, False], {"False": 0, "True": 1}, "single_label_classification"),
-    "whole numbers": ([1.0, 2.0], {"1": 0, "2": 1}, "single_label_classification"),
-    "lists": ([["a"], ["b", "a"], []], {"a": 0, "b": 1}, "multi_label_classification"),
-    "numbers": ([0.5, 2, 1e-7], {"label": 0}, "regression"),
-}
-
-
-@pytest.mark.parametrize("kind", LABEL_KINDS)
-def test_truncation_counts_what_training_cuts(kind, make_tokenizer):
-    values, label2id, problem_type = LABEL_KINDS[kind]
-    tokenizer = make_tokenizer(add_bos=True, add_eos=True)
-    rows = [row | {"label": values[n % len(values)]} for n, row in enumerate(made(30))]
-    rows += [rows[0] | {"id": "none", "rationale": None}, rows[1] | {"id": "blank", "rationale": " \n"}]
-    rows += [rows[2] | {"id": "long", "text": rows[2]["text"] * 3}, rows[3] | {"id": "in full", "rationale": "So."}]
-    # `encode_dataset` and `dhrd train` read names that are written as numbers as text.
-    numbers = kind in ("stars", "whole numbers")
-    named = [row | {"label": f"{row['label']:g}"} if numbers else row for row in rows]
-    in_full = encoded_alone(DualHeadEncoder(tokenizer, label2id, problem_type=problem_type), named)
-    tokens = sorted(tokens for _, tokens in in_full)
-    cut_at = []
-    for limit in (45, tokens[10], tokens[20], tokens[-1] - 1, tokens[-1]):
-        encode = DualHeadEncoder(tokenizer, label2id, max_length=limit, problem_type=problem_type)
-        expected = encoded_alone(encode, named)
-        found = audit_rationales(rows, tokenizer=tokenizer, max_length=limit)["truncation"]
-        cut = [row["id"] for row, (counts, _) in zip(rows, expected, strict=True) if counts.rationales_cut]
-        assert found["ids"] == cut and found["rows"] == len(cut) and found["max_length"] == limit
-        assert found["texts_alone"] == sum(counts.inputs_cut for counts, _ in expected)
-        cut_at.append(len(cut))
-    assert cut_at[0] > cut_at[1] > cut_at[2] > 1 and cut_at[3:] == [1, 0]
-    assert found["most_tokens"] == tokens[-1]
-
-
-def test_truncation_by_the_tokenizers_own_limit_and_of_many_rows(make_tokenizer):
-    tokenizer, rows = make_tokenizer(model_max_length=72), made(2345)
-    encode = DualHeadEncoder(tokenizer, {"no": 0, "yes": 1})
-    encode({name: [row[name] for row in rows] for name in rows[0]})
-    for limit in ({}, {"max_length": 500}):
-        found = audit_rationales(rows, tokenizer=tokenizer, **limit)["truncation"]
-        assert found["max_length"] == 72 and 0 < found["rows"] == encode.counts.rationales_cut < 2345
-
-
-def test_truncation_with_another_suffix(tokenizer):
-    rows, suffix = made(30), " Reasoning, step by step: {rationale} So the answer must be {label}."
-    encode = DualHeadEncoder(tokenizer, {"no": 0, "yes": 1}, max_length=72, suffix=suffix)
-    encode({name: [row[name] for row in rows] for name in rows[0]})
-    found = audit_rationales(rows, tokenizer=tokenizer, max_length=72, suffix=suffix)["truncation"]
-    by_default = audit_rationales(rows, tokenizer=tokenizer, max_length=72)["truncation"]
-    assert found["rows"] == encode.counts.rationales_cut > by_default["rows"]
-    with pytest.raises(ValueError, match="must hold {rationale} and then {label}"):
-        audit_rationales(rows, tokenizer=tokenizer, suffix="Because {rationale}")
-
-
-def test_truncation_of_rows_that_lack_something(tokenizer):
-    rows = made(30)
-    whole = audit_rationales(rows, tokenizer=tokenizer, max_length=72)["truncation"]
-    unlabelled = [row | {"label": None} if n % 3 else row for n, row in enumerate(rows)]
-    found = audit_rationales(unlabelled, tokenizer=tokenizer, max_length=72)["truncation"]
-    assert set(found["ids"]) >= set(whole["ids"])  # as if they had the longest label
-    for lacking in ("label", "text"):
-        bare = [{name: value for name, value in row.items() if name != lacking} for row in rows]
-        found = audit_rationales(bare, tokenizer=tokenizer, max_length=72)["truncation"]
-        assert set(found["ids"]) < set(whole["ids"]) and found["texts_alone"] == 0
-    without_text = [row | {"text": None} if n % 2 else row for n, row in enumerate(rows)]
-    assert audit_rationales(without_text, tokenizer=tokenizer, max_length=400)["truncation"]["rows"] == 0
-    mixed = [row | {"label": [0.5, "yes", ""][n % 3]} for n, row in enumerate(rows)]
-    assert audit_rationales(mixed, tokenizer=tokenizer, max_length=400)["truncation"]["rows"] == 0
-    with pytest.raises(ValueError, match="max_length 8 leaves no room"):
-        audit_rationales(rows, tokenizer=tokenizer, max_length=8)
-
-
 def test_quick_audit_looks_at_some_rows_and_is_quick():
     rows = made(10_000)
     start = time.process_time()
@@ -306,27 +209,6 @@ def test_quick_audit_looks_at_some_rows_and_is_quick():
     half = [row | {"rationale": row["rationale"] if number % 2 else None} for number, row in enumerate(rows[:40])]
     assert quick_audit(half)["rows"] == 20
     assert quick_audit([row | {"rationale": None} for row in rows[:20]]) is None
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", HUMAN + [f"{name}/teacher" for name in ("esnli", "creak", "comve", "strategyqa")])
-def test_real_sets_are_aligned_and_their_shuffled_copies_not(name):
-    name, _, teacher = name.partition("/")
-    rows = read(f"{name}/train.jsonl.gz")
-    if teacher:
-        by_id = {row["id"]: row for row in rows}
-        rows = [
-            by_id[it["key"]] | {"rationale": it["rationale"]} for it in read(f"{name}/teacher_rationales.jsonl.gz")
-        ]
-
-    def verdict(its):
-        columns = ([row[column] for row in its] for column in ("text", "rationale", "group"))
-        texts, rationales, groups = columns
-        return match_rationales(texts, rationales, groups=groups)["verdict"]
-
-    assert verdict(rows) == "aligned"
-    assert verdict(shuffled(rows)) == "shuffled"
-    assert verdict(shuffled(rows, 0.5)) == "partly shuffled"
 
 
 @pytest.mark.slow

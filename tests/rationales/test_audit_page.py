@@ -6,6 +6,7 @@ import pytest
 from browser import needs_browser, shown
 
 from dhrd_hf.rationales.audit import audit_rationales
+from dhrd_hf.rationales.checks import CHECKS
 from dhrd_hf.rationales.report import audit_page
 
 EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
@@ -35,6 +36,19 @@ def test_nothing_is_loaded_and_nothing_is_run(page):
 def test_plots_have_a_bar_for_each_check(page):
     assert page.count("<svg") >= 3
     assert all(f">{name}</text>" in page for name in ("label_leak", "near_duplicate", "length", "majority"))
+
+
+def test_a_bar_is_as_long_as_its_share(page):
+    tracks = {float(width) for width in re.findall(r'class="track"[^>]* width="([\d.]+)"', page)}
+    (whole,) = tracks
+    drawn = re.findall(
+        r'class="(?:bar|warn)" [^>]*width="([\d.]+)"[^>]*></rect>\s*<text class="num"[^>]*>([^<]+)<', page
+    )
+    assert len(drawn) >= len(CHECKS) + 3
+    for width, said in drawn:
+        share = float(re.search(r"([\d.]+)%", said)[1]) / 100
+        assert float(width) / whole == pytest.approx(share, abs=0.001)
+    assert {"0 (0.0%)", "14 (100.0%)"} <= {said for _, said in drawn}
 
 
 @needs_browser
