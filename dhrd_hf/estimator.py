@@ -135,10 +135,10 @@ class DualHeadClassifier(ClassifierMixin, BaseEstimator):
         with tempfile.TemporaryDirectory(prefix="dhrd-hf-") as folder, ExitStack() as said:
             table, export = Path(folder, "rows.jsonl"), Path(folder, "classifier")
             table.write_text("".join(json.dumps(row, default=_plain) + "\n" for row in rows), encoding="utf-8")
-            given = {"save_strategy": "no", "disable_tqdm": not self.verbose, **self.get_params()}
+            given = {"eval_split": 0, "save_strategy": "no", "disable_tqdm": not self.verbose, **self.get_params()}
             given |= {"train_data": table, "output_dir": Path(folder, "run"), "export": export}
             del given["verbose"]
-            given |= {"group_column": "group"} if grouped and given.get("eval_split") else {}
+            given |= {"group_column": "group"} if grouped and given["eval_split"] else {}
             heard = io.StringIO()
             if not self.verbose:
                 said.enter_context(redirect_stdout(io.StringIO()))

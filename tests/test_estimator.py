@@ -53,7 +53,7 @@ def test_it_is_dhrd_train_and_its_stock_export(fitted, lm_dir_of, rows, texts, l
         "--output-dir",
         str(tmp_path / "run"),
     ]
-    assert main(["train", *given, "--export", str(tmp_path / "by-command")]) == 0
+    assert main(["train", *given, "--eval-split", "0", "--export", str(tmp_path / "by-command")]) == 0
     fitted.export(tmp_path / "exported")
     found = fitted.predict_proba(texts)
     for folder in ("by-command", "exported"):
