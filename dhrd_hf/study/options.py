@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -38,6 +39,12 @@ _READ = ("model", "teacher", "gguf_file", "prompt", "suffix", "deepspeed", "fsdp
 # Lists of options of our own; those of TrainingArguments are typed as several words.
 _WITH_COMMAS = ("class_weights", "target_modules")
 _NUMBER = re.compile(r"-[\d.]+(e[+-]?\d+)?", re.IGNORECASE)
+
+
+def hint(name: Any, known: Iterable[str]) -> str:
+    """The nearest of the known names, or all of them, as the end of an error message."""
+    near = difflib.get_close_matches(str(name), [*known], n=1)
+    return f": did you mean {near[0]!r}?" if near else f". There are {', '.join(known)}"
 
 
 def read_yaml(path: Path) -> Any:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from .metrics import METRICS, TASK_METRICS
-from .options import read_options, read_train, read_yaml
+from .options import hint, read_options, read_train, read_yaml
 
 MAIN_SET, VALIDATION = "eval", "validation="  # no further set has such a name
 # Options that a run with alpha = 0, which sees no rationale, does not depend on.
@@ -182,7 +181,7 @@ def ablation_of(setting: str) -> str:
 
 
 def read_study(path: str | Path) -> Study:
-    """Read a study's YAML file and make its cells.
+    """Read a study's YAML file and make its runs.
 
     Example:
 
@@ -201,7 +200,7 @@ def read_study(path: str | Path) -> Study:
         [`Study`]: the study.
 
     Raises:
-        ValueError: if the file is not such a YAML file, has an unknown key, data set, setting or metric, or no cells.
+        ValueError: if the file is not such a YAML file, has an unknown key, data set, setting or metric, or no runs.
         OSError: if it can't be read.
     """
     path = Path(path).expanduser()
@@ -209,8 +208,7 @@ def read_study(path: str | Path) -> Study:
     if not isinstance(given, dict):
         raise ValueError(f"{path} must hold keys such as name, model, data and grid, and holds {_kind(given)}")
     _check_names(given, _KEYS, f"{path}: unknown key")
-    missing = [key for key in ("name", "model", "data") if not given.get(key)]
-    if missing:
+    if missing := [key for key in ("name", "model", "data") if not given.get(key)]:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     _check_kinds(given, _KEYS, str(path))
     data, fixed = _data_sets(path, given["data"], given.get("metric")), read_train(given.get("train"), path)
@@ -221,8 +219,7 @@ def read_study(path: str | Path) -> Study:
     study = Study(str(given["name"]), path.parent, data, [], **sizes, keep_models=given.get("keep_models") is True)
     runs = _runs(path, given, fixed, study)
     if not runs:
-        said = "the grid has no runs: write blocks such as {data: ..., setting: [pooled, dual_head]}"
-        raise ValueError(f"{path}: {said}")
+        raise ValueError(f"{path}: the grid has no runs: write blocks as {{data: ..., setting: [pooled, dual_head]}}")
     # What tells runs of one setting apart.
     names = dict.fromkeys(name for run in runs for name in run.config)
     values = {name: {(run.setting, json.dumps(run.config.get(name), default=str)) for run in runs} for name in names}
@@ -242,13 +239,10 @@ def _at(where: str, function: Callable[..., Any], *given: Any) -> Any:
         raise ValueError(f"{where}{error}") from None
 
 
-def _check_names(names: Iterable[Any], known: Iterable[str], what: str) -> None:
-    known = list(known)
+def _check_names(names: Iterable[Any], known: Collection[str], what: str) -> None:
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else f". There are {', '.join(known)}"
-            raise ValueError(f"{what} {name!r}{hint}")
+            raise ValueError(f"{what} {name!r}{hint(name, known)}")
 
 
 def _check_kinds(given: Mapping[str, Any], kinds: Mapping[str, _Kind], where: str) -> None:
@@ -273,8 +267,7 @@ def _data_sets(path: Path, given: Any, metric: str | None) -> dict[str, DataSet]
         is_task = "superglue" in spec
         keys, needed = (_TASK_KEYS, ("superglue",)) if is_task else (_DATA_KEYS, ("train", "eval"))
         _check_names(spec, keys, f"{where} has an unknown key")
-        missing = [key for key in needed if not spec.get(key)]
-        if missing:
+        if missing := [key for key in needed if not spec.get(key)]:
             raise ValueError(f"{where} lacks {' and '.join(missing)}: the tables to train and evaluate on")
         _check_kinds(spec, keys, where)
         # Of group_column null is a value: no groups, also where the table has a column of that name.
@@ -351,8 +344,7 @@ def _runs(path: Path, given: Mapping[str, Any], fixed: Mapping[str, Any], study:
         axes |= {name: fixed[name] for name in _AXES if name in fixed}
         axes = {name: values for name, values in axes.items() if name not in block} | block
         axes = {name: values if isinstance(values, list) else [values] for name, values in axes.items()}
-        empty = [name for name, values in axes.items() if not values]
-        if empty:
+        if empty := [name for name, values in axes.items() if not values]:
             raise ValueError(f"{path}: the grid has no runs in block {number}: {empty[0]} is an empty list")
         _check_names(axes["data"], study.data, f"{where} names unknown data")
         _check_names(axes["setting"], setting_names(), f"{where} has an unknown setting")

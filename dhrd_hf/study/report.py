@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ import numpy as np
 from ..figures import draw
 from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
 from .measures import power_table, scores_table, throughput_table, training_table, transfer_table
+from .options import hint
 from .plan import Run, setting_names
 from .statistics import Gain, difference, gain_of
 from .table import OF_REASONING, Group, baseline_of, grouped, latest, meets, several_data, shown, unpaired
@@ -247,9 +247,7 @@ def _known_data(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> set[
     known = list(dict.fromkeys(str(row["data"]) for row in rows))
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else f". There are {', '.join(known)}"
-            raise ValueError(f"--not-in-mean {name}: there is no data set {name!r}{hint}")
+            raise ValueError(f"--not-in-mean {name}: there is no data set {name!r}{hint(name, known)}")
     return set(names)
 
 

@@ -344,7 +344,9 @@ def test_label_maps_are_of_a_set_or_of_all(tmp_path):
     ("given", "more", "message"),
     [
         ("{validation: e.jsonl, eval: f.jsonl}", "", "a further set called 'eval'"),
+        ("{validation: e.jsonl, Train: f.jsonl}", "", "a further set called 'Train'"),
         ("{validation: e.jsonl, 'a=b': f.jsonl}", "", "a further set called 'a=b'"),
+        ("{validation: e.jsonl, Train: f.jsonl}", "", "a further set called 'Train'"),
         ("{Hans: e.jsonl, hans: f.jsonl}", "", "'Hans' and 'hans', which some disks take for one"),
         ("{validation: [e.jsonl]}", "", "eval 'validation' must be a table, and is a list"),
         ("{}", "", "lacks eval"),

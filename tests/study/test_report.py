@@ -14,7 +14,7 @@ from dhrd_hf.study import statistics
 from dhrd_hf.study.intervals import seeds_for, visible_gain
 from dhrd_hf.study.measures import read_throughput
 from dhrd_hf.study.plan import Run
-from dhrd_hf.study.report import BEGIN, END, build_report, report_markdown, with_results
+from dhrd_hf.study.report import BEGIN, END, build_report, report_markdown, report_page, with_results
 from dhrd_hf.study.statistics import Pair, noise_of, paired_gains
 from dhrd_hf.study.table import grouped, read_results
 
@@ -642,6 +642,15 @@ def test_a_baseline_of_zero_and_a_single_test_item_end_nothing():
     assert "–" in " ".join(build_report(one).headline) and report_markdown(build_report(one))
     both = [*one, *({**it, "data": "d"} for it in one)]
     assert [row[0] for row in table(both, "main").rows] == ["c", "d", "mean of 2"]
+
+
+def test_plots_leave_out_what_has_no_interval():
+    one = [cell("c", setting, 0, 1, of=1) for setting in ("pooled", "dual_head", "label_only")]
+    one += [cell("c", "dual_head", 0, 1, of=1, alpha=2.0), cell("c", "pooled", 0, 0, of=1, train_size=9)]
+    found = build_report([*one, *MAIN, cell("a", "dual_head", 0, 4, alpha=2.0)])
+    assert {row[0] for row in next(it for it in found.tables if it.name == "alpha").rows} == {"a", "c"}
+    of_c = [plot.title for it in found.tables for plot in it.plots if plot.title == "c"]
+    assert not of_c and report_page(found).count("<figure>") == sum(len(it.plots) for it in found.tables) == 2
 
 
 @pytest.mark.parametrize(

@@ -38,28 +38,14 @@ def run(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "--results",
-        required=True,
-        nargs="+",
-        metavar="TABLE",
-        help="results.jsonl of dhrd study; several are one table",
-    )
+    tables = "results.jsonl of dhrd study; several are one table"
+    add("--results", required=True, nargs="+", metavar="TABLE", help=tables)
+    option = "an option's value, such as alpha=1; repeatable"
+    add("--where", action="append", default=[], metavar="KEY=VALUE", help=option)
+    apart = "data sets that the mean and the headline leave out, with commas between them"
+    add("--not-in-mean", default="", metavar="NAMES", help=apart)
     add("--throughput", metavar="FILE.json", help="what dhrd bench --output wrote")
-    add(
-        "--where",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option's value, such as alpha=1; repeatable",
-    )
-    add(
-        "--not-in-mean",
-        default="",
-        metavar="NAMES",
-        help="data sets that the mean and the headline leave out, with commas between them",
-    )
-    add("--study", metavar="FILE.yaml", help="the study file, to name it and the cells in it that have not run")
+    add("--study", metavar="FILE.yaml", help="the study file, to name it and the runs in it that have not been done")
     add("--output", metavar="PAGE.html", help="write one self-contained page with plots")
     add("--markdown", metavar="FILE.md", help="write the tables as Markdown")
     add("--readme", metavar="README.md", help="put the tables between the marker comments of this file")
@@ -92,12 +78,9 @@ def run(argv: Sequence[str]) -> int:
         commands=_commands(args, rows, throughput, where),
         planned=_planned(args.study, say),
     )
-    markdown = report_markdown(report)
-    texts = {}
-    if "output" in targets:
-        texts["output"] = report_page(report)
-    if "markdown" in targets:
-        texts["markdown"] = markdown
+    markdown, texts = report_markdown(report), {}
+    texts |= {"output": report_page(report)} if "output" in targets else {}
+    texts |= {"markdown": markdown} if "markdown" in targets else {}
     if "readme" in targets:
         try:
             texts["readme"] = with_results(before, markdown)

@@ -93,27 +93,18 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("study", metavar="FILE.yaml", help="the study")
-    add(
-        "--output-dir",
-        metavar="DIR",
-        help="its folder, outside which nothing is written; default: runs/NAME of the file",
-    )
+    folder = "its folder, outside which nothing is written; default: runs/NAME of the file"
+    add("--output-dir", metavar="DIR", help=folder)
     add("--dry-run", action="store_true", help="list the runs and their commands, and run nothing")
-    add("--limit", type=int, metavar="N", help="do at most N runs")
     add("--retry-failed", action="store_true", help="run again what failed before this call")
-    add("--jobs", type=int, metavar="N", help="runs at a time; default: one, or one for each GPU or group of GPUs")
-    add(
-        "--gpus-per-run",
-        type=int,
-        metavar="N",
-        help="GPUs that a run has for itself; default: one, where there are several",
-    )
-    add(
-        "--processes-per-run",
-        type=int,
-        metavar="N",
-        help="processes of a run, by torchrun; default: one for each of its GPUs",
-    )
+    numbers = {
+        "--limit": "do at most N runs",
+        "--jobs": "runs at a time; default: one, or one for each GPU or group of GPUs",
+        "--gpus-per-run": "GPUs that a run has for itself; default: one, where there are several",
+        "--processes-per-run": "processes of a run, by torchrun; default: one for each of its GPUs",
+    }
+    for name, text in numbers.items():
+        add(name, type=int, metavar="N", help=text)
     add("--backend", default="local", metavar="NAME", help="where the runs are: local, ray or dask [local]")
     add("--address", help="of the Ray or Dask cluster; default: one is started on this machine")
     return parser
