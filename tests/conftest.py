@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import copy
 import functools
+import gc
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,13 @@ from transformers import (
 from dhrd_hf import AutoModelForDualHeadClassification, DualHeadEncoder, DualHeadTrainingArguments
 
 LABELS = ("entailed", "refuted", "unknown")
+
+
+def pytest_collection_finish():
+    """What was imported stays: every training of accelerate's looks for garbage, which took most of a short one's time."""
+    gc.collect()
+    gc.freeze()
+
 
 # Rationales from none to many times the input: a mean of means would be far from the token mean.
 ROWS = [
