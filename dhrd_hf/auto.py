@@ -21,7 +21,7 @@ from .adapters import check_no_prompt
 from .config_check import check_config
 from .configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from .families import check_decoder
-from .files import near_path, readable_model, without_its_code
+from .files import near_path, no_such_model, readable_model, without_its_code
 from .modeling_dhrd import DHRDForDualHeadClassification, WeightsError, backbone_of_run, check_loaded
 
 logger = logging.get_logger(__name__)
@@ -275,11 +275,7 @@ def _read_config(name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
             raise
         if str(name_or_path).startswith((".", "/", "~")) or str(name_or_path).count("/") > 1:  # no Hub id
             raise FileNotFoundError(f"no such folder: {name_or_path}{near_path(path)}") from error
-        near = near_path(path, () if "/" in str(name_or_path) else ("smollm2",))
-        here = f"{near} And as" if near.endswith("?") else ", and as"
-        raise FileNotFoundError(
-            f"{name_or_path} is no folder here{here} a Hub model it can't be read: {error}"
-        ) from error
+        raise FileNotFoundError(no_such_model(str(name_or_path), error)) from error
 
 
 AutoModelForDualHeadClassification.register(DHRDConfig, DHRDForDualHeadClassification)

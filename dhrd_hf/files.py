@@ -43,6 +43,13 @@ def near_path(path: Path, others: Iterable[str] = ()) -> str:
     return f": did you mean {path.with_name(near[0])}?" if near else "."
 
 
+def no_such_model(name: str, reason: object) -> str:
+    """What is wrong with a name that is neither a folder here nor a model on the Hub."""
+    near = near_path(Path(name), () if "/" in name else ("smollm2",))
+    here = f"{near} And as" if near.endswith("?") else ", and as"
+    return f"{name} is no folder here{here} a Hub model it can't be read: {reason}"
+
+
 def checkpoints(folder: str | os.PathLike) -> list[Path]:
     """The Trainer's checkpoints of a run, the newest first; other folders that are called so are none of them."""
     named = ((re.fullmatch(r"checkpoint-(\d+)", it.name), it) for it in Path(folder).glob("checkpoint-*"))

@@ -7,33 +7,53 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..data.prompts import input_columns
 from ..data.tables import SPLIT_FILE, check_columns, peek_columns
 from ..data.text_tables import reading
-from ..files import near_path
+from ..files import near_path, no_such_model
 from .parsing import chosen_prompt, note
 
 if TYPE_CHECKING:
     from .arguments import TrainArguments
 
 
+# Where a model says what it is: itself, an exported adapter, another adapter.
+_CONFIGS = ("config.json", "config/config.json", "adapter_config.json")
+_LONGEST_REASON = 300
+
+
 def check_model_name(model: str) -> None:
-    """Raise on what is no Hub id and no folder here; whether there is such a Hub id, the Hub has to say."""
+    """Raise on what is neither a folder here nor a model on the Hub, which is asked once."""
     path = Path(model).expanduser()
     if not path.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
         raise FileNotFoundError(f"no such folder: {model}{near_path(path)}")
     if path.is_file():
         raise FileNotFoundError(f"{model} is a file: name the folder of a model.")
+    if path.exists() or model == "smollm2":
+        return
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    try:
+        if any(isinstance(try_to_load_from_cache(model, name), str) for name in _CONFIGS):
+            return
+        if constants.HF_HUB_OFFLINE:
+            raise OSError("it is not among the models that were downloaded, and HF_HUB_OFFLINE is set")
+        HfApi().model_info(model, timeout=10)
+    # The Hub fails in many ways, with as many exception classes.
+    except Exception as error:
+        raise FileNotFoundError(no_such_model(model, " ".join(str(error).split())[:_LONGEST_REASON])) from error
 
 
-def local_config(model: str) -> dict[str, Any] | None:
-    """What a model's config says, where it is a folder here; an exported adapter has it in a folder of its own."""
-    for name in ("config.json", "config/config.json"):
-        with suppress(OSError, ValueError):
+def local_config(model: str) -> dict[str, str] | None:
+    """The prompt and the label column that the config of a model names, where the model is a folder here."""
+    for name in _CONFIGS[:2]:
+        with suppress(OSError, ValueError, AttributeError):
             found = json.loads((Path(model).expanduser() / name).read_text(encoding="utf-8"))
-            return found if isinstance(found, dict) else None
+            # What is not as it should be is said where the model is opened.
+            known = {it: found.get(it) for it in ("prompt_template", "label_column")}
+            return {it: value for it, value in known.items() if isinstance(value, str)}
     return None
 
 
@@ -96,7 +116,7 @@ def check_training(own: TrainArguments, output_dir: str, starts_anew: bool) -> N
             f"--output-dir {folder} is not empty. Add --resume to go on from its last checkpoint, "
             "--overwrite-output-dir to start anew in it, or name another."
         )
-    for model in filter(None, (own.model, own.teacher)):
+    for model in filter(None, (own.model if own.gguf_file is None else None, own.teacher)):
         check_model_name(model)
     config = {} if own.model == "smollm2" else local_config(own.model)
     columns = [own.label_column, *filter(None, [own.group_column])]

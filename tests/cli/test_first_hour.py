@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from transformers import AutoConfig, HfArgumentParser
+from transformers import HfArgumentParser
 
 from dhrd_hf import DualHeadTrainingArguments
 from dhrd_hf.cli import main
@@ -188,15 +188,25 @@ def test_a_path_that_was_meant_is_near_or_not_named(here):
 
 
 def test_a_hub_is_asked_once_for_a_model_that_is_none(here, capsys, monkeypatch):
+    from huggingface_hub import HfApi, constants
+
     asked = []
 
-    def from_pretrained(name, *args, **kwargs):
+    def model_info(self, name, **kwargs):
         asked.append(name)
         raise OSError("there is no such repository")
 
-    monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
-    said = refused(capsys, "train --model modle --train-data gaps.csv --drop-unlabelled --output-dir o")
-    assert "modle is no folder here: did you mean model?" in said and asked == ["modle"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(HfApi, "model_info", model_info)
+    for command in ("train --train-data gaps.csv --output-dir o", "evaluate --data gaps.csv"):
+        said = refused(capsys, f"{command} --model modle")
+        assert "modle is no folder here: did you mean model? And as a Hub model it can't be read: there is no" in said
+        assert asked == ["modle"]
+        asked.clear()
+    assert "smolm2 is no folder here: did you mean smollm2?" in refused(capsys, f"{command} --model smolm2")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    said = refused(capsys, f"{command} --model user/name")
+    assert "user/name is no folder here, and as a Hub model it can't be read: it is not among" in said
 
 
 # Tables
