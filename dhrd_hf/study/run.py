@@ -74,7 +74,7 @@ def train_command(run: Run, study: Study, folder: Path, rows: RunRows, name: str
     options |= {"eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True}
     if rows.validation is not None:
         options |= {"validation_data": _relative(rows.validation, folder), **BEST_EPOCH}
-    options |= {"seed": run.seed, "alpha": 1.0, **run.options}
+    options |= {"seed": run.seed, **run.options}
     for its, there in ((_FOLDERS, os.path.isdir), (_SETTINGS, os.path.isfile)):
         for it in its:
             if isinstance(options.get(it), str) and there(path := study.folder / Path(options[it]).expanduser()):
