@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from .budget import estimated_tokens
 from .replies import error_status, message_of, read_body, read_reply, server_message
@@ -83,33 +83,29 @@ class EndpointTeacher:
             import openai
         except ImportError as error:
             raise TeacherError(f'an endpoint needs the openai SDK ({error}): pip install "dhrd-hf[teacher]"') from None
-        self._stack = AsyncExitStack()
-        self._openai, self._response_type = openai, httpx2.Response
-        headers: dict[str, Any] = {}
-        if not _openais(self.url):  # what the environment says of OpenAI's account is for OpenAI
-            said = os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
-            headers = dict.fromkeys((line.partition(":")[0].strip() for line in said), openai.Omit())
-            headers |= {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
-        if not self._key:
-            login = base64.b64encode((self._login or "").encode()).decode()
-            headers["Authorization"] = f"Basic {login}" if self._login else openai.Omit()
-        self._options: Any = {"headers": headers}
-        # aiohttp's transport takes a third of the time that the default one takes. A redirect may lead to another origin.
-        http = openai.DefaultAioHttpClient(
+        # aiohttp's transport takes a third of the default one's time. A redirect may lead to another origin. To read all
+        # certificates takes time, which plain HTTP has no need of.
+        self._http = openai.DefaultAioHttpClient(
             follow_redirects=False, timeout=None, trust_env=not _is_loopback(self.url),
-            verify=self.url.startswith("https"),  # to read all certificates takes time, which plain HTTP has no need of
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+            verify=self.url.startswith("https"), limits=httpx2.Limits(max_connections=self.concurrency),
         )  # fmt: skip
-        self._client = await self._stack.enter_async_context(
-            openai.AsyncOpenAI(
-                base_url=self.url,
-                api_key=self._key or "none",
-                max_retries=0,
-                timeout=None,
-                default_query=self._query,
-                http_client=http,
-            )  # fmt: skip
-        )
+        # Requests go through the SDK's HTTP client: the SDK's own methods know no BOM, no event stream that nobody asked for,
+        # no second object behind the first, and take as much time again as the request.
+        self._client = openai.AsyncOpenAI(base_url=self.url, api_key=self._key or "none", http_client=self._http)
+        headers: dict[str, Any] = {"Accept": "application/json", "Content-Type": "application/json"}
+        if _openais(self.url):  # what the environment says of OpenAI's account is for OpenAI
+            headers |= {name: value for name, value in self._client.default_headers.items() if isinstance(value, str)}
+        if self._key or self._login:
+            login = base64.b64encode((self._login or "").encode()).decode()
+            headers["Authorization"] = f"Bearer {self._key}" if self._key else f"Basic {login}"
+        query = f"?{urlencode(self._query)}" if self._query else ""
+
+        def request(path: str, body: dict[str, Any] | None = None) -> httpx2.Request:
+            content = None if body is None else json.dumps(body).encode()
+            return httpx2.Request("POST" if body else "GET", urls[path], headers=headers, content=content)
+
+        urls = {path: httpx2.URL(self.url + path + query) for path in ("/chat/completions", "/models")}
+        self._request = request
         try:
             if self.model is None and self._lists:
                 listed = await self._listed_models()
@@ -117,12 +113,12 @@ class EndpointTeacher:
                     raise TeacherError(f"{self.name} has several models: type --teacher-model {_some(listed)}")
                 self.model = listed[0] if listed else None
         except BaseException:
-            await self._stack.aclose()
+            await self._client.close()
             raise
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        await self._stack.aclose()
+        await self._client.close()
 
     def body(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> dict[str, Any]:
         """What a request says."""
@@ -139,23 +135,17 @@ class EndpointTeacher:
 
     async def ask(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> Reply:
         """Ask for one reply."""
-        openai = self._openai
+        request = self._request("/chat/completions", self.body(messages, seed))
         try:
             async with asyncio.timeout(self.timeout):
-                # The raw response: the SDK's own reading of a body knows no BOM, no event stream that nobody asked for, no
-                # second object behind the first, and takes as long again.
-                answer = await self._client.post(
-                    "/chat/completions",
-                    cast_to=self._response_type,
-                    body=self.body(messages, seed),
-                    options=self._options,
-                )
-        except openai.APIStatusError as error:
-            await self._refused(error.status_code, server_message(error.response.content), error.response.headers)
+                answer = await self._http.send(request)
         except TimeoutError:
             raise NoAnswer(f"no answer within {self.timeout:g} s", paid=True) from None
-        except openai.OpenAIError as error:
+        # What goes wrong on the way has as many exception classes as there are libraries.
+        except Exception as error:
             raise self._lost(error) from None
+        if not answer.is_success:
+            await self._refused(answer.status_code, server_message(answer.content), answer.headers)
         try:
             found = read_body(answer.content)
             self._check_error(found, answer.headers)
@@ -235,17 +225,18 @@ class EndpointTeacher:
             return []
         try:
             async with asyncio.timeout(min(self.timeout, 20.0)):
-                answer = await self._client.get("/models", cast_to=self._response_type, options=self._options)
-            return [str(entry["id"]) for entry in read_body(answer.content)["data"]]
-        except self._openai.APIConnectionError as error:
+                answer = await self._http.send(self._request("/models"))
+        except Exception as error:
             self._lost(error)
-        except Exception as error:  # whatever it is, it is no list
-            del error
-        return []
+            return []
+        try:
+            return [str(entry["id"]) for entry in read_body(answer.content)["data"]] if answer.is_success else []
+        except (ValueError, LookupError, TypeError):
+            return []
 
     def _lost(self, error: BaseException) -> NoAnswer:
         """What a connection that failed is; nobody there at the first request is a wrong address, later it may be a restart."""
-        nobody = False
+        nobody = type(error).__name__.startswith(_NOBODY)
         while error.__cause__ is not None:
             error = error.__cause__
             nobody = nobody or type(error).__name__.startswith(_NOBODY)

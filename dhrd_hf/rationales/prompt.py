@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from ..data.prompts import DEFAULT_PROMPT, render, template_columns
@@ -230,7 +231,7 @@ class TeacherPrompt:
             if example["label"] not in self.labels:
                 raise ValueError(f"example {number} of the prompt has the unknown label {example['label']!r}")
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """The columns that the template takes."""
         return template_columns(self.template)

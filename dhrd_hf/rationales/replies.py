@@ -22,7 +22,7 @@ _CUT = ("length", "max_tokens", "max_output_tokens", "model_length")
 
 def read_body(content: bytes) -> dict[str, Any]:
     """The first JSON object of a body, or what an event stream adds up to."""
-    text = content.decode("utf-8-sig", errors="replace").lstrip("\ufeff\0 \t\r\n")
+    text = content.decode(errors="replace").lstrip("\ufeff\0 \t\r\n")
     if re.match(r"(?:data|event|id|retry)?:", text):
         return _read_events(text)
     if not text:

@@ -267,11 +267,6 @@ class LocalTeacher:
                     (future.set_exception if isinstance(it, Exception) else future.set_result)(it)
 
     def _load(self) -> None:
-        from transformers import AutoModelForCausalLM
-
-        from ..device import put_on
-        from ..files import load_tokenizer, without_its_code
-
         path = self.name
         if path == "smollm2":
             from ..embedded import smollm2_path
@@ -279,6 +274,11 @@ class LocalTeacher:
             path = str(smollm2_path())
         elif path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
             raise TeacherError(f"--teacher {path}: there is no such folder")
+        from transformers import AutoModelForCausalLM
+
+        from ..device import put_on
+        from ..files import load_tokenizer, without_its_code
+
         path = str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path
         self._tokenizer = load_tokenizer(path, padding_side="left")
         if self._tokenizer.chat_template is None:

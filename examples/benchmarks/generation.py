@@ -52,9 +52,7 @@ def measure(folder: Path, count: int, rate: float, concurrency: int) -> float:
     table = LabelledTable(folder / "rows.jsonl")
     started, cpu = time.perf_counter(), time.process_time()
     teacher = open_teacher(url, concurrency=concurrency)
-    counts = generate_rationales(
-        table, TeacherPrompt(table.labels), teacher, folder / f"{rate}-{count}.jsonl", overwrite=True
-    )
+    counts = generate_rationales(table, TeacherPrompt(table.labels), teacher, folder / str(count) / "rationales.jsonl")
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     print(
         f"{counts}; {count / seconds:.1f} rows/s of {rate:.0f}: {count / seconds / rate:.3f} of the capacity; "

@@ -370,18 +370,18 @@ def test_a_budget_holds_where_the_endpoint_tells_no_tokens(tmp_path, usage, limi
 
 def test_errors_cost_nothing_and_what_broke_off_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(pacing, "TRIES", 3)
-    plan = {0: ["429", "500"], 1: ["503"], 2: ["400"], 3: ["cut midway"], 4: ["bad json", "no choices"]}
+    plan = {0: ["429", "500"], 1: ["503"], 2: ["400"], 3: ["cut midway"], 4: ["bad json", "no choices"], 5: ["hang"]}
     with ChatStandIn(lambda row: plan.get(row, [])) as chat:
         for _ in range(2):  # the second run reads from the journal what the first one counted
-            generate(chat, tmp_path, 6)
+            generate(chat, tmp_path, 6, timeout=2.0)
             usage = json.loads((tmp_path / "rationales.manifest.json").read_text())["usage"]
-            assert (usage["requests"], usage["replies"], usage["unanswered"]) == (sum(chat.asked.values()), 6, 3)
+            assert (usage["requests"], usage["replies"], usage["unanswered"]) == (sum(chat.asked.values()), 6, 4)
             assert usage["prompt_tokens"] == 600 and usage["lost"][0] > 0
     kinds = Counter(
         next(it for it in ("sent", "void", "reply") if it in line)
         for line in read(tmp_path / "rationales.replies.jsonl")
     )
-    assert kinds == {"sent": 13, "void": 4, "reply": 6}
+    assert kinds == {"sent": 14, "void": 4, "reply": 6}
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def _settings(typed: str | None) -> dict[str, Any]:
         found = yaml.load(braced, yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"--settings is no YAML: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or ":" not in text:
         raise ValueError(
             f"--settings {typed!r} is neither a file nor settings such as 'temperature: 0.2, style: free'"
         )
