@@ -10,8 +10,8 @@ from typing import Any
 from ..files import written_whole
 from .budget import estimated_tokens
 from .generate import Run
+from .journal import Unit
 from .replies import message_of, read_body, read_reply
-from .standing import Unit
 from .teacher import Unusable, without_secret_values
 
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import regex
 
 from .matching import near_duplicates
+from .prompt import TeacherPrompt, without_thoughts
 from .wordings import ANNOUNCEMENT, PROMPT_ECHO, REFUSAL, label_matcher
 from .words import count_words, other_language, split_sentences, units
 
@@ -250,6 +253,71 @@ def check_rationale(
     return {name: reason for name, reason in found.items() if reason}
 
 
+# Of the form of a reply; the others look at the rationale alone.
+FORM_CHECKS = ("sentinel", "answer")
+# A near duplicate shows only when all rows are there: the audit looks for those.
+REPLY_CHECKS = (*FORM_CHECKS, *(name for name in CHECKS if name != "near_duplicate"))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checks say of a reply."""
+
+    rationale: str | None
+    reasons: dict[str, str]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.rationale is not None and not self.reasons
+
+
+@dataclass(frozen=True)
+class ReplyChecks:
+    """The checks that a reply has to pass."""
+
+    label_words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    min_words: int = MIN_WORDS
+    max_words: int = MAX_WORDS
+    skip: Collection[str] = ()
+
+    def __post_init__(self):
+        unknown = [name for name in self.skip if name not in REPLY_CHECKS]
+        if unknown:
+            raise ValueError(f"there is no check {unknown[0]!r} of a reply; there are {', '.join(REPLY_CHECKS)}")
+        check_bounds(self.min_words, self.max_words)
+
+    def judge(self, reply: str, prompt: TeacherPrompt, row: Mapping[str, Any], label: str) -> Verdict:
+        """Check a reply."""
+        said = without_thoughts(reply)
+        parsed = prompt.parse(said)
+        form = {"sentinel": sentinel(said, prompt.sentinel), "answer": answer(parsed.answer, label)}
+        wrong = {name: reason for name, reason in form.items() if reason and name not in self.skip}
+        return Verdict(parsed.rationale, wrong | self.of_rationale(parsed.rationale, prompt, prompt.text(row)))
+
+    def of_rationale(self, rationale: str | None, prompt: TeacherPrompt, text: str) -> dict[str, str]:
+        """Check a rationale alone."""
+        skip = {*self.skip, *FORM_CHECKS} | ({"wrong_language"} if prompt.language else set())
+        return check_rationale(
+            rationale,
+            text=text,
+            labels=prompt.labels,
+            label_words=self.label_words,
+            min_words=self.min_words,
+            max_words=self.max_words,
+            only=[name for name in REPLY_CHECKS if name not in skip],
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The checks, for a manifest."""
+        return {
+            "label_words": {label: list(words) for label, words in self.label_words.items()},
+            "min_words": self.min_words,
+            "max_words": self.max_words,
+            "skip": sorted(self.skip),
+        }
+
+
 __all__ = [
     *(name for name in CHECKS if name not in ("empty", "near_duplicate", "length")),
     "CHECKS",
@@ -257,3 +325,4 @@ __all__ = [
     "MIN_WORDS",
 ]
 __all__ += ["SENTINEL", "answer", "check_bounds", "check_rationale", "empty", "length", "near_duplicates", "sentinel"]
+__all__ += ["FORM_CHECKS", "REPLY_CHECKS", "ReplyChecks", "Verdict"]

@@ -19,13 +19,12 @@ from typing import Any, BinaryIO
 
 from ..data.table_writing import check_file
 from .budget import Budget, BudgetSpent, Pace, estimated_tokens
-from .journal import Journal, write_all
+from .checks import ReplyChecks
+from .journal import Journal, Standing, Unit, write_all
 from .labelled import LabelledTable
 from .outputs import GenerationCounts, OutputFiles, accepted_row, to_line
 from .prompt import TeacherPrompt
-from .standing import Standing, Unit
 from .teacher import NoAnswer, Reply, Teacher, TeacherError, Unusable
-from .verdicts import ReplyChecks
 
 RETRIES = 3
 # When so many rows after each other can't be used for one reason, and none could in between, the run stops.

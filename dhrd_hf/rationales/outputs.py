@@ -16,10 +16,10 @@ from ..data.prompts import as_text
 from ..data.table_writing import same_file, write_rows
 from ..data.tables import check_columns
 from ..files import strict_json, unfinished_beside, write_whole
+from .checks import ReplyChecks
 from .labelled import LabelledRow, LabelledTable
 from .prompt import TeacherPrompt
 from .teacher import without_secret_values
-from .verdicts import ReplyChecks
 
 MANIFEST_FORMAT = 1
 

@@ -14,13 +14,13 @@ from chat_stand_in import BAD, EMPTY, ERRORS, FAULTS, ChatStandIn, rows
 from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.rationales import budget as pacing
 from dhrd_hf.rationales.budget import Budget
+from dhrd_hf.rationales.checks import ReplyChecks
 from dhrd_hf.rationales.generate import generate_rationales
 from dhrd_hf.rationales.journal import Journal
 from dhrd_hf.rationales.labelled import LabelledTable
 from dhrd_hf.rationales.outputs import OutputFiles
 from dhrd_hf.rationales.prompt import TeacherPrompt
 from dhrd_hf.rationales.teacher import Sampling, TeacherError, open_teacher
-from dhrd_hf.rationales.verdicts import ReplyChecks
 
 
 @pytest.fixture(autouse=True)

@@ -76,11 +76,11 @@ def run(argv: Sequence[str]) -> int:
     settings = _settings(args.settings)
 
     from ...data.joining import NamedRows
+    from ...rationales.checks import ReplyChecks
     from ...rationales.generate import RETRIES, generate_rationales
     from ...rationales.labelled import LabelledTable
     from ...rationales.outputs import take_rationales
     from ...rationales.prompt import TeacherPrompt
-    from ...rationales.verdicts import ReplyChecks
 
     template = chosen_prompt(args.prompt, None)
     kind, _, where = args.teacher.partition(":")
