@@ -23,6 +23,7 @@ _COMMANDS = {
     "push": "upload an exported classifier to the Hugging Face Hub",
     "rationales": "write, check and choose the rationales of a table",
     "study": "run a grid of trainings, paired across settings, and report what it found",
+    "pilot": "find out whether rationales are worth buying for one's own rows",
     "env": "print what a bug report needs",
     "bench": "measure how many rows a second a classifier does",
 }
