@@ -1,5 +1,6 @@
 # make quickstart            run examples/quickstart.py
 # make test                  lint, then the fast tests
+# make docs                  the pages, with the reference of commands and classes, in site/
 # make test ARGS="-k leak"   ARGS goes to the quickstart, or to pytest
 # make PYTHON=python3.12 ... another interpreter;  PIP_ARGS="--index-url URL": another index
 PYTHON ?= python3
@@ -7,7 +8,7 @@ PIP_ARGS ?=
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint docs clean
 
 quickstart: .venv/.installed
 	.venv/bin/python examples/quickstart.py $(ARGS)
@@ -19,10 +20,14 @@ lint: .venv-test/.installed
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
 
+docs: .venv-docs/.installed
+	.venv-docs/bin/mkdocs build --strict
+
 .venv/.installed: extras = demo
+.venv-docs/.installed: extras = docs
 .venv-test/.installed: extras = dev,demo,bitsandbytes,card,excel,onnx,openvino,search,teacher
 
-.venv/.installed .venv-test/.installed: %/.installed: pyproject.toml constraints.txt
+.venv/.installed .venv-test/.installed .venv-docs/.installed: %/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "dhrd_hf needs Python 3.11 or newer, and PYTHON=$(PYTHON) is not: name one, as in 'make PYTHON=python3.12 $(MAKECMDGOALS)'" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $*
 	$*/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[$(extras)]"
@@ -30,5 +35,5 @@ lint: .venv-test/.installed
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-test build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-test .venv-docs site build dist .pytest_cache .ruff_cache
 	find dhrd_hf examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
