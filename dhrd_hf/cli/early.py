@@ -75,6 +75,7 @@ def check_command(args: argparse.Namespace, *tables: str | None, labels: bool = 
 
 def held_out_rows(model: str, option: str) -> str:
     """The rows that a run, or the run of a checkpoint, was not trained on, for a command that was given none."""
+    check_model_name(model)
     for folder in (Path(model), Path(model).parent):
         if (folder / SPLIT_FILE).is_file():
             note(f"no {option}: taking the rows that {folder} held out ({folder}@eval).")

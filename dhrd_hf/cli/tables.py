@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,11 +53,20 @@ def read_tables(own: TrainArguments, say: Callable[..., None]) -> Tables:
         if own.alpha == 0:
             say(
                 f"rationales  none in column {own.rationale_column!r}: the reasoning loss is off (--alpha 0, the pooled baseline). "
-                f"To get some: dhrd rationales generate {own.train_data} --help"
+                f"To get some: {_generate(own)}"
             )
     if own.eval_data is not None:
         return Tables(train, evaluation_set(own, own.eval_data, own.eval_data, labels, say), labels, prompt)
     return _split(own, whole, Tables(train, None, labels, prompt), say)
+
+
+def _generate(own: TrainArguments) -> str:
+    """The command that would have rationales written, which --rationales then reads."""
+    words = ["dhrd", "rationales", "generate", "--data", own.train_data]
+    prompt = own.prompt if own.text_column is None else f"{{{own.text_column}}}"
+    words += [] if prompt is None else ["--prompt", prompt]
+    words += [] if own.label_column == "label" else ["--label-column", own.label_column]
+    return f"{shlex.join(words)} --teacher TEACHER --output rationales.jsonl, then --rationales rationales.jsonl"
 
 
 def _split(own: TrainArguments, whole: datasets.Dataset, tables: Tables, say: Callable[..., None]) -> Tables:

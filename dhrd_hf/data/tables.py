@@ -113,6 +113,7 @@ def check_columns(column_names: Iterable[str], needed: Iterable[str], optional: 
         return re.sub(r"^(label|rationale)s$", r"\1", re.sub(r"[\s_-]", "", name.casefold()))
 
     names, needed, optional = list(column_names), list(needed), list(optional)
+    missing = []
     for want in needed + optional:
         alike = [name for name in names if name not in needed + optional and fold(name) == fold(want)]
         if want in names and alike:
@@ -120,9 +121,12 @@ def check_columns(column_names: Iterable[str], needed: Iterable[str], optional: 
         if want not in names and (want in needed or alike):
             near = alike or difflib.get_close_matches(want, names, n=1, cutoff=ALIKE)
             usual = [name for name in names if name.casefold() in _USUAL.get(want, ())]
-            option = f" (--{want}-column {usual[0]})" if usual and not near else ""
-            hint = f": did you mean {(near or usual)[0]!r}{option}?" if near or usual else "."
-            raise TableError(f"no column {want!r}{hint} The table has: {', '.join(map(repr, names)) or 'no columns'}")
+            option = "--label-column {}" if want == "label" else "--prompt '{{{}}}'"
+            said = f"{usual[0]!r} ({option.format(usual[0])})" if usual else ""
+            hint = f": did you mean {repr(near[0]) if near else said}?" if near or usual else "."
+            missing.append(f"no column {want!r}{hint}")
+    if missing:
+        raise TableError(f"{' And '.join(missing)} The table has: {', '.join(map(repr, names)) or 'no columns'}")
 
 
 def peek_columns(source: str | Path) -> tuple[list[str], bool] | None:

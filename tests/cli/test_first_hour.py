@@ -215,9 +215,9 @@ def test_a_hub_is_asked_once_for_a_model_that_is_none(here, capsys, monkeypatch)
 def test_a_column_of_another_name_is_offered(here, capsys):
     said = refused(capsys, "train --model model --train-data reviews.csv --output-dir o")
     assert "note: reviews.csv: semicolons separate its fields." in said
-    assert "no column 'label': did you mean 'category' (--label-column category)?" in said
+    assert "no column 'label': did you mean 'category' (--label-column category)? And no column 'text': did" in said
     said = refused(capsys, "train --model model --train-data reviews.csv --label-column category --output-dir o")
-    assert "no column 'text': did you mean 'review' (--text-column review)?" in said
+    assert "no column 'text': did you mean 'review' (--prompt '{review}')?" in said
 
 
 def test_missing_labels_are_counted_and_left_out_where_that_is_asked_for(here, capsys):
@@ -239,6 +239,10 @@ def test_missing_labels_are_counted_and_left_out_where_that_is_asked_for(here, c
 def test_a_run_says_what_it_does_and_nothing_else(run):
     assert "12 of 60 rows of reviews.csv are held out to evaluate on" in run
     assert "rationales  none in column 'rationale': the reasoning loss is off (--alpha 0" in run
+    command = (
+        "dhrd rationales generate --data reviews.csv --prompt '{review}' --label-column category --teacher TEACHER"
+    )
+    assert f"To get some: {command} --output rationales.jsonl, then --rationales rationales.jsonl" in run
     assert "objective   1 * classification loss + 0 * reasoning loss" in run
     assert re.search(r"step 20/24  epoch \S+  loss \S+ \(classification \S+\)  learning_rate \S+  \d+:\d\d left", run)
     assert re.search(r"^evaluation at step 6: loss \S+, accuracy \S+, macro_f1 \S+", run, re.MULTILINE)

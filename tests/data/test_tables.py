@@ -467,7 +467,7 @@ def test_two_spellings_of_a_column_are_refused(there, needed):
 def test_a_missing_column_says_what_there_is():
     with pytest.raises(
         TableError,
-        match="no column 'text': did you mean 'question' \\(--text-column question\\)\\? The table has: 'question', 'label'",
+        match="no column 'text': did you mean 'question' \\(--prompt '{question}'\\)\\? The table has: 'question', 'label'",
     ):
         check_columns(["question", "label"], needed=["label", "text"])
     with pytest.raises(TableError, match="no column 'premise': did you mean 'premises'"):
