@@ -8,15 +8,19 @@ few fields. Parquet, saved folders and the Hub are left to `datasets`.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
+import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..files import ALIKE, near_path
-from .text_tables import KINDS, SEPARATORS, TableError, numbered_rows, workbook_rows
+from .text_tables import KINDS, SEPARATORS, TableError, encoding_of_others, numbered_rows, workbook_rows
 
 if TYPE_CHECKING:
     import datasets
@@ -46,6 +50,7 @@ _USUAL = {
     ),
     "text": ("sentence", "review", "content", "body", "comment", "message", "document", "question", "title", "tweet"),
 }
+_PART = 10_000  # rows of CSV in memory at a time
 _PEEKED = 1000  # rows of JSON by whose keys columns are known
 
 
@@ -78,7 +83,10 @@ def load_table(source: str | Path, *, split: str | None = None, name: str | None
         except datasets.exceptions.DatasetGenerationError as error:
             raise TableError(f"{found.where} has a page that can't be read: {error.__cause__ or error}") from error
     else:
-        dataset = datasets.Dataset(_arrow_table(found))
+        text = found.kind in SEPARATORS
+        # Else `datasets` would copy the whole table to know it again.
+        known = datasets.fingerprint.Hasher.hash(_file_digest(found)) if text else None
+        dataset = datasets.Dataset(_csv_table(found) if text else _arrow_table(found), fingerprint=known)
     if len(dataset) == 0:
         raise TableError(f"{found.where} holds no rows")
     return dataset
@@ -275,10 +283,10 @@ def _arrow_table(found: _Source) -> Any:
     for column, cells in columns.items():
         cells.extend([None] * (count - len(cells)))
         try:
-            array = pa.array(cells if found.kind in SEPARATORS else _json_numbers(cells))
+            array = pa.array(_json_numbers(cells))
         except (ValueError, TypeError, OverflowError) as error:
             raise TableError(f"{found.where}: column {column!r} can't be made into one type: {error}") from error
-        arrays[column] = _csv_numbers(array) if found.kind in SEPARATORS else array
+        arrays[column] = array
     return pa.table(arrays)
 
 
@@ -292,6 +300,48 @@ def _json_numbers(cells: list[Any]) -> list[Any]:
     return [None if cell is None else str(cell) for cell in cells]
 
 
+def _csv_table(found: _Source) -> Any:
+    """A CSV file of any length: a part of it in memory at a time, the rest in a file of Arrow's that no name is left of."""
+    import pyarrow as pa
+
+    def parts() -> Iterator[Any]:
+        rows = (row for _, row in _numbered_rows(found))
+        while part := list(islice(rows, _PART)):
+            yield pa.record_batch({name: pa.array([row[name] for row in part], pa.string()) for name in part[0]})
+
+    batches = parts()
+    head = list(islice(batches, 2))
+    if len(head) < 2:
+        table = pa.Table.from_batches(head) if head else pa.table({})
+    else:
+        table = _mapped(chain(head, batches), head[0].schema)
+    return pa.table({name: _csv_numbers(table[name]) for name in table.column_names})
+
+
+def _file_digest(found: _Source) -> list[str]:
+    with open(found.where, "rb") as file:
+        return [hashlib.file_digest(file, "blake2b").hexdigest(), found.kind, str(encoding_of_others())]
+
+
+def _mapped(batches: Iterable[Any], schema: Any) -> Any:
+    """A table in the cache of `datasets`, mapped into memory."""
+    import datasets
+    import pyarrow as pa
+
+    folder = Path(datasets.config.HF_DATASETS_CACHE)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=".arrow", dir=folder)
+    os.close(handle)
+    try:
+        with pa.OSFile(name, "wb") as file, pa.ipc.new_file(file, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        return pa.ipc.open_file(pa.memory_map(name)).read_all()
+    finally:
+        with suppress(OSError):  # Windows removes no file that is mapped
+            os.unlink(name)
+
+
 def _csv_numbers(array: Any) -> Any:
     """A CSV column as numbers, if each of them is written in Python as its cell is."""
     import pyarrow as pa
@@ -300,13 +350,13 @@ def _csv_numbers(array: Any) -> Any:
     def match(form: str) -> bool:
         return pc.all(pc.match_substring_regex(array, form)).as_py()
 
-    if pa.types.is_null(array.type):
-        return array
+    if array.null_count == len(array):
+        return pa.nulls(len(array))
     if match(r"^(0|-?[1-9]\d{0,17})$"):
         return array.cast(pa.int64())
     # The form comes first: "nan" and "inf" are words, though Python reads and writes them as numbers.
     if match(r"^-?\d+(\.\d+)?(e[+-]\d+)?$") and all(
-        cell is None or str(float(cell)) == cell for cell in array.to_pylist()
+        cell is None or str(float(cell)) == cell for part in array.chunks for cell in part.to_pylist()
     ):
         return array.cast(pa.float64())
     return array

@@ -58,6 +58,11 @@ def reading(encoding: str | None = None, say: Any = None) -> None:
         _told.set(lambda line: None if line in seen or seen.add(line) else say(line))
 
 
+def encoding_of_others() -> str | None:
+    """How files that are not in UTF-8 are read."""
+    return _encoding.get()
+
+
 def tell(line: str) -> None:
     """Say how a file was read to whoever wants to know."""
     say = _told.get()

@@ -165,6 +165,27 @@ def test_the_index_that_pandas_writes_has_the_name_that_pandas_gives_it(put):
     assert load_table("rows.csv").to_list() == [{"Unnamed: 0": 0, "text": "fine"}]
 
 
+def test_a_long_csv_file_is_the_same_table_part_by_part(put, monkeypatch, tmp_path):
+    rows = [("x" * (n % 5), n, n / 2, "12.50" if n == 24 else "1.5", "") for n in range(25)]
+    put("rows.csv", "text,whole,half,price,none\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    whole = load_table("rows.csv")
+    monkeypatch.setattr("dhrd_hf.data.tables._PART", 10)
+    parts = load_table("rows.csv")
+    assert parts.to_list() == whole.to_list() and parts.features == whole.features
+    assert [whole.features[name].dtype for name in whole.column_names] == [
+        "string",
+        "int64",
+        "float64",
+        "string",
+        "null",
+    ]
+    assert not list((tmp_path / "cache").glob("*.arrow"))
+    put("ragged.csv", "a,b\n" + "1,2\n" * 24 + "1\n")
+    with pytest.raises(TableError, match="ragged.csv, line 26: 1 fields"):
+        load_table("ragged.csv")
+    assert not list((tmp_path / "cache").glob("*.arrow"))
+
+
 def test_saved_folders(put, tmp_path):
     one = datasets.Dataset.from_list(ROWS)
     one.save_to_disk("one")
