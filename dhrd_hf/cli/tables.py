@@ -99,12 +99,12 @@ def _split(own: TrainArguments, whole: datasets.Dataset, tables: Tables, say: Ca
 
 
 def _has_rationales(table: datasets.Dataset, column: str) -> bool:
-    from ..data.prompts import rationale_text
+    from ..data.label_names import is_missing
 
     if column not in table.column_names:
         return False
     parts = table.select_columns(column).with_format(None).iter(batch_size=1000)
-    return any(rationale_text(cell) for part in parts for cell in part[column])
+    return not all(is_missing(cell) for part in parts for cell in part[column])
 
 
 def _reading(own: TrainArguments, config: PreTrainedConfig, say: Callable[..., None]) -> dict[str, Any]:
