@@ -1,4 +1,4 @@
-"""The answers of a CoT cell, in a process of its own: `python -m dhrd_hf.study.decoding`."""
+"""The answers of a run of CoT decoding, in a process of its own: `python -m dhrd_hf.study.decoding`."""
 
 from __future__ import annotations
 

@@ -175,11 +175,11 @@ def training_table(main: Sequence[Comparison]) -> Table | None:
     rows, left_out = [], 0
     for it in main:
         pairs = list(zip(it.base.rows, it.group.rows, strict=True))
-        pairs = [pair for pair in pairs if all(cell.get("train_seconds") for cell in pair)]
-        timed = [pair for pair in pairs if not any(cell.get("resumed") for cell in pair)]
+        pairs = [pair for pair in pairs if all(run.get("train_seconds") for run in pair)]
+        timed = [pair for pair in pairs if not any(run.get("resumed") for run in pair)]
         left_out += len(pairs) - len(timed)
         if timed:
-            measured = [pair for pair in timed if all(cell.get("peak_memory_mb") for cell in pair)]
+            measured = [pair for pair in timed if all(run.get("peak_memory_mb") for run in pair)]
             rows.append(
                 [it.data, str(len(timed)), *_sides(timed, "train_seconds"), *_sides(measured, "peak_memory_mb")]
             )

@@ -77,8 +77,8 @@ class Run:
 
     ```python
     >>> from dhrd_hf.study.plan import Run
-    >>> cell = Run(data="cb", setting="pooled", seed=0, train_size=250, model="smollm2", options={"alpha": 0.0})
-    >>> len(cell.id)
+    >>> run = Run(data="cb", setting="pooled", seed=0, train_size=250, model="smollm2", options={"alpha": 0.0})
+    >>> len(run.id)
     10
 
     ```
@@ -188,7 +188,7 @@ def read_study(path: str | Path) -> Study:
     ```python
     >>> from dhrd_hf.study.plan import read_study
     >>> study = read_study("study.yaml")  # doctest: +SKIP
-    >>> [study.label(cell) for cell in study.runs[:2]]  # doctest: +SKIP
+    >>> [study.label(run) for run in study.runs[:2]]  # doctest: +SKIP
     ['esnli pooled seed=0', 'esnli pooled seed=1']
 
     ```

@@ -282,7 +282,7 @@ def _asked_for(rows: list[dict[str, Any]], where: Mapping[str, str]) -> tuple[li
 
 
 def _escaped(text: str) -> str:
-    """Text that is no markup in Markdown, with the bar that would end a cell."""
+    """Text that is no markup in Markdown, with the bar that would end a column."""
     for sign, instead in _MARKUP.items():
         text = text.replace(sign, instead)
     return text

@@ -212,8 +212,8 @@ def mean_relative_gain(
     Args:
         rows (`Iterable[Mapping[str, Any]]`): As for [`summarise`].
         setting (`str`, *optional*, defaults to `"dual_head"`): The setting.
-        options (`Mapping[str, Any]`, *optional*): Values that the cells shall have: `alpha`, `train_size`, or another
-            option. Needed where a data set has cells of the setting with several.
+        options (`Mapping[str, Any]`, *optional*): Values that the runs shall have: `alpha`, `train_size`, or another
+            option. Needed where a data set has runs of the setting with several.
         baseline (`str`, *optional*, defaults to `"pooled"`): As for [`paired_gains`].
 
     Returns:

@@ -3,8 +3,8 @@ r"""Time of a study over that of the same `dhrd train` commands, typed one after
     python examples/benchmarks/study_overhead.py TABLE --rounds 3
 
 TABLE is a training table with the columns text, label and rationale, such as DATA/creak/train.jsonl.gz. A study of pooled
-and dual-head cells runs in an empty folder, its own start, its draw of rows, its table and its clearing included; then the
-commands that it names for these cells, in another folder, where the rows lie already.
+and dual-head runs is done in an empty folder, its own start, its draw of rows, its table and its clearing included; then the
+commands that it names for these runs, in another folder, where the rows lie already.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
         "table", type=Path, help="training rows with rationales, from which the evaluation rows are drawn too"
     )
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--rows", type=int, default=250, help="training rows of a cell")
+    parser.add_argument("--rows", type=int, default=250, help="training rows of a run")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
@@ -58,12 +58,12 @@ def main() -> None:
         # Of a folder for each round, whose rows are written before the clock runs.
         typed = [here / f"typed-{n}" for n in range(args.rounds)]
         found = read_study(here / "study.yaml")
-        cells = [list(planned_runs(found, folder)) for folder in typed]
+        runs = [list(planned_runs(found, folder)) for folder in typed]
         for folder in typed:
             data = StudyData(found, folder)
-            for cell in found.runs:
-                data.of(cell)
-        rounds = iter(zip(typed, cells, strict=True))
+            for run in found.runs:
+                data.of(run)
+        rounds = iter(zip(typed, runs, strict=True))
 
         def study() -> None:
             _run([*_CLI, "study", str(here / "study.yaml"), "--output-dir", str(next(studies))], here)
@@ -77,13 +77,13 @@ def main() -> None:
 
     found = ratio(times, "study", "train")
     command = f"python examples/benchmarks/study_overhead.py {args.table} --rounds {args.rounds} --seeds {args.seeds}"
-    cell = sum(times["train"]) / len(times["train"]) / len(cells[0])
+    each = sum(times["train"]) / len(times["train"]) / len(runs[0])
     report(
-        f"A study of {len(cells[0])} cells of {args.rows} rows and {args.epochs} epochs",
+        f"A study of {len(runs[0])} runs of {args.rows} rows and {args.epochs} epochs",
         command,
         [
             ("dhrd study / the same dhrd train commands", "{:.3f} (rounds: {:.3f} to {:.3f})".format(*found)),
-            ("a cell's dhrd train, mean", f"{cell:.0f} s"),
+            ("a run's dhrd train, mean", f"{each:.0f} s"),
         ],
         args.output,
     )

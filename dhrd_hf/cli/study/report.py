@@ -20,7 +20,7 @@ _EXAMPLES = """examples:
   dhrd study report --results runs/study/results.jsonl --throughput throughput.json --output study.html
   dhrd study report --results runs/study/results.jsonl --where alpha=1 --where data!=cb --readme README.md
 
-Where cells differ in several options, each table takes for each data set those with the most cells and says which.
+Where runs differ in several options, each table takes for each data set those with the most runs and says which.
 --where fixes an option wherever a table is not about it, and study, model, data and seed everywhere; KEY=VALUE,VALUE takes
 either, KEY!=VALUE all others. --not-in-mean is for data sets with the test rows of another, which would count twice: they
 stand in every table, and in the first below the mean. --readme replaces what stands between the lines <!-- study:begin --> and <!-- study:end -->.
@@ -96,13 +96,13 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _planned(study: str | None, say: Callable[[str], None]) -> Sequence[Run]:
-    """The cells of the study file, which a table that was made elsewhere comes without."""
+    """The runs of the study file, which a table that was made elsewhere comes without."""
     from ...study import read_study
 
     if study is None:
         return ()
     if not Path(study).expanduser().is_file():
-        say(f"--study {study} is not there: which of its cells have not run is not said")
+        say(f"--study {study} is not there: which of its runs have not been done is not said")
         return ()
     return read_study(study).runs
 

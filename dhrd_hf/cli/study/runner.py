@@ -138,7 +138,7 @@ def _check_options(study: Study) -> None:
 
     from ...study.options import typed_options
 
-    several = {tuple(typed_options(cell.options)): None for cell in study.runs}
+    several = {tuple(typed_options(run.options)): None for run in study.runs}
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         pool.submit(_parse_all, list(several)).result()
 
@@ -164,7 +164,7 @@ def _parse_all(several: list[tuple[str, ...]]) -> None:
 def _list_runs(study: Study, folder: Path) -> int:
     from ...study.runner import planned_runs
 
-    for cell, state, command in planned_runs(study, folder):
-        print(f"{cell.id}  {state:7}  {study.label(cell)}\n    {command}")
+    for run, state, command in planned_runs(study, folder):
+        print(f"{run.id}  {state:7}  {study.label(run)}\n    {command}")
     print(f"{len(study.runs)} runs. The commands run in {folder}", file=sys.stderr)
     return 0
