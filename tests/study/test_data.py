@@ -285,3 +285,6 @@ def test_files_are_named_without_reading_or_writing(tmp_path):
     named = data.files(found.runs[0])
     assert named.train.name == "train-all-seed0.jsonl" and named.eval.name == "eval-5.jsonl"
     assert named.more_eval["far"].name == "eval-far-5.jsonl" and not (tmp_path / "out").exists()
+    found, data, _ = study(tmp_path, "{setting: [pooled, label_only], train_size: 8, seed: 3}")
+    names = [(named.train.name, named.eval.name) for named in map(data.files, found.runs)]
+    assert names == [("train-8-seed3.jsonl", "eval-all.jsonl"), ("train-8-seed3-label_only.jsonl", "eval-all.jsonl")]

@@ -111,6 +111,8 @@ def test_accuracy_at_80_percent_coverage_and_its_noise():
     draw = np.random.default_rng(2)
     noise = np.std([naive(draw.integers(0, 2000, 2000)) for _ in range(600)])
     assert items.std() / np.sqrt(2000) == pytest.approx(noise, rel=0.1)
+    # Where all are right there is no noise, whoever is over the threshold.
+    assert measured("accuracy_at_80", said, said, None, logits)[1] == pytest.approx(np.ones(2000))
 
 
 def test_a_question_is_right_where_all_its_rows_are():
