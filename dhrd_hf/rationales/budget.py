@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from .teacher import NoAnswer
+from .teacher import NoAnswer, TeacherError
 
 # Waits before the second, third, ... try: 0.5 s, 1 s, 2 s, ..., of which a random half is left out.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
@@ -18,6 +18,17 @@ TRIES = 8  # after which a row is left for the next run: about a minute, if noth
 _TELL = 3.0  # seconds of a wait that a person should hear of
 _POLL = 0.01  # how often a request that has to wait looks whether it may go
 _BYTES_PER_TOKEN = 4  # of English
+# When so many rows after each other can't be used for one reason, and none could in between, the run stops.
+_IN_A_ROW = 10
+_HELP = {
+    "no_answer": "",
+    "refused": "what it refuses is in --teacher-model, --extra-body or --settings",
+    "refusal": "name another --teacher-model, or say in the system prompt what this is for: --settings 'system: TEXT'",
+    "empty": "a reasoning model needs room, --max-reply-tokens 8192, or its thoughts turned off: --extra-body "
+    '\'{"chat_template_kwargs": {"enable_thinking": false}}\'',
+    "cut_off": "give it room: --max-reply-tokens 4096, or turn a reasoning model's thoughts off by --extra-body",
+    "prompt_echo": "a base model repeats its prompt: name one that is tuned to follow requests by --teacher-model",
+}
 
 T = TypeVar("T")
 
@@ -186,3 +197,35 @@ class Budget:
     def _stop(self, said: str) -> None:
         self.spent = said
         raise BudgetSpent(said)
+
+
+class Streak:
+    """Rows after each other that can't be used for one reason: ten of them are a matter for a person."""
+
+    def __init__(self, teacher: str):
+        self.teacher = teacher
+        self.end()
+
+    def end(self) -> None:
+        """A row can be used."""
+        self.length, self.common = 0, set[str]()
+
+    def add(self, reasons: Mapping[str, str]) -> None:
+        """A row is set aside, or left for the next run."""
+        names = {*reasons} & {*_HELP}
+        if names & self.common:
+            self.common, self.length = names & self.common, self.length + 1
+        else:
+            self.common, self.length = names, min(1, len(names))
+        if self.length < _IN_A_ROW:
+            return
+        reason = next(name for name in _HELP if name in self.common)
+        if reason == "no_answer":
+            raise TeacherError(
+                f"{self.teacher} brings no answers any more: {self.length} rows after each other were given up, the last "
+                f"for: {reasons[reason]}"
+            )
+        raise TeacherError(
+            f"{self.length} rows after each other can't be used for one reason, {reason}, the last because: "
+            f"{reasons[reason].rstrip('.')}. What helps: {_HELP[reason]}"
+        )

@@ -65,7 +65,13 @@ class EndpointTeacher:
         self.concurrency, self.timeout = concurrency, timeout
         self.name = self.url if url else PROVIDERS.rstrip(":")
         self._lists = url is not None
-        self._key, self._key_source = find_api_key(self.url, api_key_env)
+        self._key, self._key_source, self._lacking = None, "", ""
+        try:
+            self._key, self._key_source = find_api_key(self.url, api_key_env)
+        except ValueError as error:
+            if api_key_env is not None:
+                raise
+            self._lacking = str(error)  # a dry run and a batch file need none
         if self._key and not re.fullmatch(r"[!-~]+", self._key):  # the HTTP client would quote it in its error
             raise ValueError(
                 f"the key from {self._key_source} holds a blank, a line's end or a character that no key has: copy it again"
@@ -78,6 +84,8 @@ class EndpointTeacher:
         self._limit_name, self._answered = "max_tokens", False
 
     async def __aenter__(self) -> EndpointTeacher:
+        if self._lacking:
+            raise TeacherError(self._lacking)
         try:
             import httpx2
             import openai

@@ -18,27 +18,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..data.table_writing import check_file
-from .budget import Budget, BudgetSpent, Pace, estimated_tokens
+from .budget import Budget, BudgetSpent, Pace, Streak, estimated_tokens
 from .checks import ReplyChecks
 from .journal import Journal, Standing, Unit, write_all
 from .labelled import LabelledTable
 from .outputs import GenerationCounts, OutputFiles, accepted_row, to_line
 from .prompt import TeacherPrompt
-from .teacher import NoAnswer, Reply, Teacher, TeacherError, Unusable
+from .teacher import NoAnswer, Reply, Teacher, TeacherError, Unusable, check_tries
 
 RETRIES = 3
-# When so many rows after each other can't be used for one reason, and none could in between, the run stops.
-_IN_A_ROW = 10
-_HELP = {
-    "no_answer": "",
-    "refused": "what it refuses is in --teacher-model, --extra-body or --settings",
-    "refusal": "name another --teacher-model, or say in the system prompt what this is for: --settings 'system: TEXT'",
-    "empty": "a reasoning model needs room, --max-reply-tokens 8192, or its thoughts turned off: --extra-body "
-    '\'{"chat_template_kwargs": {"enable_thinking": false}}\'',
-    "cut_off": "give it room: --max-reply-tokens 4096, or turn a reasoning model's thoughts off by --extra-body",
-    "prompt_echo": "a base model repeats its prompt: name one that is tuned to follow requests by --teacher-model",
-}
-_VERSIONS = ("dhrd-hf", "openai", "transformers")
 
 
 def generate_rationales(
@@ -113,16 +101,6 @@ def generate_rationales(
     return run.run(batch_write, batch_read)
 
 
-def check_tries(teacher: Teacher, samples: int, retries: int) -> None:
-    """Check how often a row would be asked, before anything is."""
-    if samples < 1 or retries < 0:
-        raise ValueError(f"samples={samples} must be above 0 and retries={retries} not negative")
-    if samples > 1 and teacher.sampling.temperature == 0:
-        raise ValueError(
-            f"{samples} samples of a row are all the same at temperature 0: add --settings 'temperature: 0.7'"
-        )
-
-
 class Run:
     """One call of [`generate_rationales`]."""
 
@@ -141,7 +119,7 @@ class Run:
         self.pace = Pace(self.teacher.concurrency, say=say)
         self.counts = GenerationCounts(rows=len(self.table), pending=len(self.table))
         self.left: Counter[str] = Counter()  # why rows are left pending
-        self.in_a_row, self.common = 0, set[str]()
+        self.streak = Streak(self.teacher.name)
         self.rows: BinaryIO | None = None
 
     def run(self, batch_write: str | Path | None, batch_read: str | Path | None) -> GenerationCounts:
@@ -171,9 +149,7 @@ class Run:
             from .batch import read_batch, write_batch
 
             if self.teacher.model is None or not hasattr(self.teacher, "body"):
-                raise ValueError(
-                    "a batch file is for the model of an endpoint: add --teacher URL and --teacher-model NAME"
-                )
+                raise ValueError("a batch file is for an endpoint's model: add --teacher URL and --teacher-model NAME")
             self._begin(self.teacher.model)
             if batch_read is not None:
                 read_batch(self, batch_read)
@@ -208,17 +184,14 @@ class Run:
         standing.settings = self._settings(model)
         self.files.check_ours(standing.settings)
         first = next((it for it in self.table if standing.slots(it)), None)
-        said = (
-            "" if first is None else "".join(it["content"] for it in standing.prompt.messages(first.row, first.label))
-        )
+        messages = [] if first is None else standing.prompt.messages(first.row, first.label)
+        said = "".join(it["content"] for it in messages)
         budget.one = estimated_tokens(said), self.teacher.sampling.max_reply_tokens or 1024
         standing.load(self.journal, budget)
         # Journals of before 0.2 hold no request that had no answer.
         budget.requests = max(budget.requests, (self.files.read_manifest() or {}).get("usage", {}).get("requests", 0))
-        if self.journal.unreadable:
-            self.say(
-                f"{self.journal.unreadable} lines of {self.files.replies} can't be read: their rows are asked again."
-            )
+        if lines := self.journal.unreadable:
+            self.say(f"{lines} lines of {self.files.replies} can't be read: their rows are asked again.")
         if standing.failed and not standing.matches():
             raise ValueError(
                 f"{self.files.output} was made from another table: none of the replies in {self.files.replies} belongs to "
@@ -286,7 +259,7 @@ class Run:
             checks=standing.checks.settings(),
             retries=standing.retries,
             usage={name: getattr(budget, name) for name in used},
-            versions={"python": platform.python_version(), **_versions()},
+            versions=_versions(),
             started=self.started,
             written=_now(),
         )
@@ -321,7 +294,7 @@ class Run:
                 return
             except NoAnswer as error:
                 self.left[str(error)[:200]] += 1
-                self._unused({"no_answer": str(error)})
+                self.streak.add({"no_answer": str(error)})
             else:
                 money = {"cost": f"{self.budget.cost:.4g}"} if self.budget.cost else {}
                 self.bar.set_postfix(tokens=self.budget.tokens, **money, at_a_time=int(self.pace.limit), refresh=False)
@@ -375,14 +348,14 @@ class Run:
                 sample = unit.sample if standing.samples > 1 else None
                 row = accepted_row(self.table, unit.row, verdict.rationale or "", sample)
                 write_all(self.rows, to_line(row).encode())
-            self.in_a_row, self.common = 0, set()
+            self.streak.end()
         else:
             standing.failed.setdefault(unit.slot, []).append(place)
         if not verdict.accepted and tries <= standing.retries:
             return reply.text, verdict.reasons
         standing.busy.discard(unit.slot)
-        if not verdict.accepted:
-            self._unused(verdict.reasons)
+        if not verdict.accepted and self.rows is not None:
+            self.streak.add(verdict.reasons)
         return None
 
     def unusable(self, unit: Unit, error: Unusable, tries: int) -> bool:
@@ -394,7 +367,8 @@ class Run:
             return False
         self.standing.given_up[unit.slot] = {error.check: str(error)}, tries
         self.standing.busy.discard(unit.slot)
-        self._unused({error.check: str(error)})
+        if self.rows is not None:  # a batch is taken whole
+            self.streak.add({error.check: str(error)})
         return True
 
     def _keep(self, unit: Unit, reply: Reply, failure: str = "") -> int:
@@ -409,26 +383,6 @@ class Run:
         self.standing.models[reply.model or "unnamed"] += 1
         return place
 
-    def _unused(self, reasons: dict[str, str]) -> None:
-        """A row was set aside or left. Ten after each other for one reason are a matter for a person."""
-        names = {*reasons} & {*_HELP}
-        if names & self.common:
-            self.common, self.in_a_row = names & self.common, self.in_a_row + 1
-        else:
-            self.common, self.in_a_row = names, min(1, len(names))
-        if self.in_a_row < _IN_A_ROW or self.rows is None:
-            return
-        reason = next(name for name in _HELP if name in self.common)
-        if reason == "no_answer":
-            raise TeacherError(
-                f"{self.teacher.name} brings no answers any more: {self.in_a_row} rows after each other were given up, the "
-                f"last for: {reasons[reason]}"
-            )
-        raise TeacherError(
-            f"{self.in_a_row} rows after each other can't be used for one reason, {reason}, the last because: "
-            f"{reasons[reason].rstrip('.')}. What helps: {_HELP[reason]}"
-        )
-
 
 def _record(unit: Unit) -> dict[str, Any]:
     return {"key": unit.slot[:-2].hex(), "sample": unit.sample}
@@ -439,8 +393,8 @@ def _now() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONS:
+    installed = {"python": platform.python_version()}
+    for name in ("dhrd-hf", "openai", "transformers"):
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            installed[name] = importlib.metadata.version(name)
+    return installed

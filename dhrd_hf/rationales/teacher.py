@@ -221,6 +221,16 @@ def open_teacher(
     return EndpointTeacher(url, model, sampling, api_key_env=api_key_env, concurrency=concurrency, timeout=timeout)
 
 
+def check_tries(teacher: Teacher, samples: int, retries: int) -> None:
+    """Check how often a row would be asked, before anything is."""
+    if samples < 1 or retries < 0:
+        raise ValueError(f"samples={samples} must be above 0 and retries={retries} not negative")
+    if samples > 1 and teacher.sampling.temperature == 0:
+        raise ValueError(
+            f"{samples} samples of a row are all the same at temperature 0: add --settings 'temperature: 0.7'"
+        )
+
+
 class LocalTeacher:
     """A transformers chat model, on whatever device there is; requests that come together are one batch."""
 

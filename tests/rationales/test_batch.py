@@ -11,7 +11,7 @@ from dhrd_hf.rationales.budget import Budget
 from dhrd_hf.rationales.generate import generate_rationales
 from dhrd_hf.rationales.labelled import LabelledTable
 from dhrd_hf.rationales.prompt import TeacherPrompt
-from dhrd_hf.rationales.teacher import LocalTeacher, Sampling, open_teacher
+from dhrd_hf.rationales.teacher import LocalTeacher, Sampling, TeacherError, open_teacher
 
 
 @pytest.fixture
@@ -144,6 +144,16 @@ def test_files_that_are_none_and_secrets_are_refused(table, tmp_path):
             table, TeacherPrompt(table.labels), teacher, tmp_path / "local" / "o.jsonl", batch_write=requests
         )
     assert not requests.exists()
+
+
+def test_a_batch_is_written_without_a_key(table, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    prompt, requests = TeacherPrompt(table.labels), tmp_path / "requests.jsonl"
+    teacher = open_teacher("https://api.openai.com", "m")
+    generate_rationales(table, prompt, teacher, tmp_path / "rationales.jsonl", batch_write=requests)
+    assert len(lines(requests)) == 6
+    with pytest.raises(TeacherError, match="api.openai.com wants a key: set OPENAI_API_KEY"):
+        generate_rationales(table, prompt, teacher, tmp_path / "rationales.jsonl")
 
 
 def test_broken_lines_of_results_are_counted(table, tmp_path):

@@ -212,7 +212,7 @@ def _dry_run(
 ) -> None:
     """Three prompts to standard output, and what all of them would take."""
     from ...rationales.budget import estimated_tokens
-    from ...rationales.generate import check_tries
+    from ...rationales.teacher import check_tries
 
     check_tries(teacher, samples, retries)
     tokens = rows = 0
