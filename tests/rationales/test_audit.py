@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset
 from made_rows import made, shuffled
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from dhrd_hf.rationales.audit import audit_rationales, quick_audit, summary
 from dhrd_hf.rationales.checks import CHECKS
@@ -183,6 +186,27 @@ def test_probe_against_what_is_known():
     twice = label_probe([it for it in told for _ in range(2)], ["yes", "no"] * 200)
     assert twice["rationale_only"] <= 0.55
     assert label_probe(told, labels, most_rows=50)["rows"] == 50
+
+
+def test_the_probe_against_a_stock_pipeline():
+    rows = made(120)
+    said = [f"{row['rationale']} {'Surely so' if row['label'] == 'yes' else 'Hardly'} it was." for row in rows]
+    labels = [row["label"] for row in rows]
+    pipeline = make_pipeline(
+        TfidfVectorizer(token_pattern=r"[a-z0-9']+", ngram_range=(1, 2), sublinear_tf=True, min_df=2),
+        LogisticRegression(max_iter=200),
+    ).fit(said, labels)
+    names, weights = pipeline[0].get_feature_names_out(), pipeline[1].coef_[0]
+    found = label_probe(said, labels)["telling"]
+    for label, its in (("yes", weights), ("no", -weights)):
+        weight = dict(zip(names, its, strict=True))
+        best = sorted(weight.values(), reverse=True)[:10]
+        assert [weight[name] for name in found[label]] == pytest.approx([it for it in best if it > 0], abs=1e-3)
+
+
+def test_an_audit_is_silent(capsys):
+    audit_rationales(made(20))
+    assert capsys.readouterr() == ("", "")
 
 
 def test_splits_and_judge():

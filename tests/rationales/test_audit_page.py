@@ -51,6 +51,18 @@ def test_a_bar_is_as_long_as_its_share(page):
     assert {"0 (0.0%)", "14 (100.0%)"} <= {said for _, said in drawn}
 
 
+def test_the_histogram_stands_on_one_line_and_in_proportion():
+    rows = [{"label": "a", "rationale": " ".join(["word"] * count)} for count in (3, 4, 4, 4, 4, 9)]
+    page = audit_page(audit_rationales(rows))
+    bars = re.findall(r'x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" rx="2"><title>(\d+)', page)
+    assert [int(bar[4]) for bar in bars] == list(range(10))
+    assert {float(y) + float(height) for _, y, _, height, _ in bars} == {140.0}
+    assert [float(bar[3]) / 130 for bar in bars] == pytest.approx([0, 0, 0, 0.25, 1, 0, 0, 0, 0, 0.25], abs=0.001)
+    ends = [(float(x), float(x) + float(width)) for x, _, width, _, _ in bars]
+    assert all(before[1] < after[0] for before, after in zip(ends, ends[1:], strict=False))
+    assert ends[0][0] >= 0 and 590 <= ends[-1][1] <= 600
+
+
 @needs_browser
 def test_a_browser_shows_it(page, tmp_path):
     document = shown(page, tmp_path)

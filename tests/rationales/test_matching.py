@@ -82,6 +82,35 @@ def test_what_is_listed_against_a_search_of_everything():
     assert expected == sorted(moved(now, rows)) == matched(now)["mismatched"]
 
 
+def test_one_rationale_in_two_rows_belongs_to_the_text_that_it_fits():
+    rows = made(60)
+    said = rows[4]["rationale"]
+    rows[4]["rationale"], rows[8]["rationale"], rows[12]["rationale"] = rows[8]["rationale"], said, said
+    assert matched(rows)["mismatched"] == [4, 8, 12]
+
+
+def test_rows_of_a_group_may_share_what_they_lost():
+    """Where a group's rationales move together, a text's best one may be that of the other row of the group."""
+    pairs = [
+        row | {"group": row["id"], "text": f"{row['text']} {end}", "rationale": f"{row['rationale']} {end}"}
+        for row in made(60)
+        for end in ("Inside", "Outside")
+    ]
+    groups = [row["group"] for row in pairs]
+    for one, two in ((10, 21), (11, 20)):  # and the two change places on their way
+        pairs[one]["rationale"], pairs[two]["rationale"] = pairs[two]["rationale"], pairs[one]["rationale"]
+    found = matched(pairs, groups=groups)
+    assert (found["verdict"], found["mismatched"]) == ("partly shuffled", [10, 11, 20, 21])
+
+
+def test_matching_with_accents():
+    rows = [
+        row | {"text": f"Était-ce vrai que {row['text'][14:]}", "rationale": f"Bien sûr : {row['rationale']}"}
+        for row in made(60)
+    ]
+    assert matched(rows)["verdict"] == "aligned" and matched(shuffled(rows))["verdict"] == "shuffled"
+
+
 def test_a_draw_is_repeated_by_its_seed():
     rows = shuffled(made(60), 0.5)
     assert matched(rows, seed=4) == matched(rows, seed=4)
