@@ -27,7 +27,8 @@ _UNSPACED_UNIT = regex.compile(rf"[{_UNSPACED}]")
 _CHARACTERS_A_WORD = 1.7  # of Chinese, in common segmentations
 # A guess of the language needs no more of a long text, and is none with less: 12 bytes are 4 characters of Chinese.
 _MOST_READ, _FEWEST_BYTES = 500, 12
-_SURE = 0.7
+# Of 73 short sentences in 24 languages 71 are told from English by these, and none of 3,651 real rationales from its text.
+_SURE, _POSSIBLE = 0.4, 0.05
 
 # A mark that ends a sentence, what closes after it, and the space behind; a full stop of the East needs no space.
 _END = regex.compile(
@@ -108,14 +109,14 @@ def other_language(text: str, than: str) -> tuple[str, str] | None:
         return None
     classify = _identifier().classify
     (own, sure), (theirs, theirs_sure) = classify(text), classify(than)
-    if own == theirs or min(sure, theirs_sure) < _SURE:
+    if own == theirs or min(sure, theirs_sure) < _SURE or _may_be(theirs, text):
         return None
     # A text may be in one language, and the words of its template around it in another.
     return None if any(_may_be(own, part) for part in (than, *split_sentences(than))) else (own, theirs)
 
 
 def _may_be(language: str, text: str) -> bool:
-    return dict(_identifier().rank(text))[language] > 0.05
+    return dict(_identifier().rank(text))[language] > _POSSIBLE
 
 
 def split_sentences(text: str) -> list[str]:

@@ -53,6 +53,7 @@ GOOD = "The heron was fed at noon, and one that has eaten is not hungry. So it l
         ("El tono es positivo aquí.", ["positivo", "negativo"]),
         ("They go by option B, for want of a boat.", ["A", "B"]),
         ("هذا التناقض واضح.", ["تناقض", "استلزام"]),
+        ("It rains, so the\n\nanswer  is  no.", YES_NO),
         ("因为下雨，所以答案是否。", ["是", "否"]),
         ("这句话与前提矛盾。", ["蕴含", "矛盾"]),
         ("Это противоречит; ответ: нет.", ["да", "нет"]),
@@ -71,6 +72,7 @@ def test_a_label_is_named(rationale, labels):
         ("There is no sign of rain, and no one has an umbrella.", YES_NO),
         ("A heron is a bird.", ["A", "B"]),
         ("They say that he is at home.", ["he", "them"]),
+        ("The truth of it is contradictory, and favourable.", ["x-ray", "scan"]),
         ("In 1 of 10 cases 0 remain.", ["0", "1"]),
         ("He turns right and picks the other one.", ["yes", "no", "other"]),
         ("这只鸟是吃鱼的。", ["是", "否"]),
@@ -116,6 +118,43 @@ def test_repetition():
     assert repetition("It is wet and wet and wet and wet and wet and so on.")
     assert repetition("因为下雨因为下雨因为下雨因为下雨所以地湿。")
     assert repetition("A very, very old heron is a heron all the same.") is None
+
+
+@pytest.mark.parametrize(
+    ("once", "times", "phrase"),
+    [
+        ("cold ", 3, None),
+        ("cold ", 4, "cold"),
+        ("so cold ", 2, None),
+        ("so cold ", 3, "so cold"),
+        ("as cold as ", 3, "as cold as"),
+    ],
+)
+def test_a_phrase_is_looped_from_the_third_time_on(once, times, phrase):
+    found = repetition(f"The kiln behind the mill is {once * times}today, and nobody lights it.")
+    assert found == (f"The explanation repeats itself ({phrase!r})." if phrase else None)
+
+
+def test_a_phrase_of_many_words_is_looped():
+    phrase = " ".join(f"w{n}" for n in range(25))
+    assert f"({phrase[:60]!r})" in repetition(f"{phrase} {phrase} {phrase}")
+    scattered = " ".join(f"in the old mill {n} b{n}" for n in range(3))  # a third of what was said before
+    assert repetition(scattered) is None and repetition(f"{scattered} {scattered}")
+
+
+@pytest.mark.parametrize(
+    ("copied", "own", "found"), [(5, 0, True), (4, 0, False), (9, 3, True), (9, 4, False), (12, 4, True)]
+)
+def test_a_copy_is_three_quarters_of_five_words_or_more(copied, own, found):
+    text = [f"w{n}" for n in range(60)]
+    said = [*text[10 : 10 + copied], *(f"own{n}" for n in range(own))]
+    assert bool(copy(" ".join(said), " ".join(text))) == found
+
+
+def test_half_is_a_copy_where_it_is_all_that_there_was_to_copy():
+    text = " ".join(f"w{n}" for n in range(8))
+    assert copy(f"{text} and so it goes on by itself then", text)
+    assert copy(f"{text} and so it goes on by itself then too", text) is None
 
 
 def test_copy():
