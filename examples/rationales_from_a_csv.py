@@ -84,7 +84,8 @@ def main() -> None:
     parser.add_argument("--teacher", help="URL of an endpoint; by default one is started")
     parser.add_argument("--serve", metavar="DIR", help="the model to serve (default: the embedded SmolLM2-135M)")
     parser.add_argument("--model", default="smollm2", help="the model to train (default: the embedded SmolLM2-135M)")
-    parser.add_argument("--rows", type=int, default=12, help="invented rows, where there is no --data")
+    # Ten rows in a row that can't be used stop the teacher, and this one is too weak for most.
+    parser.add_argument("--rows", type=int, default=9, help="invented rows, where there is no --data")
     parser.add_argument("--max-steps", default="3", help="of training; -1 for a whole epoch")
     parser.add_argument("--output", type=Path, default=Path("runs/from-csv"))
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A chat endpoint on loopback that speaks the OpenAI protocol, and answers wrong on purpose in twenty-three ways.
+"""A chat endpoint on loopback that speaks the OpenAI protocol, and answers wrong on purpose in twenty-six ways.
 
 What a row's next request gets is a function of the row and of how often it was asked: `plan(row)` is a list of faults,
 one a request; after the last of them the row is answered well, or, if that is `"forever:FAULT"`, by that fault always.
@@ -26,10 +26,12 @@ ERRORS = (
     "cut midway",
     "bad json",
     "no choices",
+    "200 error",
+    "broken events",
     "400",
 )
 # A reply that is not kept.
-EMPTY = ("null", "empty", "cut off")
+EMPTY = ("null", "empty", "cut off", "refusal field")
 # A whole reply that fails a check.
 BAD = ("wrong answer", "leak", "no sentinel", "refusal", "loop", "echo", "language", "no answer")
 FAULTS = ERRORS + EMPTY + BAD
@@ -192,18 +194,24 @@ class ChatStandIn:
             return await _send(writer, int(fault), {"error": {"message": "told to fail"}})
         if fault == "502 html":
             return await _send(writer, 502, b"<html><body>Bad Gateway</body></html>", {"Content-Type": "text/html"})
+        if fault == "200 error":
+            return await _send(writer, 200, {"error": {"message": "busy", "type": "overloaded_error"}})
+        if fault == "broken events":
+            return await _send(writer, 200, b'data: {"choices": [{"delta": {"content": "The note"}}]}\n\n')
         if fault == "hang":
             await asyncio.sleep(3600)
         if fault == "cut before":
             writer.transport.abort()
             return False
         text = REPLIES[fault](row, label, other) if fault in REPLIES else f"{good(row)}{SENTINEL}\nAnswer: {label}"
-        text = {"null": None, "empty": "", "cut off": good(row)[:60]}.get(fault, text)
+        text = {"null": None, "refusal field": None, "empty": "", "cut off": good(row)[:60]}.get(fault, text)
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": text},
             "finish_reason": "length" if fault == "cut off" else "stop",
         }
+        if fault == "refusal field":
+            choice["message"]["refusal"] = "I can't help with that."
         answer = {
             "id": "x",
             "object": "chat.completion",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from chat_stand_in import ChatStandIn, rows
 from datasets import ClassLabel, Dataset
 
 from dhrd_hf.cli import main
+from dhrd_hf.cli.rationales.generate import _settings, after_interrupt
 from dhrd_hf.data.table_writing import write_rows
 
 
@@ -154,3 +156,26 @@ def test_ctrl_c_says_how_it_stands_and_how_to_go_on(folder):
     assert process.returncode == 130
     assert "= 400 rows" in said and "To go on: dhrd rationales generate --data many.jsonl" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--teacher", "http://user:pass-word@host/v1"],
+        ["--teacher", "http://host/v1?key=pass-word"],
+        ["--teacher", "http://host/v1", "--extra-body", '{"api_key": "pass-word"}'],
+    ],
+)
+def test_what_is_said_after_ctrl_c_holds_no_secret(words):
+    said = after_interrupt(["--data", "rows.jsonl", *words, "--overwrite"])
+    assert "pass-word" not in said and "To go on: the same command, without --overwrite" in said
+
+
+def test_there_are_twenty_options_and_yaml_keeps_the_names_of_labels(capsys):
+    assert main(["rationales", "generate", "--help"]) == 0
+    assert len(set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))) == 20
+    settings = _settings("{label_words: {yes: [sure], no: never}, skip_check: length, retries: 2, top_p: 0.5}")
+    words = {"label_words": {"yes": ["sure"], "no": "never"}, "skip_check": ["length"], "retries": 2, "top_p": 0.5}
+    assert settings == words
+    Path("settings.yaml").write_text("temperature: 0\nsystem: ''\n")
+    assert _settings("settings.yaml") == {"temperature": 0.0, "system": ""}

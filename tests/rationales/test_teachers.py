@@ -201,6 +201,24 @@ def test_a_budget_waits_for_what_is_under_way():
         Budget(max_cost=1)
 
 
+def test_a_budget_reckons_with_the_largest_reply_and_with_what_was_lost():
+    budget = Budget(max_tokens=1000, max_cost=1.0, price_output=1.0, one=(300, 300))
+    for prompt_tokens, completion_tokens in ((30, 10), (20, 50), (40, 20)):
+        assert budget.admit()
+        budget.open -= 1
+        budget.settle(prompt_tokens, completion_tokens)
+    assert budget.one == (40, 50) and budget.tokens == 170
+    budget.lose()
+    budget.lose(700, 10)
+    assert (budget.tokens, budget.unanswered, budget.lost) == (970, 2, (740, 60))
+    assert budget.cost == pytest.approx(140e-6)
+    with pytest.raises(BudgetSpent, match="970 of 1000 tokens"):
+        budget.admit()
+    assert Budget(max_tokens=10, one=(40, 50)).admit()  # nobody knows what the first one takes
+    with pytest.raises(BudgetSpent):
+        Budget(max_tokens=0, one=(1, 1)).admit()
+
+
 def test_a_local_model_answers_a_batch_as_it_answers_one(lm_dir_of, tokenizer, tmp_path):
     from transformers import AutoModelForCausalLM
 
