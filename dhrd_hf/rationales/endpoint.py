@@ -209,8 +209,10 @@ class EndpointTeacher:
                 f"{self.name} answers{told}. Check --teacher-model ({self.model!r}) and the URL, which usually ends in /v1"
             )
         if status in _BAD_REQUEST:
-            if self._limit_name == "max_tokens" and "max_completion_tokens" in said:
-                self._limit_name = "max_completion_tokens"  # as OpenAI's reasoning models want it
+            if (
+                "max_completion_tokens" in said
+            ):  # as OpenAI's reasoning models want it; others may be under way already
+                self._limit_name = "max_completion_tokens"
                 raise NoAnswer("the endpoint calls the limit of tokens max_completion_tokens", 0.0)
             raise Unusable(f"the endpoint refuses the request ({status}){': ' + self._redacted(said) if said else ''}")
         if not final:

@@ -115,7 +115,7 @@ class OutputFiles:
             return
         old = dict(manifest.get("settings", {}))
         if "sampling" in old:
-            old["sampling"] = without_secret_values({"": old["sampling"]})[0][""]
+            old["sampling"] = without_secret_values(old["sampling"])[0]
         differing = _differing(old, json.loads(json.dumps(settings)))
         if differing:
             raise ValueError(

@@ -52,7 +52,7 @@ def generate(chat, folder, count=40, table=None, prompt=None, sampling=None, **o
 def test_every_fault_is_survived_and_only_whole_replies_are_kept(tmp_path):
     assert len(FAULTS) >= 25
     with ChatStandIn(lambda row: [FAULTS[row % len(FAULTS)]], retry_after=0.05) as chat:
-        counts = generate(chat, tmp_path, 2 * len(FAULTS), timeout=1.0)
+        counts = generate(chat, tmp_path, 2 * len(FAULTS), timeout=4.0)
         assert (counts.accepted, counts.rejected, counts.pending) == (2 * len(FAULTS), 0, 0)
         assert set(chat.asked.values()) == {2}
     accepted = read(tmp_path / "rationales.jsonl")
@@ -77,7 +77,7 @@ def test_what_never_passes_is_set_aside_with_why_and_what_never_answers_is_pendi
     gone = ["500", "hang", "cut before"]
     plan = dict(enumerate([*bad, *gone]))
     with ChatStandIn(lambda row: [f"forever:{plan[row]}"] if row in plan else []) as chat:
-        counts = generate(chat, tmp_path, 20, timeout=0.7, retries=2)
+        counts = generate(chat, tmp_path, 20, timeout=2.0, retries=2)
         asked = dict(chat.asked)
     assert (counts.rejected, counts.pending) == (len(bad), len(gone))
     rejected = {row["id"]: row for row in read(tmp_path / "rejected.jsonl")}

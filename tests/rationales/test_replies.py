@@ -215,6 +215,7 @@ def test_thoughts_are_left_out_in_whatever_marks(before, after):
     if before[0] in "<[◁":
         assert without_thoughts(before + thought).strip() == ""
         assert without_thoughts(f"{before}a{after}b{before}c{after}{TEXT}")[-len(TEXT) :] == TEXT
+        assert without_thoughts(f"x{before}a{after}y{after}{TEXT}") == TEXT
         assert "It may" not in without_thoughts(thought + after + TEXT)  # of a template that opens the thought itself
 
 
@@ -302,6 +303,18 @@ def test_a_reasoning_model_of_openai_gets_its_own_limit():
         chat.keep_bodies = True
         assert asyncio.run(main(chat.url)).text == TEXT
         assert chat.bodies[-1]["max_completion_tokens"] == 77
+
+
+def test_requests_that_were_under_way_get_that_limit_too():
+    def answer(asked):
+        return (400, {"error": {"message": "Use 'max_completion_tokens'."}}) if "max_tokens" in asked else None
+
+    async def main(url):
+        async with open_teacher(url) as teacher:
+            return await asyncio.gather(*(teacher.ask(REQUEST) for _ in range(4)), return_exceptions=True)
+
+    with ChatStandIn(before=answer) as chat:
+        assert [type(it) for it in asyncio.run(main(chat.url))] == [NoAnswer] * 4
 
 
 def secrets_told(url, sampling, **options):
