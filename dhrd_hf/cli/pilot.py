@@ -23,8 +23,8 @@ _EXAMPLES = """examples:
 TABLE holds labelled rows, some of them with a rationale: a hundred do to start. For each seed the same rows are trained on
 with their rationales, with shuffled ones, with labels only, and with labels only for as many seconds; each run keeps the epoch
 of the lowest log loss on rows set aside for that. Any option of dhrd train goes too, for all runs; --num-train-epochs is
-how many epochs there are to choose from (default: 10). It is a study: dhrd study DIR/study.yaml goes on with its runs, and the
-same command with more --hours or --seeds adds seeds. DIR/verdict.json and DIR/report.html hold what it found.
+how many epochs there are to choose from (default: 10). It is a study, dhrd study DIR/study.yaml --output-dir DIR; the same command
+goes on with it, and with more --hours or --seeds adds seeds. DIR/verdict.json and DIR/report.html hold what it found.
 
 Buy: the 97.5% interval of the gain lies above 0 over every control, in accuracy or in log loss (also after a temperature), and
 below 0 over none in the other. Do not buy, which goes first: the gain in accuracy over a control is below --worth to the end of
@@ -149,7 +149,7 @@ def _report(args: argparse.Namespace, plan: Plan, study: Study) -> None:
         )
     lines, table = said(verdict), gains_table(verdict)
     write_whole(plan.folder / "verdict.json", strict_json(asdict(verdict), indent=2) + "\n")
-    report = build_report(rows, planned=study.runs, commands=[shlex.join(["dhrd", "study", "study.yaml"])])
+    report = build_report(rows, planned=study.runs, commands=["dhrd study study.yaml --output-dir ."])
     page = report_page(replace(report, headline=lines, tables=[table, *report.tables]))
     write_whole(plan.folder / "report.html", page)
     widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]

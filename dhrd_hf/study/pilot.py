@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..files import write_whole
-from .plan import Study, read_study
+from .plan import Study, digest, read_study
 from .run import runs_folder
 from .table import read_results
 
@@ -178,6 +178,10 @@ def write_tables(
     others = parts["more"][:number]
     more = number + len(others) if len(others) >= number / 4 else None
     parts["more"] = parts["train"] + others
+    kept, digests = folder / "tables" / "digests.json", {name: digest(its) for name, its in parts.items()}
+    if kept.exists() and json.loads(kept.read_text()) != digests:
+        raise ValueError(f"{folder} has runs of other rows: put the tables back, or name another --output-dir")
+    write_whole(kept, json.dumps(digests))
     for name, its in parts.items():
         write_rows(folder / "tables" / f"{name}.jsonl", its)
     say(

@@ -139,7 +139,9 @@ def test_a_pilot_ends_with_a_verdict_and_goes_on_where_it_was(base, write, tmp_p
     assert {state for _, state, _ in planned_runs(study, out)} == {"done"}
     verdict = json.loads((out / "verdict.json").read_text())
     # By hand: what is right of the test rows that no run has chosen by.
-    tables = {it.stem: [json.loads(line) for line in it.read_text().splitlines()] for it in (out / "tables").iterdir()}
+    tables = {
+        it.stem: [json.loads(line) for line in it.read_text().splitlines()] for it in (out / "tables").glob("*.jsonl")
+    }
     parts = [{row["id"] for row in tables[name]} for name in ("train", "validation", "test")]
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
     assert all(row.get("rationale") for row in tables["train"]) and parts[0] < {row["id"] for row in tables["more"]}

@@ -13,7 +13,7 @@ def split(tmp_path, rows, **options):
     columns = {"label_column": "label", "rationale_column": "rationale"}
     given = {"rationales": None, "eval_source": None, "columns": columns, "drop_unlabelled": False, **options}
     sizes = write_tables(tmp_path / "out", str(table), **given, say=lambda line: None)
-    parts = {it.stem: it.read_text().splitlines() for it in (tmp_path / "out" / "tables").iterdir()}
+    parts = {it.stem: it.read_text().splitlines() for it in (tmp_path / "out" / "tables").glob("*.jsonl")}
     return sizes, {name: [json.loads(line) for line in lines] for name, lines in parts.items()}
 
 
@@ -45,8 +45,9 @@ def test_rows_of_a_group_and_rows_alike_are_on_one_side(tmp_path):
     rows = some(400, 100)
     grouped = [row | {"group": f"g{row['id'] % 80}"} for row in rows]
     twice = [row | {"text": f"Row {row['id'] % 80}."} for row in rows]
-    for its in (grouped, twice):
-        _, parts = split(tmp_path, its)
+    for name, its in (("grouped", grouped), ("twice", twice)):
+        (tmp_path / name).mkdir()
+        _, parts = split(tmp_path / name, its)
         sides = [{number % 80 for number in ids(parts[name])} for name in ("more", "test", "validation")]
         assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
 
@@ -85,3 +86,11 @@ def test_the_price_is_that_of_the_manifest_beside_the_rationales(tmp_path):
     (tmp_path / "free.manifest.json").write_text(json.dumps({"usage": {"cost": 0.0}, "counts": {"accepted": 150}}))
     (tmp_path / "odd.manifest.json").write_text("[]")
     assert [price_of(str(tmp_path / f"{name}.jsonl")) for name in ("free", "odd", "none")] == [None] * 3
+
+
+def test_runs_of_other_rows_are_not_gone_on_with(tmp_path):
+    first = split(tmp_path, some(400, 100))
+    assert split(tmp_path, some(400, 100)) == first
+    with pytest.raises(ValueError, match="name another --output-dir"):
+        split(tmp_path, some(399, 100))
+    assert (tmp_path / "out" / "tables" / "test.jsonl").read_text().count("\n") == len(first[1]["test"])
