@@ -378,3 +378,22 @@ def test_what_the_environment_says_of_an_account_stays_at_its_origin(monkeypatch
         asyncio.run(_ask_once(chat.url))
         assert chat.headers[1]["x-account"] == "mine" and chat.headers[1]["openai-organization"] == "org-1"
         assert chat.authorizations[1] == "Bearer key-abcdef"
+
+
+def test_this_machine_is_asked_directly_whatever_proxy_there_is(monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with ChatStandIn() as chat:
+        assert asyncio.run(_ask_once(chat.url)).text == TEXT
+
+
+def test_as_many_requests_are_under_way_as_may_be():
+    async def main(url):
+        async with open_teacher(url, "stand-in", concurrency=130) as teacher:
+            await asyncio.gather(*(teacher.ask(REQUEST) for _ in range(130)))
+
+    with ChatStandIn(latency=1.0) as chat:
+        asyncio.run(main(chat.url))
+        assert chat.most_active == 130
