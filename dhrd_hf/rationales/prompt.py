@@ -237,35 +237,13 @@ class TeacherPrompt:
         return template_columns(self.template)
 
     def text(self, row: Mapping[str, Any]) -> str:
-        """The input of a row, as the teacher sees it.
-
-        Args:
-            row (`Mapping[str, Any]`): The row.
-
-        Returns:
-            `str`: the template with the row's values.
-
-        Raises:
-            ValueError: if a column has no value.
-        """
+        """The input of a row, as the teacher sees it."""
         return render(self.template, row)
 
     def messages(
         self, row: Mapping[str, Any], label: str, failed: tuple[str, Sequence[str]] | None = None
     ) -> list[dict[str, str]]:
-        """The chat that asks for a row's rationale.
-
-        Args:
-            row (`Mapping[str, Any]`): The row.
-            label (`str`): Its gold label; with `style="free"` it is not shown.
-            failed (`tuple[str, Sequence[str]]`, *optional*): The reply before, and what is wrong with it.
-
-        Returns:
-            `list[dict[str, str]]`: messages with `role` and `content`.
-
-        Raises:
-            ValueError: if the label isn't one of the labels, or a column has no value.
-        """
+        """The chat that asks for a row's rationale, with the reply before and what is wrong with it where there was one."""
         if label not in self.labels:
             raise ValueError(
                 f"the teacher prompt can't name the label {label!r}; its labels are {', '.join(map(repr, self.labels))}"
@@ -285,22 +263,11 @@ class TeacherPrompt:
         return chat
 
     def parse(self, reply: str) -> ParsedReply:
-        """Take a reply to this prompt apart.
-
-        Args:
-            reply (`str`): The reply.
-
-        Returns:
-            [`ParsedReply`]: as [`parse_reply`].
-        """
+        """Take a reply to this prompt apart."""
         return parse_reply(reply, self.labels, sentinel=self.sentinel, spellings=self.spellings)
 
     def settings(self) -> dict[str, Any]:
-        """All that shapes what the teacher is told, for a manifest.
-
-        Returns:
-            `dict`: what JSON can hold.
-        """
+        """All that shapes what the teacher is told, for a manifest."""
         return {
             "version": PROMPT_VERSION,
             "style": self.style,

@@ -109,11 +109,7 @@ class Sampling:
             )
 
     def settings(self) -> dict[str, Any]:
-        """The settings that are not at rest, for a key and a manifest; secrets in the extra body are left out.
-
-        Returns:
-            `dict`: what JSON can hold.
-        """
+        """The settings that are not at rest, for a key and a manifest; secrets in the extra body are left out."""
         every = {
             "temperature": self.temperature,
             "top_p": self.top_p,
