@@ -128,6 +128,13 @@ def test_a_second_run_asks_nothing_and_other_checks_re_read(tmp_path):
         assert (counts.accepted, sum(chat.asked.values())) == (41, before + 1)
 
 
+def test_a_row_that_was_set_aside_is_asked_again_only_where_more_tries_are_allowed(tmp_path):
+    with ChatStandIn(lambda row: ["forever:leak"] if row == 0 else []) as chat:
+        for count, retries, asked in ((5, 1, 2), (6, 1, 2), (7, 3, 4)):
+            counts = generate(chat, tmp_path, count, retries=retries)
+            assert (counts.rejected, counts.accepted, chat.asked[0]) == (1, count - 1, asked)
+
+
 def test_equal_rows_are_asked_once(tmp_path):
     write_rows(tmp_path / "rows.jsonl", [row | {"id": f"{row['id']}-{copy}"} for row in rows(5) for copy in range(3)])
     with ChatStandIn() as chat:
