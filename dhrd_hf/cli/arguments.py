@@ -150,6 +150,7 @@ class TrainArguments:
     gguf_file: str | None = _option("The GGUF file to read in the folder or Hub repository --model.")
 
 
+LORA_OPTIONS = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora")
 # What an evaluation of dhrd train measures, by the kind of labels.
 _METRICS = ("loss", "accuracy", "macro_f1", "mse", "mae", "classification_loss", "reasoning_loss", "distillation_loss")
 
@@ -308,8 +309,7 @@ def _check_used(own: TrainArguments, training: dict[str, Any]) -> None:
     if own.label_words is not None and own.classifier_init != "label_words":
         raise ValueError("--label-words are of a head that starts from them: add --classifier-init label_words.")
     label_words(own.label_words)
-    adapter = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora")
-    for name in adapter if not own.lora else ():
+    for name in LORA_OPTIONS if not own.lora else ():
         if getattr(own, name) != defaults[name]:
             raise ValueError(
                 f"--{name.replace('_', '-')} is of LoRA adapters, and all weights are trained: add --lora."

@@ -32,7 +32,6 @@ _SETTINGS = (
     "gradient_accumulation_steps",
     "seed",
 )
-_LORA = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora")
 
 
 def add_card_options(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +133,7 @@ def training_facts(
     from ..modeling_dhrd import find_dual_head
     from ..rationales.audit import summary
     from ..version import __version__
+    from .arguments import LORA_OPTIONS
 
     config, training = find_dual_head(trainer.model).config, trainer.args
     base_model = HUB_NAME if own.model == "smollm2" else hub_name(own.model)
@@ -161,7 +161,7 @@ def training_facts(
     if own.classifier_init != CLASSIFIER_INITS[0]:
         settings |= {"classifier_init": own.classifier_init, "label_words": own.label_words}
     if own.lora:
-        settings |= {name: getattr(own, name) for name in _LORA}
+        settings |= {name: getattr(own, name) for name in LORA_OPTIONS}
     measured = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
     return CardFacts(
         base_model=base_model,

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from .arguments import LORA_OPTIONS
 from .parsing import Parser, did_you_mean, resumed
 
 BEST_FILE = "best.yaml"
@@ -25,17 +26,7 @@ recipe.yaml is a recipe of dhrd train with eval_data. space.yaml says what may v
   alpha_schedule: [constant, linear]
 """
 # Options of the model, which is made anew for each trial; of the training arguments all but these may vary.
-_OF_MODEL = (
-    "alpha",
-    "beta",
-    "classifier_head",
-    "classifier_init",
-    "class_weights",
-    "target_modules",
-    "use_dora",
-    "use_rslora",
-)
-_OF_MODEL += ("lora_r", "lora_alpha", "lora_dropout")
+_OF_MODEL = ("alpha", "beta", "classifier_head", "classifier_init", "class_weights", *LORA_OPTIONS)
 _FIXED = ("output_dir", "seed", "data_seed", "eval_strategy", "save_strategy", "resume_from_checkpoint")
 # A search has one Trainer and one process. What these say, the Trainer does once, when it is made ...
 _ONCE = ("full_determinism", "skip_memory_metrics", "log_level", "label_names", "report_to", "enable_jit_checkpoint")

@@ -346,6 +346,7 @@ def test_a_separator_is_only_changed_where_that_makes_a_table(put):
         "comma.csv": "text,label\na;b;c,x\nd;e;f,y\n",
     }.items():
         assert len(next(iter_rows(put(name, content)))) == content.partition("\n")[0].count(",") + 1
+    assert load_table(put("both.csv", "text, raw;label\na;b\nc;d\n")).column_names == ["text, raw", "label"]
     with pytest.raises(TableError, match="line 3: 3 fields, and the header has 2"):
         load_table(put("ragged.csv", "a;b\n1;2\n3;4;5\n6;7\n8;9\n".replace(";", ",")))
 
