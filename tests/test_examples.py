@@ -14,7 +14,8 @@ from dhrd_hf import DualHeadTrainingArguments
 from dhrd_hf.cli import main
 from dhrd_hf.cli.arguments import parse_train
 from dhrd_hf.data.superglue import SUPERGLUE_LABELS, superglue_rows
-from dhrd_hf.study import decoding, read_study, run_study
+from dhrd_hf.evaluation import decode
+from dhrd_hf.study import read_study, run_study
 from dhrd_hf.study.machines import Ended, Processes
 from dhrd_hf.study.options import typed_options
 from dhrd_hf.training import add_lora
@@ -153,8 +154,8 @@ def test_the_papers_study_runs_on_a_tiny_model(lm_dir_of, tmp_path, monkeypatch,
 
     def in_this_process(self, command, folder, log, started=None, environment=None):
         monkeypatch.chdir(folder)
-        decodes = "dhrd_hf.study.decoding" in command
-        return Ended(decoding.main(command[3:]) if decodes else main(command[3:]), 1.0)
+        decodes = "dhrd_hf.evaluation.decode" in command
+        return Ended(decode.main(command[3:]) if decodes else main(command[3:]), 1.0)
 
     monkeypatch.setattr(Processes, "run", in_this_process)
     study = read_study(tmp_path / "study.yaml")

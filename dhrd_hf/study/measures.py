@@ -13,8 +13,7 @@ import numpy as np
 
 from ..figures import Plot, Point, Series
 from .comparisons import Comparison
-from .intervals import CONFIDENCE, seeds_for, sign_test, visible_gain
-from .metrics import OF_LOGITS, SCORES
+from .metrics import CONFIDENCE, OF_LOGITS, SCORES, seeds_for, sign_test, visible_gain
 from .statistics import Gain, Pair, difference, gain_of, noise_of
 from .tables import DASH, Table, forest, gain_text, point
 

@@ -123,7 +123,7 @@ def report_page(report: Report) -> str:
     from jinja2 import Environment
     from markupsafe import Markup
 
-    template = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
+    template = (Path(__file__).parents[1] / "pages" / "study.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True)
     # Plots escape their texts themselves.
     told = {"draw": lambda plot: Markup(draw(plot)), "words": ("setting", "option", "options", "way")}

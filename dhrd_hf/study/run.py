@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 LAUNCH = (sys.executable, "-m", "dhrd_hf.cli", "train")
-_DECODE = (sys.executable, "-m", "dhrd_hf.study.decoding")
+_DECODE = (sys.executable, "-m", "dhrd_hf.evaluation.decode")
 # Of each epoch's weights those that are best on the validation rows; a run that is killed starts again.
 BEST_EPOCH = {"eval_strategy": "epoch", "save_strategy": "best", "save_total_limit": 1, "save_only_model": True}
 BEST_EPOCH |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_classification_loss"}

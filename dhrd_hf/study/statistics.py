@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .intervals import Noise, interval, noise
-from .metrics import LOSSES, METRICS, OF_LOGITS, measured
+from .metrics import LOSSES, METRICS, OF_LOGITS, Noise, interval, measured, noise
 from .table import Group, baseline_of, grouped, latest, varying_options
 
 __all__ = ["Gain", "Summary", "mean_relative_gain", "paired_gains", "summarise"]
@@ -114,7 +113,7 @@ class Gain:
 def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
     """Mean, standard deviation over seeds and 95% interval of each setting on each data set.
 
-    The interval is over test items, and over seeds where there are several: see [`~dhrd_hf.study.intervals`].
+    The interval is over test items, and over seeds where there are several: see [`~dhrd_hf.study.metrics`].
 
     Example:
 

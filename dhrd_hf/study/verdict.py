@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import interval, noise, seeds_for, visible_gain
+from .metrics import interval, noise, seeds_for, visible_gain
 from .pilot import Plan
 from .statistics import difference, scored
 from .tables import Table

@@ -20,8 +20,9 @@ from dhrd_hf.cli import main
 from dhrd_hf.cli.study import after_interrupt
 from dhrd_hf.cli.study.runner import _ended_as_by_ctrl_c
 from dhrd_hf.data.tables import load_table
+from dhrd_hf.evaluation import decode
 from dhrd_hf.modeling_dhrd import find_dual_head
-from dhrd_hf.study import decoding, run
+from dhrd_hf.study import run
 from dhrd_hf.study.machines import Ended, Processes
 
 STAND_IN = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "study" / "train_stand_in.py")]
@@ -155,7 +156,7 @@ def _in_this_process(self, command, folder, log, started=None, environment=None)
         if command[: len(run.LAUNCH)] == list(run.LAUNCH):
             code = main(["train", *command[len(run.LAUNCH) :]])
         else:
-            code = decoding.main(command[3:])
+            code = decode.main(command[3:])
     finally:
         os.chdir(place)
     log.write_text("")

@@ -7,7 +7,7 @@ import pytest
 
 from dhrd_hf.study import read_study
 from dhrd_hf.study.options import typed_options
-from dhrd_hf.study.plan import DataSet, file_name
+from dhrd_hf.study.plan import DataSet, digest, file_name
 
 STUDY = """
     name: first
@@ -226,6 +226,8 @@ def test_any_other_name_has_a_folder_of_its_own_inside(tmp_path, name):
 
 def test_names_that_are_equal_after_cleaning_stay_apart():
     assert file_name("a:b") != file_name("a?b") != file_name("a-b") == "a-b"
+    # As in a folder of today, which is gone on with.
+    assert file_name("x" * 150) == f"{'x' * 100}-{digest('x' * 150)}" and file_name("é" * 60)[:51] == "é" * 50 + "-"
     assert file_name("esnli") == "esnli" and DataSet("esnli", {"train": "t"}).folder_name.startswith("esnli-")
 
 

@@ -11,8 +11,8 @@ from scipy.stats import binomtest, ttest_1samp
 from sklearn.metrics import log_loss
 
 from dhrd_hf.study import statistics
-from dhrd_hf.study.intervals import seeds_for, visible_gain
 from dhrd_hf.study.measures import read_throughput
+from dhrd_hf.study.metrics import seeds_for, visible_gain
 from dhrd_hf.study.plan import Run
 from dhrd_hf.study.report import BEGIN, END, build_report, report_markdown, report_page, with_results
 from dhrd_hf.study.statistics import Pair, noise_of, paired_gains

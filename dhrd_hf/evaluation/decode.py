@@ -1,4 +1,4 @@
-"""The answers of a run of CoT decoding, in a process of its own: `python -m dhrd_hf.study.decoding`."""
+"""The answers of a run of CoT decoding, in a process of its own: `python -m dhrd_hf.evaluation.decode`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Decode the answers to a table's rows with the reasoning head of a trained model."""
-    parser = argparse.ArgumentParser(prog="python -m dhrd_hf.study.decoding", allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="python -m dhrd_hf.evaluation.decode", allow_abbrev=False)
     for name in ("--model", "--data", "--output", "--metrics"):
         parser.add_argument(name, required=True)
     parser.add_argument("--label-column", default="label")
@@ -22,9 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..data.prompts import input_or_empty, render_rows
     from ..data.table_writing import write_rows
     from ..data.tables import iter_rows
-    from ..evaluation import load_classifier
-    from ..evaluation.cot import decode_answers
     from ..files import strict_json, write_whole
+    from . import load_classifier
+    from .cot import decode_answers
 
     model, tokenizer = load_classifier(args.model)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
