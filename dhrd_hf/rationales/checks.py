@@ -46,7 +46,7 @@ _QUOTED = regex.compile(r"[\"“„«「][^\"“”„«»「」]+[\"”“»」
 _FEWEST_OUTSIDE_QUOTES = 6
 _LAST = 60  # characters that tell whether a text has an end
 MOST_READ = 10_000  # characters of a rationale that are looked at, half at each end: what is longer is no explanation
-_LONGEST_LOOP = 25  # units of a phrase that may be looped; what is longer is found as a sentence
+_LONGEST_LOOP = 60  # units of a phrase that may be looped, such as a sentence whose end is not seen
 
 
 def empty(rationale: str | None) -> str | None:

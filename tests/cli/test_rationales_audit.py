@@ -84,6 +84,18 @@ def test_rationales_joined_to_their_texts(tmp_path, capsys):
     assert report["rows"] == 12 and report["checks"]["empty"] == [0]
 
 
+def test_lists_and_objects_are_named(tmp_path, capsys):
+    rows = [dict(row) for row in ROWS]
+    rows[2]["rationale"], rows[5]["rationale"] = ["It sank.", "So it is."], {"said": "It sank."}
+    table = write(tmp_path / "rows.jsonl", rows)
+    texts = write(tmp_path / "texts.jsonl", [{k: row[k] for k in ("id", "text", "label")} for row in ROWS])
+    for joined in ([], ["--data", texts]):
+        assert audit(table, *joined, "--json", tmp_path / "out.json") == 0
+        report = json.loads((tmp_path / "out.json").read_text())
+        assert report["checks"]["not_text"] == [2, 5] and report["checks"]["empty"] == [] and report["rows"] == 16
+        assert "2 of 16 rationales (12.5%) are lists or objects" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("form", ["folder", "rows.parquet"])
 def test_labels_that_are_ids_are_known_by_their_names(form, tmp_path, capsys):
     names = ["refuted", "entailed"]

@@ -148,13 +148,20 @@ def _joined(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows that the file has, with their texts; an empty rationale is there to be flagged."""
     from ...data.joining import NamedRows, comparable, join_rationales, key_column
 
-    names = {"rationale_column": args.rationale_column, "label_column": args.label_column}
-    given = list(NamedRows(args.file, args.label_column))
-    rows, counts = join_rationales(NamedRows(args.data, args.label_column), given, key=args.key, **names)
+    why, label = args.rationale_column, args.label_column
+    given = list(NamedRows(args.file, label))
     columns = {name for row in given for name in row}
-    theirs, ours = args.key if args.key in columns else key_column(columns), args.key or key_column(rows[0])
-    there = {comparable(row[theirs]) for row in given}
-    rows = [row for number, row in enumerate(rows) if comparable(row[ours] if ours else number) in there]
+    theirs = args.key if args.key in columns else key_column(columns)
+    # A list or an object can't be joined; it is put back for the audit to name.
+    odd = {n: row[why] for n, row in enumerate(given) if isinstance(row.get(why), (list, dict))}
+    texts = [row | {why: None} if n in odd else row for n, row in enumerate(given)]
+    rows, counts = join_rationales(
+        NamedRows(args.data, label), texts, key=args.key, rationale_column=why, label_column=label
+    )
+    ours = args.key or key_column(rows[0])
+    places = {comparable(row[theirs]): n for n, row in enumerate(given)}
+    there = ((row, places.get(comparable(row[ours] if ours else n))) for n, row in enumerate(rows))
+    rows = [row | {why: odd[n]} if n in odd else row for row, n in there if n is not None]
     print(f"{counts}; the {len(rows)} rows that {args.file} has are audited", file=sys.stderr)
     return rows
 
