@@ -58,6 +58,7 @@ GOOD = "The heron was fed at noon, and one that has eaten is not hungry. So it l
         ("这句话与前提矛盾。", ["蕴含", "矛盾"]),
         ("Это противоречит; ответ: нет.", ["да", "нет"]),
         ("All of it supports the claim.", ["SUPPORTS", "REFUTES"]),
+        ("A single complaint is enough.", ["complaints", "praises"]),
         ("The correct answer is plain from the second line.", ["x-ray", "scan"]),
     ],
 )
