@@ -14,6 +14,8 @@ from .arguments import LORA_OPTIONS
 from .parsing import Parser, did_you_mean, resumed
 
 BEST_FILE = "best.yaml"
+# As in training.search, which imports torch.
+SAMPLERS, PRUNERS = ("tpe", "grid", "random"), ("median", "none")
 _EXAMPLES = """examples:
   dhrd search --config recipe.yaml --space space.yaml --trials 20 --output-dir runs/search
   dhrd search --config recipe.yaml --space space.yaml --trials 20 --output-dir runs/search --resume
@@ -76,8 +78,6 @@ def after_interrupt(argv: Sequence[str]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from ..training.search import PRUNERS, SAMPLERS
-
     parser = Parser(
         prog="dhrd search",
         description="Search for the settings of a training run with Optuna; every trial is a dhrd train.",

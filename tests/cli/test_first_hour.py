@@ -7,12 +7,13 @@ import pytest
 from transformers import HfArgumentParser
 
 from dhrd_hf import DualHeadTrainingArguments
-from dhrd_hf.cli import main
+from dhrd_hf.cli import main, search
 from dhrd_hf.cli.arguments import CLASSIFIER_HEADS, CLASSIFIER_INITS, _parser, parse_given
 from dhrd_hf.cli.parsing import did_you_mean
 from dhrd_hf.configuration_dhrd import CLASSIFIER_HEADS as HEADS
 from dhrd_hf.configuration_dhrd import CLASSIFIER_INITS as INITS
 from dhrd_hf.files import near_path
+from dhrd_hf.training import search as training_search
 
 WORDS = {"desk": "lamp paper pen", "gate": "iron hinge lock", "shop": "till shelf price"}
 
@@ -90,7 +91,10 @@ for command in sys.argv[1:]:
 COMMANDS = (
     "--version",
     "--help",
-    *(f"{name} --help" for name in ("train", "evaluate", "predict", "calibrate", "export", "push", "verify", "env")),
+    *(
+        f"{name} --help"
+        for name in ("train", "evaluate", "predict", "calibrate", "export", "push", "verify", "env", "search", "bench")
+    ),
     "train --help-all",
     "train --modle x",
     "train --num-train-epochs three",
@@ -110,7 +114,7 @@ COMMANDS = (
 def test_help_and_what_can_be_seen_to_be_wrong_imports_nothing_heavy(here, run_python):
     printed = run_python(LIGHT, *COMMANDS)
     codes = [int(code) for code in re.findall(r"^exit (\d)$", printed, re.MULTILINE)]
-    assert codes == [0] * 11 + [2] * (len(COMMANDS) - 11)
+    assert codes == [0] * 13 + [2] * (len(COMMANDS) - 13)
 
 
 def test_options_are_what_the_installed_transformers_says():
@@ -140,6 +144,7 @@ def test_options_are_what_the_installed_transformers_says():
         compared += 1
     assert compared > 100
     assert (CLASSIFIER_HEADS, CLASSIFIER_INITS) == (HEADS, INITS)
+    assert (search.SAMPLERS, search.PRUNERS) == (training_search.SAMPLERS, training_search.PRUNERS)
 
 
 def test_what_is_given_reaches_the_training_arguments():
