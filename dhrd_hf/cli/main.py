@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextvars import copy_context
 
 from ..data.text_tables import reading
 from .parsing import Parser, after_interrupt, find_command, note
@@ -61,7 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: the exit code: 0, 1 where a command says so, 2 after an error that was said in one line, 130 after Ctrl-C.
     """
-    argv = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if argv is None:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # What a command sets, of warnings and of how tables are read, is its own: Python code may have called it.
+    with warnings.catch_warnings():
+        return copy_context().run(_main, list(sys.argv[1:] if argv is None else argv) or ["--help"])
+
+
+def _main(argv: list[str]) -> int:
     # Options before the command are ours, all behind it are the command's.
     place = next((index for index, word in enumerate(argv) if not word.startswith("-")), len(argv))
     debug = "--debug" in argv[:place]
@@ -92,7 +100,6 @@ def _quiet_libraries(debug: bool) -> None:
     if debug:
         return
     warnings.simplefilter("ignore", append=True)  # behind what others have set, as -W and pytest do
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in ("bitsandbytes", "torchao"):  # which say what they were not compiled for
         logging.getLogger(name).setLevel(logging.ERROR)
 

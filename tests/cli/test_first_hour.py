@@ -292,6 +292,17 @@ def test_rationales_turn_the_reasoning_loss_on_and_are_joined_by_number_or_key(h
     assert "2 of 60 rows have a rationale" in capsys.readouterr().out
 
 
+def test_a_command_leaves_the_process_that_called_it_as_it_was(here, capsys):
+    import warnings
+
+    from dhrd_hf.data.tables import load_table
+
+    before = list(warnings.filters)
+    refused(capsys, "evaluate --model model --data reviews.csv --encoding cp1252")
+    load_table("reviews.csv")
+    assert warnings.filters == before and capsys.readouterr().err == ""
+
+
 def test_a_bug_report_has_versions_and_no_token(capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
