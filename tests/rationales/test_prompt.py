@@ -43,6 +43,9 @@ def test_spellings_and_labels_that_differ_by_case_alone():
     )
     assert parse_reply("x [END OF REASONING]\nAnswer: a", ["a", "A"]).answer == "a"
     assert parse_reply("x [END OF REASONING]\nAnswer: 不是", ["是", "不是"]).answer == "不是"
+    assert (
+        parse_reply("x [END OF REASONING]\nAnswer: A B", ["a b", "a_b"]).answer == "A B"
+    )  # which of them nobody knows
 
 
 def test_the_prompt_says_what_appendix_e3_asks_for():

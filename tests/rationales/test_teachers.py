@@ -203,7 +203,7 @@ def test_a_budget_waits_for_what_is_under_way():
 
 def test_a_budget_reckons_with_the_largest_reply_and_with_what_was_lost():
     budget = Budget(max_tokens=1000, max_cost=1.0, price_output=1.0, one=(300, 300))
-    for prompt_tokens, completion_tokens in ((30, 10), (20, 50), (40, 20)):
+    for prompt_tokens, completion_tokens in ((40, 10), (20, 50), (30, 20)):
         assert budget.admit()
         budget.open -= 1
         budget.settle(prompt_tokens, completion_tokens)
@@ -214,6 +214,12 @@ def test_a_budget_reckons_with_the_largest_reply_and_with_what_was_lost():
     assert budget.cost == pytest.approx(140e-6)
     with pytest.raises(BudgetSpent, match="970 of 1000 tokens"):
         budget.admit()
+    # Of few replies nobody knows how long others are: no more at a time than there were.
+    budget = Budget(max_tokens=10_000, one=(10, 10))
+    assert budget.admit() and not budget.admit()
+    budget.open -= 1
+    budget.settle(1, 1)
+    assert budget.admit() and budget.admit() and not budget.admit()
     assert Budget(max_tokens=10, one=(40, 50)).admit()  # nobody knows what the first one takes
     with pytest.raises(BudgetSpent):
         Budget(max_tokens=0, one=(1, 1)).admit()
