@@ -62,6 +62,12 @@ def test_labels_that_are_ids_are_compared_by_their_names(form, tmp_path):
         join_rationales(table, other)
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(None, "yes"), ("no", None), ("no", " ")])
+def test_a_label_that_one_side_lacks_is_no_difference(ours, theirs):
+    rows, _ = join_rationales([{"id": 1, "label": ours}], [{"id": 1, "label": theirs, "rationale": "So."}])
+    assert rows == [{"id": 1, "label": ours, "rationale": "So."}]
+
+
 def test_without_a_key_column_a_row_is_its_number():
     rows, _ = join_rationales([{"text": "p"}, {"text": "q"}], [{"id": 1, "rationale": "Of q."}])
     assert [row["rationale"] for row in rows] == [None, "Of q."]
