@@ -52,7 +52,7 @@ COMMANDS = {
     "predict": "predict --model OWN --data ROWS --output OUT.jsonl",
     "export": "export --model OWN --output OUT",
     "calibrate": "calibrate --model OWN --data ROWS",
-    "rationales": "rationales generate --data ROWS --teacher OWN --rationale-column new --output OUT.jsonl",
+    "rationales": "rationales generate --data BARE --teacher OWN --output OUT.jsonl",
     "audit": "rationales audit ROWS --tokenizer OWN",
     "shorten": "rationales shorten ROWS --tokenizer OWN --max-tokens 5 --output OUT.jsonl",
     "select": "rationales select ROWS --score likelihood --model OWN --output OUT.jsonl",
@@ -62,7 +62,9 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_says_in_a_line_that_it_does_not_run_it(command, own, table, lm_dir_of, tmp_path, capsys):
-    places = {"OWN": own, "ROWS": table, "LM": lm_dir_of("llama"), "OUT": tmp_path / "out"}
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text('{"text": "It is wet.", "label": "yes"}\n{"text": "It is dry.", "label": "no"}\n')
+    places = {"OWN": own, "ROWS": table, "BARE": bare, "LM": lm_dir_of("llama"), "OUT": tmp_path / "out"}
     words = COMMANDS[command].split()
     for name, place in places.items():
         words = [word.replace(name, str(place)) for word in words]
