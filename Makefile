@@ -25,7 +25,7 @@ docs: .venv-docs/.installed
 
 .venv/.installed: extras = demo
 .venv-docs/.installed: extras = docs
-.venv-test/.installed: extras = dev,demo,bitsandbytes,card,excel,onnx,openvino,search,teacher
+.venv-test/.installed: extras = dev,demo,bitsandbytes,excel,onnx,openvino,search,teacher
 
 .venv/.installed .venv-test/.installed .venv-docs/.installed: %/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "dhrd_hf needs Python 3.11 or newer, and PYTHON=$(PYTHON) is not: name one, as in 'make PYTHON=python3.12 $(MAKECMDGOALS)'" >&2; exit 1; }

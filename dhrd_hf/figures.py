@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from statistics import median
 
 _ROW = 30  # pixels of a line of a horizontal plot
@@ -13,6 +14,9 @@ _CURVE = 210  # height of a plot with a vertical axis
 _CHARACTER = 7.2  # pixels, the width of an average one in the plots' font, on the wide side
 _LONGEST_NAME = 20  # characters of a line
 _REACH = 3  # half-widths of a usual interval, beyond which an axis need not follow a wide one
+_STRIP = 40  # height of the bars below a reliability diagram
+_MOST_POINTS = 200  # of a curve
+_COLOURS = ("dual_head", "pooled", "cot_decoding", "mean", "other")
 _BEYOND = "An arrow head: the interval goes on beyond the axis."
 # Around the point, in pixels; shapes differ, so that colour is not all that tells the series apart.
 _SHAPES = {
@@ -63,29 +67,43 @@ class Plot:
     log: bool = False
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A plot that was drawn."""
+
+    title: str
+    body: str
+    height: int
+    left: int
+    below: int
+    legend: Sequence[tuple[str, str]] = ()
+    about: str = ""
+    hollow: bool = False
+    note: str = ""
+
+    def html(self) -> str:
+        """A legend where there are several series, and one SVG as wide as there is room."""
+        names = (
+            f'<li><svg width="14" height="14" aria-hidden="true">{mark(50, 7, kind, self.hollow)}</svg>{escape(name)}</li>'
+            for name, kind in self.legend
+        )
+        said = f"{self.title}{self.about}; numbers in the table below."
+        return (
+            (f'<ul class="legend">{"".join(names)}</ul>' if len(self.legend) > 1 else "")
+            + f'<div class="plot" style="padding: 8px 22px {self.below}px {self.left}px">'
+            + f'<svg width="100%" height="{self.height}" role="img" aria-label="{escape(said)}">'
+            + f"<title>{escape(self.title)}</title>{self.body}</svg></div>{self.note}"
+        )
+
+
 def draw(plot: Plot) -> str:
-    """A plot as HTML: a legend where there are several series, and one SVG as wide as there is room."""
+    """A plot as HTML."""
     horizontal = plot.form in ("forest", "bars")
     body, height, left, below = (_horizontal if horizontal else _vertical)(plot)
-    said = f'<p class="soft">{_BEYOND}</p>' if horizontal and any(map(any, _beyond(plot))) else ""
-    named = (
-        f"{plot.title}. {plot.x_label + ' against ' if plot.x_label else ''}{plot.label}; numbers in the table below."
-    )
-    return (
-        f'{_legend(plot)}<div class="plot" style="padding: 8px 22px {below}px {left}px">'
-        f'<svg width="100%" height="{height}" role="img" aria-label="{escape(named)}">'
-        f"<title>{escape(plot.title)}</title>{body}</svg></div>{said}"
-    )
-
-
-def _legend(plot: Plot) -> str:
-    if len(plot.series) < 2:
-        return ""
-    names = (
-        f'<li><svg width="14" height="14" aria-hidden="true">{_mark(50, 7, it.kind, plot.form == "scatter")}</svg>{escape(it.name)}</li>'
-        for it in plot.series
-    )
-    return f'<ul class="legend">{"".join(names)}</ul>'
+    note = f'<p class="soft">{_BEYOND}</p>' if horizontal and any(map(any, _beyond(plot))) else ""
+    about = f". {plot.x_label + ' against ' if plot.x_label else ''}{plot.label}"
+    legend = [(it.name, it.kind) for it in plot.series]
+    return Drawn(plot.title, body, height, left, below, legend, about, plot.form == "scatter", note).html()
 
 
 def _horizontal(plot: Plot) -> tuple[str, int, int, int]:
@@ -114,10 +132,10 @@ def _horizontal(plot: Plot) -> tuple[str, int, int, int]:
             parts.append(
                 f'<rect class="bar" x="{_percent(start)}" width="{_percent(end - start)}" y="{y - 9:g}" height="18"/>'
             )
-        mark = "" if plot.form == "bars" else _mark(100 * axis.share(point.value), y, kind, kind == "mean")
+        shape = "" if plot.form == "bars" else mark(100 * axis.share(point.value), y, kind, kind == "mean")
         whisker = f'<line class="whisker" x1="{low}" x2="{high}" y1="{y:g}" y2="{y:g}"/>'
         # The mean's, which is narrow, over a hollow mark.
-        parts += [mark, whisker] if kind == "mean" else [whisker, mark]
+        parts += [shape, whisker] if kind == "mean" else [whisker, shape]
         for end, further, arrow in zip((low, high), beyond, ("M9 -5L0 0L9 5Z", "M-9 -5L0 0L-9 5Z"), strict=True):
             if further:
                 parts.append(_shape(float(end.rstrip("%")), y, arrow, f"{_class(kind)} arrow"))
@@ -136,12 +154,7 @@ def _vertical(plot: Plot) -> tuple[str, int, int, int]:
     notes = {point.name: point.note for point in points}
     of_all = next(iter(notes.values())) if len(set(notes.values())) == 1 else ""
     below = 14 * (any(notes.values()) and not of_all)  # a second line of tick labels
-    parts = []
-    for tick in axis.ticks:
-        y = f"{_CURVE * (1 - axis.share(tick)):.1f}"
-        kind = "zero" if tick == 0 and plot.zero else "grid"
-        parts.append(f'<line class="{kind}" x1="0" x2="100%" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="tick" x="-8" y="{float(y) + 4.5:g}" text-anchor="end">{_tick(tick, plot)}</text>')
+    parts = [_level(axis.share(tick), _tick(tick, plot), plot.zero and tick == 0) for tick in axis.ticks]
     for name, share in across:
         x = _percent(share)
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_CURVE}" y2="{_CURVE + 5}"/>')
@@ -169,7 +182,7 @@ def _vertical(plot: Plot) -> tuple[str, int, int, int]:
             parts.append(f'<line class="whisker{thin}" x1="{_percent(x)}" x2="{_percent(x)}" y1="{low}" y2="{high}"/>')
             # Ways that are equally fast and right stand at one place: large and small, each is seen through the other.
             size = (1.2 if number % 2 else 1.9) if plot.form == "scatter" else 1
-            parts.append(_mark(100 * x, y, series.kind, plot.form == "scatter", size) + "</g>")
+            parts.append(mark(100 * x, y, series.kind, plot.form == "scatter", size) + "</g>")
         parts.append("</g>")
     x_label = f"{plot.x_label} {of_all}".strip()
     parts.append(
@@ -178,6 +191,93 @@ def _vertical(plot: Plot) -> tuple[str, int, int, int]:
         f"{escape(plot.label)}</text>"
     )
     return "".join(parts), _CURVE, 62, 54 + below
+
+
+def curves(title: str, x_label: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> Drawn:
+    """Lines over a numeric axis, such as losses over steps: each a name with its points, in one colour after the other."""
+    kinds = dict(zip(series, _COLOURS, strict=False))
+    points = [point for its in series.values() for point in its]
+    axis = _Axis.around([y for _, y in points], zero=True)
+    across = _Axis.around([x for x, _ in points], zero=True)
+    parts = [_level(axis.share(tick), f"{tick:g}") for tick in axis.ticks]
+    for tick in across.ticks:
+        parts.append(_below(_percent(tick / across.high), _CURVE + 20, f"{tick:g}"))
+    for name, its in series.items():
+        step = max(1, len(its) // _MOST_POINTS)
+        at = [(100 * x / across.high, _CURVE * (1 - axis.share(y))) for x, y in [*its[::step], its[-1]]]
+        lines = "".join(
+            f'<line class="join" x1="{x:.2f}%" y1="{y:.1f}" x2="{x2:.2f}%" y2="{y2:.1f}"/>'
+            for (x, y), (x2, y2) in pairwise(at)
+        )
+        said = f"{name}: {its[0][1]:.4g} at {its[0][0]:g}, {its[-1][1]:.4g} at {its[-1][0]:g}"
+        parts.append(
+            f'<g class="s {kinds[name]}"><title>{escape(said)}</title>{lines}{mark(*at[-1], kinds[name])}</g>'
+        )
+    parts.append(_below("50%", _CURVE + 42, escape(x_label), "label"))
+    return Drawn(title, "".join(parts), _CURVE, 62, 54, list(kinds.items()))
+
+
+def _level(share: float, shown: str, zero: bool = False) -> str:
+    """A line across a plot, with its value on the left."""
+    y = f"{_CURVE * (1 - share):.1f}"
+    return (
+        f'<line class="{"zero" if zero else "grid"}" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
+        f'<text class="tick" x="-8" y="{float(y) + 4.5:g}" text-anchor="end">{shown}</text>'
+    )
+
+
+def reliability_diagram(title: str, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Drawn:
+    """Accuracy against confidence, from `reliability`: a mark for each bin, and below how many rows it has."""
+    kinds = dict(zip(curves, _COLOURS, strict=False))
+    most = max(point["rows"] for its in curves.values() for point in its)
+    parts = ['<line class="zero" x1="0" y1="100%" x2="100%" y2="0" stroke-dasharray="5 5"/>']
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(_level(tick, f"{tick:.0%}"))
+        parts.append(_below(_percent(tick), _CURVE + _STRIP + 20, f"{tick:.0%}"))
+    for number, (name, its) in enumerate(curves.items()):
+        kind = kinds[name]
+        for point in its:
+            x, y = point["confidence"], _CURVE * (1 - point["accuracy"])
+            said = f"{name}: {point['rows']} rows, sure to {x:.1%}, right in {point['accuracy']:.1%}"
+            parts.append(f'<g class="s {kind}"><title>{escape(said)}</title>{mark(100 * x, y, kind)}')
+            high = (_STRIP - 8) * point["rows"] / most
+            parts.append(
+                f'<rect class="bar" x="{_percent(x)}" width="6" height="{high:.1f}" y="{_CURVE + _STRIP - high:.1f}" '
+                f'transform="translate({7 * (number - len(curves) / 2):g} 0)"/></g>'
+            )
+    parts.append(_below("50%", _CURVE + _STRIP + 42, f"confidence; bars: rows of each bin, at most {most}", "label"))
+    turned = f'transform="translate(-44 {_CURVE / 2:g}) rotate(-90)" text-anchor="middle"'
+    parts.append(f'<text class="label" {turned}>accuracy</text>')
+    # The diagonal ends where the strip of rows begins.
+    body = f'<svg width="100%" height="{_CURVE}" overflow="visible">{parts[0]}</svg>{"".join(parts[1:])}'
+    return Drawn(title, body, _CURVE + _STRIP, 62, 54, list(kinds.items()))
+
+
+def matrix(title: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> Drawn:
+    """A confusion matrix: a line for each true label, a column for each predicted one, as dark as its share of the line."""
+    short, width, top = [_cut(name) for name in names], 100 / len(names), 44
+    left = round(_CHARACTER * max(map(len, short))) + 18
+    in_full = len(names) <= 4 and max(map(len, short)) <= 12
+    parts = ['<text class="label" x="0" y="12">rows: true; columns: predicted</text>']
+    for column, name in enumerate(short):
+        shown = escape(name) if in_full else str(column + 1)
+        parts.append(
+            f'<text class="tick" x="{(column + 0.5) * width:.2f}%" y="34" text-anchor="middle">{shown}</text>'
+        )
+    for line, (name, its) in enumerate(zip(short, counts, strict=True)):
+        y = top + _ROW * line
+        shown = escape(name if in_full else f"{line + 1}  {name}")
+        parts.append(f'<text x="-10" y="{y + 20}" text-anchor="end">{shown}</text>')
+        for column, count in enumerate(its):
+            share, kind = count / (sum(its) or 1), "dual_head" if line == column else "pooled"
+            said = f"{names[line]}, predicted {names[column]}: {count} of {sum(its)} rows"
+            parts.append(
+                f'<g class="s {kind}"><title>{escape(said)}</title>'
+                f'<rect fill="currentColor" fill-opacity="{0.75 * share:.2f}" stroke="var(--line)" x="{column * width:.2f}%" '
+                f'width="{width:.2f}%" y="{y}" height="{_ROW}"/>'
+                f'<text x="{(column + 0.5) * width:.2f}%" y="{y + 20}" text-anchor="middle">{count}</text></g>'
+            )
+    return Drawn(title, "".join(parts), top + _ROW * len(names), left + 24 * (not in_full), 8)
 
 
 def _across(
@@ -258,7 +358,8 @@ def _named(point: Point) -> str:
     return f"{point.name} {point.note}".rstrip()
 
 
-def _mark(x: float, y: float, kind: str, hollow: bool = False, size: float = 1) -> str:
+def mark(x: float, y: float, kind: str, hollow: bool = False, size: float = 1) -> str:
+    """The shape of a series."""
     return _shape(x, y, _SHAPES.get(kind, _SHAPES["pooled"]), _class(kind) + " hollow" * hollow, size)
 
 
@@ -282,6 +383,10 @@ def _lines(name: str) -> list[str]:
 
 def _cut(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def _below(x: str, y: float, shown: str, kind: str = "tick") -> str:
+    return f'<text class="{kind}" x="{x}" y="{y:g}" text-anchor="middle">{shown}</text>'
 
 
 def _percent(share: float) -> str:

@@ -4,8 +4,8 @@ r"""From rows to a published classifier: train, calibrate, export, push, open it
     python examples/publish.py --repo user/my-visits    # pushes, and opens what was pushed
 
 Every step is a `dhrd` command, printed before it runs, so that each can be typed by hand. The model is the embedded
-SmolLM2-135M-Instruct (extra `demo`) and the rows are synthetic; the last two steps need the extra `onnx`, the card's diagram
-the extra `card`. About ten minutes on two cores.
+SmolLM2-135M-Instruct (extra `demo`) and the rows are synthetic; the last two steps need the extra `onnx`.
+About ten minutes on two cores.
 """
 
 from __future__ import annotations

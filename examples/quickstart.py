@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from transformers import AutoTokenizer, set_seed
 from transformers.utils import logging
 
@@ -30,7 +31,8 @@ from dhrd_hf import (
 )
 from dhrd_hf.data.synthetic import SYNTHETIC_LABELS, synthetic_visits
 from dhrd_hf.embedded import smollm2_path
-from dhrd_hf.evaluation import compute_metrics
+from dhrd_hf.evaluation import baseline_answers, compute_metrics, evaluation_report
+from dhrd_hf.pages.verdict import confident_mistakes, verdict_page, verdict_text
 from dhrd_hf.training import add_lora
 
 # What a stranger runs: plain transformers, in a new process.
@@ -44,8 +46,8 @@ print(json.dumps(answers))
 """
 
 
-def train(alpha: float, args: argparse.Namespace) -> tuple[DualHeadTrainer, AutoTokenizer, float, float]:
-    """A trained model, its tokenizer, and its accuracy on the test rows before and after training."""
+def train(alpha: float, args: argparse.Namespace) -> tuple[DualHeadTrainer, AutoTokenizer, np.ndarray, np.ndarray]:
+    """A trained model, its tokenizer, and its logits of the test rows before and after training."""
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForDualHeadClassification.from_pretrained(
@@ -74,9 +76,27 @@ def train(alpha: float, args: argparse.Namespace) -> tuple[DualHeadTrainer, Auto
         processing_class=tokenizer,
         compute_metrics=compute_metrics,
     )
-    before = trainer.evaluate()["eval_accuracy"]
+    before = trainer.predict(trainer.eval_dataset).predictions
     trainer.train()
-    return trainer, tokenizer, before, trainer.evaluate()["eval_accuracy"]
+    return trainer, tokenizer, before, trainer.predict(trainer.eval_dataset).predictions
+
+
+def judge(
+    trainer: DualHeadTrainer, before: np.ndarray, pooled: np.ndarray, after: np.ndarray, args: argparse.Namespace
+) -> Path:
+    """Print whether the dual head is any good, beside what costs less; write the page, and give its path."""
+    rows, test = synthetic_visits("train", args.rows), synthetic_visits("test", args.test_rows)
+    labels, names = np.array(trainer.eval_dataset["labels"][:]), list(SYNTHETIC_LABELS)
+    others = baseline_answers(rows["text"][:], trainer.train_dataset["labels"][:], test["text"][:])
+    others |= {"before training": before.argmax(-1), "pooled baseline": pooled.argmax(-1)}
+    report = evaluation_report(after, labels, label_names=names, others=others)
+    print(verdict_text(report))
+    page = args.output / "report.html"
+    mistakes = confident_mistakes(after, labels, names, test["text"][:])
+    history = trainer.state.log_history
+    text = verdict_page(report, title="Quickstart", data="synthetic visits", mistakes=mistakes, history=history)
+    page.write_text(text, encoding="utf-8")
+    return page
 
 
 def classify_elsewhere(folder: Path, texts: list[str]) -> list[dict]:
@@ -130,12 +150,10 @@ def main() -> None:
         print(f"  {answer['label']:<5} {answer['score']:.2f}  ({mark})  {text}")
 
     print(
-        f"\nAccuracy on {args.test_rows} test rows (one seed; chance is 0.33, and 0.50 for words without their owner):"
+        f"\nIs it any good? On {args.test_rows} test rows (one seed; 0.50 for words without their owner), with 95% intervals:\n"
     )
-    print(f"  before training      {before:.3f}")
-    print(f"  pooled baseline      {pooled:.3f}")
-    print(f"  dual head            {dual_head:.3f}")
-    print(f"{time.perf_counter() - started:.0f} seconds.")
+    page = judge(trainer, before, pooled, dual_head, args)
+    print(f"{time.perf_counter() - started:.0f} seconds. The page: {page}")
     shutil.rmtree(args.output / "run", ignore_errors=True)
 
 

@@ -71,6 +71,7 @@ class TrainArguments:
     config: str | None = _option("YAML file with any of these names; the command line wins over it.")
     resume: bool = _option("Go on from the last checkpoint in --output-dir (from the start if there is none).", False)
     overwrite_output_dir: bool = _option("Use a folder that holds something; its checkpoints are removed.", False)
+    dry_run: bool = _option("Look at labels, lengths, duplicates and leaks of the tables, and train nothing.", False)
     export: str | None = _option("Folder to export the classifier to when training is done.")
     predictions: str | None = _option(
         "File to write what the last evaluation said of each row of --eval-data (.jsonl, .csv, .tsv or .parquet)."

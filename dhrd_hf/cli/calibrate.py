@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .card import add_card_options, check_card_tables, read_card_facts, with_results
@@ -16,6 +17,7 @@ from .parsing import (
     add_model_options,
     add_table_options,
     chosen_prompt,
+    warn,
     with_labels,
     without_bars,
 )
@@ -31,8 +33,9 @@ _EXAMPLES = """examples:
 
 The temperature is fitted on --data, which should be neither trained nor tested on, and reported on both tables before and
 after. With --output the classifier is exported with its head's weights divided by it: the labels stay the same. With
---precision or --recall each label gets the threshold on its calibrated probability that reaches it; the export keeps them,
-and dhrd predict then says which labels a row reaches.
+--precision or --recall each label gets the threshold on its calibrated probability from which on it is promised (the lower
+end of its 95% interval reaches it); the export keeps them, and dhrd predict then says which labels a row reaches.
+--min-accuracy leaves rows unanswered, as few as it takes; --label-sets gives each row the labels that may be meant.
 """
 after_interrupt = "No half-written export was left behind."
 
@@ -57,8 +60,20 @@ def run(argv: Sequence[str]) -> int:
     target = parser.add_mutually_exclusive_group()
     for name in ("precision", "recall"):
         target.add_argument(
-            f"--{name}", type=float, metavar="P", help=f"fit a threshold for each label that has this {name} on --data"
+            f"--{name}",
+            type=float,
+            metavar="P",
+            help=f"a threshold for each label from which on this {name} is promised",
         )
+    parser.add_argument(
+        "--min-accuracy", type=float, metavar="P", help="the confidence from which on this accuracy is promised"
+    )
+    parser.add_argument(
+        "--label-sets",
+        type=float,
+        metavar="P",
+        help="sets of labels that hold the right one in this share of --eval-data",
+    )
     parser.add_argument("--output", metavar="DIR", help="export the calibrated classifier of a run directory to it")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
     add_card_options(parser)
@@ -70,7 +85,7 @@ def run(argv: Sequence[str]) -> int:
     from ..configuration_dhrd import DHRDConfig
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import calibration_metrics, fit_temperature, load_classifier, predict_table
-    from ..evaluation.calibration import check_target
+    from ..evaluation.thresholds import check_target
     from ..export.classifier import check_apart
     from ..files import check_new_folder, strict_json
     from ..modeling_dhrd import find_dual_head
@@ -82,7 +97,11 @@ def run(argv: Sequence[str]) -> int:
         )
     if (args.card or args.group_column) and not args.output:
         raise ValueError("--card and --group-column are for the model card of an export: add --output DIR.")
-    check_target(args.precision, args.recall)
+    check_target(
+        precision=args.precision, recall=args.recall, min_accuracy=args.min_accuracy, label_sets=args.label_sets
+    )
+    if args.label_sets is not None and not args.test_data:
+        raise ValueError("--label-sets are measured on rows that did not fit them: add --eval-data TABLE.")
     if args.output:
         check_apart(args.output, args.model)
         check_new_folder(args.output, args.overwrite)
@@ -117,12 +136,21 @@ def run(argv: Sequence[str]) -> int:
     if args.precision is not None or args.recall is not None:
         thresholds = _thresholds(args, model.config, found, temperature)
         said["thresholds"] = thresholds
+    if args.min_accuracy is not None:
+        said["abstention"] = _abstention(args, found, temperature)
+    if args.label_sets is not None:
+        said["label_sets"] = _label_sets(args, found, temperature)
     print(strict_json(said))
+    for line in _worse(said):
+        warn(line)
     if args.output:
         from ..export import export_classifier
 
+        names = list(model.config.id2label.values())
         if "test" in found:
-            facts = with_results(facts, args.test_data, tables["test"], found["test"], temperature, args.group_column)
+            facts = with_results(
+                facts, args.test_data, tables["test"], found["test"], temperature, args.group_column, names
+            )
         reached = None
         if thresholds is not None:
             best = "test" if "test" in thresholds else "calibration"
@@ -150,7 +178,7 @@ def _thresholds(
     args: argparse.Namespace, config: Any, found: dict[str, LabelledLogits], temperature: float
 ) -> dict[str, Any]:
     """The threshold of each label, and what it gives on each table."""
-    from ..evaluation import fit_thresholds, threshold_report
+    from ..evaluation import fit_thresholds, rows_that_would_do, threshold_report
 
     fitted_on = found["calibration"]
     thresholds = fit_thresholds(
@@ -158,11 +186,70 @@ def _thresholds(
     )
     names = [config.id2label[index] for index in range(len(thresholds))]
     name, value = ("precision", args.precision) if args.recall is None else ("recall", args.recall)
-    for label, threshold in zip(names, thresholds, strict=True):
+    needed = rows_that_would_do(
+        fitted_on.logits / temperature, fitted_on.labels, precision=args.precision, recall=args.recall
+    )
+    for label, threshold, rows in zip(names, thresholds, needed, strict=True):
         if threshold is None:
-            print(f"No threshold gives {label!r} a {name} of {value} on {args.data}: it has none.", file=sys.stderr)
+            warn(f"No threshold promises {label!r} a {name} of {value:g}. {_would_do(rows, len(fitted_on.labels))}")
     reports = {
         table: dict(zip(names, threshold_report(it.logits / temperature, it.labels, thresholds), strict=True))
         for table, it in found.items()
     }
-    return {"target": f"{name} {value:g}", **reports}
+    return {"target": f"{name} {value:g}", "rows_that_would_do": dict(zip(names, needed, strict=True)), **reports}
+
+
+def _would_do(rows: int | None, there: int) -> str:
+    if rows is None:
+        return f"On these {there} rows it has no more than that where it is surest: more rows alone would hardly do."
+    return f"These are {there} rows; about {rows} like them would do."
+
+
+def _abstention(args: argparse.Namespace, found: dict[str, LabelledLogits], temperature: float) -> dict[str, Any]:
+    """From which confidence on the accuracy is promised, and what is left then on each table."""
+    from ..evaluation.thresholds import abstention_report, fit_abstention
+
+    fitted_on = found["calibration"]
+    threshold, needed = fit_abstention(fitted_on.logits / temperature, fitted_on.labels, args.min_accuracy)
+    said = {"min_accuracy": args.min_accuracy, "threshold": threshold, "rows_that_would_do": needed}
+    if threshold is None:
+        warn(
+            f"No confidence promises an accuracy of {args.min_accuracy:g}. {_would_do(needed, len(fitted_on.labels))}"
+        )
+        return said
+    return said | {
+        table: abstention_report(it.logits / temperature, it.labels, threshold) for table, it in found.items()
+    }
+
+
+def _label_sets(args: argparse.Namespace, found: dict[str, LabelledLogits], temperature: float) -> dict[str, Any]:
+    """From which probability on labels belong to a row's set, and how often the sets of other rows hold the right one."""
+    from ..evaluation.thresholds import fit_label_sets, label_set_report
+
+    fitted_on = found["calibration"]
+    threshold = fit_label_sets(fitted_on.logits / temperature, fitted_on.labels, args.label_sets)
+    if threshold is None:
+        least = math.ceil(args.label_sets / (1 - args.label_sets) - 1e-9)
+        warn(
+            f"Sets that hold the right label in {args.label_sets:g} want {least} rows of --data, and there are {len(fitted_on.labels)}."
+        )
+        return {"coverage": args.label_sets, "threshold": None}
+    test = label_set_report(found["test"].logits / temperature, found["test"].labels, threshold)
+    return {"coverage": args.label_sets, "threshold": threshold, "test": test}
+
+
+def _worse(said: dict[str, Any]) -> Iterator[str]:
+    """What the temperature made worse, on the rows that did not fit it where there are some."""
+    measured = said.get("test") or said["calibration"]
+    names = {"expected_calibration_error": "calibration error", "brier_score": "Brier score"}
+    worse = [
+        f"{shown} from {measured['before'][name]:.4f} to {measured['after'][name]:.4f}"
+        for name, shown in names.items()
+        if measured["after"][name] > measured["before"][name]
+    ]
+    if worse:
+        where = "--eval-data" if "test" in said else "--data"
+        yield (
+            f"The temperature {said['temperature']:.4g} makes the {' and the '.join(worse)} worse on the {measured['rows']} rows of "
+            f"{where}: without it the classifier is better calibrated, or these rows are too few to tell."
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -93,6 +94,7 @@ def with_results(
     found: LabelledLogits,
     temperature: float,
     group_column: str | None,
+    label_names: Sequence[str],
 ) -> CardFacts:
     """The facts with the measures of a table."""
     from ..data.tables import table_name
@@ -103,7 +105,12 @@ def with_results(
         facts,
         eval_data=table_name(source),
         results=evaluation_report(
-            found.logits, found.labels, found.problem_type, temperature=temperature, groups=groups
+            found.logits,
+            found.labels,
+            found.problem_type,
+            temperature=temperature,
+            groups=groups,
+            label_names=label_names,
         ),
         inputs_cut=found.cut,
         group_column=group_column,

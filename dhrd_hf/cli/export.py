@@ -146,7 +146,8 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
         print(f"Temperature {temperature:.4g}, fitted on {len(found.labels)} rows.")
     if evaluated is not None:
         found = predict_table(model, tokenizer, evaluated, prompt, args.label_column)
-        facts = with_results(facts, args.eval_data, evaluated, found, temperature, args.group_column)
+        names = list(model.config.id2label.values())
+        facts = with_results(facts, args.eval_data, evaluated, found, temperature, args.group_column, names)
     folder = export_classifier(
         model,
         tokenizer,

@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING, Any
 from ..data.text_tables import reading
 from .arguments import TrainArguments, parse_given
 from .card import read_card_facts, training_facts
+from .dry_run import look_at_tables
 from .early import check_training
-from .last_evaluation import check_prediction_columns, evaluate_rows, said_of_rows, write_logits
+from .last_evaluation import (
+    PAGE,
+    VERDICT_FILE,
+    check_prediction_columns,
+    evaluate_rows,
+    said_of_rows,
+    untrained_logits,
+    write_logits,
+    write_verdict,
+)
 from .models import build_model, max_length, model_files, model_path, teacher_of, with_lora
 from .parsing import quiet, resumed, warn, without_bars
 from .tables import evaluation_set, read_tables
@@ -47,6 +57,7 @@ def run(argv: Sequence[str]) -> int:
     from ..data.splits import write_split
     from ..data.table_writing import write_rows
     from ..export.card_facts import FACTS_FILE
+    from ..files import load_tokenizer
     from .progress import measured
 
     tables = read_tables(own, say)
@@ -58,6 +69,11 @@ def run(argv: Sequence[str]) -> int:
                 "TABLE or --eval-split 0.2."
             )
         training.eval_strategy = IntervalStrategy.NO
+    if own.dry_run:
+        if training.process_index == 0:
+            tokenizer = load_tokenizer(model_path(own.model), **model_files(own))
+            look_at_tables(own, prompt, tokenizer, train, dev, labels, print)
+        return 0
     if own.logits is not None and labels.problem_type != "single_label_classification":
         raise ValueError(f"--logits is of one label a row, and {own.train_data} is {labels.problem_type}.")
     more = {
@@ -80,6 +96,7 @@ def run(argv: Sequence[str]) -> int:
         _clear(folder)
     if tables.held_out is not None and training.process_index == 0:
         write_split(folder, own.train_data, own.encoding, tables.whole, prompt, tables.held_out)
+    untrained = untrained_logits(own, trainer, dev_rows) if checkpoint is None else None
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.eval_dataset = dev_rows
     getattr(trainer, "_eval_dataloaders", {}).clear()  # persistent workers would go on with the other rows
@@ -91,12 +108,13 @@ def run(argv: Sequence[str]) -> int:
         trainer.save_metrics("train", trained.metrics)
     metrics = None
     if dev is not None:
-        by_row = own.predictions is not None or own.logits is not None
-        metrics, logits = evaluate_rows(trainer, trainer.eval_dataset) if by_row else (trainer.evaluate(), None)
+        metrics, logits = evaluate_rows(trainer, trainer.eval_dataset)
         trainer.save_metrics("eval", metrics)
         say(f"\nevaluation: {measured(metrics)}")
     if training.process_index == 0:
         training_facts(own, trainer, encode.counts, metrics, audit).save(folder / FACTS_FILE)
+        if dev is not None and own.logits is None:  # a study judges its runs itself
+            write_verdict(own, trainer, train, dev, logits, untrained, [f"Training rows: {encode.counts}."])
     if own.logits is not None:
         found = {"eval": (trainer.eval_dataset, logits)}
         found |= {name: (rows, evaluate_rows(trainer, rows, f"eval_{name}")[1]) for name, rows in more.items()}
@@ -160,7 +178,7 @@ def _clear(folder: Path) -> None:
 
     for old in checkpoints(folder):  # --resume would go on from them
         old.unlink() if old.is_symlink() else shutil.rmtree(old)
-    for name in (FACTS_FILE, SPLIT_FILE):
+    for name in (FACTS_FILE, SPLIT_FILE, VERDICT_FILE, PAGE):
         (folder / name).unlink(missing_ok=True)
 
 

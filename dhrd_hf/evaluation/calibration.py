@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import log_softmax, softmax
 
 # Temperatures outside are what a split that is too small or too easy asks for, not what a classifier needs.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
@@ -132,7 +132,7 @@ def fit_temperature(logits: Any, labels: Any) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    logits, labels = _checked(logits, labels)
+    logits, labels = checked_logits(logits, labels)
     if len(np.unique(labels)) < 2:
         raise ValueError(
             f"All {len(labels)} rows of the calibration split have one label: a temperature can't be fitted. "
@@ -156,121 +156,9 @@ def fit_temperature(logits: Any, labels: Any) -> float:
     return float(np.exp(best))
 
 
-def fit_thresholds(
-    logits: Any, labels: Any, *, precision: float | None = None, recall: float | None = None
-) -> list[float | None]:
-    """For each class the threshold on its probability at which it has a stated precision or recall.
-
-    For a precision it is the lowest such threshold, which leaves out the fewest rows; for a recall the highest. It stands
-    halfway between the last row that it accepts and the first that it does not, so that rounding moves neither across. Each class is judged alone, as "this one or not", on the rows given: use a split that is neither trained nor
-    tested on, and the calibrated logits.
-
-    Example:
-
-    ```python
-    >>> import numpy as np
-    >>> from dhrd_hf.evaluation import fit_thresholds
-    >>> probability = np.array([0.9, 0.8, 0.6, 0.3])  # of class 1, which the first, second and fourth row are
-    >>> logits, labels = np.log(np.stack([1 - probability, probability], -1)), np.array([1, 1, 0, 1])
-    >>> [round(it, 2) for it in fit_thresholds(logits, labels, recall=0.6)]
-    [0.3, 0.7]
-
-    ```
-
-    Args:
-        logits (`np.ndarray` of shape `[rows, K]`): Class logits.
-        labels (`np.ndarray`): Class ids `[rows]`, or 0/1 `[rows, K]` for multi label, whose probability is the sigmoid.
-        precision, recall (`float`, *optional*): What to reach, above 0 and at most 1; one of the two.
-
-    Returns:
-        `list[float | None]`: K thresholds: a class is accepted where its probability is at least that. None for a class
-        that no threshold brings there, or that has no row.
-
-    Raises:
-        ValueError: if not one of `precision` and `recall` is given or it is out of range, or as [`calibration_metrics`].
-
-    Source: scikit-learn `precision_recall_curve`.
-    """
-    from sklearn.metrics import precision_recall_curve
-
-    if (precision is None) == (recall is None):
-        raise ValueError("Give a precision or a recall to reach, and not both.")
-    check_target(precision, recall)
-    target = precision if recall is None else recall
-    found: list[float | None] = []
-    for probability, is_class in zip(*_one_against_rest(logits, labels), strict=True):
-        if not is_class.any():
-            found.append(None)
-            continue
-        precisions, recalls, thresholds = precision_recall_curve(is_class, probability)
-        # Without the curve's last point, at which no row is accepted.
-        enough = np.flatnonzero((precisions if recall is None else recalls)[:-1] >= target)
-        place = enough[:1] if recall is None else enough[-1:]
-        least = thresholds[place[0]] if len(place) else None
-        found.append(None if least is None else float((least + probability[probability < least].max(initial=0.0)) / 2))
-    return found
-
-
-def check_target(precision: float | None, recall: float | None) -> None:
-    """Raise on a precision or recall that no threshold could have."""
-    for name, value in (("precision", precision), ("recall", recall)):
-        if value is not None and not 0 < value <= 1:
-            raise ValueError(f"{name}={value} must be above 0 and at most 1.")
-
-
-def threshold_report(logits: Any, labels: Any, thresholds: Sequence[float | None]) -> list[dict[str, float | None]]:
-    """What thresholds do on rows: of each class the precision, the recall and the rows that it is accepted for.
-
-    Example:
-
-    ```python
-    >>> import numpy as np
-    >>> from dhrd_hf.evaluation import threshold_report
-    >>> threshold_report(np.array([[2.0, 0.0], [0.0, 2.0]]), np.array([0, 0]), [0.5, None])[0]
-    {'threshold': 0.5, 'precision': 1.0, 'recall': 0.5, 'rows': 1}
-
-    ```
-
-    Args:
-        logits (`np.ndarray` of shape `[rows, K]`), labels (`np.ndarray`): As for [`fit_thresholds`].
-        thresholds (`Sequence[float | None]` of length K): From [`fit_thresholds`].
-
-    Returns:
-        `list[dict]`: for each class `threshold`, `precision`, `recall` and `rows`; None where there is nothing to count.
-
-    Raises:
-        ValueError: as [`calibration_metrics`], or if there are not K thresholds.
-    """
-    probabilities, is_class = _one_against_rest(logits, labels)
-    if len(thresholds) != len(probabilities):
-        raise ValueError(f"There are {len(thresholds)} thresholds for {len(probabilities)} classes.")
-    report = []
-    for threshold, probability, truth in zip(thresholds, probabilities, is_class, strict=True):
-        accepted = np.zeros_like(truth) if threshold is None else probability >= threshold
-        hits = int((accepted & truth).sum())
-        report.append(
-            {
-                "threshold": threshold,
-                "precision": hits / int(accepted.sum()) if accepted.any() else None,
-                "recall": hits / int(truth.sum()) if truth.any() else None,
-                "rows": int(accepted.sum()),
-            }
-        )
-    return report
-
-
-def _one_against_rest(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Of each class its probability in every row, and which rows are of it: both `[K, rows]`."""
-    logits, labels = _checked(logits, labels)
-    logits = logits.astype(np.float64)
-    if labels.ndim == 2:
-        return expit(logits).T, labels.T == 1
-    return softmax(logits, axis=-1).T, labels == np.arange(logits.shape[-1])[:, None]
-
-
 def _questions(logits: Any, labels: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Logits `[n, K]` in float64 and class ids `[n]`, a share of the rows at a time: the classes may be thousands."""
-    logits, labels = _checked(logits, labels)
+    logits, labels = checked_logits(logits, labels)
     step = max(1, _NUMBERS_AT_ONCE // logits.shape[-1])
     for start in range(0, len(labels), step):
         block = logits[start : start + step].astype(np.float64)
@@ -280,7 +168,7 @@ def _questions(logits: Any, labels: Any) -> Iterator[tuple[np.ndarray, np.ndarra
         yield block, ids
 
 
-def _checked(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+def checked_logits(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both as arrays, or an error where they do not fit each other."""
     logits, labels = np.asarray(logits), np.asarray(labels)
     if logits.ndim != 2 or len(logits) != len(labels) or len(labels) == 0:

@@ -10,9 +10,9 @@ import torch
 
 from ..data.prompts import render
 from .loading import load_classifier
-from .paired import paired_change
+from .metrics import paired_change
 from .prediction import predict_table
-from .report import wilson_interval
+from .verdict import wilson_interval
 
 if TYPE_CHECKING:
     from datasets import Dataset

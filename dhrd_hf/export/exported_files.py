@@ -6,27 +6,32 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from ..files import check_finite
+from .card_facts import CardFacts, hub_name
 
 # Weights that run code when they are opened, or that are of another framework.
 _NOT_SAFETENSORS = {".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".pickle", ".pkl", ".pt", ".pth"}
+EVAL_RESULTS = ".eval_results"  # the one hidden folder that the Hub reads
 _EXPORT = "Write one first: dhrd export --model RUN --output FOLDER"
 
 
 def checked_files(folder: Path) -> dict[str, int]:
-    """The files that a push uploads; hidden ones are not among them."""
+    """The files that a push uploads; hidden ones are not among them, but for the results that the Hub reads."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}. Name one that export_classifier (dhrd export) wrote.")
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     files = {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in paths
-        if not any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(folder).parts)
+        if path.parent == folder / EVAL_RESULTS
+        or not any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(folder).parts)
     }
     if "adapter_config.json" in files:
         _check_adapter(folder, files)
@@ -120,3 +125,22 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} should hold a JSON object, and holds a {type(found).__name__}.")
     return found
+
+
+def write_eval_results(folder: Path, facts: CardFacts) -> None:
+    """Write the results on a data set of the Hub in the form that its model page and leaderboards read."""
+    where, _, split = (facts.eval_data or "").partition("@")
+    where, _, name = where.partition(":")
+    accuracy = (facts.results or {}).get("metrics", {}).get("accuracy")
+    if accuracy is None or hub_name(where) is None or "/" not in where:
+        return
+    low, high = 100 * accuracy["low"], 100 * accuracy["high"]
+    entry = EvalResultEntry(
+        dataset_id=where,
+        task_id=name or "default",
+        value=round(100 * accuracy["value"], 2),
+        notes=f"accuracy in %, 95% interval {low:.2f} to {high:.2f}, {facts.results['rows']} rows{f' of {split}' if split else ''}",
+    )
+    (folder / EVAL_RESULTS).mkdir(exist_ok=True)
+    text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
+    (folder / EVAL_RESULTS / f"{where.replace('/', '--')}.yaml").write_text(text, encoding="utf-8")

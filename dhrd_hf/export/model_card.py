@@ -13,18 +13,16 @@ from string import Formatter
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers.utils import logging
 
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from .card_facts import CardFacts, check_metadata, hub_name, inherited_license
 from .contract import CONTRACT
+from .exported_files import EVAL_RESULTS, write_eval_results
 from .portable import NOT_IN_VERSION_4
-
-logger = logging.get_logger(__name__)
 
 TAG = "dual-head-reasoning-distillation"
 
-_DIAGRAM = "reliability.png"
+_DIAGRAM, _MATRIX = "reliability.svg", "confusion.svg"
 _USAGE = re.compile(r"^## How to use\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
 _MEASURES = {
     "accuracy": "accuracy",
@@ -40,7 +38,7 @@ _METRIC_IDS = {"macro_f1": "f1"}  # where the Hub's name of a metric is another
 
 
 def make_model_card(
-    folder: str | os.PathLike, facts: CardFacts | None = None, diagram: str | None = None
+    folder: str | os.PathLike, facts: CardFacts | None = None, diagram: str | None = None, matrix: str | None = None
 ) -> ModelCard:
     """The model card of an export, from what its folder holds and what else is known.
 
@@ -59,6 +57,7 @@ def make_model_card(
             are read from it.
         facts ([`CardFacts`], *optional*): What else is known.
         diagram (`str`, *optional*): Name of the reliability diagram's file.
+        matrix (`str`, *optional*): Name of the confusion matrix's file.
 
     Returns:
         `huggingface_hub.ModelCard`: the card.
@@ -109,7 +108,7 @@ def make_model_card(
         results=[
             (_MEASURES[name], {key: _number(value) for key, value in it.items()}) for name, it in metrics.items()
         ],
-        method="Wilson's for accuracy, 1000 bootstrap samples for macro F1" if "accuracy" in metrics else "bootstrap",
+        method="Wilson's for accuracy, 2000 bootstrap samples for macro F1" if "accuracy" in metrics else "bootstrap",
         dev_metrics=[(_MEASURES[name], _number(value)) for name, value in (facts.dev_metrics or {}).items()],
         groups=[
             {**it, "group": _cell(it["group"]), **{key: _number(it[key]) for key in ("value", "low", "high")}}
@@ -122,6 +121,27 @@ def make_model_card(
             for name in calibration.get("before", {})
         ],
         diagram=diagram,
+        matrix=matrix,
+        classes=[
+            (
+                _cell(_code(it["label"])),
+                it["rows"],
+                it["predicted"],
+                _share(it["precision"]),
+                _share(it["recall"]),
+                _number(it["f1"]),
+            )
+            for it in (facts.results or {}).get("classes", ())
+        ],
+        others=[
+            (
+                _cell(it["name"]),
+                *(_share(it["metrics"][name]) for name in ("accuracy", "macro_f1")),
+                _share(it["accuracy_lead"], "+"),
+            )
+            for it in (facts.results or {}).get("others", ())
+        ],
+        never=", ".join(_code(name) for name in (facts.results or {}).get("never_predicted", ())),
         contract=CONTRACT if (folder / CONTRACT).is_file() else None,
         thresholds=[
             (_code(label), [_number(it.get(name)) for name in ("threshold", "precision", "recall")], it.get("rows"))
@@ -153,9 +173,15 @@ def write_model_card(folder: str | os.PathLike, facts: CardFacts | None = None) 
         ValueError: as [`make_model_card`].
     """
     folder, facts = Path(folder), facts or CardFacts()
-    curves = (facts.results or {}).get("reliability")
-    drawn = _draw(curves, folder / _DIAGRAM) if curves else False
-    text = str(make_model_card(folder, facts, _DIAGRAM if drawn else None))
+    from ..pages import picture
+    from ..pages.verdict import confusion, reliability_picture
+
+    results, drawn = facts.results or {}, {}
+    for name, plot in ((_DIAGRAM, reliability_picture(results)), (_MATRIX, confusion(results))):
+        if plot is not None:
+            drawn[name] = (folder / name).write_text(picture(plot), encoding="utf-8")
+    text = str(make_model_card(folder, facts, *(name if name in drawn else None for name in (_DIAGRAM, _MATRIX))))
+    write_eval_results(folder, facts)
     (folder / "README.md").write_text(text.rstrip() + "\n", encoding="utf-8")
     return folder / "README.md"
 
@@ -166,8 +192,11 @@ def write_engine_card(classifier: Path, folder: Path) -> None:
     usage = _USAGE.search(here).group()
     text = _USAGE.sub(lambda _: usage, own.read_text("utf-8"), count=1) if own.is_file() else here
     (folder / "README.md").write_text(text.rstrip() + "\n", encoding="utf-8")
-    if (classifier / _DIAGRAM).is_file():
-        shutil.copyfile(classifier / _DIAGRAM, folder / _DIAGRAM)
+    for name in (_DIAGRAM, _MATRIX):
+        if (classifier / name).is_file():
+            shutil.copyfile(classifier / name, folder / name)
+    if (classifier / EVAL_RESULTS).is_dir():
+        shutil.copytree(classifier / EVAL_RESULTS, folder / EVAL_RESULTS, dirs_exist_ok=True)
 
 
 def card_at(folder: Path, repo_id: str) -> bytes:
@@ -343,39 +372,13 @@ def _cell(value: Any) -> str:
     return " ".join(str(value).replace("|", "\\|").split())
 
 
+def _share(it: Mapping[str, float] | None, sign: str = "") -> str:
+    return "" if it is None else f"{it['value']:{sign}.4f} ({it['low']:{sign}.4f} to {it['high']:{sign}.4f})"
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
 def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _draw(curves: Mapping[str, list[dict[str, float]]], path: Path) -> bool:
-    """Draw accuracy against confidence; False where matplotlib is not installed."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        logger.warning(
-            "The model card has no reliability diagram: matplotlib is not installed. Type: pip install 'dhrd-hf[card]'"
-        )
-        return False
-    figure = Figure(figsize=(5, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="as sure as right")
-    styles = {"before": ("#b35806", "o"), "after": ("#2166ac", "s")}
-    rows = max(point["rows"] for curve in curves.values() for point in curve)
-    for name, curve in curves.items():
-        color, marker = styles[name]
-        x, y = ([point[axis] for point in curve] for axis in ("confidence", "accuracy"))
-        label = f"{name} temperature" if len(curves) > 1 else "classifier"
-        axes.plot(x, y, color=color, linewidth=1, alpha=0.6)
-        sizes = [20 + 130 * point["rows"] / rows for point in curve]
-        axes.scatter(x, y, sizes, color=color, marker=marker, alpha=0.8, label=label)
-    axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.02), xlabel="confidence (mean of a bin)", ylabel="accuracy")
-    axes.set_title("Reliability; the larger a mark, the more rows in its bin", fontsize=10)
-    axes.legend(loc="upper left", markerscale=0.6)
-    figure.savefig(path, format="png")
-    return True

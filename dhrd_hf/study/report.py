@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..figures import draw
+from ..pages import style
 from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
 from .measures import power_table, scores_table, throughput_table, training_table, transfer_table
 from .options import hint
@@ -126,7 +127,11 @@ def report_page(report: Report) -> str:
     template = (Path(__file__).parents[1] / "pages" / "study.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True)
     # Plots escape their texts themselves.
-    told = {"draw": lambda plot: Markup(draw(plot)), "words": ("setting", "option", "options", "way")}
+    told = {
+        "style": style(),
+        "draw": lambda plot: Markup(draw(plot)),
+        "words": ("setting", "option", "options", "way"),
+    }
     return environment.from_string(template).render(report=report, **told)
 
 

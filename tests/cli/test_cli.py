@@ -71,7 +71,8 @@ def test_the_run_and_its_export_predict_alike(trained, table, tmp_path, capsys):
         found[name] = read(target)
         assert main(["evaluate", "--model", str(model), "--data", table, "--output", str(tmp_path / name)]) == 0
         printed = json.loads(capsys.readouterr().out)
-        assert printed == json.loads((tmp_path / name).read_text())
+        written = json.loads((tmp_path / name).read_text())
+        assert written.pop("verdict")["metrics"]["accuracy"]["value"] == written["accuracy"] and printed == written
         assert printed["rows"] == 24
         # The Trainer's own evaluation of the same rows.
         in_training = json.loads((trained / "eval_results.json").read_text())
@@ -817,10 +818,10 @@ def test_a_calibration_table_of_one_class_is_an_error_and_leaves_nothing(trained
 def test_thresholds_go_into_the_export_and_predict_reads_them(trained, table, tmp_path, capsys):
     out, target = tmp_path / "classifier", tmp_path / "predictions"
     fit = ["calibrate", "--model", str(trained), "--data", table]
-    assert main([*fit, "--recall", "0.75", "--output", str(out)]) == 0
+    assert main([*fit, "--recall", "0.5", "--output", str(out)]) == 0
     said = json.loads(capsys.readouterr().out)["thresholds"]
-    assert said["target"] == "recall 0.75" and list(said["calibration"]) == ["entailed", "refuted", "unknown"]
-    assert all(it["recall"] >= 0.75 for it in said["calibration"].values())
+    assert said["target"] == "recall 0.5" and list(said["calibration"]) == ["entailed", "refuted", "unknown"]
+    assert all(it["recall_low"] >= 0.5 for it in said["calibration"].values())
     thresholds = {label: it["threshold"] for label, it in said["calibration"].items()}
     assert AutoModelForSequenceClassification.from_pretrained(out).config.label_thresholds == thresholds
     assert "| label | threshold |" in (out / "README.md").read_text()
@@ -836,7 +837,7 @@ def test_thresholds_go_into_the_export_and_predict_reads_them(trained, table, tm
             reached[label] += row["label"] == label
             assert row["probabilities"][label] >= thresholds[label]
     truth = Counter(row["label"] for row in read_rows(table))
-    assert all(reached[label] / truth[label] >= 0.75 for label in truth)
+    assert all(reached[label] / truth[label] >= 0.5 for label in truth)
 
     assert main([*fit, "--recall", "1.5"]) == 2
     assert "recall=1.5 must be above 0" in capsys.readouterr().err
@@ -895,7 +896,7 @@ def test_an_export_with_rows_to_measure_on_writes_a_full_card(trained, rows, tmp
     ):
         assert words in text, words
     assert str(tmp_path) not in text and str(trained.parent) not in text
-    assert (out / "reliability.png").exists()
+    assert (out / "reliability.svg").exists()
 
     assert main(["calibrate", "--model", str(trained), "--data", fit, "--output", str(again), *card]) == 0
     assert (again / "README.md").read_text().replace("calibrated\n", "classifier\n", 2) == text

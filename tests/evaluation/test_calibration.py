@@ -8,7 +8,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 
-from dhrd_hf.evaluation import calibration_metrics, fit_temperature, fit_thresholds, reliability, threshold_report
+from dhrd_hf.evaluation import calibration_metrics, fit_temperature, reliability
 
 
 @pytest.fixture(scope="module")
@@ -69,53 +69,6 @@ def test_the_temperature_is_scikit_learns(sample):
     for near in (temperature * 0.99, temperature * 1.01):
         worse = -log_softmax(logits / near, axis=-1)[np.arange(len(labels)), labels].mean()
         assert worse > after["nll"]
-
-
-@pytest.mark.parametrize("target", [0.5, 0.8, 0.95, 1.0])
-def test_a_threshold_is_the_least_and_the_most_that_will_do(sample, target):
-    """Against every threshold that could be, counted one by one."""
-    logits, labels = (it[:300] for it in sample)
-    probabilities = softmax(logits, axis=-1)
-    for name in ("precision", "recall"):
-        found = fit_thresholds(logits, labels, **{name: target})
-        for k, threshold in enumerate(found):
-            naive = []
-            for candidate in sorted(probabilities[:, k]):
-                accepted = probabilities[:, k] >= candidate
-                hits = (accepted & (labels == k)).sum()
-                if hits / (accepted.sum() if name == "precision" else (labels == k).sum()) >= target:
-                    naive.append(candidate)
-            expected = None if not naive else min(naive) if name == "precision" else max(naive)
-            assert (threshold is None) == (expected is None)
-            if threshold is not None:  # the same rows, and some way from all of them
-                np.testing.assert_array_equal(probabilities[:, k] >= threshold, probabilities[:, k] >= expected)
-                assert abs(probabilities[:, k] - threshold).min() > 0
-        for row, threshold in zip(threshold_report(logits, labels, found), found, strict=True):
-            assert threshold is None or row[name] >= target
-
-
-def test_a_class_that_no_threshold_brings_there_has_none():
-    logits = np.log(np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]]))
-    found = fit_thresholds(logits, np.array([0, 0, 1]), precision=1.0)
-    assert found == [pytest.approx(0.6), None]
-    assert threshold_report(logits, np.array([0, 0, 1]), found)[1] == {
-        "threshold": None,
-        "precision": None,
-        "recall": 0.0,
-        "rows": 0,
-    }
-    assert fit_thresholds(logits, np.array([0, 0, 0]), recall=0.5)[1] is None  # no row of it
-    with pytest.raises(ValueError, match="a precision or a recall"):
-        fit_thresholds(logits, np.array([0, 0, 1]))
-    with pytest.raises(ValueError, match="precision=1.5 must be above 0 and at most 1"):
-        fit_thresholds(logits, np.array([0, 0, 1]), precision=1.5)
-
-
-def test_multi_label_thresholds_are_on_the_sigmoid():
-    logits, labels = np.array([[2.0, -1.0], [0.0, 1.0], [-1.0, 3.0]]), np.array([[1, 0], [1, 1], [0, 1]])
-    found = fit_thresholds(logits, labels, recall=1.0)
-    sigmoid = 1 / (1 + np.exp(-logits))
-    assert found == pytest.approx([(sigmoid[1, 0] + sigmoid[2, 0]) / 2, (sigmoid[1, 1] + sigmoid[0, 1]) / 2])
 
 
 def test_multi_label_is_a_yes_or_no_for_each(sample):

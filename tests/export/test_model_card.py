@@ -4,11 +4,13 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import ModelCard, ModelCardData
+import yaml
+from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from scipy.special import softmax
@@ -19,6 +21,7 @@ from dhrd_hf import export_classifier
 from dhrd_hf.evaluation import evaluation_report
 from dhrd_hf.export import CardFacts, make_model_card, write_model_card
 from dhrd_hf.export.card_facts import inherited_license
+from dhrd_hf.export.exported_files import checked_files
 from dhrd_hf.training import add_lora
 
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
@@ -54,7 +57,14 @@ def facts(predicted):
         calibration_data="calibration.jsonl",
         calibration_rows=40,
         eval_data="someone/herons:plain@test",
-        results=evaluation_report(logits, labels, temperature=2.0, groups=groups),
+        results=evaluation_report(
+            logits,
+            labels,
+            temperature=2.0,
+            groups=groups,
+            label_names=list(LABELS.values()),
+            others={"always the first": np.zeros_like(labels)},
+        ),
         inputs_cut=2,
         group_column="region",
     )
@@ -227,30 +237,39 @@ def test_it_says_what_is_known_and_shows_no_path(full, lm_dir_of):
     assert "hf_" not in text.replace("dhrd_hf", "")
 
 
-def test_the_diagram_is_a_png(full):
+def test_the_pictures_are_light_or_dark_as_their_reader_is(full):
     _, folder = full
-    assert "](reliability.png)" in (folder / "README.md").read_text()
-    image = pytest.importorskip("PIL.Image").open(folder / "reliability.png")
-    image.load()
-    assert image.format == "PNG" and min(image.size) >= 400
-
-
-WRITE_WITHOUT_MATPLOTLIB = """
-import sys
-sys.modules["matplotlib"] = sys.modules["matplotlib.figure"] = sys.modules["matplotlib.backends.backend_agg"] = None
-from dhrd_hf.export import CardFacts, write_model_card
-write_model_card(sys.argv[1], CardFacts.load(sys.argv[2]))
-"""
-
-
-def test_without_matplotlib_the_diagram_is_left_out_and_said(make_export, facts, tmp_path):
-    folder = make_export("dense")
-    facts.save(tmp_path / "facts.json")
-    said = run_as_a_stranger(WRITE_WITHOUT_MATPLOTLIB, folder, tmp_path / "facts.json")
-    assert "pip install 'dhrd-hf[card]'" in said
     text = (folder / "README.md").read_text()
-    assert "## Calibration" in text and "reliability.png" not in text
-    assert not (folder / "reliability.png").exists()
+    for name, what in (("reliability.svg", "after temperature"), ("confusion.svg", "predicted")):
+        assert f"]({name})" in text
+        drawn = (folder / name).read_text()
+        assert ElementTree.fromstring(drawn).tag.endswith("svg")
+        assert what in drawn and "prefers-color-scheme: dark" in drawn and "<script" not in drawn
+
+
+def test_results_on_a_data_set_of_the_hub_are_where_it_reads_them(make_export, facts):
+    folder = make_export("dense", facts)
+    (file,) = (folder / ".eval_results").iterdir()
+    (entry,) = parse_eval_result_entries(yaml.safe_load(file.read_text()))
+    accuracy = facts.results["metrics"]["accuracy"]
+    assert (file.name, entry.dataset_id, entry.task_id) == ("someone--herons.yaml", "someone/herons", "plain")
+    assert entry.value == pytest.approx(100 * accuracy["value"], abs=0.01)
+    assert f"{100 * accuracy['low']:.2f} to {100 * accuracy['high']:.2f}" in entry.notes
+    assert f".eval_results/{file.name}" in checked_files(folder)
+
+
+def test_results_on_a_file_are_none_of_the_hubs(make_export, facts):
+    assert not (make_export("dense", dataclasses.replace(facts, eval_data="test.jsonl")) / ".eval_results").exists()
+
+
+def test_a_card_says_what_a_verdict_does(full, facts):
+    text = (full[1] / "README.md").read_text()
+    (name, accuracy, _, lead), *_ = rows_of(text, "Beside other answers")
+    other = facts.results["others"][0]
+    assert name == "always the first" and accuracy.startswith(f"{other['metrics']['accuracy']['value']:.4f} (")
+    assert lead.startswith(f"{other['accuracy_lead']['value']:+.4f} (")
+    classes = [row[:3] for row in rows_of(text, "| class | rows")]
+    assert classes == [[f"`{it['label']}`", str(it["rows"]), str(it["predicted"])] for it in facts.results["classes"]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -263,7 +282,7 @@ def test_a_bare_export_says_what_its_folder_holds_and_no_more(kind, make_export)
         "## Intended use and limits", "## Citation",
     ]  # fmt: skip
     assert set(metadata_load(folder / "README.md")) == {"library_name", "pipeline_tag", "tags"}
-    assert {path.name for path in folder.glob("*.png")} == set()
+    assert {path.name for path in folder.glob("*.svg")} == set()
     assert "were not calibrated" in text
 
 
@@ -402,7 +421,7 @@ def test_the_card_of_our_own_run_is_one_of_these():
     (accuracy, _) = card.data.eval_results
     assert (accuracy.dataset_name, accuracy.dataset_split) == ("esnli", "validation")
     assert f"| accuracy | {accuracy.metric_value:.4f} |" in card.text
-    assert (folder / re.search(r"!\[.*\]\((.*)\)", card.text)[1]).read_bytes().startswith(b"\x89PNG")
+    assert (folder / re.search(r"!\[.*\]\((.*)\)", card.text)[1]).is_file()
 
 
 def test_the_template_is_shipped_in_the_wheel():

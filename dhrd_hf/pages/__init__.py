@@ -1,0 +1,43 @@
+"""The HTML pages and the pictures of the package: one style for all, nothing loaded from elsewhere, texts escaped."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..figures import Drawn, mark
+
+_HERE = Path(__file__).parent
+_WIDTH = 640  # pixels of a picture
+
+
+def style() -> str:
+    """The style of all pages and pictures, light and dark."""
+    return (_HERE / "style.css").read_text(encoding="utf-8")
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page of a template of this folder."""
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True)
+    return environment.get_template(template).render(style=style(), **values)
+
+
+def picture(drawn: Drawn) -> str:
+    """A plot as an SVG file, light or dark as its reader is."""
+    shown = drawn.legend if len(drawn.legend) > 1 else ()
+    top = 12 + 24 * bool(shown)
+    keys = (
+        f'<svg x="{drawn.left + 190 * place}" y="14" overflow="visible">{mark(0, 0, kind)}'
+        f'<text x="14" y="4">{escape(name)}</text></svg>'
+        for place, (name, kind) in enumerate(shown)
+    )
+    height = top + drawn.height + drawn.below
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" role="img" '
+        f'aria-label="{escape(drawn.title)}"><style>{style()}</style><rect width="100%" height="100%" fill="var(--paper)"/>'
+        f'{"".join(keys)}<svg x="{drawn.left}" y="{top}" width="{_WIDTH - drawn.left - 22}" height="{drawn.height}" '
+        f'overflow="visible">{drawn.body}</svg></svg>\n'
+    )
