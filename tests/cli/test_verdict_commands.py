@@ -175,3 +175,18 @@ def test_the_numbers_are_those_of_the_model(run, tables):
     verdict = json.loads((run / "verdict.json").read_text())
     for name, value in compute_metrics((found.logits, found.labels)).items():
         assert verdict["metrics"][name]["value"] == pytest.approx(value)
+
+
+def test_a_run_that_held_rows_out_is_judged_on_them_by_a_linear_model_of_the_others(
+    lm_dir_of, tables, tmp_path, capsys
+):
+    rows = [json.loads(line) for line in (tables / "train.jsonl").read_text().splitlines()]
+    rows += [{**row, "text": f"Again, {row['text']}"} for row in rows]
+    table, folder, output = tmp_path / "all.jsonl", tmp_path / "run", tmp_path / "metrics.json"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = ["--train-data", str(table), "--output-dir", str(folder), "--max-steps", "1"]
+    assert main(["train", "--model", str(lm_dir_of("llama")), *data, *FAST]) == 0
+    assert f"The page: {folder / 'report.html'}" in capsys.readouterr().out
+    assert main(["evaluate", "--model", str(folder), "--output", str(output)]) == 0
+    before, after = json.loads((folder / "verdict.json").read_text()), json.loads(output.read_text())["verdict"]
+    assert before["rows"] == after["rows"] == 18 and before["others"] == after["others"] and len(after["others"]) == 2
