@@ -209,7 +209,11 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(make, out):
     assert (outcome.done, outcome.failed, outcome.ran) == (1, 1, 2)
     failed, done = rows_of(out)
     assert (failed["status"], failed["error"]) == ("failed", "seed 7 brings bad luck (exit code 2)")
-    assert done.keys() - failed.keys() == {"label_names", "eval_sets", "seconds"}  # a table of one width, but for these
+    assert done.keys() - failed.keys() == {
+        "label_names",
+        "eval_sets",
+        "seconds",
+    }  # a table of one width, but for these
     assert failed.keys() <= done.keys() and failed["score"] is None and done["status"] == "done"
     told = next(line for line in said if "failed: seed 7" in line)
     assert str(out / "runs" / failed["cell"] / "log.txt") in told
