@@ -112,12 +112,21 @@ def _judged(
     from ..evaluation import load_classifier, predict_table
 
     source, seen, others = args.train_data or _remembered(args.model), None, {}
-    if source is None:
+    rows = None
+    if source is not None:
+        # Of a table that is remembered, rows without a label were left out then.
+        options = argparse.Namespace(**{**vars(args), "drop_unlabelled": args.drop_unlabelled or not args.train_data})
+        try:
+            rows = with_labels(options, load_table(source), source, config)
+        except (OSError, ValueError) as error:
+            if args.train_data:
+                raise
+            warn(f"the training rows, {source}, can't be read any more ({error})")
+    if rows is None:
         warn("no training rows are known, so there are no baselines beside it: add --train-data TABLE.")
     else:
         if same_table(source, args.data):
             warn(f"{source} was trained on: what is measured on its rows says nothing of others.")
-        rows = with_labels(args, load_table(source), source, config)
         seen = (rows, np.array(Labels.of(config, args.label_column).read_all(rows[args.label_column][:])))
     if args.baseline:
         model, tokenizer = load_classifier(args.baseline, device=args.device, dtype=args.dtype)

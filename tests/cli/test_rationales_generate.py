@@ -143,7 +143,7 @@ def test_rationales_that_are_there(capsys):
 
 def test_ctrl_c_says_how_it_stands_and_how_to_go_on(folder):
     with ChatStandIn(latency=0.2) as chat:
-        write_rows("many.jsonl", rows(400))
+        write_rows("many.jsonl", rows(3000))
         command = [sys.executable, "-m", "dhrd_hf.cli", "rationales", "generate", "--data", "many.jsonl"]
         command += ["--teacher", chat.url, "--output", "rationales.jsonl"]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
@@ -154,7 +154,7 @@ def test_ctrl_c_says_how_it_stands_and_how_to_go_on(folder):
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "= 400 rows" in said and "To go on: dhrd rationales generate --data many.jsonl" in said
+    assert "= 3000 rows" in said and "To go on: dhrd rationales generate --data many.jsonl" in said
     assert "Traceback" not in said
 
 
