@@ -153,6 +153,7 @@ def main() -> None:
         f"\nIs it any good? On {args.test_rows} test rows (one seed; 0.50 for words without their owner), with 95% intervals:\n"
     )
     page = judge(trainer, before, pooled, dual_head, args)
+    print("One seed of two short trainings: of the dual head against pooled it says nothing (dhrd pilot does).")
     print(f"{time.perf_counter() - started:.0f} seconds. The page: {page}")
     shutil.rmtree(args.output / "run", ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def run(lm_dir_of, tables, tmp_path_factory):
 def texts_of(path):
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [f"{row['text']}\nAnswer:" for row in rows], np.array([list(WORDS).index(row["label"]) for row in rows])
+
+
+def test_training_rows_that_are_gone_leave_the_baselines_out(run, tables, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    verdict = json.loads((run / "verdict.json").read_text())
+    (tmp_path / "run" / "verdict.json").write_text(json.dumps({**verdict, "train_data": "gone.jsonl"}))
+    assert main(["evaluate", "--model", str(tmp_path / "run"), "--data", str(tables / "dev.jsonl")]) == 0
+    assert "gone.jsonl, can't be read any more" in capsys.readouterr().err
 
 
 def test_a_run_leaves_its_verdict(run, tables):
