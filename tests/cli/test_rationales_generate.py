@@ -147,7 +147,8 @@ def test_ctrl_c_says_how_it_stands_and_how_to_go_on(folder):
         command = [sys.executable, "-m", "dhrd_hf.cli", "rationales", "generate", "--data", "many.jsonl"]
         command += ["--teacher", chat.url, "--output", "rationales.jsonl"]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  in the background of a shell it is not
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heard)
         deadline = time.monotonic() + 60
         while sum(chat.finished.values()) < 40 and time.monotonic() < deadline:
             time.sleep(0.02)
