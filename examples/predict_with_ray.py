@@ -5,7 +5,8 @@
     python examples/predict_with_ray.py ... --address ray://head:10001 --workers 64 --gpus-per-worker 1
 
 --output is a folder of Parquet files: the columns of the data, `predicted_label`, and a `probability_LABEL` for each label. The
-rows keep their order. A worker that dies is started again, and what it held is classified again.
+rows keep their order. A worker that dies is started again by Ray, and what it held is classified again. Not yet run to its end:
+compare a first file with `dhrd predict`.
 """
 
 import argparse
