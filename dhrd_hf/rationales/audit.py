@@ -97,8 +97,7 @@ def audit_rationales(
     """
     from tqdm import tqdm
 
-    from .matching import match_rationales
-    from .probe import label_probe
+    from .matching import label_probe, match_rationales
 
     check_bounds(min_words, max_words)
     table = _Table(rows, prompt, label_column, rationale_column, id_column, group_column)

@@ -1,18 +1,20 @@
-"""Whether rationales belong to their rows: each is matched back to its own text among texts of other rows.
+"""What the rationales of a table say together: whether they belong to their rows, which are alike, what gives the label away.
 
-No library does this. Near duplicates are found here too: datasketch is five times slower, and misses one in nine.
+Each is matched back to its own text among texts of other rows, which no library does. Near duplicates are found here too:
+datasketch is five times slower, and misses one in nine.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from .words import counted, numbered, units
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _STEM = 5  # letters of a word that count: "entails" and "entailed" match, in every language that puts endings behind
 _FEWEST_TEXTS = 10
@@ -27,6 +29,9 @@ _BETTER = 2.0  # times as similar as its own text, until another one is evidence
 _CHUNK = 1000
 _MOST_IN_COMMON = 1000  # texts: a word in more of them is not looked up in a search of the whole table
 _BANDS, _ROWS = 24, 3  # texts of similarity 0.5 share a bucket with 96%, of 0.6 with 99.7%
+_FOLDS = 5
+_TELLING = 10  # words shown for each label
+_FEWEST_TEXTS_OF_A_TERM = 2
 
 
 def match_rationales(
@@ -38,7 +43,6 @@ def match_rationales(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Match each rationale back to its own text among those of other rows, by the rare words that they share."""
-    import numpy as np
     from sklearn.feature_extraction.text import TfidfTransformer
 
     kept = [row for row, it in enumerate(rationales) if it and it.strip() and texts[row].strip()]
@@ -49,7 +53,7 @@ def match_rationales(
         reason = f"matching needs {_FEWEST_TEXTS} rows of different text with a rationale, and there are {distinct}"
         return nothing | {"reason": reason}
     others = min(others, distinct - 1)
-    counts, names = counted(chain((texts[row] for row in kept), (rationales[row] for row in kept)), _terms)
+    counts, names = counted(chain((texts[row] for row in kept), (rationales[row] for row in kept)), _stems)
     if not names:
         return nothing | {"reason": "matching needs words, and there are none"}
     weights = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
@@ -76,15 +80,15 @@ def match_rationales(
     if unrelated > _SHUFFLED:
         verdict, mismatched = "shuffled", suspects
     else:
-        moved, swapped = _swapped(of_rationales, of_texts, suspects, to_own, group)
-        partly = unrelated >= _ALIGNED or swapped >= max(_FEWEST_SWAPPED, _SWAPPED * len(kept))
-        verdict, mismatched = "aligned", moved
-        if partly:
+        verdict = "aligned"
+        mismatched, swapped = _swapped(of_rationales, of_texts, suspects, to_own, group)
+        if unrelated >= _ALIGNED or swapped >= max(_FEWEST_SWAPPED, _SWAPPED * len(kept)):
+            verdict = "partly shuffled"
             # Then fitting the text of any other suspect, as well as most fit their own, is evidence enough.
             _, lost = _best(of_rationales[suspects], of_texts[suspects], group[suspects], group[suspects])
             fits = np.quantile(to_own[first], 0.1) if first.any() else 0.0
             clear = suspects[(lost > _BETTER * to_own[suspects]) & (lost >= fits)]
-            verdict, mismatched = "partly shuffled", np.union1d(moved, clear)
+            mismatched = np.union1d(mismatched, clear)
     return {
         "verdict": verdict,
         "accuracy": float(first.mean()),
@@ -96,22 +100,18 @@ def match_rationales(
     }
 
 
-def _terms(text: str) -> list[str]:
+def _stems(text: str) -> list[str]:
     """The beginnings of a text's words, and the pairs of what is written without spaces."""
     words = units(text)
     if text.isascii():
         return [word[:_STEM] for word in words]
-    pairs = [one + two for one, two in zip(words, words[1:], strict=False) if _wide(one) and _wide(two)]
-    return [word[:_STEM] for word in words if not _wide(word)] + pairs
-
-
-def _wide(word: str) -> bool:
-    return len(word) == 1 and ord(word) > 0x0DFF
+    wide = [len(word) == 1 and ord(word) > 0x0DFF for word in words]
+    pairs = [one + two for one, two, *both in zip(words, words[1:], wide, wide[1:], strict=False) if all(both)]
+    return [word[:_STEM] for word, it in zip(words, wide, strict=True) if not it] + pairs
 
 
 def joined_groups(texts: Sequence[Hashable], groups: Sequence[Hashable] | None = None) -> np.ndarray:
     """Numbers from 0 of what belongs together: rows with one text or one group, over other rows too."""
-    import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -130,8 +130,6 @@ def joined_groups(texts: Sequence[Hashable], groups: Sequence[Hashable] | None =
 
 def _strangers(group: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """For each row one of another group."""
-    import numpy as np
-
     places = generator.integers(0, len(group), len(group))
     for _ in range(50):
         same = np.flatnonzero(group[places] == group)
@@ -150,8 +148,6 @@ def _swapped(
     than any other rationale does. By chance some do, in a set where nothing moved; but there the text that it fits has its
     own rationale still.
     """
-    import numpy as np
-
     # A common word would make the products long, and says little of where a rationale belongs.
     rare = np.flatnonzero(np.bincount(texts.indices, minlength=texts.shape[1]) <= _MOST_IN_COMMON)
     texts, rationales = texts[:, rare], rationales[:, rare]
@@ -168,8 +164,6 @@ def _best(
     wanted: Any, among: Any, own: np.ndarray | None = None, group: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each row of a matrix the most similar one of another, of another group, and how similar it is."""
-    import numpy as np
-
     place, most = np.zeros(wanted.shape[0], dtype=np.int64), np.zeros(wanted.shape[0], dtype=np.float32)
     transposed = among.T.tocsr()
     for start in range(0, wanted.shape[0], _CHUNK):
@@ -196,65 +190,154 @@ def near_duplicates(
     Source: Broder 1997, "On the resemblance and containment of documents"; Leskovec, Rajaraman, Ullman, "Mining of Massive
     Datasets", chapter 3.
     """
-    import numpy as np
+    from scipy.cluster.hierarchy import DisjointSet
 
     words, ends, _ = numbered(it or "" for it in rationales)
-    kept = np.flatnonzero(np.diff(ends) >= min_words)
+    sizes = np.diff(ends)
+    kept = np.flatnonzero(sizes >= min_words)
     if len(kept) < 2:
         return []
+    words = words[np.repeat(sizes >= min_words, sizes)]
+    ends = np.concatenate([[0], np.cumsum(sizes[kept])])
 
     def grams(place: int) -> frozenset[int]:
-        its = words[ends[place] : ends[place + 1]].astype(np.int64)
-        return frozenset([*its.tolist(), *(its[:-1] + 1 << 32 | its[1:]).tolist()])
+        return frozenset(_grams(words, ends[place : place + 2]).ravel().tolist())
 
-    parent = list(range(len(ends) - 1))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
-    for bucket in _buckets(words, ends, kept):
+    alike = DisjointSet(range(len(kept)))
+    for bucket in _buckets(words, ends):
         # With the first and with the one before: enough to chain what is alike, and never quadratic.
         for before, place in zip(bucket, bucket[1:], strict=False):
             for other in {before, bucket[0]}:
-                if root(place) == root(other) or (groups is not None and groups[place] == groups[other]):
+                if alike.connected(place, other) or (groups and groups[kept[place]] == groups[kept[other]]):
                     continue
                 one, two = grams(place), grams(other)
                 common = len(one & two)
                 if common >= similarity * (len(one) + len(two) - common):
-                    parent[root(place)] = root(other)
-    found: dict[int, list[int]] = {}
-    for place in kept.tolist():
-        found.setdefault(root(place), []).append(place)
-    return sorted(sorted(rows) for rows in found.values() if len(rows) > 1)
+                    alike.merge(place, other)
+    return sorted(sorted(kept[list(its)].tolist()) for its in alike.subsets() if len(its) > 1)
 
 
-def _buckets(words: np.ndarray, ends: np.ndarray, kept: np.ndarray) -> Iterator[list[int]]:
+def _grams(words: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Words, and pairs of words, as numbers `[2, words]`; a row's last word, which begins no pair, stands twice."""
+    ones = words[ends[0] : ends[-1]].astype(np.uint64) + np.uint64(1)
+    grams = np.stack([ones, ones << np.uint64(32)])
+    grams[1, :-1] |= ones[1:]
+    last = ends[1:] - ends[0] - 1
+    grams[1, last] = ones[last]
+    return grams
+
+
+def _buckets(words: np.ndarray, ends: np.ndarray) -> Iterator[list[int]]:
     """Rows whose signatures agree in a band."""
-    import numpy as np
-
     generator = np.random.default_rng(0)
     factors = generator.integers(1, 1 << 63, (_BANDS, _ROWS, 2), dtype=np.uint64) | np.uint64(1)
-    keys = np.zeros((_BANDS, len(kept)), dtype=np.uint64)
-    for start in range(0, len(kept), 10 * _CHUNK):
-        rows = kept[start : start + 10 * _CHUNK]
-        sizes = np.diff(ends)[rows]
-        starts = np.concatenate([[0], np.cumsum(2 * sizes - 1)])
-        flat = np.empty(starts[-1], dtype=np.uint64)
-        for place, row in zip(starts.tolist(), rows.tolist(), strict=False):
-            its = words[ends[row] : ends[row + 1]]
-            flat[place : place + len(its)] = its + 1
-            flat[place + len(its) : place + 2 * len(its) - 1] = (its[:-1].astype(np.uint64) + 1 << 32) + its[1:] + 1
+    keys = np.zeros((_BANDS, len(ends) - 1), dtype=np.uint64)
+    for start in range(0, len(ends) - 1, 10 * _CHUNK):
+        its = ends[start : start + 10 * _CHUNK + 1]
+        grams = _grams(words, its)
         for band, row in np.ndindex(_BANDS, _ROWS):
             factor, offset = factors[band, row]
-            mixed = flat * factor + offset  # multiply and shift, twice: the low bits of a product are poor
+            mixed = grams * factor + offset  # multiply and shift, twice: the low bits of a product are poor
             mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
-            least = np.minimum.reduceat(mixed >> np.uint64(32), starts[:-1])
-            part = keys[band, start : start + len(rows)]
+            least = np.minimum.reduceat((mixed >> np.uint64(32)).min(0), its[:-1] - its[0])
+            part = keys[band, start : start + len(least)]
             part[:] = part * np.uint64(0xBF58476D1CE4E5B9) + least
     for key in keys:
         order = np.argsort(key, kind="stable")
         edges = np.flatnonzero(np.diff(key[order])) + 1
-        yield from (kept[bucket].tolist() for bucket in np.split(order, edges) if len(bucket) > 1)
+        yield from (bucket.tolist() for bucket in np.split(order, edges) if len(bucket) > 1)
+
+
+def label_probe(
+    rationales: Sequence[str | None],
+    labels: Sequence[str],
+    *,
+    texts: Sequence[str] | None = None,
+    groups: Sequence[Hashable] | None = None,
+    most_rows: int = 10_000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """How much of the label the wording gives away: cross-validated accuracy of logistic regression on TF-IDF of the
+    rationale alone, of the text alone, and by majority."""
+    kept = np.array([row for row, it in enumerate(rationales) if it and it.strip()], dtype=np.int64)
+    counts = Counter(labels[row] for row in kept)
+    found = {"rationale_only": None, "text_only": None, "majority": None, "rows": len(kept)}
+    if counts:
+        found["majority"] = max(counts.values()) / len(kept)
+    if len(counts) < 2:
+        return found | {"reason": f"a probe needs two labels, and there is {'one' if counts else 'none'}"}
+    drawn = np.sort(np.random.default_rng(seed).permutation(kept)[:most_rows])
+    target = np.array([str(labels[row]) for row in drawn])
+    said = [rationales[row] for row in drawn]
+    group = joined_groups(said, None if groups is None else [groups[row] for row in drawn])
+    # A fold has to hold each label, from groups that are in no other fold.
+    folds = min(_FOLDS, *(len(set(group[target == label])) for label in set(target)))
+    if folds < 2:
+        return found | {"reason": "a probe needs two rationales of each label"}
+    terms, names = counted(said, _words_and_pairs)
+    found |= {
+        "rationale_only": _accuracy(terms, target, group, folds, seed),
+        "majority": max(Counter(target).values()) / len(drawn),
+        "rows": len(drawn),
+        "folds": folds,
+        "telling": _telling(terms, names, target),
+    }
+    if texts is not None:
+        of_texts, _ = counted((texts[row] for row in drawn), _words_and_pairs)
+        found["text_only"] = _accuracy(of_texts, target, group, folds, seed)
+    nothing = {"reason": "a probe needs words, and there are none"}
+    return found | (nothing if found["rationale_only"] is None else {})
+
+
+def _words_and_pairs(text: str) -> list[str]:
+    words = units(text)
+    return [*words, *map(" ".join, zip(words, words[1:], strict=False))]
+
+
+def _fitted(terms: Any, target: np.ndarray) -> tuple[np.ndarray, Any] | None:
+    """The terms that are no one text's alone, and the TF-IDF of them with a classifier behind; None where there are none."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    common = np.flatnonzero(np.bincount(terms.indices, minlength=terms.shape[1]) >= _FEWEST_TEXTS_OF_A_TERM)
+    if not len(common):
+        return None
+    classifier = make_pipeline(TfidfTransformer(sublinear_tf=True), LogisticRegression(max_iter=200))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # one that has not fully converged is as good
+        return common, classifier.fit(terms[:, common], target)
+
+
+def _accuracy(terms: Any, target: np.ndarray, group: np.ndarray, folds: int, seed: int) -> float | None:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    alone = len(set(group.tolist())) == len(group)
+    split = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
+    right = np.zeros(len(target), dtype=bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of few groups, folds need not be even
+        parts = list(split.split(terms, target, group))
+    for train, test in parts:
+        if len(set(target[train])) < 2:
+            right[test] = target[test] == target[train][0] if len(train) else False
+            continue
+        fitted = _fitted(terms[train], target[train])
+        if fitted is None:
+            return None
+        common, classifier = fitted
+        right[test] = classifier.predict(terms[test][:, common]) == target[test]
+    return float(right.mean())
+
+
+def _telling(terms: Any, names: Sequence[str], target: np.ndarray) -> dict[str, list[str]]:
+    fitted = _fitted(terms, target)
+    if fitted is None:
+        return {}
+    common, model = fitted[0], fitted[1][-1]
+    weights = model.coef_ if len(model.classes_) > 2 else [-model.coef_[0], model.coef_[0]]
+    return {
+        str(label): [names[common[place]] for place in weight.argsort()[::-1][:_TELLING] if weight[place] > 0]
+        for label, weight in zip(model.classes_, weights, strict=True)
+    }

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from dhrd_hf.rationales.audit import audit_rationales, quick_audit, summary
 from dhrd_hf.rationales.checks import CHECKS
 from dhrd_hf.rationales.filter import filter_rationales
-from dhrd_hf.rationales.probe import label_probe
+from dhrd_hf.rationales.matching import label_probe
 from dhrd_hf.rationales.report import NOTHING_FOUND, advice_on
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
