@@ -7,14 +7,16 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.label_names import check_missing, is_missing
 from ..data.prompts import input_columns
-from ..data.tables import SPLIT_FILE, check_columns, peek_columns
+from ..data.tables import FILE_NAME, SPLIT_FILE, check_columns, iter_rows, peek_columns
 from ..data.text_tables import reading
 from ..files import near_path, no_such_model
-from .parsing import chosen_prompt, note
+from .parsing import chosen_prompt, note, warn
 
 if TYPE_CHECKING:
     from .arguments import TrainArguments
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 # Where a model says what it is: itself, an exported adapter, another adapter.
 _CONFIGS = ("config.json", "config/config.json", "adapter_config.json")
 _LONGEST_REASON = 300
+_LABELS_SEEN = 20_000  # rows whose labels are looked at before anything heavy is imported
 
 
 def check_model_name(model: str) -> None:
@@ -72,6 +75,8 @@ def check_command(args: argparse.Namespace, *tables: str | None, labels: bool = 
     for source in filter(None, tables):
         if source != "-":
             check_table(source, columns)
+            if labels and args.label_column is not None and not args.drop_unlabelled:
+                check_labelled(source, args.label_column)
 
 
 def held_out_rows(model: str, option: str) -> str:
@@ -97,6 +102,18 @@ def check_table(source: str, needed: Iterable[str], optional: Iterable[str] = ()
         check_columns(names, seen, optional if all_of_them else ())
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def check_labelled(source: str, column: str) -> None:
+    """Raise on a file of which one of the first rows has no label, and say how many have none."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not FILE_NAME.search(source):
+        return
+    rows = (row.get(column) for row in iter_rows(source))
+    first = list(map(is_missing, islice(rows, _LABELS_SEEN)))
+    if any(first):
+        missing = [*first, *map(is_missing, rows)]
+        lacking = [number for number, it in enumerate(missing) if it]
+        check_missing(lacking, len(missing), f"{source}, column {column!r}", False, warn)
 
 
 def check_training(own: TrainArguments, output_dir: str, starts_anew: bool) -> None:
@@ -126,10 +143,10 @@ def check_training(own: TrainArguments, output_dir: str, starts_anew: bool) -> N
     columns = [own.label_column, *filter(None, [own.group_column])]
     if config is not None or own.prompt is not None or own.text_column is not None:
         columns += input_columns(chosen_prompt(own.prompt, own.text_column, (config or {}).get("prompt_template")))
-    check_table(own.train_data, columns, [own.rationale_column])
-    for source in filter(
-        None, (own.eval_data, own.validation_data, *(it.partition("=")[2] for it in own.more_eval_data or ()))
-    ):
-        check_table(source, columns)
+    others = (own.eval_data, own.validation_data, *(it.partition("=")[2] for it in own.more_eval_data or ()))
+    for source in filter(None, (own.train_data, *others)):
+        check_table(source, columns, [own.rationale_column] if source == own.train_data else ())
+        if not own.drop_unlabelled:
+            check_labelled(source, own.label_column)
     if own.rationales is not None:
         check_table(own.rationales, [own.rationale_column])

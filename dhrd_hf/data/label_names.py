@@ -26,6 +26,20 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
+def check_missing(lacking: Sequence[int], rows: int, what: str, drop: bool, say: Callable[[str], None]) -> None:
+    """Tell of rows without a label; raise where they are not to be left out, or are all."""
+    said = f"{len(lacking)} of {rows} rows have no label: {some(map(str, lacking))} (numbered from 0)"
+    if lacking and not drop:
+        raise ValueError(
+            f"Row {lacking[0]}: it has no label, in {what}. {said}. Fill them in, or leave them out: --drop-unlabelled (in "
+            "Python drop_unlabelled=True)."
+        )
+    if lacking and len(lacking) == rows:
+        raise ValueError(f"{what}: {said}: none is left.")
+    if lacking:
+        say(f"{what}: {said}, left out.")
+
+
 def label_name(value: Any) -> str | None:
     """What one label is called, however it is written: true is `true`, " yes" is `yes`, 1.0 and "1.0" are `1`."""
     if is_missing(value):
@@ -133,3 +147,9 @@ def read_each(
             raise ValueError(f"Row {row}{'' if where is None else f' of {where}'}: {error}.") from None
         result.append(found[key])
     return result
+
+
+def some(words: Iterable[str], most: int = 5) -> str:
+    """The first of some words."""
+    words = list(words)
+    return ", ".join(words[:most]) + (", ..." if len(words) > most else "")

@@ -19,6 +19,7 @@ from .label_names import (
     PROBLEM_TYPES,
     WHOLE_NUMBER,
     as_number,
+    check_missing,
     is_binary,
     is_missing,
     is_multi_hot,
@@ -26,6 +27,7 @@ from .label_names import (
     label_name,
     plain,
     read_each,
+    some,
     sorted_names,
     tell_odd,
 )
@@ -43,7 +45,6 @@ _EITHER = (
     'could be ids or, multi-hot, the labels of the ones. Say which: for ids write names, as text, such as ["0", "1"]; '
     "for multi-hot name the labels (--label-names A,B of dhrd train), or write true and false"
 )
-_SHOWN = 5
 
 
 class Labels:
@@ -126,8 +127,8 @@ class Labels:
         unknown = sorted_names(name for name in other.counts if name not in self.label2id)
         if unknown:
             raise ValueError(
-                f"{where} has labels that {ours} lacks: {_some(map(repr, unknown))}. The labels there are "
-                f"{_some(map(repr, self.names), 20)}."
+                f"{where} has labels that {ours} lacks: {some(map(repr, unknown))}. The labels there are "
+                f"{some(map(repr, self.names), 20)}."
             )
 
     def __str__(self) -> str:
@@ -170,7 +171,7 @@ class Labels:
             )
         if named is not None or numbered is not None:
             return numbered if named is None else named
-        names = _some(map(repr, self.names), 20)
+        names = some(map(repr, self.names), 20)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             raise ValueError(f"its label id {value} is out of range: there are {len(self.label2id)} labels, {names}")
         close = difflib.get_close_matches(name, self.label2id, n=1)
@@ -267,22 +268,6 @@ def _namer(
         else:
             name = lambda entry: known.id2label[known.id_of(entry)]  # noqa: E731
     return (lambda value: _entries(name, value)) if kind == _MULTI else name, None
-
-
-def check_missing(
-    lacking: Sequence[int], rows: int, what: str, drop: bool, say: Callable[[str], None] = logger.warning
-) -> None:
-    """Tell of rows without a label; raise where they are not to be left out, or are all."""
-    said = f"{len(lacking)} of {rows} rows have no label: {_some(map(str, lacking))} (numbered from 0)"
-    if lacking and not drop:
-        raise ValueError(
-            f"Row {lacking[0]}: it has no label, in {what}. {said}. Fill them in, or leave them out: --drop-unlabelled (in "
-            "Python drop_unlabelled=True)."
-        )
-    if lacking and len(lacking) == rows:
-        raise ValueError(f"{what}: {said}: none is left.")
-    if lacking:
-        say(f"{what}: {said}, left out.")
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -392,8 +377,3 @@ def _entries(read: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
             f"its label {values!r} has an id twice, or is multi-hot as text: write numbers, such as [0, 0, 1]"
         )
     return found
-
-
-def _some(words: Iterable[str], most: int = _SHOWN) -> str:
-    words = list(words)
-    return ", ".join(words[:most]) + (", ..." if len(words) > most else "")

@@ -30,6 +30,7 @@ def folder(lm_dir_of, tmp_path_factory):
     (folder / "gaps.csv").write_text(
         "text,label\n" + "".join(f"t{n},{'ab'[n % 2] if n % 5 else ''}\n" for n in range(60))
     )
+    (folder / "full.csv").write_text("text,label\n" + "".join(f"t{n},{'ab'[n % 2]}\n" for n in range(60)))
     return folder
 
 
@@ -103,6 +104,9 @@ COMMANDS = (
     "train --model model --train-data reviews.csv --output-dir o",
     "train --model ./modle --train-data reviews.csv --output-dir o",
     "train --model model --train-data gaps.csv --prompt {txt} --output-dir o",
+    "train --model model --train-data gaps.csv --output-dir o",
+    "train --model model --train-data full.csv --eval-data gaps.csv --output-dir o",
+    "evaluate --model model --data gaps.csv",
     "evaluate --model model --data nowhere.csv",
     "evaluate --model ./modle --data reviews.csv",
     "predict --model model --data reviews.csv --text-column text --output p.csv",
