@@ -8,11 +8,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from .parsing import Parser, add_label_options
 
 if TYPE_CHECKING:
+    from ..study.machines import Machines
     from ..study.pilot import Plan
     from ..study.plan import Study
 
@@ -31,6 +33,7 @@ below 0 over none in the other. Do not buy, which goes first: the gain in accura
 its interval. Cannot tell: all else.
 """
 _EPOCHS, _LEAST_SEEDS, _MOST_SEEDS = 10, 2, 20
+_TIMING = 0.2  # of the hours, which timing a few steps may take
 # What a pilot says itself of its runs, besides how the best epoch is kept.
 _OURS = ("max_steps", "seed", "greater_is_better", "early_stopping_patience", "train_size", "setting", "data")
 _FILES = ("config", "teacher", "deepspeed", "fsdp_config", "accelerator_config")
@@ -51,7 +54,7 @@ def run(argv: Sequence[str]) -> int:
     from ..study import run_study
     from ..study.machines import Machines
     from ..study.pilot import Plan, write_tables
-    from .study.runner import _check_options, _ended_as_by_ctrl_c
+    from .study import check_options, ended_as_by_ctrl_c
 
     datasets.disable_progress_bars()
     folder, machines = Path(args.output_dir).expanduser().resolve(), Machines.of()
@@ -59,23 +62,22 @@ def run(argv: Sequence[str]) -> int:
     sizes = write_tables(folder, args.data, args.rationales, args.eval_data, columns, args.drop_unlabelled, _say)
     model = str(Path(args.model).resolve()) if Path(args.model).is_dir() else args.model
     plan = Plan(folder, model, train, columns, *sizes, epochs)
-    _check_options(plan.timing())
-    options: dict[str, Any] = {"retry_failed": True, "machines": machines}
-    with _ended_as_by_ctrl_c():
-        _say("Timing a few steps with rationales and with labels only.")
-        timing = plan.timing()
-        run_study(timing, folder / "timing", say=lambda _: None, **options)
+    timing = plan.timing()
+    check_options(timing)
+    with ended_as_by_ctrl_c():
+        _time(args, timing, folder / "timing", machines)
         timed = plan.two(timing, folder / "timing")
         hours = args.hours - sum(row["seconds"] for row in timed.values()) / 3600
         _seeds(args, plan.with_equal_epochs(**timed).seconds(**timed), hours * machines.jobs)
         if args.dry_run:
             return 0
+        options: dict[str, Any] = {"retry_failed": True, "machines": machines, "say": _say}
         start = plan.study(1, only=("rationales", "label_only"))
-        run_study(start, folder, say=_say, **options)
+        run_study(start, folder, **options)
         first = plan.two(start, folder)
         plan = plan.with_equal_epochs(**first)
         study = plan.study(_seeds(args, plan.seconds(**first), hours * machines.jobs, started=True))
-        outcome = run_study(study, folder, say=_say, **options)
+        outcome = run_study(study, folder, **options)
     _report(args, plan, study)
     return 1 if outcome.failed else 0
 
@@ -89,6 +91,7 @@ def train_options(words: Sequence[str]) -> dict[str, Any]:
     """Options of `dhrd train` as a study's file has them."""
     import yaml
 
+    from ..study.options import SAID_BY, wrong_value
     from ..study.run import BEST_EPOCH
 
     found: dict[str, Any] = {}
@@ -104,15 +107,41 @@ def train_options(words: Sequence[str]) -> dict[str, Any]:
         else:
             values.append(word)
     for name, values in found.items():
-        if name in (*BEST_EPOCH, *_OURS):
-            raise ValueError(
-                f"--{name.replace('_', '-')} is what a pilot says itself of its runs. All options: dhrd pilot --help"
-            )
         read = [it if name in ("prompt", "suffix") else yaml.safe_load(it) for it in values]
-        found[name] = True if not read else read[0] if len(read) == 1 else read
-        if name in _FILES and Path(str(found[name])).exists():
-            found[name] = str(Path(found[name]).resolve())
+        value = True if not read else read[0] if len(read) == 1 else read
+        if name in _FILES and Path(str(value)).exists():
+            value = str(Path(value).resolve())
+        wrong = wrong_value(name, value, Path()) if name != "config" else None
+        if name in (*BEST_EPOCH, *_OURS) or (name in SAID_BY and name != "config"):
+            wrong = "is what a pilot says itself of its runs"
+        elif name in ("alpha", "beta") and isinstance(value, list):
+            wrong = "is one number of all runs"
+        if wrong:
+            raise ValueError(f"--{name.replace('_', '-')} {wrong}. All options: dhrd pilot --help")
+        found[name] = value
+    if found.get("train_sampling_strategy") == "group_by_length":
+        found.setdefault("length_column_name", "input_length")  # so that sides see their rows in one order
     return found
+
+
+def _time(args: argparse.Namespace, timing: Study, folder: Path, machines: Machines) -> None:
+    """Do the runs that the first estimate is made of, in a share of the hours or not at all."""
+    from ..study import run_study
+    from ..study.machines import Interrupted, Processes
+
+    most, processes = _TIMING * args.hours, Processes()
+    _say(f"Timing a few steps with rationales and with labels only, for {most:.3g} h at most.")
+    timer = Timer(3600 * most, processes.end)
+    timer.start()
+    try:
+        run_study(timing, folder, retry_failed=True, machines=machines, processes=processes, say=lambda _: None)
+    except Interrupted:
+        raise ValueError(
+            f"timing a few steps and an evaluation takes more than {most:.3g} h, a fifth of what there is, and --hours is "
+            f"{args.hours:g}: ask for more hours, or name a smaller --model or fewer rows."
+        ) from None
+    finally:
+        timer.cancel()
 
 
 def _seeds(args: argparse.Namespace, seconds: Mapping[str, float], hours: float, started: bool = False) -> int:

@@ -12,13 +12,20 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
+from ..data.ablations import ablate
+from ..data.joining import join_rationales
+from ..data.labels import read_labels
+from ..data.superglue import load_superglue
+from ..data.table_writing import write_rows
+from ..data.tables import check_columns, load_table, table_name
 from ..files import strict_json, write_whole
 from .metrics import GROUPED
 from .plan import MAIN_SET, VALIDATION, DataSet, Run, Study, ablation_of, digest, file_name
 
 if TYPE_CHECKING:
-    import datasets
+    from datasets import Dataset
 
 _EVAL_SEED = 0  # the evaluation rows are the same for all runs
 _FEW_GROUPS = 20  # of fewer the bootstrap's intervals are too narrow (Cameron, Gelbach and Miller 2008)
@@ -44,65 +51,48 @@ class RunRows:
         return {MAIN_SET: self.labels, **self.more_labels}
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """A data set of which the training rows without a rationale are out, if rationales are named."""
-
-    train: datasets.Dataset
-    eval: datasets.Dataset
-    more: dict[str, datasets.Dataset]
-    groups: list[Any] | None  # of the evaluation rows
-    names: list[str]
-    columns: dict[str, str]
-
-    def labels(self, rows: datasets.Dataset) -> list[str]:
-        return rows[self.columns["label_column"]][:]
-
-
 class StudyData:
     """The data sets of a study, each read once, when its first run needs it."""
 
     def __init__(self, study: Study, folder: Path, say: Callable[[str], None] | None = None):
-        self.study = study
-        self.folder = folder / "data"
+        self.study, self.folder = study, folder / "data"
         self.say = say or (lambda line: print(line, file=sys.stderr))
-        self._tables: dict[str, _Tables] = {}
+        self._read_sets: dict[str, tuple] = {}
         self._told: set[tuple[str, int]] = set()
         self._written: set[Path] = set()  # or found to be as this call would have written them
 
     def check(self) -> None:
         """Check that the tables of all data sets are there, before the first run."""
-        from ..data.tables import table_name
-
         for data in self.study.data.values():
-            named = [data.spec[part] for part in ("train", "rationales", "validation") if part in data.spec]
-            for table in (*named, *data.eval_sets.values()) if "superglue" not in data.spec else ():
+            sources = {"rationales": data.spec.get("rationales"), **_sources(data)}
+            for table in sources.values() if "superglue" not in data.spec else ():
                 try:
-                    table_name(self._path(table))
+                    table_name(self._path(table)) if table is not None else None
                 except ValueError as error:
                     raise ValueError(f"data {data.name!r}: {error}") from None
 
     def of(self, run: Run) -> RunRows:
         """The rows of a run, written if no run before had them."""
-        data, planned = self.study.data[run.data], self.files(run)
-        if data.name not in self._tables:
-            self._tables[data.name] = self._read(data)
-        tables = self._tables[data.name]
-        chosen = eval_rows(len(tables.eval), tables.groups if data.metric in GROUPED else None, self._eval_size(run))
-        dev, more = tables.eval.select(chosen), {}
-        self._write(planned.eval, dev)
-        for name, path in planned.more_eval.items():
-            more[name] = tables.more[name].select(eval_rows(len(tables.more[name]), None, self.study.eval_size))
-            self._write(path, more[name])
-        if planned.validation is not None:
-            self._write(planned.validation, tables.more[VALIDATION])
+        data, files = self.study.data[run.data], self.files(run)
+        if data.name not in self._read_sets:
+            self._read_sets[data.name] = self._read(data)
+        tables, groups, names, columns = self._read_sets[data.name]
+        chosen = eval_rows(len(tables[MAIN_SET]), groups if data.metric in GROUPED else None, self._eval_size(run))
+        drawn = {MAIN_SET: tables[MAIN_SET].select(chosen)}
+        for name in files.more_eval:
+            drawn[name] = tables[name].select(eval_rows(len(tables[name]), None, self.study.eval_size))
+        for name, path in {MAIN_SET: files.eval, **files.more_eval}.items():
+            self._write(path, drawn[name])
+        if files.validation is not None:
+            self._write(files.validation, tables[VALIDATION])
+        labels = {name: table[columns["label_column"]][:] for name, table in drawn.items()}
         return replace(
-            planned,
-            train_rows=self._train(run, tables, planned.train),
-            labels=tables.labels(dev),
-            names=tables.names,
-            groups=None if tables.groups is None else numbered(tables.groups[row] for row in chosen),
-            more_labels={name: tables.labels(rows) for name, rows in more.items()},
+            files,
+            train_rows=self._train(run, tables["train"], columns, files.train),
+            labels=labels.pop(MAIN_SET),
+            names=names,
+            groups=None if groups is None else pd.factorize(pd.Series([groups[row] for row in chosen]))[0].tolist(),
+            more_labels=labels,
         )
 
     def files(self, run: Run) -> RunRows:
@@ -119,106 +109,96 @@ class StudyData:
         )
 
     def _eval_size(self, run: Run) -> int | None:
-        sizes = [self.study.eval_size, self.study.cot_eval_size if run.setting == "cot_decoding" else None]
+        sizes = self.study.eval_size, self.study.cot_eval_size if run.setting == "cot_decoding" else None
         return min((it for it in sizes if it is not None), default=None)
 
-    def _train(self, run: Run, tables: _Tables, path: Path) -> int:
-        size = len(tables.train) if run.train_size is None else min(run.train_size, len(tables.train))
-        if run.train_size is not None and size < run.train_size and (run.data, run.train_size) not in self._told:
+    def _train(self, run: Run, table: Dataset, columns: dict[str, str], path: Path) -> int:
+        size = min(run.train_size or len(table), len(table))
+        if size < (run.train_size or 0) and (run.data, run.train_size) not in self._told:
             self._told.add((run.data, run.train_size))
             said = f"{run.data} has {size} training rows, not the {run.train_size} that were asked for: all are used"
             self.say(said)
         if path not in self._written:
-            from ..data.ablations import ablate
-
+            # A smaller size is inside a larger one.
+            rows = table.select(np.random.default_rng(run.seed).permutation(len(table))[:size].tolist())
             kind = ablation_of(run.setting)
-            rows = tables.train.select(train_rows(len(tables.train), size, run.seed))
-            if tables.columns["rationale_column"] in rows.column_names:
-                rows = ablate(rows, kind, run.seed, **tables.columns)
+            if columns["rationale_column"] in rows.column_names:
+                rows = ablate(rows, kind, run.seed, **columns)
             elif kind != "consistent":
                 said = f"{run.data} has no rationales, which {run.setting} would change: name them in data"
                 raise ValueError(said)
             self._write(path, rows)
         return size
 
-    def _write(self, path: Path, rows: datasets.Dataset) -> None:
+    def _write(self, path: Path, rows: Dataset) -> None:
         """Write rows, or see that those of an earlier call are the same: runs are compared row by row."""
-        from ..data.table_writing import write_rows
-
         if path in self._written:
             return
         if path.exists():
             with TemporaryDirectory() as folder:
-                again = Path(folder) / path.name
-                write_rows(again, rows)
+                write_rows(again := Path(folder) / path.name, rows)
                 if not filecmp.cmp(path, again, shallow=False):
                     raise _changed(path)
         else:
             write_rows(path, rows)
         self._written.add(path)
 
-    def _read(self, data: DataSet) -> _Tables:
-        from ..data.joining import join_rationales
-        from ..data.labels import read_labels
-        from ..data.tables import check_columns, load_table
-
+    def _read(self, data: DataSet) -> tuple[dict[str, Dataset], list[Any] | None, list[str], dict[str, str]]:
+        """The tables by name, those to train on without rows that lack a named rationale; groups of evaluation rows, labels, columns."""
         spec = data.spec
         columns = {name: spec.get(name, name.removesuffix("_column")) for name in ("label_column", "rationale_column")}
-        label_column, rationale_column = columns.values()
+        label, rationale = columns.values()
+        rationales = None if "rationales" not in spec else self._path(spec["rationales"])
         if "superglue" in spec:
-            tables, rationales = self._superglue(spec)
+            tables, rationales = self._superglue(spec, rationales)
         else:
-            rationales = None if "rationales" not in spec else self._path(spec["rationales"])
-            sources = {"train": spec["train"], **data.eval_sets}
-            sources |= {VALIDATION: spec["validation"]} if "validation" in spec else {}
-            tables, of_groups = {}, spec.get("group_column")
-            for name, source in sources.items():
-                tables[name] = load_table(self._path(source))
-                needed = [label_column, *([of_groups] if of_groups is not None and name == MAIN_SET else [])]
+            tables = {name: load_table(self._path(source)) for name, source in _sources(data).items()}
+            for name, source in _sources(data).items():
+                needed = [
+                    label,
+                    *([group] if (group := spec.get("group_column")) is not None and name == MAIN_SET else []),
+                ]
                 try:
-                    check_columns(tables[name].column_names, needed, [rationale_column])
+                    check_columns(tables[name].column_names, needed, [rationale])
                 except ValueError as error:
                     raise ValueError(f"{source}: {error}") from None
             if rationales is not None:
                 train = tables["train"]
                 joined, counts = join_rationales(train.to_list(), rationales, **columns)
                 self.say(f"{data.name}: {counts}")
-                train = train.remove_columns([rationale_column] if rationale_column in train.column_names else [])
-                tables["train"] = train.add_column(rationale_column, [row[rationale_column] for row in joined])
-        options, found = {"drop_unlabelled": spec.get("drop_unlabelled", False), "say": self.say}, {}
-        for name, table in tables.items():
+                train = train.remove_columns([rationale] if rationale in train.column_names else [])
+                tables["train"] = train.add_column(rationale, [row[rationale] for row in joined])
+        found = {}
+        for name in tables:
             where = f"{data.name}, {name}"
+            options = {"drop_unlabelled": spec.get("drop_unlabelled", False), "where": where, "say": self.say}
             try:
-                tables[name], found[name] = read_labels(
-                    table, label_column, spec.get("problem_type"), where=where, **options
-                )
+                tables[name], found[name] = read_labels(tables[name], label, spec.get("problem_type"), **options)
             except ValueError as error:
                 raise ValueError(f"{error} A study is of one label a row.") from None
             if found[name].problem_type != "single_label_classification":
                 raise ValueError(f"{where}, is {found[name].problem_type}: a study is of one label a row.")
         found["train"].check(found[MAIN_SET], f"{data.name}, {MAIN_SET},", "train")
-        train, dev = tables.pop("train"), tables.pop(MAIN_SET)
         if rationales is not None:
-            said = [row for row, text in enumerate(train[rationale_column]) if str(text or "").strip()]
-            if len(said) < len(train):
-                without = f"{len(train) - len(said)} of {len(train)} training rows have no rationale"
-                self.say(f"{data.name}: {without}: left out")
-            train = train.select(said)
-        if len(train) == 0:
+            said = [row for row, text in enumerate(tables["train"][rationale]) if str(text or "").strip()]
+            if len(said) < (rows := len(tables["train"])):
+                self.say(f"{data.name}: {rows - len(said)} of {rows} training rows have no rationale: left out")
+            tables["train"] = tables["train"].select(said)
+        if len(tables["train"]) == 0:
             raise ValueError(f"{data.name} has no training rows with a rationale")
         # Each seed, size and setting draws its own rows of the tables, which are to be those of earlier runs.
-        digests = {"train": train, "eval": dev, **{f"eval {name}": table for name, table in tables.items()}}
-        digests = {name: digest(table.to_list()) for name, table in digests.items()}
+        named = {name: name if name in ("train", MAIN_SET) else f"eval {name}" for name in tables}
+        digests = {named[name]: digest(table.to_list()) for name, table in tables.items()}
         kept = self.folder / data.folder_name / "tables.json"
         if not kept.exists():
             write_whole(kept, strict_json(digests))
         elif json.loads(kept.read_text()) != digests:
             raise _changed(kept.parent)
-        names = found["train"].names
-        more = {name: _in_our_labels(data, name, table, label_column, names) for name, table in tables.items()}
-        return _Tables(train, dev, more, self._groups(data, dev), names, columns)
+        for name in tables.keys() - {"train", MAIN_SET}:
+            tables[name] = _in_our_labels(data, name, tables[name], label, found["train"].names)
+        return tables, self._groups(data, tables[MAIN_SET]), found["train"].names, columns
 
-    def _groups(self, data: DataSet, dev: datasets.Dataset) -> list[Any] | None:
+    def _groups(self, data: DataSet, dev: Dataset) -> list[Any] | None:
         """The group of each evaluation row, of which a row without one is one; told where it makes a difference."""
         column = data.spec.get("group_column", "group")
         if column is None or column not in dev.column_names:
@@ -240,17 +220,13 @@ class StudyData:
             self.say(f"{data.name}: {said}")
         return groups
 
-    def _superglue(self, spec: dict[str, Any]) -> tuple[dict[str, datasets.Dataset], Any]:
-        from ..data.superglue import load_superglue
-
-        source = self._path(spec.get("source", "super_glue"))
-        rationales = None if "rationales" not in spec else self._path(spec["rationales"])
-        if (Path(source) / "superglue").is_dir():
-            beside = Path(source) / "superglue_rationales"
+    def _superglue(self, spec: dict[str, Any], rationales: str | None) -> tuple[dict[str, Dataset], str | None]:
+        source = Path(self._path(spec.get("source", "super_glue")))
+        if (source / "superglue").is_dir():
+            beside, source = source / "superglue_rationales", source / "superglue"
             rationales = str(beside) if rationales is None and beside.is_dir() else rationales
-            source = str(Path(source) / "superglue")
-        train = load_superglue(spec["superglue"], "train", source, rationales)
-        return {"train": train, MAIN_SET: load_superglue(spec["superglue"], "validation", source)}, rationales
+        train = load_superglue(spec["superglue"], "train", str(source), rationales)
+        return {"train": train, MAIN_SET: load_superglue(spec["superglue"], "validation", str(source))}, rationales
 
     def _path(self, source: str) -> str:
         """A path of the YAML file, which is taken from its folder; a Hub name stays."""
@@ -260,9 +236,13 @@ class StudyData:
         return str(beside) if beside.exists() or of_folder or "." in Path(source).name else source
 
 
-def _in_our_labels(
-    data: DataSet, name: str, table: datasets.Dataset, column: str, names: Sequence[str]
-) -> datasets.Dataset:
+def _sources(data: DataSet) -> dict[str, str]:
+    """The tables that a data set names, by what they are for."""
+    found = {"train": data.spec.get("train"), **data.eval_sets}
+    return found | ({VALIDATION: data.spec["validation"]} if "validation" in data.spec else {})
+
+
+def _in_our_labels(data: DataSet, name: str, table: Dataset, column: str, names: Sequence[str]) -> Dataset:
     """A further evaluation set with its labels by the names that the training rows have for them."""
     ours, given = data.spec.get("label_map", {}).get(name, {}), table[column][:]
     renamed = [ours.get(label, label) for label in given]
@@ -285,24 +265,20 @@ def _changed(path: Path) -> ValueError:
     )
 
 
-def train_rows(rows: int, size: int, seed: int) -> list[int]:
-    """The first rows of a permutation that the seed draws: a smaller size is inside a larger one."""
-    return np.random.default_rng(seed).permutation(rows)[:size].tolist()
-
-
 def eval_rows(rows: int, groups: Sequence[Any] | None, size: int | None) -> list[int]:
     """The evaluation rows, always the same ones: whole groups, as many as fit, a smaller size inside a larger one."""
-    of_row = np.arange(rows) if groups is None else np.array(numbered(groups))
-    members = np.split(np.argsort(of_row, kind="stable"), np.cumsum(np.bincount(of_row))[:-1])
+    members = members_of(range(rows) if groups is None else groups)
     chosen: list[int] = []
     for group in np.random.default_rng(_EVAL_SEED).permutation(len(members)):
         if chosen and size is not None and len(chosen) + len(members[group]) > size:
             break
-        chosen += members[group].tolist()
+        chosen += members[group]
     return chosen
 
 
-def numbered(groups: Iterable[Any]) -> list[int]:
-    """Groups numbered from 0 in the order in which they come."""
-    number: dict[Any, int] = {}
-    return [number.setdefault(group, len(number)) for group in groups]
+def members_of(groups: Iterable[Any]) -> list[list[int]]:
+    """The places of the members of each group, which are in the order in which they come."""
+    found: dict[Any, list[int]] = {}
+    for place, group in enumerate(groups):
+        found.setdefault(group, []).append(place)
+    return list(found.values())

@@ -9,18 +9,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+import joblib
 import psutil
 from filelock import FileLock, Timeout
 
 from ..files import write_whole
 
-BACKENDS = ("local", "ray", "dask")
+_PACKAGES = {"local": "joblib", "ray": "ray", "dask": "distributed"}
 _LOOK = 0.5  # seconds, in which whoever only looks whether a run is free has given it back
 
 
@@ -28,7 +30,7 @@ _LOOK = 0.5  # seconds, in which whoever only looks whether a run is free has gi
 class Machines:
     """Where a study's runs are: each is a process, or several under `torchrun`, of its own."""
 
-    backend: str = "local"  # one of `BACKENDS`
+    backend: str = "local"  # or "ray", or "dask"
     address: str | None = None  # of the cluster; None: one is started here
     jobs: int = 1  # runs at a time
     gpus: int = 0  # of a run; 0: none is set apart
@@ -36,84 +38,79 @@ class Machines:
     free: Any = None  # a queue of the GPUs of this machine, as CUDA_VISIBLE_DEVICES names them, by the run
 
     @classmethod
-    def of(cls, backend: str = "local", address: str | None = None, **asked: int | None) -> Machines:
-        """What was asked for of `jobs`, `gpus` and `processes`, else what one would ask for: a GPU a run, a process a GPU."""
-        jobs, gpus, processes = (asked.get(name) for name in ("jobs", "gpus", "processes"))
-        _refuse(backend not in BACKENDS, f"--backend {backend} must be one of {', '.join(BACKENDS)}")
-        is_local = backend == "local"
-        _refuse(
-            address is not None and is_local,
-            f"--address {address} is of a cluster: add --backend ray or --backend dask",
-        )
-        for name, value, least in (("jobs", jobs, 1), ("gpus-per-run", gpus, 0), ("processes-per-run", processes, 1)):
-            _refuse(value is not None and value < least, f"--{name} {value} must be {least} or more")
-        said = "--gpus-per-run goes with this machine and Ray; Dask's workers have theirs from dask-cuda"
-        _refuse(backend == "dask" and gpus, said)
+    def of(
+        cls,
+        backend: str = "local",
+        address: str | None = None,
+        jobs: int | None = None,
+        gpus: int | None = None,
+        processes: int | None = None,
+    ) -> Machines:
+        """What was asked for, else what one would ask for: a GPU a run, a process a GPU."""
+        is_local, least = backend == "local", 1 if jobs is None else jobs
         there = _gpus() if is_local else []
-        gpus = (1 if len(there) > 1 else 0) if gpus is None else gpus
-        processes, least = processes or max(gpus, 1), jobs or 1
+        each = int(len(there) > 1) if gpus is None else gpus
         # A Dask cluster says itself how many.
         alone = not is_local and least < 2 and (backend == "ray" or address is None)
-        _refuse(alone, f"--backend {backend} needs --jobs N, the runs at a time: 2 or more")
-        if not is_local or not gpus:
-            return cls(backend, address, least, gpus, processes)
-        groups = [",".join(there[at : at + gpus]) for at in range(0, len(there) - gpus + 1, gpus)]
-        said = (
-            f"--gpus-per-run {gpus} with {least} runs at a time needs {gpus * least} GPUs, and there are {len(there)}"
-        )
-        _refuse(len(groups) < least, said)
+        too_many = f"--gpus-per-run {gpus} with {least} runs at a time needs {each * least} GPUs, and there are "
+        for wrong, said in (
+            (backend not in _PACKAGES, f"--backend {backend} must be one of {', '.join(_PACKAGES)}"),
+            (address and is_local, f"--address {address} is of a cluster: add --backend ray or --backend dask"),
+            (least < 1, f"--jobs {jobs} must be 1 or more"),
+            (each < 0, f"--gpus-per-run {gpus} must be 0 or more"),
+            (processes is not None and processes < 1, f"--processes-per-run {processes} must be 1 or more"),
+            (
+                backend == "dask" and each,
+                "--gpus-per-run goes with this machine and Ray; Dask's workers have theirs from dask-cuda",
+            ),
+            (alone, f"--backend {backend} needs --jobs N, the runs at a time: 2 or more"),
+            (is_local and each * least > len(there), f"{too_many}{len(there)}"),
+        ):
+            if wrong:
+                raise ValueError(said)
+        if find_spec(_PACKAGES[backend]) is None:
+            raise ImportError(f"--backend {backend} needs it installed: pip install 'dhrd-hf[{backend}]'")
+        found = cls(backend, address, least, each, processes or max(each, 1))
+        if not is_local or not each:
+            return found
         free: SimpleQueue[str] = SimpleQueue()
-        for group in groups[: jobs or len(groups)]:
-            free.put(group)
-        return cls(jobs=jobs or len(groups), gpus=gpus, processes=processes, free=free)
+        for at in range(0, len(there) - each + 1, each)[:jobs]:
+            free.put(",".join(there[at : at + each]))
+        return cls(jobs=free.qsize(), gpus=each, processes=found.processes, free=free)
 
     @contextmanager
     def devices(self) -> Iterator[dict[str, str]]:
         """What the environment of a run says besides: its GPUs, and its share of the cores where several compute on them."""
-        own: dict[str, str] = {}
-        several = self.jobs * self.processes if self.backend == "local" and not self.gpus else self.processes
-        if several > 1 and "OMP_NUM_THREADS" not in os.environ:
-            own["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // several, 1))
-        if self.free is None:
-            yield own
-            return
-        group = self.free.get()
+        several = self.processes * (self.jobs if self.backend == "local" and not self.gpus else 1)
+        shared = several > 1 and "OMP_NUM_THREADS" not in os.environ
+        own = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // several, 1))} if shared else {}
+        group = None if self.free is None else self.free.get()
         try:
-            yield own | {"CUDA_VISIBLE_DEVICES": group}
+            yield own if group is None else own | {"CUDA_VISIBLE_DEVICES": group}
         finally:
-            self.free.put(group)
+            if group is not None:
+                self.free.put(group)
 
     def run(self, function: Callable[..., Any], calls: Iterable[tuple]) -> list[Any]:
         """Call a function with each of the arguments, so many at a time, and return what it returned."""
-        import joblib
-
         # Here a thread a run: it waits for the run's own processes, and no run outlives the one that its lock names.
-        with ExitStack() as stack:
-            backend: Mapping[str, Any] = {"backend": "threading"}
-            if self.backend != "local":
-                backend = stack.enter_context({"ray": _ray, "dask": _dask}[self.backend](self))
-            stack.enter_context(joblib.parallel_config(**backend, n_jobs=self.jobs))
-            # A cluster is told of all runs at once: Ray asks for no more, once it has some.
-            parallel = joblib.Parallel(batch_size=1, pre_dispatch="n_jobs" if self.backend == "local" else "all")
-            return parallel(joblib.delayed(function)(*call) for call in calls)
-
-
-def _refuse(wrong: Any, message: str) -> None:
-    if wrong:
-        raise ValueError(message)
+        # A cluster is told of all runs at once: Ray asks for no more, once it has some.
+        here, first = nullcontext({"backend": "threading"}), "n_jobs" if self.backend == "local" else "all"
+        opened = {"ray": _ray, "dask": _dask}[self.backend](self) if self.backend != "local" else here
+        with opened as backend, joblib.parallel_config(**backend, n_jobs=self.jobs):
+            return joblib.Parallel(batch_size=1, pre_dispatch=first)(joblib.delayed(function)(*it) for it in calls)
 
 
 @contextmanager
 def _ray(machines: Machines) -> Iterator[Mapping[str, Any]]:
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError:
-        raise ImportError("--backend ray needs Ray: pip install 'dhrd-hf[ray]'") from None
-    ours = not ray.is_initialized()
-    if ours:
-        here = {"num_cpus": machines.jobs, "include_dashboard": False} if machines.address is None else {}
-        ray.init(address=machines.address, log_to_driver=True, **here)
+    import ray
+    from ray.util.joblib import register_ray
+
+    if ours := not ray.is_initialized():
+        # "local": else Ray joins a cluster that somebody else has started on this machine, or that RAY_ADDRESS names.
+        here = {"address": "local", "num_cpus": machines.jobs, "include_dashboard": False}
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")  # other work may have the cores
+        ray.init(**(here if machines.address is None else {"address": machines.address}))
     register_ray()
     try:
         yield {"backend": "ray", "ray_remote_args": {"num_cpus": 1, "num_gpus": machines.gpus}}
@@ -124,10 +121,8 @@ def _ray(machines: Machines) -> Iterator[Mapping[str, Any]]:
 
 @contextmanager
 def _dask(machines: Machines) -> Iterator[Mapping[str, Any]]:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise ImportError("--backend dask needs Dask: pip install 'dhrd-hf[dask]'") from None
+    from distributed import Client
+
     here = {"n_workers": machines.jobs, "threads_per_worker": 1, "dashboard_address": None}
     with Client(machines.address) if machines.address else Client(**here) as client:
         yield {"backend": "dask", "client": client}
@@ -158,9 +153,8 @@ class Processes:
     """The processes that a study has running, in several threads; [`~Processes.end`] ends them all."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._ended = threading.Lock(), False
         self._running: set[int] = set()
-        self._ended = False
 
     def run(
         self,
@@ -175,25 +169,22 @@ class Processes:
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         # Ctrl-C is for us: we end it.
         how = {"cwd": folder, "stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "start_new_session": True}
-        with log.open("ab") as file:
-            with self._lock:
-                if self._ended:
-                    raise Interrupted
-                environment = {**os.environ, **(environment or {}), "PYTHONPATH": path}
-                process = subprocess.Popen(command, stdout=file, env=environment, **how)
-                self._running.add(process.pid)
-            try:
-                started(process.pid)
-                ended = _wait(process)
-            except BaseException:
-                end_process(process.pid)
-                process.wait()
-                if self._ended:  # who ended it may have asked for its exit code before us
-                    raise Interrupted from None
+        how["env"] = {**os.environ, **(environment or {}), "PYTHONPATH": path}
+        with log.open("ab") as file, self._lock:
+            if self._ended:
+                raise Interrupted
+            process = subprocess.Popen(command, stdout=file, **how)
+            self._running.add(process.pid)
+        try:
+            started(process.pid)
+            ended = _wait(process)
+        except BaseException:
+            end_process(process.pid)
+            process.wait()
+            if not self._ended:  # else who ended it may have asked for its exit code before us
                 raise
-            finally:
-                with self._lock:
-                    self._running.discard(process.pid)
+        finally:
+            self._running.discard(process.pid)
         if self._ended:
             raise Interrupted
         return ended
@@ -202,8 +193,7 @@ class Processes:
         """End what runs, and let nothing more begin."""
         with self._lock:
             self._ended = True
-            running = list(self._running)
-        for pid in running:
+        for pid in list(self._running):
             end_process(pid)
 
     def __reduce__(self) -> tuple[type, tuple]:
@@ -240,19 +230,19 @@ class RunLock:
     taken_from: str | None = None
 
     def __init__(self, folder: Path, run: str):
-        self._lock = FileLock(folder / "locks" / f"{run}.lock")
-        self._note = folder / "locks" / f"{run}.json"
+        self._lock, self._note = FileLock(folder / "locks" / f"{run}.lock"), folder / "locks" / f"{run}.json"
 
     def is_free(self) -> bool:
         """Whether nobody has the lock just now."""
-        if not self._acquired(0):
-            return False
-        self._lock.release()
-        return True
+        with suppress(Timeout), self._lock.acquire(timeout=0):
+            return True
+        return False
 
     def take(self) -> bool:
         """Take the lock if nobody has it, and end what a killed process has left running."""
-        if not self._acquired(_LOOK):
+        try:
+            self._lock.acquire(timeout=_LOOK, poll_interval=0.02)
+        except Timeout:
             return False
         try:
             if self._note.exists():
@@ -267,12 +257,6 @@ class RunLock:
             self._lock.release()
             raise
         return True
-
-    def _acquired(self, seconds: float) -> bool:
-        self._note.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(Timeout):
-            return bool(self._lock.acquire(timeout=seconds, poll_interval=0.02))
-        return False
 
     def end_what_was_left(self) -> None:
         """End what a process of this machine, which was ended, has left running."""

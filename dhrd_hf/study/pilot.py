@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+from ..data.joining import KEY_COLUMNS, join_rationales
+from ..data.labels import read_labels
+from ..data.prompts import rationale_text
+from ..data.table_writing import write_rows
+from ..data.tables import load_table
 from ..files import write_whole
-from .plan import Study, digest, read_study
+from .data import members_of
+from .plan import Study, digest, study_of
 from .run import runs_folder
 from .table import read_results
 
@@ -37,16 +44,17 @@ class Plan:
     @property
     def sides(self) -> dict[str, dict[str, Any]]:
         """What is run for each seed, by data set, setting, number of training rows and epochs."""
-        sides = {"rationales": ("dual_head",), "label_only": ("pooled",), "shuffled": ("shuffled_rationale",)}
+
+        def side(setting: str, epochs: int = self.epochs, data: str = "rows", size: int | None = None) -> dict:
+            return {"setting": setting, "num_train_epochs": epochs, "data": data, "train_size": size}
+
+        sides = {"rationales": side("dual_head"), "label_only": side("pooled"), "shuffled": side("shuffled_rationale")}
         if self.equal_epochs is not None:
-            sides["equal_seconds"] = ("pooled", self.equal_epochs)
+            sides["equal_seconds"] = side("pooled", self.equal_epochs)
         if self.more_rows is not None:
-            sides["more"] = ("pooled", self.epochs, "more-rows")
-        else:
-            half = (self.epochs, "rows", self.rows // 2)
-            sides |= {"half_rationales": ("dual_head", *half), "half": ("pooled", *half)}
-        names, usual = ("setting", "num_train_epochs", "data", "train_size"), (self.epochs, "rows", None)
-        return {side: dict(zip(names, (*its, *usual[len(its) - 1 :]), strict=True)) for side, its in sides.items()}
+            return sides | {"more": side("pooled", data="more-rows")}
+        half = {"half_rationales": "dual_head", "half": "pooled"}
+        return sides | {name: side(setting, size=self.rows // 2) for name, setting in half.items()}
 
     def study(self, seeds: int, only: Sequence[str] = ()) -> Study:
         """Write the study's file, whole or not at all, and read it."""
@@ -60,18 +68,16 @@ class Plan:
         return self._written(self.folder / "timing", [{**of_timing, "setting": ["dual_head", "pooled"]}])
 
     def _written(self, folder: Path, blocks: list[dict[str, Any]], *parts: str) -> Study:
-        import yaml
-
-        names = ("train", "test", "more", "validation")
         beside = os.path.relpath(self.folder / "tables", folder)
-        tables = {part: Path(beside, f"{part}.jsonl").as_posix() for part in names}
+        tables = {part: Path(beside, f"{part}.jsonl").as_posix() for part in ("train", "test", "more", "validation")}
         spec = {"eval": tables["test"], **{part: tables[part] for part in parts}, **self.columns}
         data = {"rows": {"train": tables["train"], **spec}}
         data |= {"more-rows": {"train": tables["more"], **spec}} if self.more_rows is not None else {}
         content = {"name": "pilot", "model": self.model, "data": data, "train": self.train, "grid": blocks}
-        path = folder / "study.yaml"
-        write_whole(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None))
-        return read_study(path)
+        found = study_of(content, "dhrd pilot", folder)
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        write_whole(folder / "study.yaml", text)
+        return found
 
     def two(self, study: Study, folder: Path) -> dict[str, Mapping[str, Any]]:
         """The rows of rationales and of label only with the first seed, which times are read from."""
@@ -89,7 +95,7 @@ class Plan:
         found = {}
         for side, its in self.sides.items():
             row = label_only if its["setting"] == "pooled" else rationales
-            size = {"more-rows": self.more_rows}.get(its["data"], its["train_size"] or self.rows)
+            size = self.more_rows if its["data"] == "more-rows" else its["train_size"] or self.rows
             of_epoch = size / row["train_samples_per_second"]
             found[side] = row["seconds"] - row["train_seconds"] + its["num_train_epochs"] * of_epoch
         return found
@@ -123,13 +129,6 @@ def write_tables(
 
     Rows to test and to choose by are those without a rationale, as far as there are: the others are dear.
     """
-    from ..data.joining import KEY_COLUMNS, join_rationales
-    from ..data.labels import read_labels
-    from ..data.prompts import rationale_text
-    from ..data.table_writing import write_rows
-    from ..data.tables import load_table
-    from .data import numbered
-
     label, rationale = columns["label_column"], columns["rationale_column"]
 
     def read(source: str) -> list[dict[str, Any]]:
@@ -147,18 +146,15 @@ def write_tables(
     # Rows of a group, or alike in all but these, are on one side.
     apart = (label, rationale, *KEY_COLUMNS)
     alike = [row.get("group") or {name: it for name, it in row.items() if name not in apart} for row in rows]
-    members: dict[int, list[int]] = {}
-    for place, number in enumerate(numbered(json.dumps(it, default=str) for it in alike)):
-        members.setdefault(number, []).append(place)
-    order = np.random.default_rng(0).permutation(len(members)).tolist()
-    order.sort(key=lambda number: any(has[place] for place in members[number]))
+    members = members_of(json.dumps(it, default=str) for it in alike)
+    drawn = [members[number] for number in np.random.default_rng(0).permutation(len(members))]
     sizes = {"test": min(_MOST_TEST, int(0.3 * len(rows)))} if eval_source is None else {}
     sizes["validation"] = min(_MOST_VALIDATION, max(_LEAST, int(0.15 * sum(has))))
     parts: dict[str, list[dict[str, Any]]] = {"train": [], "more": [], "validation": []}
     parts["test"] = [] if eval_source is None else read(eval_source)
-    for number in order:
+    for places in sorted(drawn, key=lambda places: any(has[place] for place in places)):
         part = next((name for name, size in sizes.items() if len(parts[name]) < size), None)
-        for place in members[number]:
+        for place in places:
             parts[part or ("train" if has[place] else "more")].append(rows[place])
     number = len(parts["train"])
     for name in ("train", "test"):
@@ -169,11 +165,9 @@ def write_tables(
             )
     known = {row[label] for row in parts["train"]}
     for name in ("test", "validation"):
-        strange = sorted({row[label] for row in parts[name]} - known)
-        if strange:
-            raise ValueError(
-                f"no row to train on with a rationale has the label {strange[0]!r}, which {name} rows have"
-            )
+        if strange := sorted({row[label] for row in parts[name]} - known):
+            said = f"no row to train on with a rationale has the label {strange[0]!r}, which {name} rows have"
+            raise ValueError(said)
         parts[name] = [{column: it for column, it in row.items() if column != rationale} for row in parts[name]]
     others = parts["more"][:number]
     more = number + len(others) if len(others) >= number / 4 else None

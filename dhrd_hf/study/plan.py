@@ -6,14 +6,16 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from .metrics import METRICS, TASK_METRICS
-from .options import hint, read_options, read_train, read_yaml
+from .options import hint, kind_of, read_options, read_train, read_yaml
 
 MAIN_SET, VALIDATION = "eval", "validation="  # no further set has such a name
 # Options that a run with alpha = 0, which sees no rationale, does not depend on.
@@ -22,20 +24,18 @@ REASONING_OPTIONS = (*_SCHEDULE, "reasoning_share", "reasoning_span", "rationale
 REASONING_OPTIONS += ("distillation_weight", "temperature", "teacher", "teacher_cache", "teacher_top_k")
 _AXES = ("data", "setting", "seed", "train_size")
 
-# What a key must be, in words, and whether it is.
-_Kind = tuple[str, Callable[[Any], bool]]
-_ANY: _Kind = "anything", lambda it: True
-_TEXT: _Kind = "a text", lambda it: isinstance(it, str)
-_WORD: _Kind = "a text", lambda it: not isinstance(it, list | dict)
-_COUNT: _Kind = "a whole number above 0", lambda it: type(it) is int and it > 0
-_FLAG: _Kind = "true or false, without quotes", lambda it: isinstance(it, bool)
-_TRUE: _Kind = "true", lambda it: it is True
-_SETS: _Kind = "a text", lambda it: isinstance(it, str | dict | list)
-_KEYS = {"name": _WORD, "model": _ANY, "data": _ANY, "train": _ANY, "metric": _ANY, "grid": _ANY}
-_KEYS |= {"eval_size": _COUNT, "cot_eval_size": _COUNT, "cot_max_new_tokens": _COUNT, "keep_models": _FLAG}
+# What a key must be, in words, and whether it is; what is null is left out.
+_ANY = "anything", lambda it: True
+_TEXT = "a text", lambda it: isinstance(it, str)
+_WORD = "a text", lambda it: not isinstance(it, list | dict)
+_COUNT = "a whole number above 0", lambda it: type(it) is int and it > 0
+_KEYS = {"name": _WORD, **dict.fromkeys(("model", "data", "train", "metric", "grid"), _ANY)}
+_KEYS |= dict.fromkeys(("eval_size", "cot_eval_size", "cot_max_new_tokens"), _COUNT)
+_KEYS |= {"keep_models": ("true or false, without quotes", lambda it: isinstance(it, bool))}
 _DATA_KEYS = dict.fromkeys(("train", "rationales", "prompt", "label_column", "rationale_column"), _TEXT)
 _DATA_KEYS |= dict.fromkeys(("group_column", "metric", "problem_type", "validation"), _TEXT)
-_DATA_KEYS |= {"eval": _SETS, "label_map": _SETS, "drop_unlabelled": _TRUE}
+_DATA_KEYS |= {"eval": ("a text", lambda it: isinstance(it, str | dict)), "label_map": _ANY}
+_DATA_KEYS |= {"drop_unlabelled": ("true", lambda it: it is True)}
 _TASK_KEYS = dict.fromkeys(("superglue", "source", "rationales", "metric"), _TEXT)
 
 
@@ -147,10 +147,10 @@ class Study:
 
     def label(self, run: Run) -> str:
         """A run in words: what tells it from the others."""
-        said = [run.data, run.setting]
+        said, fixed = [run.data, run.setting], ("alpha", "beta") if run.setting in ("pooled", "cot_decoding") else ()
         for name in self.varying:
             value = run.config.get(name)
-            if value is not None and not (name in ("alpha", "beta") and run.setting in ("pooled", "cot_decoding")):
+            if value is not None and name not in fixed:
                 said.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
         return " ".join([*said, f"seed={run.seed}"])
 
@@ -162,9 +162,7 @@ def digest(value: Any) -> str:
 
 def file_name(name: str) -> str:
     """A name as part of a file's: what is no word, or long, is told from others by a hash."""
-    clean = re.sub(r"[^\w.+ -]", "-", name)
-    while len(clean.encode()) > 100:
-        clean = clean[:-1]
+    clean = re.sub(r"[^\w.+ -]", "-", name).encode()[:100].decode(errors="ignore")
     return clean if clean == name else f"{clean}-{digest(name)}"
 
 
@@ -204,83 +202,89 @@ def read_study(path: str | Path) -> Study:
         OSError: if it can't be read.
     """
     path = Path(path).expanduser()
-    given = read_yaml(path)
+    return study_of(read_yaml(path), str(path), path.parent)
+
+
+def study_of(given: Any, where: str, folder: Path) -> Study:
+    """The study that a file describes; `where` begins each complaint, and paths are taken from the folder."""
     if not isinstance(given, dict):
-        raise ValueError(f"{path} must hold keys such as name, model, data and grid, and holds {_kind(given)}")
-    _check_names(given, _KEYS, f"{path}: unknown key")
+        raise ValueError(f"{where} must hold keys such as name, model, data and grid, and holds {kind_of(given)}")
+    given = _checked(given, _KEYS, f"{where}: unknown key", where)
     if missing := [key for key in ("name", "model", "data") if not given.get(key)]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}")
-    _check_kinds(given, _KEYS, str(path))
-    data, fixed = _data_sets(path, given["data"], given.get("metric")), read_train(given.get("train"), path)
-    for where, value in (("", given["model"]), ("train: ", fixed.get("model", given["model"]))):
-        _at(f"{path}: {where}", _model_name, value)
-    sizes = {name: given.get(name) for name in ("eval_size", "cot_eval_size")}
-    sizes["cot_max_new_tokens"] = given.get("cot_max_new_tokens") or 500
-    study = Study(str(given["name"]), path.parent, data, [], **sizes, keep_models=given.get("keep_models") is True)
-    runs = _runs(path, given, fixed, study)
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    if not isinstance(given["data"], dict):
+        raise ValueError(f"{where}: data must hold data sets by name, such as esnli: {{train: FILE, eval: FILE}}")
+    data: dict[str, DataSet] = {}
+    for name, spec in given["data"].items():
+        name = _name(f"{where}: data", name)
+        if name in data:
+            raise ValueError(f"{where}: data {name!r} is there twice")
+        data[name] = DataSet(name, _data_spec(f"{where}: data {name!r}", spec, given.get("metric")))
+    fixed = read_train(given.get("train"), f"{where}: train", folder)
+    for place, value in (("", given["model"]), ("train: ", fixed.get("model", given["model"]))):
+        _model_name(f"{where}: {place}", value)
+    blocks = given.get("grid") or []
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        said = "grid must be a list of blocks such as {data: esnli, setting: pooled, seed: [0, 1]}"
+        raise ValueError(f"{where}: {said}")
+    own = {name: given[name] for name in ("eval_size", "cot_eval_size", "cot_max_new_tokens") if name in given}
+    study = Study(str(given["name"]), folder, data, [], keep_models=given.get("keep_models", False), **own)
+    runs: dict[str, Run] = {}
+    for number, block in enumerate(blocks, 1):
+        place = f"{where}: block {number} of grid"
+        axes = _axes(read_options(block, place, folder), fixed, study, place)
+        if empty := [name for name, values in axes.items() if not values]:
+            raise ValueError(f"{where}: the grid has no runs in block {number}: {empty[0]} is an empty list")
+        for values in product(*axes.values()):
+            run = _run(dict(zip(axes, values, strict=True)), given["model"], fixed, study, f"{place}: ")
+            runs.setdefault(run.id, run)
     if not runs:
-        raise ValueError(f"{path}: the grid has no runs: write blocks as {{data: ..., setting: [pooled, dual_head]}}")
+        raise ValueError(f"{where}: the grid has no runs: write blocks as {{data: ..., setting: [pooled, dual_head]}}")
     # What tells runs of one setting apart.
-    names = dict.fromkeys(name for run in runs for name in run.config)
-    values = {name: {(run.setting, json.dumps(run.config.get(name), default=str)) for run in runs} for name in names}
-    varying = tuple(name for name, its in values.items() if len(its) > len({setting for setting, _ in its}))
-    return replace(study, runs=runs, varying=varying)
+    said = [
+        {"": run.setting} | {name: json.dumps(it, default=str) for name, it in run.config.items()}
+        for run in runs.values()
+    ]
+    several = pd.DataFrame(said).groupby("").nunique(dropna=False).max()
+    varying = tuple(several.index[several > 1])
+    return replace(study, runs=list(runs.values()), varying=varying)
 
 
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
-
-
-def _at(where: str, function: Callable[..., Any], *given: Any) -> Any:
-    """What a function makes of something, or its complaint with the place."""
-    try:
-        return function(*given)
-    except ValueError as error:
-        raise ValueError(f"{where}{error}") from None
-
-
-def _check_names(names: Iterable[Any], known: Collection[str], what: str) -> None:
+def _known(names: Iterable[Any], known: Collection[str], what: str) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"{what} {name!r}{hint(name, known)}")
 
 
-def _check_kinds(given: Mapping[str, Any], kinds: Mapping[str, _Kind], where: str) -> None:
-    for key, value in given.items():
+def _checked(given: Mapping[str, Any], kinds: Mapping[str, Any], unknown: str, where: str) -> dict[str, Any]:
+    """What a mapping says, if its keys are known and their values of their kinds."""
+    _known(given, kinds, unknown)
+    said = {key: value for key, value in given.items() if value is not None}
+    for key, value in said.items():
         words, holds = kinds[key]
-        if value is not None and not holds(value):
-            raise ValueError(
-                f"{where}: {key} must be {words}, and is {_kind(value) if 'text' in words else repr(value)}"
-            )
+        if not holds(value):
+            its = kind_of(value) if words == "a text" else repr(value)
+            raise ValueError(f"{where}: {key} must be {words}, and is {its}")
+    return said
 
 
-def _data_sets(path: Path, given: Any, metric: str | None) -> dict[str, DataSet]:
+def _data_spec(where: str, given: Any, metric: str | None) -> dict[str, Any]:
     if not isinstance(given, dict):
-        raise ValueError(f"{path}: data must hold data sets by name, such as esnli: {{train: FILE, eval: FILE}}")
-    found: dict[str, DataSet] = {}
-    for name, spec in ((_name(path, "data", name), spec) for name, spec in given.items()):
-        where = f"{path}: data {name!r}"
-        if name in found:
-            raise ValueError(f"{where} is there twice")
-        if not isinstance(spec, dict):
-            raise ValueError(f"{where} must be such as {{train: FILE, eval: FILE}}, and is {_kind(spec)}")
-        is_task = "superglue" in spec
-        keys, needed = (_TASK_KEYS, ("superglue",)) if is_task else (_DATA_KEYS, ("train", "eval"))
-        _check_names(spec, keys, f"{where} has an unknown key")
-        if missing := [key for key in needed if not spec.get(key)]:
-            raise ValueError(f"{where} lacks {' and '.join(missing)}: the tables to train and evaluate on")
-        _check_kinds(spec, keys, where)
-        # Of group_column null is a value: no groups, also where the table has a column of that name.
-        spec = {key: value for key, value in spec.items() if value is not None or key == "group_column"}
-        spec |= _eval_sets(where, spec) if isinstance(spec.get("eval"), dict) or "label_map" in spec else {}
-        if metric is not None:
-            spec.setdefault("metric", metric)
-        found[name] = DataSet(name, spec)
-        own = found[name].metric
-        _check_names([own], METRICS, f"{where} has an unknown metric")
-        if {"question_accuracy", "f1a"} & {*METRICS[own]} and spec.get("superglue") not in ("copa", "multirc"):
-            raise ValueError(f"{where}: the metric {own} is for COPA and MultiRC")
-    return found
+        raise ValueError(f"{where} must be such as {{train: FILE, eval: FILE}}, and is {kind_of(given)}")
+    task = given.get("superglue")
+    keys, needed = (_TASK_KEYS, ("superglue",)) if "superglue" in given else (_DATA_KEYS, ("train", "eval"))
+    spec = _checked(given, keys, f"{where} has an unknown key", where)
+    if missing := [key for key in needed if not given.get(key)]:
+        raise ValueError(f"{where} lacks {' and '.join(missing)}: the tables to train and evaluate on")
+    # Of group_column null is a value: no groups, also where the table has a column of that name.
+    spec |= {"group_column": None} if given.get("group_column", "") is None else {}
+    spec |= _eval_sets(where, spec) if isinstance(spec.get("eval"), dict) or "label_map" in spec else {}
+    spec |= {"metric": metric} if metric is not None and "metric" not in spec else {}
+    own = DataSet("", spec).metric
+    _known([own], METRICS, f"{where} has an unknown metric")
+    if {"question_accuracy", "f1a"} & {*METRICS[own]} and task not in ("copa", "multirc"):
+        raise ValueError(f"{where}: the metric {own} is for COPA and MultiRC")
+    return spec
 
 
 def _eval_sets(where: str, spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -289,108 +293,91 @@ def _eval_sets(where: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         said = "label_map is of further sets: name them as eval: {validation: FILE, other: FILE}"
         raise ValueError(f"{where}: {said}")
     sets: dict[str, str] = {}
+    folded: dict[str, str] = {}  # as disks without upper case have them
     for name, table in spec["eval"].items():
-        name = _name(where, "eval", name)
+        name = _name(f"{where}: eval", name)
         if not isinstance(table, str):
-            raise ValueError(f"{where}: eval {name!r} must be a table, and is {_kind(table)}")
-        twin = next((it for it in sets if _folded(it) == _folded(name)), None)
-        if twin is not None:
-            raise ValueError(f"{where}: eval has {twin!r} and {name!r}, which some disks take for one")
-        if "=" in name or (sets and _folded(name) in (MAIN_SET, "train")):
+            raise ValueError(f"{where}: eval {name!r} must be a table, and is {kind_of(table)}")
+        alike = unicodedata.normalize("NFKC", name).casefold()
+        if alike in folded:
+            raise ValueError(f"{where}: eval has {folded[alike]!r} and {name!r}, which some disks take for one")
+        if "=" in name or (sets and alike in (MAIN_SET, "train")):
             raise ValueError(f"{where}: eval can't have a further set called {name!r}: name it otherwise")
-        sets[name] = table
+        sets[name], folded[alike] = table, name
     others, given = list(sets)[1:], spec.get("label_map", {})
     nested = isinstance(given, dict) and {isinstance(it, dict) for it in given.values()}
     if not isinstance(given, dict) or len(nested) > 1:
-        raise ValueError(f"{where}: label_map must be such as {{no-entailment: neutral}}, and is {_kind(given)}")
+        raise ValueError(f"{where}: label_map must be such as {{no-entailment: neutral}}, and is {kind_of(given)}")
     if nested == {False}:  # of all of them
         given = dict.fromkeys(others, given)
-    _check_names(given, others, f"{where}: label_map is of an unknown set")
+    _known(given, others, f"{where}: label_map is of an unknown set")
     maps = {name: {str(key): str(it) for key, it in labels.items()} for name, labels in given.items()}
     return {"eval": [[name, table] for name, table in sets.items()]} | ({"label_map": maps} if maps else {})
 
 
-def _name(where: Any, what: str, name: Any) -> str:
+def _name(what: str, name: Any) -> str:
     """A name of the study's, which names files too: one part of a path."""
     name = str(name)
     if not name.strip(" .") or not name.isprintable() or {"/", "\\"} & {*name} or len(name) > 200:
         shown = repr(name if len(name) <= 60 else name[:60] + "...")
-        raise ValueError(f"{where}: {what} {shown} can't be a name: it names files in the study's folder; no / and \\")
+        raise ValueError(f"{what} {shown} can't be a name: it names files in the study's folder; no / and \\")
     return name
 
 
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).casefold()
-
-
-def _model_name(value: Any) -> str:
+def _model_name(where: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
     if isinstance(value, list):
-        raise ValueError(f"model is one name, and is {value!r}: several are a list in a block of the grid")
-    if not isinstance(value, str):
-        raise ValueError(f"model must be a name, and is {value!r}: a name that YAML takes for a number wants quotes")
-    return value
+        raise ValueError(f"{where}model is one name, and is {value!r}: several are a list in a block of the grid")
+    raise ValueError(
+        f"{where}model must be a name, and is {value!r}: a name that YAML takes for a number wants quotes"
+    )
 
 
-def _runs(path: Path, given: Mapping[str, Any], fixed: Mapping[str, Any], study: Study) -> list[Run]:
-    blocks = given.get("grid") or []
-    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-        said = "grid must be a list of blocks such as {data: esnli, setting: pooled, seed: [0, 1]}"
-        raise ValueError(f"{path}: {said}")
-    found: dict[str, Run] = {}
-    for number, block in enumerate(blocks, 1):
-        where = f"{path}: block {number} of grid"
-        block = read_options(block, where, path.parent)
-        axes = {"data": list(study.data), "setting": ["pooled", "dual_head"], "seed": [0]}
-        axes |= {name: fixed[name] for name in _AXES if name in fixed}
-        axes = {name: values for name, values in axes.items() if name not in block} | block
-        axes = {name: values if isinstance(values, list) else [values] for name, values in axes.items()}
-        if empty := [name for name, values in axes.items() if not values]:
-            raise ValueError(f"{path}: the grid has no runs in block {number}: {empty[0]} is an empty list")
-        _check_names(axes["data"], study.data, f"{where} names unknown data")
-        _check_names(axes["setting"], setting_names(), f"{where} has an unknown setting")
-        for name, least in (("seed", 0), ("train_size", 1)):
-            for it in axes.get(name, ()):
-                if not (type(it) is int and it >= least) and (name, it) != ("train_size", None):
-                    raise ValueError(f"{where}: {name} must be whole numbers, and is {it!r}")
-        for values in product(*axes.values()):
-            run = _at(f"{where}: ", _run, dict(zip(axes, values, strict=True)), given["model"], fixed, study)
-            found.setdefault(run.id, run)
-    return list(found.values())
+def _axes(block: Mapping[str, Any], fixed: Mapping[str, Any], study: Study, where: str) -> dict[str, list[Any]]:
+    """What a block is the product of: its own lists, and what it does not say."""
+    axes = {"data": list(study.data), "setting": ["pooled", "dual_head"], "seed": [0]}
+    axes |= {name: fixed[name] for name in _AXES if name in fixed}
+    axes = {name: values for name, values in axes.items() if name not in block} | dict(block)
+    axes = {name: values if isinstance(values, list) else [values] for name, values in axes.items()}
+    _known(axes["data"], study.data, f"{where} names unknown data")
+    _known(axes["setting"], setting_names(), f"{where} has an unknown setting")
+    for name, least in (("seed", 0), ("train_size", 1)):
+        for it in axes.get(name, ()):
+            if not (type(it) is int and it >= least) and (name, it) != ("train_size", None):
+                raise ValueError(f"{where}: {name} must be whole numbers, and is {it!r}")
+    return axes
 
 
-def _run(values: dict[str, Any], model: str, fixed: Mapping[str, Any], study: Study) -> Run:
-    of_data = study.data[values["data"]]
-    options = {name: of_data.spec[name] for name in ("prompt",) if name in of_data.spec}
-    options |= {name: value for its in (fixed, values) for name, value in its.items() if name not in _AXES}
-    model = _model_name(options.pop("model", None) or model)
-    options = {name: _number(value) for name, value in options.items() if value is not None}
+def _run(values: Mapping[str, Any], model: str, fixed: Mapping[str, Any], study: Study, where: str) -> Run:
+    of_data, setting = study.data[values["data"]], values["setting"]
+    options = {"prompt": of_data.spec.get("prompt"), **fixed, **values}
+    model = _model_name(where, options.pop("model", None) or model)
+    options = {name: _number(it) for name, it in options.items() if name not in _AXES and it is not None}
     options = json.loads(json.dumps(options, default=str))  # as the table will have them: YAML knows dates
     by_length = options.get("train_sampling_strategy") == "group_by_length"
     if by_length and options.get("length_column_name") != "input_length":
         raise ValueError(
-            "train_sampling_strategy: group_by_length orders rows by the length of x and rationale, and runs of one seed "
-            "would see theirs in different orders: add length_column_name: input_length"
+            f"{where}train_sampling_strategy: group_by_length orders rows by the length of x and rationale, and runs of one "
+            "seed would see theirs in different orders: add length_column_name: input_length"
         )
-    decides = {"data": of_data.spec, "metric": of_data.metric, "eval_size": study.eval_size}
-    if values["setting"] == "cot_decoding":
-        decides |= {"cot_eval_size": study.cot_eval_size, "cot_max_new_tokens": study.cot_max_new_tokens}
-    setting, options = values["setting"], _in_setting(values["setting"], options)
-    return Run(of_data.name, setting, values["seed"], values.get("train_size"), model, options, decides)
-
-
-def _in_setting(setting: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a run as its setting has them: what the setting fixes is fixed, what it ignores is left out."""
-    fixed = {"pooled": (0.0, 1.0, REASONING_OPTIONS), "cot_decoding": (1.0, 0.0, _SCHEDULE)}
-    given = options.get("alpha", 1.0), options.get("beta", 1.0), ()
-    *weights, ignored = fixed.get(setting, given)
-    found = dict(zip(("alpha", "beta"), weights, strict=True))
+    # What the setting fixes is fixed, what it ignores is left out.
+    found = {"alpha": options.get("alpha", 1.0), "beta": options.get("beta", 1.0)}
+    found |= {"pooled": {"alpha": 0, "beta": 1}, "cot_decoding": {"alpha": 1, "beta": 0}}.get(setting, {})
     for name, value in found.items():
-        if not isinstance(value, (int, float, str)):
-            raise ValueError(f"{name} must be a number, and is {value!r}: several are a list in a block of the grid")
+        if not isinstance(value, int | float | str):
+            raise ValueError(
+                f"{where}{name} must be a number, and is {value!r}: several are a list in a block of the grid"
+            )
         # A word is auto, or what dhrd train refuses.
         found[name] = value if isinstance(value, str) else float(value)
     found["classifier_head"] = options.get("classifier_head") or "linear"
-    return found | {name: value for name, value in options.items() if name not in {*found, *ignored}}
+    ignored = {"pooled": REASONING_OPTIONS, "cot_decoding": _SCHEDULE}.get(setting, ())
+    found |= {name: value for name, value in options.items() if name not in {*found, *ignored}}
+    decides = {"data": of_data.spec, "metric": of_data.metric, "eval_size": study.eval_size}
+    if setting == "cot_decoding":
+        decides |= {"cot_eval_size": study.cot_eval_size, "cot_max_new_tokens": study.cot_max_new_tokens}
+    return Run(of_data.name, setting, values["seed"], values.get("train_size"), model, found, decides)
 
 
 def _number(value: Any) -> Any:

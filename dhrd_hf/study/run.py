@@ -14,17 +14,19 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..data.ablations import ABLATIONS
 from ..files import written_whole
 from .data import RunRows
 from .machines import Ended, Processes
 from .metrics import METRICS, score
 from .options import typed_options
 from .plan import MAIN_SET, DataSet, Run, Study, ablation_of
-
-if TYPE_CHECKING:
-    import numpy as np
 
 LAUNCH = (sys.executable, "-m", "dhrd_hf.cli", "train")
 _DECODE = (sys.executable, "-m", "dhrd_hf.evaluation.decode")
@@ -33,12 +35,14 @@ BEST_EPOCH = {"eval_strategy": "epoch", "save_strategy": "best", "save_total_lim
 BEST_EPOCH |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_classification_loss"}
 _KEPT = ("train_results.json", "eval_results.json", "trainer_state.json")
 # Seen from the study file's folder, if they are there.
-_FOLDERS, _SETTINGS = ("model", "teacher"), ("deepspeed", "fsdp_config", "accelerator_config")
+_FROM_ITS_FOLDER = dict.fromkeys(("model", "teacher"), os.path.isdir)
+_FROM_ITS_FOLDER |= dict.fromkeys(("deepspeed", "fsdp_config", "accelerator_config"), os.path.isfile)
 # What decides a run's time and memory besides its command: of its environment no more than this is recorded.
 _ENVIRONMENT = re.compile(r"MALLOC_.*|LD_PRELOAD|.*_NUM_THREADS")
 _NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
 _FOUND = ("score", "metrics", "labels", "predictions", "groups", "logits", "train_seconds", "evaluate_seconds")
 _FOUND += ("train_samples_per_second", "peak_memory_mb")
+_LOGITS = {"set": pa.string(), "row": pa.int32(), "label": pa.int32(), "logits": pa.list_(pa.float32())}
 
 
 class RunError(Exception):
@@ -62,12 +66,12 @@ def train_command(run: Run, study: Study, folder: Path, rows: RunRows, name: str
     """The arguments of a run's `dhrd train`, with paths as seen from the study's output folder."""
     here, spec = f"{runs_folder(folder).name}/{run.id}/{name}", study.data[run.data].spec
     options = {"model": run.model, "train_data": _relative(rows.train, folder)}
-    if run.setting != "cot_decoding":
+    if run.setting == "cot_decoding":
+        options |= {"eval_split": 0}
+    else:
         more = [f"{name}={_relative(path, folder)}" for name, path in rows.more_eval.items()]
         options |= {"eval_data": _relative(rows.eval, folder), "more_eval_data": more or None}
         options |= {"predictions": f"{here}/predictions.jsonl", "logits": f"{here}/logits.parquet"}
-    else:
-        options |= {"eval_split": 0}
     options |= {"output_dir": here, "encoding_cache": "encoded"}
     options |= {it: spec[it] for it in ("label_column", "rationale_column", "problem_type") if it in spec}
     # Once, at the end; and nothing to go on from, which costs the disk more than a run that starts again costs time.
@@ -75,17 +79,14 @@ def train_command(run: Run, study: Study, folder: Path, rows: RunRows, name: str
     if rows.validation is not None:
         options |= {"validation_data": _relative(rows.validation, folder), **BEST_EPOCH}
     options |= {"seed": run.seed, **run.options}
-    for its, there in ((_FOLDERS, os.path.isdir), (_SETTINGS, os.path.isfile)):
-        for it in its:
-            if isinstance(options.get(it), str) and there(path := study.folder / Path(options[it]).expanduser()):
-                options[it] = _relative(path, folder)
+    for it, is_there in _FROM_ITS_FOLDER.items():
+        path = study.folder / Path(options[it]).expanduser() if isinstance(options.get(it), str) else None
+        if path is not None and is_there(path):
+            options[it] = _relative(path, folder)
     if run.setting != "pooled":
-        from ..data.ablations import ABLATIONS
-
         options |= ABLATIONS[ablation_of(run.setting)].encoder
-    if run.setting == "cot_decoding":
-        options["eval_strategy"] = "no"  # its evaluation is the decoding
-    return typed_options(options)
+    # The evaluation of a run that decodes is the decoding.
+    return typed_options(options | ({"eval_strategy": "no"} if run.setting == "cot_decoding" else {}))
 
 
 def do_run(
@@ -101,9 +102,9 @@ def do_run(
 ) -> dict[str, Any]:
     """Train and evaluate, and read what the row has of it from the run's files."""
     start, data = start or Processes().run, study.data[run.data]
-    here = runs_folder(folder) / run.id / name
-    here.parent.mkdir(parents=True, exist_ok=True)
-    began = time.time()
+    here, began = runs_folder(folder) / run.id / name, time.time()
+    log = here.with_name("log.txt")
+    log.parent.mkdir(parents=True, exist_ok=True)
     commands = [[*launch, *train_command(run, study, folder, rows, name), *(["--resume"] if resume else [])]]
     if run.setting == "cot_decoding":
         options = {"model": here, "data": rows.eval, "output": here / "predictions.jsonl"}
@@ -112,8 +113,8 @@ def do_run(
         commands.append([*decode, *typed_options(options)])
     peaks = []
     for command in commands:
-        ended = start(command, folder, here.with_name("log.txt"))
-        _check(ended.code, here.with_name("log.txt"))
+        ended = start(command, folder, log)
+        _check(ended.code, log)
         peaks.append(ended.peak_memory_mb)
     try:
         found = _read_files(run, folder, here, rows, data)
@@ -127,44 +128,28 @@ def new_row(
     run: Run, study: Study, folder: Path, rows: RunRows | None, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """The row of a run before it has run: what was asked for, by whom, and where."""
-    from ..evaluation.timing import machine, versions
+    from ..evaluation.timing import machine, versions  # which import torch
 
-    of_run, data, options = {**os.environ, **(environment or {})}, study.data[run.data], dict(run.options)
-    weights = {name: options.pop(name) for name in ("alpha", "beta", "classifier_head")}
-    return {
-        "study": study.name,
-        "cell": run.id,
-        "status": "failed",
-        "error": None,
-        "data": run.data,
-        "setting": run.setting,
-        **weights,
-        "train_size": run.train_size,
-        "seed": run.seed,
-        "options": options,
-        "train_rows": None if rows is None else rows.train_rows,
-        "eval_rows": None if rows is None else len(rows.labels),
-        "rows_digest": data.rows_digest,
-        "metric": data.metric,
-        **dict.fromkeys(_FOUND),
-        "epoch_metrics": [],
-        "model": run.model,
-        "command": "" if rows is None else shlex.join(["dhrd", "train", *train_command(run, study, folder, rows)]),
-        "versions": versions(),
-        "machine": machine(),
-        "environment": {name: of_run[name] for name in sorted(of_run) if _ENVIRONMENT.fullmatch(name)},
-        "finished": None,
-    }
+    of_run, data = {**os.environ, **(environment or {})}, study.data[run.data]
+    weights = {name: run.options[name] for name in ("alpha", "beta", "classifier_head")}
+    row = {"study": study.name, "cell": run.id, "status": "failed", "error": None}
+    row |= {"data": run.data, "setting": run.setting, **weights, "train_size": run.train_size, "seed": run.seed}
+    row["options"] = {name: it for name, it in run.options.items() if name not in weights}
+    row |= {"train_rows": rows and rows.train_rows, "eval_rows": rows and len(rows.labels)}
+    row |= {"rows_digest": data.rows_digest, "metric": data.metric, **dict.fromkeys(_FOUND), "epoch_metrics": []}
+    typed = [] if rows is None else ["dhrd", "train", *train_command(run, study, folder, rows)]
+    row |= {"model": run.model, "command": shlex.join(typed), "versions": versions(), "machine": machine()}
+    row["environment"] = {name: of_run[name] for name in sorted(of_run) if _ENVIRONMENT.fullmatch(name)}
+    return row | {"finished": None}
 
 
-def clear(run: Run, folder: Path, name: str, keep_model: bool) -> None:
-    """Remove a run's model and checkpoints, and keep what its row was read from."""
-    here = runs_folder(folder) / run.id
+def clear(path: Path, keep_model: bool) -> None:
+    """Remove the model and checkpoints of a run in its folder, and keep beside it what its row was read from."""
     for kept in ("predictions.jsonl", *(() if keep_model else _KEPT)):
-        if (here / name / kept).exists():
-            os.replace(here / name / kept, here / kept)
-    if not keep_model and (here / name).is_dir():
-        shutil.rmtree(here / name)
+        if (path / kept).exists():
+            os.replace(path / kept, path.with_name(kept))
+    if not keep_model and path.is_dir():
+        shutil.rmtree(path)
 
 
 def _check(code: int, log: Path) -> None:
@@ -181,8 +166,7 @@ def _check(code: int, log: Path) -> None:
 
 def _read_files(run: Run, folder: Path, here: Path, rows: RunRows, data: DataSet) -> dict[str, Any]:
     trained, evaluated, state = (json.loads((here / name).read_text()) for name in _KEPT)
-    with (here / "predictions.jsonl").open(encoding="utf-8") as file:
-        said = [json.loads(line) for line in file]
+    said = [json.loads(line) for line in (here / "predictions.jsonl").read_text(encoding="utf-8").split("\n") if line]
     if [row[data.spec.get("label_column", "label")] for row in said] != rows.labels:
         raise ValueError(f"its {len(said)} predictions are not those of the {len(rows.labels)} evaluation rows")
     odd = sum(not math.isfinite(it or 0.0) for row in said for it in row.get("probabilities", {}).values())
@@ -200,20 +184,13 @@ def _read_files(run: Run, folder: Path, here: Path, rows: RunRows, data: DataSet
         predictions = _chosen(said, rows, ids, run)
     parts = {part: score(part, labels, predictions, rows.groups) for part in METRICS[data.metric]}
     epochs = [entry for entry in state["log_history"] if any(name.startswith("eval_") for name in entry)]
-    return {
-        "score": score(data.metric, labels, predictions, rows.groups),
-        "metrics": _metrics(evaluated) | parts,
-        "labels": labels,
-        "predictions": predictions,
-        "groups": rows.groups,
-        "label_names": rows.names,
-        "logits": keep_logits(run.id, folder, logits, rows) if logits else None,
-        "eval_sets": eval_sets(logits, rows),
-        "train_seconds": trained["train_runtime"],
-        "evaluate_seconds": evaluated["eval_runtime"],
-        "train_samples_per_second": trained["train_samples_per_second"],
-        "epoch_metrics": [{"epoch": entry["epoch"], **_metrics(entry)} for entry in epochs],
-    }
+    found = {"score": score(data.metric, labels, predictions, rows.groups), "metrics": _metrics(evaluated) | parts}
+    found |= {"labels": labels, "predictions": predictions, "groups": rows.groups, "label_names": rows.names}
+    found["logits"] = keep_logits(run.id, folder, logits, rows) if logits else None
+    found["eval_sets"] = eval_sets(logits, rows)
+    found |= {"train_seconds": trained["train_runtime"], "evaluate_seconds": evaluated["eval_runtime"]}
+    found["train_samples_per_second"] = trained["train_samples_per_second"]
+    return found | {"epoch_metrics": [{"epoch": entry["epoch"], **_metrics(entry)} for entry in epochs]}
 
 
 def _metrics(evaluated: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,11 +203,11 @@ def _chosen(said: Sequence[Mapping[str, Any]], rows: RunRows, ids: Mapping[str |
     draw, best = random.Random(run.seed), {}
     for place, (group, row) in enumerate(zip(rows.groups, said, strict=True)):
         if run.setting == "cot_decoding":
-            yes = row["predicted_label"] == "Yes", draw.random()
+            yes = float(row["predicted_label"] == "Yes")
         else:
-            yes = row["probabilities"]["Yes"] / max(row["probabilities"]["No"], 1e-300), draw.random()
-        best[group] = max(best.get(group, (yes, place)), (yes, place), key=lambda it: it[0])
-    return [ids["Yes" if best[group][1] == place else "No"] for place, group in enumerate(rows.groups)]
+            yes = row["probabilities"]["Yes"] / max(row["probabilities"]["No"], 1e-300)
+        best[group] = max(best.get(group, ()), (yes, draw.random(), place))
+    return [ids["Yes" if best[group][-1] == place else "No"] for place, group in enumerate(rows.groups)]
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -245,9 +222,6 @@ def _relative(path: Path, folder: Path) -> str:
 
 def read_logits(path: Path, rows: RunRows) -> dict[str, np.ndarray]:
     """The logits of each set, a column a label in the order of the study's ids; -inf of one that the run did not have."""
-    import numpy as np
-    import pyarrow.parquet as pq
-
     table = pq.read_table(path)
     names, frame, found = json.loads(table.schema.metadata[b"labels"]), table.to_pandas(), {}
     unknown = [name for name in names if name not in rows.names]
@@ -266,18 +240,13 @@ def read_logits(path: Path, rows: RunRows) -> dict[str, np.ndarray]:
 
 def keep_logits(run: str, folder: Path, logits: Mapping[str, np.ndarray], rows: RunRows) -> str:
     """Write a run's logits as a Parquet file beside the table, whole or not at all; its name as seen from there."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    types = {"set": pa.string(), "row": pa.int32(), "label": pa.int32(), "logits": pa.list_(pa.float32())}
     its = [
         {"set": name, "row": place, "label": rows.names.index(label), "logits": logits[name][place].tolist()}
         for name, labels in rows.all_labels.items()
         for place, label in enumerate(labels)
     ]
-    table = pa.Table.from_pylist(its, pa.schema(types, {"labels": json.dumps(rows.names)}))
     with written_whole(folder / "logits" / f"{run}.parquet") as unfinished:
-        pq.write_table(table, unfinished)
+        pq.write_table(pa.Table.from_pylist(its, pa.schema(_LOGITS, {"labels": json.dumps(rows.names)})), unfinished)
     return f"logits/{run}.parquet"
 
 

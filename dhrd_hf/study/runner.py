@@ -6,9 +6,10 @@ import os
 import shlex
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,8 @@ def run_study(
     limit: int | None = None,
     machines: Machines | None = None,
     launch: Sequence[str] | None = None,
+    processes: Processes | None = None,
     say: Callable[[str], None] | None = None,
-    **options: Any,
 ) -> StudyOutcome:
     """Run what is not in a study's table, and add each run to it as it ends.
 
@@ -88,8 +89,9 @@ def run_study(
         machines ([`~dhrd_hf.study.machines.Machines`], *optional*): Where the runs are and how many at a time; by default
             here, one after the other.
         launch (`Sequence[str]`, *optional*): What `dhrd train` is started by.
+        processes ([`~dhrd_hf.study.machines.Processes`], *optional*): What the processes on this machine will be in, for
+            whoever may end them, which raises [`~dhrd_hf.study.machines.Interrupted`].
         say (`Callable[[str], None]`, *optional*): Told of each run; by default it goes to stderr.
-        options (*optional*): `decode`, as [`~dhrd_hf.study.run.do_run`].
 
     Returns:
         [`StudyOutcome`]: where it stands.
@@ -99,20 +101,18 @@ def run_study(
             folder leads out of it.
         OSError: if the folder can't be written.
     """
-    machines = machines or Machines()
-    folder = Path(output_dir).expanduser().resolve()
+    machines, folder = machines or Machines(), Path(output_dir).expanduser().resolve()
     check_inside(study, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    runner = _Runner(study, folder, say or _to_stderr, launch or launch_of(machines.processes), machines, options)
+    launch, processes = launch or launch_of(machines.processes), processes or Processes()
+    runner = _Runner(study, folder, say or _to_stderr, launch, machines, processes)
     runner.table.repair()
     data = StudyData(study, folder, runner.say)
     data.check()
-    before = runner.rows()
-    _check_batches(before, machines.processes)
     # Rows, not times: the clocks of machines differ. Another call's retry has added a row, and is not tried once more.
-    failed = {run: row for run, row in before.items() if row["status"] == "failed"}
+    failed = {run: row for run, row in runner.rows().items() if row["status"] == "failed"}
     again = {run: row for run, row in failed.items() if retry_failed or row.get("killed", False)}
-    runner.announce(before, again)
+    runner.begin(again)
     there = runner if machines.backend == "local" else replace(runner, say=_to_stderr)
     ran, elsewhere = 0, set()
     try:
@@ -124,12 +124,13 @@ def run_study(
             if not now:
                 break
     except BaseException:
-        runner.processes.end()
+        processes.end()
         for run in study.runs if machines.backend != "local" else ():
             RunLock(folder, run.id).end_what_was_left()
         raise
     rows = runner.rows()
-    return StudyOutcome(len(study.runs), *_done_and_failed(rows), ran, len(elsewhere - rows.keys()))
+    states = Counter(row["status"] for row in rows.values())
+    return StudyOutcome(len(study.runs), states["done"], states["failed"], ran, len(elsewhere - rows.keys()))
 
 
 def planned_runs(study: Study, output_dir: str | Path) -> Iterator[tuple[Run, str, str]]:
@@ -148,22 +149,10 @@ def check_inside(study: Study, folder: Path) -> None:
     """Raise on a link in a study's folder that leads out of it: what is written would be written elsewhere."""
     named = [folder / name for name in (TABLE, "encoded", "logits", "locks", "data", "cells", "runs")]
     named += [folder / "data" / data.folder_name for data in study.data.values()]
-    named += [runs_folder(folder) / run.id for run in study.runs]
-    for path in named:
+    for path in (*named, *(runs_folder(folder) / run.id for run in study.runs)):
         if path.is_symlink() and not path.resolve().is_relative_to(folder):
             raise ValueError(
                 f"{path} is a link to {path.resolve()}, outside {folder}: a study writes into its folder alone"
-            )
-
-
-def _check_batches(rows: Rows, ours: int) -> None:
-    """Raise where the table's runs had another number of processes: their batches had another number of rows."""
-    for run, row in rows.items():
-        theirs = row.get("processes", 1)
-        if row["status"] == "done" and theirs != ours:
-            raise ValueError(
-                f"the table's run {run} had {theirs} processes, and now a run has {ours}: its batches would have "
-                f"{ours / theirs:g} times the rows. Add --processes-per-run {theirs}, or name another --output-dir"
             )
 
 
@@ -176,8 +165,7 @@ class _Runner:
     say: Callable[[str], None]
     launch: Sequence[str]
     machines: Machines
-    options: Mapping[str, Any]
-    processes: Processes = field(default_factory=Processes)
+    processes: Processes
 
     def __post_init__(self) -> None:
         self.table = ResultsTable(self.folder / TABLE, self.study.name, self.say)
@@ -188,41 +176,43 @@ class _Runner:
     def here(self, run: Run) -> Path:
         return runs_folder(self.folder) / run.id
 
-    def announce(self, rows: Rows, again: Rows) -> None:
+    def begin(self, again: Rows) -> None:
         """Say what there is to do, and clear what a kill left."""
-        (done, failed), total = _done_and_failed(rows), len(self.study.runs)
+        rows, ours = self.rows(), self.machines.processes
+        states, total = Counter(row["status"] for row in rows.values()), len(self.study.runs)
+        done, failed = states["done"], states["failed"]
+        for run, row in rows.items():
+            if row["status"] == "done" and (theirs := row.get("processes", 1)) != ours:
+                raise ValueError(
+                    f"the table's run {run} had {theirs} processes, and now a run has {ours}: its batches would have "
+                    f"{ours / theirs:g} times the rows. Add --processes-per-run {theirs}, or name another --output-dir"
+                )
         said = f"study {self.study.name}: {total} runs, {done} done, {failed} failed, "
         said += f"{total - done - failed + len(again)} to run"
         self.say(said + (". Run the failed ones again with --retry-failed" if failed > len(again) else ""))
         for run in self.study.runs:
-            row = rows.get(run.id, {})
-            if row.get("status") != "done" or row.get("model_kept"):
-                continue
-            # Of a process that was killed between its row and its clearing, or is there just now and has the run.
-            left, lock = list(self.here(run).glob("run*")), RunLock(self.folder, run.id)
-            if left and lock.take():
-                try:
+            row, lock = rows.get(run.id, {}), RunLock(self.folder, run.id)
+            if row.get("status") == "done" and not row.get("model_kept"):
+                # Of a process that was killed between its row and its clearing, or is there just now and has the run.
+                left = list(self.here(run).glob("run*"))
+                if left and lock.take():
                     for it in left:
-                        clear(run, self.folder, it.name, keep_model=False)
-                finally:
+                        clear(it, keep_model=False)
                     lock.release()
 
     def free(self, data: StudyData, again: Rows, elsewhere: set[str], most: int | None) -> Iterator[tuple]:
         """The runs that nobody has done or is doing, up to so many; with their rows, or why there are none."""
-        rows = self.rows()
+        rows, found = self.rows(), 0
         for run in self.study.runs:
             row = rows.get(run.id)
-            if row is not None and row != again.get(run.id):
+            if found == most or (row is not None and row != again.get(run.id)):
                 continue
             if not RunLock(self.folder, run.id).is_free():
                 if run.id not in elsewhere:
                     self.say(f"{self.study.label(run)}: another process has it")
                 elsewhere.add(run.id)
                 continue
-            if most is not None:
-                if most == 0:
-                    return
-                most -= 1
+            found += 1
             try:
                 yield run, data.of(run), None, row
             except Exception as error:  # said in its row: joblib asks for the next run in a thread of its own
@@ -238,27 +228,27 @@ class _Runner:
                 return run.id, False
             if lock.taken_from is not None:
                 self.say(f"{self.study.label(run)}: taken over from {lock.taken_from}, which is gone")
-            name = "run" if lock.number == 1 else f"run-{lock.number}"
+            path = self.here(run) / ("run" if lock.number == 1 else f"run-{lock.number}")
             with self.machines.devices() as environment:
-                row = self._row(run, rows, error, name, lock, environment)
+                row = self._row(run, rows, error, path, lock, environment)
             self.table.append(row)
-            clear(run, self.folder, name, self.study.keep_models and row["status"] == "done")
+            clear(path, self.study.keep_models and row["status"] == "done")
             self._tell(run, row)
         finally:
             lock.release()
         return run.id, True
 
     def _row(
-        self, run: Run, rows: RunRows | None, error: str | None, name: str, lock: RunLock, environment: Mapping
+        self, run: Run, rows: RunRows | None, error: str | None, path: Path, lock: RunLock, environment: Mapping
     ) -> dict[str, Any]:
         row = new_row(run, self.study, self.folder, rows, environment)
         row |= {"processes": self.machines.processes} if self.machines.processes > 1 else {}
         try:
             if rows is None:
                 raise RunError(error)
-            resume = self._prepare(run, name)
+            resume = self._prepare(run, path)
             start = partial(self.processes.run, started=lock.note_child, environment=environment)
-            how = {"name": name, "resume": resume, "start": start, **self.options}
+            how = {"name": path.name, "resume": resume, "start": start}
             row |= do_run(run, self.study, self.folder, rows, self.launch, **how) | {"status": "done"}
             row |= {"resumed": True} if resume else {}  # its times: of the last part
             row |= {"model_kept": True} if self.study.keep_models else {}
@@ -268,11 +258,10 @@ class _Runner:
         row["finished"] = datetime.now(UTC).isoformat(timespec="milliseconds")
         return row
 
-    def _prepare(self, run: Run, name: str) -> bool:
+    def _prepare(self, run: Run, path: Path) -> bool:
         """Make way for a run; whether an interrupted one left checkpoints to go on from."""
-        here = self.here(run)
-        here.mkdir(parents=True, exist_ok=True)
-        old = [it for it in here.glob("run*") if it.is_dir()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        old = [it for it in path.parent.glob("run*") if it.is_dir()]
         with_best = "validation" in self.study.data[run.data].spec  # whose checkpoints are weights alone
         whole = [it for it in old if not with_best and last_checkpoint(it) is not None]
         latest = max(whole, key=lambda it: it.stat().st_mtime, default=None)
@@ -280,10 +269,10 @@ class _Runner:
             if it != latest:
                 shutil.rmtree(it)
         if latest is None:
-            (here / "log.txt").unlink(missing_ok=True)
-        elif latest.name != name:
-            os.replace(latest, here / name)
-        (here / "predictions.jsonl").unlink(missing_ok=True)
+            path.with_name("log.txt").unlink(missing_ok=True)
+        elif latest != path:
+            os.replace(latest, path)
+        path.with_name("predictions.jsonl").unlink(missing_ok=True)
         return latest is not None
 
     def _tell(self, run: Run, row: Mapping[str, Any]) -> None:
@@ -292,9 +281,15 @@ class _Runner:
         if row["status"] == "failed":
             self.say(f"{said}failed: {row['error']} (see {self.here(run) / 'log.txt'})")
             return
-        left = _seconds_left(self.study, rows) / self.machines.jobs
+        # What is left takes as long as the mean of its data set and setting, or of all that is done.
+        done, left = [it for it in rows.values() if it["status"] == "done"], 0.0
+        for it in self.study.runs if done else ():
+            if it.id not in rows:
+                alike = [its for its in done if (its["data"], its["setting"]) == (it.data, it.setting)] or done
+                left += sum(its["seconds"] for its in alike) / len(alike)
+        left = timedelta(seconds=round(left / self.machines.jobs))
         said += f"{row['metric']} {row['score']:.4f}, {row['seconds']:.0f} s"
-        self.say(said + (f", about {_duration(left)} left" if left else ""))
+        self.say(said + (f", about {left} left" if left else ""))
 
 
 def _to_stderr(line: str) -> None:
@@ -304,39 +299,14 @@ def _to_stderr(line: str) -> None:
 def _states(rows: list[dict[str, Any]], study: Study) -> Rows:
     """The last row of each of the study's runs."""
     runs, found = {run.id: run for run in study.runs}, {}
-    for row in rows:
-        run = runs.get(row["cell"])
-        if run is None:
-            continue
+    for row in (row for row in rows if row["cell"] in runs):
+        run = runs[row["cell"]]
         asked = {**run.__dict__, **run.options}
         asked["options"] = {name: value for name, value in run.options.items() if name not in _SAME}
-        other = [name for name in _SAME if row.get(name) != asked.get(name)]
-        if other:
+        if other := [name for name in _SAME if row.get(name) != asked.get(name)]:
             raise ValueError(
                 f"the table has run {run.id} with {other[0]} {row.get(other[0])!r}, and in this study it is "
                 f"{asked.get(other[0])!r}: it is another study's table; name another --output-dir"
             )
         found[run.id] = row
     return found
-
-
-def _done_and_failed(rows: Rows) -> tuple[int, int]:
-    states = [row["status"] for row in rows.values()]
-    return states.count("done"), states.count("failed")
-
-
-def _seconds_left(study: Study, rows: Rows) -> float:
-    """From the runs that are done: a run takes as long as the mean of its data set and setting, or of what there is."""
-    took: dict[tuple[str, ...], list[float]] = {}
-    for row in rows.values():
-        for key in ((row["data"], row["setting"]), (row["data"],), ()) if row["status"] == "done" else ():
-            took.setdefault(key, []).append(row["seconds"])
-    keys = [((run.data, run.setting), (run.data,), ()) for run in study.runs if run.id not in rows]
-    times = [next((took[it] for it in its if it in took), [0.0]) for its in keys]
-    return sum(sum(its) / len(its) for its in times)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -8,6 +8,7 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -195,8 +196,15 @@ def stand_in(monkeypatch):
         (["--hours", "1", "--max-steps", "9"], "--max-steps is what a pilot says itself"),
         (["--hours", "1", "--save-strategy", "no"], "--save-strategy is what a pilot says itself"),
         (["--hours", "1", "--learning-raet", "1"], "did you mean --learning-rate?"),
-        (["--hours", "1", "--export", "elsewhere"], "train has 'export'"),
-        (["--hours", "1", "--train-data", "t"], "said by data"),
+        (["--hours", "1", "--export", "elsewhere"], "--export is what a pilot says itself"),
+        (["--hours", "1", "--train-data", "t"], "--train-data is what a pilot says itself"),
+        (["--hours", "1", "--run-name", "../../x"], "--run-name names '../../x', outside the study's folder"),
+        (
+            ["--hours", "1", "--report-to", "none", "--lr-scheduler-kwargs={dir: /tmp/x}"],
+            "--lr-scheduler-kwargs names",
+        ),
+        (["--hours", "1", "--alpha", "1", "2"], "--alpha is one number of all runs"),
+        (["--hours", "1", "--alpha", "lots"], "'lots' is neither a number nor 'auto'"),
         (["stray", "--hours", "1"], "unexpected 'stray'"),
         (["--seeds", "2"], "--hours"),
     ],
@@ -208,7 +216,33 @@ def test_what_makes_no_pilot_is_told_in_a_line_before_it_is_paid_for(
     assert main(["pilot", "--model", "tiny", "--data", table, "--output-dir", str(out), *options]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("dhrd: error: ") and message in error
+    assert "study.yaml" not in error and "block" not in error and "an option of the study" not in error
     assert not (out / "results.jsonl").exists()
+
+
+def test_timing_a_few_steps_takes_a_share_of_the_hours_at_most(write, tmp_path, stand_in, capsys):
+    table, out = write("rows.jsonl", rows_with_rationales(150, 40)), tmp_path / "out"
+    (out / "timing").mkdir(parents=True)
+    (out / "timing" / "hold").touch()  # a model as slow as can be
+    command = ["pilot", "--model", "tiny", "--data", table, "--output-dir", str(out), "--hours"]
+    release = Timer(30, (out / "timing" / "hold").unlink)
+    release.start()
+    assert main([*command, "0.001"]) == 2
+    release.cancel()
+    said = capsys.readouterr().err.splitlines()
+    assert "Timing a few steps with rationales and with labels only, for 0.0002 h at most." in said
+    assert "takes more than 0.0002 h, a fifth of what there is, and --hours is 0.001: ask for more hours" in said[-1]
+    assert not (out / "timing" / "results.jsonl").exists() and not list((out / "timing" / "locks").glob("*.json"))
+    (out / "timing" / "hold").unlink()
+    assert main([*command, "1000", "--dry-run"]) == 0  # with what it takes it goes on
+    assert "200 h at most" in capsys.readouterr().err
+
+
+def test_rows_of_like_length_together_are_in_one_order_on_all_sides(tmp_path):
+    grouped = ["--train-sampling-strategy", "group_by_length"]
+    assert train_options(grouped)["length_column_name"] == "input_length"
+    assert train_options([*grouped, "--length-column-name", "length"])["length_column_name"] == "length"
+    assert "length_column_name" not in train_options(["--lora"])
 
 
 def test_seeds_are_as_many_as_fit_and_what_fails_is_told(write, tmp_path, stand_in, capsys):

@@ -17,8 +17,7 @@ import torch
 import dhrd_hf.study
 from dhrd_hf import DualHeadTrainer
 from dhrd_hf.cli import main
-from dhrd_hf.cli.study import after_interrupt
-from dhrd_hf.cli.study.runner import _ended_as_by_ctrl_c
+from dhrd_hf.cli.study import after_interrupt, ended_as_by_ctrl_c
 from dhrd_hf.data.tables import load_table
 from dhrd_hf.evaluation import decode
 from dhrd_hf.modeling_dhrd import find_dual_head
@@ -254,11 +253,11 @@ def test_a_study_runs_goes_on_and_says_how_it_went(study, tmp_path, quick, capsy
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_polite_kill_and_a_closed_terminal_are_ctrl_c_but_for_nohup(name):
     number = getattr(signal, name)
-    with pytest.raises(KeyboardInterrupt), _ended_as_by_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), ended_as_by_ctrl_c():
         os.kill(os.getpid(), number)
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with _ended_as_by_ctrl_c():
+        with ended_as_by_ctrl_c():
             os.kill(os.getpid(), number)
         assert signal.getsignal(number) == signal.SIG_IGN
     finally:

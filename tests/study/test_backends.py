@@ -115,6 +115,9 @@ def test_several_processes_of_a_run_are_torchrun_s_and_change_its_batches(study,
     ):
         run_study(study, tmp_path / "out", **options)
     assert run_study(study, tmp_path / "out", machines=Machines(processes=8), **options).done == 6
+    run_study(study, tmp_path / "other", limit=1, **options)
+    with pytest.raises(ValueError, match="had 1 processes, and now a run has 8"):
+        run_study(study, tmp_path / "other", machines=Machines(processes=8), **options)
 
 
 def test_runs_at_a_time_are_as_many_as_asked_for(study, tmp_path):
@@ -129,6 +132,7 @@ def test_runs_at_a_time_are_as_many_as_asked_for(study, tmp_path):
 def test_two_workers_of_a_cluster_that_is_started_here(study, tmp_path, backend, monkeypatch):
     pytest.importorskip({"ray": "ray", "dask": "distributed"}[backend])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # of a cluster of somebody else, as is one on this machine
     out = tmp_path / "out"
     machines = Machines.of(backend, jobs=2)
     outcome = run_study(study, out, machines=machines, launch=STAND_IN, limit=5)

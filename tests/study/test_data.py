@@ -77,6 +77,14 @@ def test_a_table_that_changed_under_its_name_is_refused(tmp_path, part, then):
         StudyData(found, tmp_path / "out", told.append).of(cells[then])
 
 
+def test_a_written_file_that_was_changed_is_refused(tmp_path):
+    found, data, told = study(tmp_path, "{setting: pooled, train_size: 5}")
+    path = data.of(found.runs[0]).train
+    path.write_text(path.read_text().replace("odd?", "even?"))
+    with pytest.raises(ValueError, match="train-5-seed0.jsonl has other rows than its data gives now"):
+        StudyData(found, tmp_path / "out", told.append).of(found.runs[0])
+
+
 def test_the_evaluation_rows_are_one_draw_and_decoding_takes_the_first_of_them(tmp_path):
     found, data, _ = study(
         tmp_path, "{setting: [pooled, cot_decoding], seed: [0, 1]}", more="eval_size: 9\ncot_eval_size: 4"
@@ -203,6 +211,12 @@ def test_a_group_column_can_be_named_and_switched_off(tmp_path):
     assert data.of(found.runs[0]).groups is None and told == []
 
 
+def test_a_row_without_a_group_is_one(tmp_path):
+    found, data, _ = grouped_study(tmp_path, [None, "a", None, "a", None, "b"] * 5)
+    groups = data.of(found.runs[0]).groups
+    assert sorted(map(groups.count, set(groups))) == [1] * 15 + [5, 10] and groups[0] == 0
+
+
 def test_groups_of_one_row_and_one_group_of_all_are_no_groups(tmp_path):
     found, data, told = grouped_study(tmp_path, range(30))
     assert len(set(data.of(found.runs[0]).groups)) == 30 and told == []
@@ -288,3 +302,6 @@ def test_files_are_named_without_reading_or_writing(tmp_path):
     found, data, _ = study(tmp_path, "{setting: [pooled, label_only], train_size: 8, seed: 3}")
     names = [(named.train.name, named.eval.name) for named in map(data.files, found.runs)]
     assert names == [("train-8-seed3.jsonl", "eval-all.jsonl"), ("train-8-seed3-label_only.jsonl", "eval-all.jsonl")]
+    tables = "{train: train.jsonl, eval: dev.jsonl, validation: dev.jsonl}"
+    found, data, _ = study(tmp_path, "{setting: [pooled, cot_decoding]}", tables)
+    assert [it and it.name for it in (data.files(run).validation for run in found.runs)] == ["validation.jsonl", None]

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from dhrd_hf.study import machines
-from dhrd_hf.study.machines import RunLock
+from dhrd_hf.study.machines import Interrupted, Processes, RunLock, end_process
 
 
 @pytest.fixture
@@ -25,6 +25,24 @@ def left_by(tmp_path, **said):
     (tmp_path / "locks").mkdir(exist_ok=True)
     us = {"host": "afar", "machine": machines._machine(), "pid": 1, "number": 1}
     (tmp_path / "locks" / "r.json").write_text(json.dumps(us | said))
+
+
+def test_with_a_process_what_it_started_is_ended():
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout.read(1) == b"1"
+    (below,) = psutil.Process(process.pid).children()
+    end_process(process.pid)
+    assert process.wait(10) is not None and (not below.is_running() or below.status() == psutil.STATUS_ZOMBIE)
+    end_process(process.pid)  # nobody is there any more
+
+
+def test_after_the_end_nothing_begins(tmp_path):
+    processes = Processes()
+    processes.end()
+    with pytest.raises(Interrupted):
+        processes.run([sys.executable, "-c", "open('begun', 'w')"], tmp_path, tmp_path / "log.txt")
+    assert not (tmp_path / "begun").exists()
 
 
 def test_a_run_is_one_s_until_it_is_released(tmp_path):

@@ -41,6 +41,11 @@ def test_of_rows_that_all_have_one_some_are_set_aside_and_the_curve_is_of_half(t
     assert more is None and number == 200 - len(parts["test"]) - len(parts["validation"]) == 110
 
 
+def test_a_handful_of_other_labelled_rows_is_no_curve(tmp_path):
+    (number, more), _ = split(tmp_path, some(330, 200))
+    assert more is None and number == 200
+
+
 def test_rows_of_a_group_and_rows_alike_are_on_one_side(tmp_path):
     rows = some(400, 100)
     grouped = [row | {"group": f"g{row['id'] % 80}"} for row in rows]
@@ -62,6 +67,14 @@ def test_rows_to_test_on_and_rationales_may_be_tables_of_their_own(tmp_path):
         {k: it for k, it in row.items() if k != "rationale"} for row in some(30, 30)
     ]
     assert more == 80 and {row["rationale"] for row in parts["train"]} == {"It is so."}
+
+
+def test_rows_to_choose_the_best_epoch_by_have_labels_that_are_trained_on(tmp_path):
+    dev = tmp_path / "dev.jsonl"
+    dev.write_text("".join(json.dumps(row) + "\n" for row in some(30, 0)))
+    rows = [*some(100, 100), *({"id": i, "text": str(i), "label": "maybe"} for i in range(100, 130))]
+    with pytest.raises(ValueError, match="the label 'maybe', which validation rows have"):
+        split(tmp_path, rows, eval_source=str(dev))
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,17 @@ def test_what_a_pooled_cell_ignores_makes_no_second_one(tmp_path):
 
 
 def test_a_decoding_cell_trains_on_the_rationales_alone(tmp_path):
-    (cell,) = study(tmp_path, ["{data: birds, setting: cot_decoding, alpha: 0.5}"]).runs
+    block = "{data: birds, setting: cot_decoding, alpha: 0.5, alpha_schedule: [constant, linear]}"
+    (cell,) = study(tmp_path, [block]).runs
     assert (cell.options["alpha"], cell.options["beta"]) == (1.0, 0.0)
+    # What its decoding depends on tells it from others, and no other run.
+    both = ["{data: birds, setting: [pooled, cot_decoding]}"]
+    ids = [
+        {it.id for it in study(tmp_path, both, STUDY.replace("    data:", f"    {key}: 9\n    data:", 1)).runs}
+        for key in ("cot_eval_size", "cot_max_new_tokens")
+    ]
+    plain = [it.id for it in study(tmp_path, both).runs]
+    assert all(plain[0] in its and plain[1] not in its for its in ids) and ids[0] != ids[1]
 
 
 def test_the_id_is_of_all_that_decides_the_result_and_of_nothing_else(tmp_path):
@@ -97,6 +106,20 @@ def test_a_group_column_is_part_of_the_id_where_it_is_set(tmp_path):
 def test_models_are_an_axis_of_the_grid(tmp_path):
     cells = study(tmp_path, ["{data: birds, setting: pooled, model: [tiny, large]}"]).runs
     assert [cell.model for cell in cells] == ["tiny", "large"] and "model" not in cells[0].options
+
+
+def test_a_label_says_what_only_some_runs_have(tmp_path):
+    found = study(tmp_path, ["{data: birds, setting: dual_head, lora_r: 8}", "{data: birds, setting: dual_head}"])
+    assert [found.label(run) for run in found.runs] == ["birds dual_head lora_r=8 seed=0", "birds dual_head seed=0"]
+
+
+def test_a_size_of_null_is_all_rows_and_a_metric_of_all_gives_way_to_a_data_set_s(tmp_path):
+    head = STUDY.replace("eval: dev.jsonl}", "eval: dev.jsonl, metric: accuracy}").replace(
+        "    data:", "    metric: macro_f1\n    data:", 1
+    )
+    found = study(tmp_path, ["{setting: pooled, train_size: [null, 4]}"], head)
+    assert [run.train_size for run in found.runs] == [None, 4] * 2
+    assert {name: it.metric for name, it in found.data.items()} == {"birds": "accuracy", "cb": "macro_f1"}
 
 
 def test_a_label_says_what_tells_cells_apart(tmp_path):
@@ -163,6 +186,8 @@ def test_train_gives_the_axes_what_a_block_leaves_out(tmp_path):
         ("name: a\nmodel: b\ndata: {x: {train: t, eval: e, metric: f1}}", "unknown metric 'f1'"),
         ("name: a\nmodel: b\ndata: {x: {train: t, eval: e, metric: f1a+em}}", "f1a.em is for COPA and MultiRC"),
         ("name: a\nmodel: b\neval_size: many\ndata: {x: {train: t, eval: e}}", "eval_size must be a whole number"),
+        ("name: a\nmodel: b\neval_size: 0\ndata: {x: {train: t, eval: e}}", "a whole number above 0, and is 0"),
+        ("name: a\nmodel: b\ntrain: 0\ndata: {x: {train: t, eval: e}}", "train must hold options .* and holds a int"),
         (
             "name: a\nmodel: b\nkeep_models: 'false'\ndata: {x: {train: t, eval: e}}",
             "keep_models must be true or false, without quotes, and is 'false'",
@@ -298,6 +323,7 @@ def test_what_begins_with_a_hyphen_is_a_value_and_no_option():
     assert typed_options({"prompt": "--export=/tmp/x", "seed": -1, "eps": -1e-5, "names": ["a", -2], "no": None}) == [
         "--prompt=--export=/tmp/x", "--seed", "-1", "--eps", "-1e-05", "--names", "a", "-2"
     ]  # fmt: skip
+    assert typed_options({"a": 2.0, "b": 1e20, "c": True}) == ["--a", "2", "--b", "1e+20", "--c", "true"]
 
 
 def test_a_recipe_gives_what_the_study_does_not(tmp_path):

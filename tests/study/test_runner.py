@@ -114,6 +114,7 @@ def test_a_row_says_what_was_asked_and_what_came(make, out, monkeypatch):
     assert [one == other for one, other in zip(row["labels"], row["predictions"], strict=True)] == [True] * 7 + [
         False
     ] * 3
+    assert row["seconds"] > 0
     assert row["peak_memory_mb"] > 1 and row["versions"]["torch"] and " cores" in row["machine"]
     settings = {name: row["environment"].get(name) for name in ("MALLOC_ARENA_MAX", "LD_PRELOAD", "OMP_NUM_THREADS")}
     assert settings == {"MALLOC_ARENA_MAX": "2", "LD_PRELOAD": "", "OMP_NUM_THREADS": "1"}
@@ -192,7 +193,30 @@ def test_models_are_kept_if_asked_for(make, out):
     run(make("{data: odd, setting: pooled, train_size: 6}", keep_models=True), out)
     for keep in (True, False):  # those of an earlier call as well
         run(make("{data: odd, setting: pooled, train_size: 6}", keep_models=keep), out)
-        assert len(list(out.rglob("run/model.safetensors"))) == 1
+        assert len(list(out.rglob("run/model.safetensors"))) == len(list(out.rglob("run/trainer_state.json"))) == 1
+    run(make("{data: odd, setting: pooled, seed: 7, train_size: 6}", keep_models=True), out)
+    assert rows_of(out)[-1]["status"] == "failed" and len(list(out.rglob("run"))) == 1  # nothing of it to keep
+
+
+def test_a_model_s_folder_is_taken_from_the_study_s(make, out, tmp_path):
+    study = make("{data: odd, setting: pooled, model: [tiny, other], train_size: 6, deepspeed: ds.json}")
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "ds.json").write_text("{}")
+    commands = [command for _, _, command in planned_runs(study, out)]
+    assert "--model ../tiny " in commands[0] and "--model other " in commands[1]
+    assert all("--deepspeed ../ds.json" in command for command in commands)
+
+
+def test_what_is_left_is_told_by_runs_like_it(make, out):
+    study, table = make(BLOCK), out / "results.jsonl"
+
+    def left(**options):
+        return re.search("(about .* left)?$", run(study, out, limit=1, **options)[1][-1])[0]
+
+    left()
+    table.write_text(re.sub('"seconds": [0-9.]+', '"seconds": 4000', table.read_text()))
+    assert left(machines=Machines(jobs=2)).startswith("about 0:33:2")  # two of 2000 s, two at a time
+    assert re.fullmatch("(about 0:00:.. left)?", left())  # as the other of its setting took
 
 
 def test_a_file_that_can_not_be_written_is_a_failed_cell(make, out):
@@ -217,12 +241,21 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(make, out):
     assert failed.keys() <= done.keys() and failed["score"] is None and done["status"] == "done"
     told = next(line for line in said if "failed: seed 7" in line)
     assert str(out / "runs" / failed["cell"] / "log.txt") in told
+    log = out / "runs" / failed["cell"] / "log.txt"
     assert "more noise" in (out / "runs" / failed["cell"] / "log.txt").read_text()
     # Again only when asked to.
     outcome, said = run(study, out)
     assert (outcome.failed, outcome.ran) == (1, 0) and "--retry-failed" in said[0]
     outcome, _ = run(study, out, retry_failed=True)
     assert (outcome.failed, outcome.ran) == (1, 1) and len(rows_of(out)) == 3
+    assert log.read_text().count("more noise") == 1  # of the last time
+
+
+def test_of_a_process_that_says_no_error_the_last_line_is_told(make, out):
+    code = "print('first'); print('last'); print(); raise SystemExit(3)"
+    study = make("{data: odd, setting: pooled, train_size: 6}")
+    run_study(study, out, launch=[sys.executable, "-c", code], say=lambda _: None)
+    assert rows_of(out)[0]["error"] == "last (exit code 3)"
 
 
 def test_labels_that_are_objects_fail_the_cells_of_their_data(make, out, tmp_path):
@@ -346,8 +379,15 @@ def test_decoded_answers_choose_a_candidate_as_probabilities_do(make, out, tmp_p
     study.data["copa"].spec["metric"] = "question_accuracy"
     command = [sys.executable, "-c", DECODED.replace("ANSWERS", repr(answers))]
     (cell,) = study.runs
-    found = do_run(cell, study, out, StudyData(study, out / "data").of(cell), command, command)
-    assert least <= found["score"] <= most
+    peaks = iter([3.0, 1.0])
+
+    def start(*given):
+        return Processes().run(*given)._replace(peak_memory_mb=next(peaks))
+
+    found = do_run(cell, study, out, StudyData(study, out / "data").of(cell), command, command, start=start)
+    assert least <= found["score"] <= most and found["peak_memory_mb"] == 3.0
+    (_, _, command), *_ = planned_runs(study, out)
+    assert "--eval-split 0" in command and "--eval-strategy no" in command
 
 
 def test_a_limit_stops_after_as_many(make, out):
