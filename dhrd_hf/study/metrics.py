@@ -7,7 +7,8 @@ Statistics in Medicine 26:596). `examples/benchmarks/interval_coverage.py` measu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +78,9 @@ def _question_accuracy(labels: Any, said: Any, group: Any) -> tuple[float, np.nd
     return value, shares[group] / np.bincount(group)[group]
 
 
-def _f1(said: np.ndarray, gold: np.ndarray) -> tuple[float, np.ndarray]:
-    both, either = (said & gold).astype(float), said.astype(float) + gold
+def _f1a(labels: Any, said: Any, group: Any, label: int = 1) -> tuple[float, np.ndarray]:
+    both = ((said == label) & (labels == label)).astype(float)
+    either = (said == label).astype(float) + (labels == label)
     whole = max(either.sum(), 1.0)  # undefined: 0
     value = 2 * both.sum() / whole
     return value, (2 * both - value * either) / whole
@@ -86,13 +88,9 @@ def _f1(said: np.ndarray, gold: np.ndarray) -> tuple[float, np.ndarray]:
 
 def _macro_f1(labels: Any, said: Any, group: Any) -> tuple[float, np.ndarray]:
     # As scikit-learn: classes that are neither among the labels nor predicted are left out of the mean.
-    classes = [label for label in np.unique(np.concatenate([labels, said])) if label >= 0]
-    values, shares = zip(*(_f1(said == label, labels == label) for label in classes), strict=True)
+    classes = [label for label in np.unique([labels, said]) if label >= 0]
+    values, shares = zip(*(_f1a(labels, said, group, label) for label in classes), strict=True)
     return np.mean(values), np.mean(shares, axis=0)
-
-
-def _f1a(labels: Any, said: Any, group: Any) -> tuple[float, np.ndarray]:
-    return _f1(said == 1, labels == 1)
 
 
 def _log_probabilities(logits: np.ndarray) -> np.ndarray:
@@ -113,19 +111,16 @@ def _scaled_log_loss(labels: Any, logits: Any, group: Any) -> tuple[float, np.nd
     from scipy.optimize import minimize_scalar
 
     if not np.isfinite(_losses(labels, logits)).all():
-        return _mean(_losses(labels, logits))
+        return _log_loss(labels, logits, group)
     half = (np.random.default_rng(0).permutation(group.max() + 1) % 2)[group]
-    best = np.ones(2)
-    for part in (0, 1):
-        rows = half == part
-        if rows.any():
-            found = minimize_scalar(
-                lambda log, rows=rows: _losses(labels[rows], logits[rows], np.exp(log)).mean(),
-                bounds=np.log(_TEMPERATURES),
-                method="bounded",
-                options={"xatol": 1e-3},  # of its logarithm; the loss is flat there
-            )
-            best[1 - part] = np.exp(found.x)
+    best, bounds = np.ones(2), np.log(_TEMPERATURES)
+    for part in np.unique(half):
+
+        def loss(log: float, rows: np.ndarray = half == part) -> float:
+            return _losses(labels[rows], logits[rows], np.exp(log)).mean()
+
+        # The tolerance is of the logarithm; the loss is flat there.
+        best[1 - part] = np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3}).x)
     return _mean(_losses(labels, logits, best[half][:, None]))
 
 
@@ -135,19 +130,19 @@ def _brier(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
 
 def _auroc(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
     """Each class against the rest, and their mean; no number where there is one class."""
+    from scipy.stats import rankdata
+
     shares, values = np.zeros(len(labels)), []
     for label, probabilities in enumerate(np.exp(_log_probabilities(logits)).T):
-        ours, beaten = labels == label, np.zeros(len(labels))
+        ours = labels == label
         if ours.all() or not ours.any():
             continue
-        for side in (ours, ~ours):  # of the other side's rows, how many each is above, of equal ones half
-            others = np.sort(probabilities[~side])
-            ends = [np.searchsorted(others, probabilities[side], end) for end in ("left", "right")]
-            beaten[side] = sum(ends) / 2 / len(others)
+        beaten = rankdata(probabilities)  # of the other side's rows, how many each is above, of equal ones half
+        for side in (ours, ~ours):
+            beaten[side] = (beaten[side] - rankdata(probabilities[side])) / (~side).sum()
         beaten[~ours] = 1 - beaten[~ours]
-        value = beaten[ours].mean()
-        values.append(value)
-        shares += (beaten - value) / np.where(ours, ours.sum(), (~ours).sum())
+        values.append(beaten[ours].mean())
+        shares += (beaten - values[-1]) / np.where(ours, ours.sum(), (~ours).sum())
     return (np.mean(values), shares / len(values)) if values else (np.nan, np.full(len(labels), np.nan))
 
 
@@ -159,23 +154,14 @@ def _accuracy_at_80(labels: Any, logits: Any, group: Any) -> tuple[float, np.nda
     value, near = right[:number].mean(), max(1, count // 10)
     at_threshold = right[max(0, number - near) : number + near].mean()
     kept = np.arange(count) < number
-    parts = kept * (right - value) + (at_threshold - value) * (number / count - kept)
     shares = np.empty(count)
-    shares[order] = parts / number
+    shares[order] = (kept * (right - value) + (at_threshold - value) * (number / count - kept)) / number
     return value, shares
 
 
-_PARTS = {
-    "accuracy": _accuracy,
-    "macro_f1": _macro_f1,
-    "question_accuracy": _question_accuracy,
-    "f1a": _f1a,
-    "log_loss": _log_loss,
-    "scaled_log_loss": _scaled_log_loss,
-    "brier": _brier,
-    "auroc": _auroc,
-    "accuracy_at_80": _accuracy_at_80,
-}
+_OF_ANSWERS = (_accuracy, _question_accuracy, _macro_f1, _f1a)
+_OF_LOGITS = (_log_loss, _scaled_log_loss, _brier, _auroc, _accuracy_at_80)
+_PARTS = {it.__name__.lstrip("_"): it for it in (*_OF_ANSWERS, *_OF_LOGITS)}
 
 
 # Intervals
@@ -183,7 +169,7 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class Noise:
-    """Where the error of an estimate comes from."""
+    """Where the error of an estimate comes from, for each of its parts."""
 
     weights: np.ndarray
     n_seeds: np.ndarray
@@ -197,20 +183,18 @@ class Noise:
         """Which parts have seeds to compare."""
         return self.n_seeds > 1
 
-    def variances(self, n_seeds: np.ndarray | int | None = None) -> tuple[float, float, float, float]:
-        """Of seeds and of items, each with its degrees of freedom; also as it would be with other numbers of seeds."""
+    def variances(self, n_seeds: int | None = None) -> tuple[float, float, float, float]:
+        """Of seeds and of items, each with its degrees of freedom; also as it would be with another number of seeds."""
         several, squares = self.several, self.weights**2
         if not several.any():
             return 0.0, (squares * self.of_items).sum(), 1.0, _freedom(squares * self.of_items, self.n_items - 1)
-        planned = self.n_seeds if n_seeds is None else np.broadcast_to(n_seeds, self.n_seeds.shape)
+        planned = self.n_seeds if n_seeds is None else np.full(self.n_seeds.shape, n_seeds)
         degrees = np.where(several, self.n_seeds - 1, 0)
         # What one seed can't tell is that of the other parts, weighed by their degrees of freedom; its items tell the rest.
         shares, alone = degrees / degrees.sum(), (squares / planned)[~several].sum()
         of_seeds = (np.where(several, squares / planned, 0) + alone * shares) * self.among_seeds
         of_items = squares * (self.of_items - np.where(several, 0, (shares * self.own).sum()))
-        if n_seeds is not None:
-            degrees = degrees * np.where(several, (planned - 1) / np.maximum(self.n_seeds - 1, 1), 0)
-        freedom = _freedom(of_seeds[several], degrees[several], correction=0.5)
+        freedom = _freedom(of_seeds[several], (planned - 1)[several], correction=0.5)
         return of_seeds.sum(), max(of_items.sum(), 0.0), freedom, _freedom(of_items, self.n_items - 1)
 
 
@@ -219,28 +203,25 @@ def noise(parts: Sequence[np.ndarray], weights: Sequence[float]) -> Noise:
     found = []
     for part in parts:
         seeds, items = part.shape
-        of_item = part.mean(0).var(ddof=1)
-        if seeds == 1:
-            found.append((1, items, 0.0, 0.0, of_item / items))
-            continue
-        centred = part - part.mean(1, keepdims=True) - part.mean(0) + part.mean()
-        own = (centred**2).sum() / (seeds - 1) / (items - 1)
-        found.append((seeds, items, part.mean(1).var(ddof=1), own / items, max(of_item - own / seeds, 0.0) / items))
+        of_item, among, own = part.mean(0).var(ddof=1), 0.0, 0.0
+        if seeds > 1:
+            centred = part - part.mean(1, keepdims=True) - part.mean(0) + part.mean()
+            among, own = part.mean(1).var(ddof=1), (centred**2).sum() / (seeds - 1) / (items - 1)
+        found.append((seeds, items, among, own / items, max(of_item - own / seeds, 0.0) / items))
     return Noise(np.asarray(weights, float), *(np.array(it) for it in zip(*found, strict=True)))
 
 
-def half_width(
-    of_seeds: float, of_items: float, seeds_freedom: float, items_freedom: float, confidence: float = CONFIDENCE
-) -> float:
-    """Half the width of the interval of an estimate with two sources of noise."""
+def _error(variances: tuple[float, float, float, float], confidence: float) -> tuple[float, float, float]:
+    """The standard error of an estimate with two sources of noise, half the width of its interval, and degrees of freedom."""
     from scipy.special import stdtrit  # t's quantiles
 
-    total, tail = of_seeds + of_items, (1 + confidence) / 2
+    (of_seeds, of_items, seeds_freedom, items_freedom), tail = variances, (1 + confidence) / 2
+    total = of_seeds + of_items
     if not total > 0:
-        return 0.0
+        return 0.0, 0.0, 1.0
     freedom = total**2 / (of_seeds**2 / seeds_freedom + of_items**2 / items_freedom)
     large = stdtrit(seeds_freedom, tail) ** 2 * of_seeds + stdtrit(items_freedom, tail) ** 2 * of_items
-    return float(np.sqrt(large / 3 + 2 / 3 * stdtrit(freedom, tail) ** 2 * total))
+    return np.sqrt(total), float(np.sqrt(large / 3 + 2 / 3 * stdtrit(freedom, tail) ** 2 * total)), freedom
 
 
 def interval(
@@ -256,8 +237,9 @@ def interval(
         return value, np.nan, np.nan
     # Seeds that happen to be alike make no narrow interval: of the variance over test items alone two fifths are the least.
     # With all of it 2 seeds would cover 99 of 100.
-    of_these = _of_these_runs(parts, weights, confidence)
-    half = max(half_width(*noise(parts, weights).variances(), confidence), 0.4**0.5 * of_these)
+    of_these_runs = noise([part.mean(0, keepdims=True) for part in parts], weights)
+    half, least = (_error(it.variances(), confidence)[1] for it in (noise(parts, weights), of_these_runs))
+    half = max(half, 0.4**0.5 * least)
     return value, max(value - half, within[0]), min(value + half, within[1])
 
 
@@ -265,40 +247,36 @@ def power(of: Noise, gain: float, n_seeds: int | None = None, confidence: float 
     """How often the interval would lie clear of 0, on the right side, if a gain were true, with a number of seeds."""
     from scipy.stats import nct
 
-    variances = of.variances(n_seeds)
-    total = variances[0] + variances[1]
-    if not total > 0:
-        return 1.0
-    freedom = total**2 / (variances[0] ** 2 / variances[2] + variances[1] ** 2 / variances[3])
-    error = np.sqrt(total)
-    return float(nct.sf(half_width(*variances, confidence) / error, freedom, abs(gain) / error))
+    error, half, freedom = _error(of.variances(n_seeds), confidence)
+    return float(nct.sf(half / error, freedom, abs(gain) / error)) if error > 0 else 1.0
 
 
 def seeds_for(of: Noise, gain: float, confidence: float = CONFIDENCE) -> int | None:
     """The least number of seeds, at least 2, that see a gain in 80 of 100 studies; None where no number would, or none is known."""
-    if not of.several.any():
+
+    def seen(seeds: int) -> bool:
+        return power(of, gain, seeds, confidence) >= POWER
+
+    if not of.several.any() or not seen(_MOST_SEEDS):
         return None
-    return _least(lambda seeds: power(of, gain, seeds, confidence) >= POWER, 2, _MOST_SEEDS)
+    return 2 + bisect_left(range(2, _MOST_SEEDS), True, key=seen)
 
 
 def visible_gain(of: Noise, confidence: float = CONFIDENCE) -> float:
     """The least gain that 80 of 100 studies of this size would see."""
     from scipy.optimize import brentq
 
-    error = np.sqrt(sum(of.variances()[:2]))
-    return (
-        float(brentq(lambda gain: power(of, gain, None, confidence) - POWER, 0.0, 100 * error)) if error > 0 else 0.0
-    )
+    most = 100 * np.sqrt(sum(of.variances()[:2]))
+    return float(brentq(lambda gain: power(of, gain, None, confidence) - POWER, 0.0, most)) if most > 0 else 0.0
 
 
 def sign_test(differences: Sequence[np.ndarray]) -> float:
     """p of the mean over data sets of the mean over their pairs of runs, if each pair's sides were the same: all signs, or draws of them."""
     from scipy.stats import permutation_test
 
-    weights = np.concatenate([np.full(len(its), 1 / len(its)) for its in differences])
-    if len(weights) == 1:
+    signed = np.concatenate([its * (1 / len(its)) for its in differences])
+    if len(signed) == 1:
         return 1.0
-    signed = np.concatenate(differences) * weights
     result = permutation_test(
         (signed, np.zeros(len(signed))),
         lambda ours, theirs, axis: (ours - theirs).sum(axis),
@@ -310,15 +288,6 @@ def sign_test(differences: Sequence[np.ndarray]) -> float:
     return float(result.pvalue)
 
 
-def _of_these_runs(parts: Sequence[np.ndarray], weights: Sequence[float], confidence: float) -> float:
-    """Half the width of the interval over test items alone, which says nothing of other seeds."""
-    variances = [
-        part.mean(0).var(ddof=1) / part.shape[1] * weight**2 for part, weight in zip(parts, weights, strict=True)
-    ]
-    items = np.array([part.shape[1] for part in parts])
-    return half_width(0.0, sum(variances), 1.0, _freedom(np.array(variances), items - 1), confidence)
-
-
 def _freedom(variances: np.ndarray, degrees: np.ndarray, correction: float = 0.0) -> float:
     """Satterthwaite's, which few degrees of freedom make too small: less so with a correction, as in Rust and Johnson 1992."""
     kept = (variances != 0) & (degrees > 0)
@@ -327,12 +296,3 @@ def _freedom(variances: np.ndarray, degrees: np.ndarray, correction: float = 0.0
     variances, degrees = variances[kept], degrees[kept]
     found = variances.sum() ** 2 / (variances**2 / (degrees + correction)).sum() - correction
     return float(max(found, degrees.min()))
-
-
-def _least(holds: Callable[[int], bool], low: int, high: int) -> int | None:
-    if not holds(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle + 1, high)
-    return low
