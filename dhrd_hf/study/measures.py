@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..figures import Plot, Point, Series
-from .comparisons import Comparison
 from .metrics import CONFIDENCE, OF_LOGITS, SCORES, seeds_for, sign_test, visible_gain
 from .statistics import Gain, Pair, difference, gain_of, noise_of
-from .tables import DASH, Table, forest, gain_text, point
+from .tables import DASH, Table, gain_text, plots, point, told
 
-_SCORES = dict(zip(SCORES, ("accuracy", "macro F1", "less log loss", "less log loss, scaled"), strict=False))
-_SCORES |= {"brier": "less Brier score", "auroc": "AUROC", "accuracy_at_80": "accuracy at 80% coverage"}
-_PLOTTED = ("log_loss", "scaled_log_loss")
-_TRANSFER = ("accuracy", "macro_f1", *_PLOTTED)
+_SCORES = {"accuracy": "accuracy", "macro_f1": "macro F1", "log_loss": "less log loss"}
+_SCORES |= {"scaled_log_loss": "less log loss, scaled", "brier": "less Brier score"}
+_SCORES |= {"auroc": "AUROC", "accuracy_at_80": "accuracy at 80% coverage"}
+_TRANSFER = SCORES[:4]
 _POINTS = 2  # the gain that the power is told of
-
 # Engines of `dhrd bench`: what a reader calls them, and their kind in a plot.
 _WAYS = {
     "torch": ("classification head", "dual_head"),
@@ -33,16 +31,19 @@ _WAYS = {
 }
 
 
-def scores_table(main: Sequence[Comparison], apart: Sequence[Comparison] = ()) -> Table:
+def scores_table(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> Table:
     """The gain by every score that the runs have, and how often one would have come from chance alone."""
     whole, problems = _with_mean(main, apart), {}
     gains = {metric: [_gain(pairs, metric, problems) for _, pairs, _ in whole] for metric in SCORES}
-    gains = {metric: its for metric, its in gains.items() if any(it is not None for it in its)}
+    gains = {metric: its for metric, its in gains.items() if any(its)}
     rows = [
         [name, f"{seeds or ''}", *(_by_score(metric, its[place]) for metric, its in gains.items())]
         for place, (name, _, seeds) in enumerate(whole)
     ]
-    tests = [_signs(main, metric) if all(its[: len(main)]) else DASH for metric, its in gains.items()]
+    tests = [
+        _p([difference(*it.sides(metric), metric).mean(1) for it in main]) if all(its[: len(main)]) else DASH
+        for metric, its in gains.items()
+    ]
     rows.append(["p, signs of all pairs", "", *tests])
     notes = ["Gains of the dual head over pooled: accuracy and macro F1 in points; of losses how much less there is."]
     notes.append(
@@ -50,42 +51,44 @@ def scores_table(main: Sequence[Comparison], apart: Sequence[Comparison] = ()) -
     )
     if "scaled_log_loss" in gains:
         notes.append("Scaled: each half of the test items at the temperature that is best on the other half.")
-    without = [it.data for it in (*main, *apart) if _gain([it.pair], "brier", problems) is None]
+    without = [it.data for it in (*main, *apart) if not _gain([it], "brier", problems)]
     notes += [f"Not read: {problem}." for problem in problems]
     if len(without) == len(main) + len(apart):
         notes.append("These runs kept no logits, which the other scores (log loss, Brier, AUROC) are of.")
         notes += _losses_note(main)
-    elif without:
-        notes.append(f"Runs without logits, which the other scores are of: {', '.join(without)}.")
-    plots = []
-    for metric in _PLOTTED:
+    else:
+        notes += told("Runs without logits, which the other scores are of: {}.", without)
+    drawn = []
+    for metric in ("log_loss", "scaled_log_loss"):
         its = zip(whole, gains.get(metric, ()), strict=False)
         points = [point(name, it, seeds=seeds, kind=None if seeds else "mean") for (name, _, seeds), it in its if it]
-        plots += forest(f"{_SCORES[metric].capitalize()}, by data set", "nats less than pooled", points)
+        title = f"{_SCORES[metric].capitalize()}, by data set"
+        drawn += plots("forest", title, "nats less than pooled", {"dual_head": points}, signed=True)
     columns = ["data", "seeds", *(f"{_SCORES[metric]} [95%]" for metric in gains)]
-    return Table("scores", "All scores", columns, rows, notes, plots, mean=len(main) if len(main) > 1 else None)
+    return Table("scores", "All scores", columns, rows, notes, drawn, mean=len(main) if len(main) > 1 else None)
 
 
-def transfer_table(main: Sequence[Comparison]) -> Table | None:
+def transfer_table(main: Sequence[Pair]) -> Table | None:
     """The same runs on further evaluation sets, which they were not trained for."""
     rows, points = [], []
     for it in main:
         for name in dict.fromkeys(name for row in it.group.rows for name in row.get("eval_sets") or {}):
-            gains = {metric: _gain([it.pair], metric, {}, name) for metric in _TRANSFER}
+            gains = {metric: _gain([it], metric, {}, name) for metric in _TRANSFER}
             first = gains["accuracy"]
-            if first is not None:
+            if first:
                 scores = [f"{100 * value:.1f}" for value in (first.baseline_score, first.score)]
                 texts = [_by_score(metric, gain) for metric, gain in gains.items()]
                 rows.append([it.data, name, str(it.n_seeds), f"{first.n_items:,}", *scores, *texts])
                 points.append(point(f"{it.data}: {name}", first, seeds=it.n_seeds))
     columns = ["data", "tested on", "seeds", "rows", "pooled, %", "dual head, %"]
     columns += [f"{_SCORES[metric]} [95%]" for metric in _TRANSFER]
-    plots = forest("Gain on further evaluation sets", "accuracy, points over pooled", points)
+    title, label = "Gain on further evaluation sets", "accuracy, points over pooled"
+    drawn = plots("forest", title, label, {"dual_head": points}, signed=True)
     notes = ["The runs of the first table on other evaluation sets; gains as there."]
-    return Table("transfer", "Transfer", columns, rows, notes, plots) if rows else None
+    return Table("transfer", "Transfer", columns, rows, notes, drawn) if rows else None
 
 
-def power_table(main: Sequence[Comparison]) -> Table | None:
+def power_table(main: Sequence[Pair]) -> Table | None:
     """How small a gain this study could see, and how many seeds would see two points."""
     rows, needed = [], None
     for name, pairs, seeds in _with_mean([it for it in main if it.gain.n_items > 1]):
@@ -104,32 +107,26 @@ def power_table(main: Sequence[Comparison]) -> Table | None:
     return Table("power", "What this study could see", columns, rows, notes, mean=place)
 
 
-def _with_mean(
-    main: Sequence[Comparison], apart: Sequence[Comparison] = ()
-) -> list[tuple[str, list[Pair], int | None]]:
+def _with_mean(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> list[tuple[str, list[Pair], int | None]]:
     """Data sets, and the mean of those that are in it: a name, pairs, and the number of seeds, of the mean none."""
-    found: list[tuple[str, list[Pair], int | None]] = [(it.data, [it.pair], it.n_seeds) for it in (*main, *apart)]
+    found: list[tuple[str, list[Pair], int | None]] = [(it.data, [it], it.n_seeds) for it in (*main, *apart)]
     if len(main) > 1:
-        found.insert(len(main), (f"mean of {len(main)}", [it.pair for it in main], None))
+        found.insert(len(main), (f"mean of {len(main)}", list(main), None))
     return found
 
 
 def _gain(pairs: Sequence[Pair], metric: str, problems: dict[str, None], of: str = "eval") -> Gain | None:
     """None where it can't be measured; a problem is told."""
     try:
-        found = gain_of(pairs, metric, of=of)
+        found = gain_of(pairs, metric, of)
     except ValueError as error:
         problems[str(error)] = None
         return None
-    return found if found is not None and math.isfinite(found.gain) else None
+    return found if found and math.isfinite(found.gain) else None
 
 
 def _by_score(metric: str, it: Gain | None) -> str:
     return gain_text(it, 3 if metric in OF_LOGITS else 1)
-
-
-def _signs(main: Sequence[Comparison], metric: str) -> str:
-    return _p([difference(*it.pair.sides(metric), metric).mean(1) for it in main])
 
 
 def _p(differences: Sequence[np.ndarray]) -> str:
@@ -137,22 +134,57 @@ def _p(differences: Sequence[np.ndarray]) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _losses_note(main: Sequence[Comparison]) -> list[str]:
+def _losses_note(main: Sequence[Pair]) -> list[str]:
     """The classification losses that runs were evaluated with."""
     less = []
     for it in main:
-        sides = [[(row.get("metrics") or {}).get("classification_loss") for row in side.rows] for side in it.sides]
-        less.append(np.subtract(*np.array(sides[::-1], dtype=float)))
+        losses = [(row.get("metrics") or {}).get("classification_loss") for row in it.runs]
+        ours, theirs = np.array(losses, dtype=float).reshape(2, -1)
+        less.append(theirs - ours)
     pairs = np.concatenate(less)
     if not np.isfinite(pairs).all():
         return []
+    mean = np.mean([it.mean() for it in less])
     return [
         f"Their classification loss is lower with the dual head in {(pairs > 0).sum()} of {len(pairs)} pairs, in the mean by "
-        f"{np.mean([it.mean() for it in less]):.3f} (p {_p(less)}); part of that may be being less sure, which logits would tell."
+        f"{mean:.3f} (p {_p(less)}); part of that may be being less sure, which logits would tell."
     ]
 
 
 # Costs
+
+
+def training_table(main: Sequence[Pair]) -> Table | None:
+    """What a training with the reasoning head takes beside the pooled one, on the same rows and machine."""
+    rows, left_out = [], 0
+    for it in main:
+        pairs = [pair for pair in zip(it.base.rows, it.group.rows, strict=True) if _has(pair, "train_seconds")]
+        timed = [pair for pair in pairs if not any(run.get("resumed") for run in pair)]
+        left_out += len(pairs) - len(timed)
+        if timed:
+            rows.append([it.data, str(len(timed))])
+            for name in ("train_seconds", "peak_memory_mb"):
+                pooled, dual = ([pair[side][name] for pair in timed if _has(pair, name)] for side in (0, 1))
+                ratios = np.divide(dual, pooled)
+                spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
+                texts = (
+                    [f"{fmean(pooled):,.0f}", f"{fmean(dual):,.0f}", f"{median(ratios):.2f}{spread}"] if pooled else ""
+                )
+                rows[-1] += texts or [DASH] * 3
+    if not rows:
+        return None
+    columns = ["data", "seeds", "pooled, s", "dual head, s", "ratio", "pooled, MB", "dual head, MB", "ratio"]
+    notes = [
+        "Training time, and peak memory of the whole process with its evaluation: means over seeds, of the ratios the "
+        "median (lowest to highest). Inference is the same: the reasoning head is not part of it."
+    ]
+    if left_out:
+        notes.append(f"Pairs left out because a run was resumed, of which the last part alone was timed: {left_out}.")
+    return Table("training", "What training costs", columns, rows, notes)
+
+
+def _has(pair: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return all(run.get(name) for run in pair)
 
 
 def read_throughput(path: str | Path) -> dict[str, Any]:
@@ -169,107 +201,63 @@ def read_throughput(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def training_table(main: Sequence[Comparison]) -> Table | None:
-    """What a training with the reasoning head takes beside the pooled one, on the same rows and machine."""
-    rows, left_out = [], 0
-    for it in main:
-        pairs = list(zip(it.base.rows, it.group.rows, strict=True))
-        pairs = [pair for pair in pairs if all(run.get("train_seconds") for run in pair)]
-        timed = [pair for pair in pairs if not any(run.get("resumed") for run in pair)]
-        left_out += len(pairs) - len(timed)
-        if timed:
-            measured = [pair for pair in timed if all(run.get("peak_memory_mb") for run in pair)]
-            rows.append(
-                [it.data, str(len(timed)), *_sides(timed, "train_seconds"), *_sides(measured, "peak_memory_mb")]
-            )
-    if not rows:
-        return None
-    columns = ["data", "seeds", "pooled, s", "dual head, s", "ratio", "pooled, MB", "dual head, MB", "ratio"]
-    notes = [
-        "Training time, and peak memory of the whole process with its evaluation: means over seeds, of the ratios the "
-        "median (lowest to highest). Inference is the same: the reasoning head is not part of it."
-    ]
-    if left_out:
-        notes.append(f"Pairs left out because a run was resumed, of which the last part alone was timed: {left_out}.")
-    return Table("training", "What training costs", columns, rows, notes)
-
-
-def _sides(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], name: str) -> list[str]:
-    if not pairs:
-        return [DASH] * 3
-    pooled, dual = ([pair[place][name] for pair in pairs] for place in (0, 1))
-    ratios = [ours / theirs for ours, theirs in zip(dual, pooled, strict=True)]
-    spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
-    return [f"{fmean(pooled):,.0f}", f"{fmean(dual):,.0f}", f"{median(ratios):.2f}{spread}"]
-
-
 def throughput_table(measured: Mapping[str, Any]) -> Table:
     """Queries a second of the ways to run a classifier."""
     order = measured["rows"][0].get("sorted")
-    shown = [it for it in measured["rows"] if it.get("sorted") == order]
-    rows = []
-    fastest: dict[str, Mapping[str, Any]] = {}
-    for it in shown:
-        name, _ = _WAYS.get(it["engine"], (it["engine"], ""))
-        speed = f"{_speed(it['samples_per_second'])} ({_speed(it['low'])} to {_speed(it['high'])})"
+    its = [it for it in measured["rows"] if it.get("sorted") == order]
+    rows, fastest, runs, whole = [], {}, {}, {}
+    for it in its:
+        way = _way(it)[0]
+        speeds = [
+            f"{it[name]:,.0f}" if it[name] >= 100 else f"{it[name]:.3g}"
+            for name in ("samples_per_second", "low", "high")
+        ]
         accuracy = _accuracy(it)
         said = DASH if accuracy is None else f"{accuracy.value:.1f} [{accuracy.low:.1f}, {accuracy.high:.1f}]"
-        rows.append([name, str(it["batch_size"]), speed, _ratio(it), said, f"{it['rows']:,}"])
-        best = fastest.setdefault(it["engine"], it)
-        fastest[it["engine"]] = max(best, it, key=lambda one: one["samples_per_second"])
-    series = [
-        Series(*_WAYS.get(engine, (engine, "other")), [point])
-        for engine, it in fastest.items()
-        if (point := _accuracy(it)) is not None
-    ]
-    title = "Accuracy against speed, each way with its fastest batch size"
-    plots = [Plot("scatter", title, "accuracy, %", series, "queries a second (log scale)")] if series else []
-    columns = ["way", "batch size", "queries a second", "speed / head", "accuracy, % [95%]", "rows"]
-    return Table("throughput", "Throughput", columns, rows, _notes(measured, shown, fastest.get("cot")), plots)
-
-
-def _notes(
-    measured: Mapping[str, Any], shown: Sequence[Mapping[str, Any]], decoded: Mapping[str, Any] | None
-) -> list[str]:
-    rounds = f"medians of {measured.get('rounds')} rounds (slowest to fastest)"
-    how = "sorted by length" if shown[0].get("sorted") else "as given"
-    notes = [f"{measured.get('model')} on {measured.get('data')}; {rounds}, rows {how}."]
-    runs: dict[str, dict[str, None]] = {}
-    for it in shown:
+        speed = f"{speeds[0]} ({speeds[1]} to {speeds[2]})"
+        rows.append([way, str(it["batch_size"]), speed, _ratio(it), said, f"{it['rows']:,}"])
+        fastest[it["engine"]] = max(fastest.get(it["engine"], it), it, key=lambda one: one["samples_per_second"])
         if it.get("dtype"):
-            where = f"{it['dtype']} on {it.get('device')}, {it.get('threads')} threads"
-            runs.setdefault(where, {})[_WAYS.get(it["engine"], (it["engine"],))[0]] = None
+            runs.setdefault(f"{it['dtype']} on {it.get('device')}, {it.get('threads')} threads", {})[way] = None
+        if it.get("tokenization") == "included":
+            whole[way] = None
+    rounds = f"medians of {measured.get('rounds')} rounds (slowest to fastest)"
+    how = "sorted by length" if order else "as given"
+    notes = [f"{measured.get('model')} on {measured.get('data')}; {rounds}, rows {how}."]
     if len(runs) == 1:
         notes.append(f"All in {next(iter(runs))}.")
     elif runs:
         notes.append("; ".join(f"{', '.join(names)}: {where}" for where, names in runs.items()) + ".")
     if not measured.get("complete", True):
         notes.append(f"It was interrupted: {measured.get('repeats')} rounds were asked for.")
-    if decoded and decoded.get("new_tokens_per_row") is not None:
+    decoded = fastest.get("cot", {})
+    if decoded.get("new_tokens_per_row") is not None:
         unreadable = f"{decoded['unreadable']} of {decoded['rows']} answers held no label"
         notes.append(f"CoT decoding wrote {decoded['new_tokens_per_row']:.0f} tokens a row; {unreadable}.")
-    sizes = list(dict.fromkeys(it["rows"] for it in shown))
-    if any(it.get("accuracy") is not None for it in shown):
-        said = f"Accuracy is of the first {' or '.join(map(str, sizes))} rows"
-        said += ": compare intervals, not numbers" if len(sizes) > 1 else ""
+    sizes = dict.fromkeys(str(it["rows"]) for it in its)
+    if any(it.get("accuracy") is not None for it in its):
+        said = f"Accuracy is of the first {' or '.join(sizes)} rows{': compare intervals, not numbers' * (len(sizes) > 1)}"
         notes.append(f"{said}. These are of single rows, and too narrow where rows belong together.")
-    whole = [_WAYS.get(it["engine"], (it["engine"],))[0] for it in shown if it.get("tokenization") == "included"]
-    if whole:
-        notes.append(f"Tokenisation is part of {', '.join(dict.fromkeys(whole))}, and apart from the others.")
-    return [*notes, *([f"Machine: {measured['machine']}."] if measured.get("machine") else [])]
+    notes += told("Tokenisation is part of {}, and apart from the others.", [*whole])
+    notes += [f"Machine: {measured['machine']}."] if measured.get("machine") else []
+    series = [Series(*_way(it), [point]) for it in fastest.values() if (point := _accuracy(it))]
+    title = "Accuracy against speed, each way with its fastest batch size"
+    drawn = [Plot("scatter", title, "accuracy, %", series, "queries a second (log scale)")] if series else []
+    columns = ["way", "batch size", "queries a second", "speed / head", "accuracy, % [95%]", "rows"]
+    return Table("throughput", "Throughput", columns, rows, notes, drawn)
 
 
-def _speed(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def _way(it: Mapping[str, Any]) -> tuple[str, str]:
+    return _WAYS.get(it["engine"], (it["engine"], "other"))
 
 
 def _ratio(it: Mapping[str, Any]) -> str:
     if it.get("ratio") is None or it["engine"] == "torch":
         return DASH
-    middle, low, high = (it[name] for name in ("ratio", "ratio_low", "ratio_high"))
-    if middle < 0.1:  # 1/96 is read more easily than 0.0104
-        return f"1/{1 / middle:.0f} (1/{1 / low:.0f} to 1/{1 / high:.0f})"
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+    its = [it[name] for name in ("ratio", "ratio_low", "ratio_high")]
+    # 1/96 is read more easily than 0.0104.
+    middle, low, high = (f"1/{1 / value:.0f}" if its[0] < 0.1 else f"{value:.2f}" for value in its)
+    return f"{middle} ({low} to {high})"
 
 
 def _accuracy(it: Mapping[str, Any]) -> Point | None:
@@ -279,5 +267,5 @@ def _accuracy(it: Mapping[str, Any]) -> Point | None:
     if it.get("accuracy") is None:
         return None
     found = binomtest(round(it["accuracy"] * it["rows"]), it["rows"]).proportion_ci(CONFIDENCE, method="wilson")
-    name = f"batches of {it['batch_size']}"
-    return Point(name, 100 * it["accuracy"], 100 * found.low, 100 * found.high, x=it["samples_per_second"])
+    values = (100 * value for value in (it["accuracy"], *found))
+    return Point(f"batches of {it['batch_size']}", *values, x=it["samples_per_second"])

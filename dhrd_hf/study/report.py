@@ -1,34 +1,34 @@
-"""What a study found: the one source of the numbers in its Markdown and on its page."""
+"""What a study found: which of its runs are compared, and the one source of the numbers in its Markdown and on its page."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..figures import draw
-from ..pages import style
-from .comparisons import Comparison, axes, axis_comparisons, main_comparisons, settings_comparisons
+from ..pages import rendered
 from .measures import power_table, scores_table, throughput_table, training_table, transfer_table
 from .options import hint
 from .plan import Run, setting_names
-from .statistics import Gain, difference, gain_of
-from .table import OF_REASONING, Group, baseline_of, grouped, latest, meets, several_data, shown, unpaired
+from .statistics import OF_REASONING, Gain, Group, Pair, baseline_of, difference, gain_of, grouped, latest, together
 from .tables import (
     AXES,
     Table,
     axis_table,
+    gain_text,
     main_table,
+    number,
     options_table,
     options_text,
     others_tables,
-    relative_text,
-    setting_name,
     settings_table,
+    shown,
+    told,
+    words,
 )
 
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
@@ -63,41 +63,45 @@ def build_report(
     groups = grouped(kept)
     usual, options = _usual(groups), {name: it for name, it in where.items() if name.rstrip("!") not in _OF_ROWS}
     # Which are compared.
-    candidates, apart = main_comparisons(groups, options), _known_data(not_in_mean, rows)
+    candidates, apart = _main_pairs(groups, options), set(not_in_mean)
+    known = list(dict.fromkeys(str(row["data"]) for row in rows))
+    for name in not_in_mean:
+        if name not in known:
+            raise ValueError(f"--not-in-mean {name}: there is no data set {name!r}{hint(name, known)}")
     if candidates and all(it.data in apart for it in candidates):
         raise ValueError(f"--not-in-mean {','.join(not_in_mean)} leaves no data set for the mean: name fewer")
-    whole = [it for it in candidates if it.pair is not None]
+    whole = [it for it in candidates if it.gain]
     # One test item has no interval, and would leave the mean without one.
     single = {it.data for it in whole if it.gain.n_items == 1}
     apart |= single if {it.data for it in whole} - apart - single else set()
     main, beside = ([it for it in whole if (it.data in apart) == out] for out in (False, True))
-    mean = gain_of([it.pair for it in main], options={}) if main else None
-    by_setting = settings_comparisons(groups, options, _setting_order())
-    by_axis = {name: found for name in axes(groups) if (found := axis_comparisons(groups, name, options))}
+    mean = gain_of(main, options={}) if main else None
+    by_setting = _by_setting(groups, options)
+    by_axis = {name: found for name in _axes(groups) if (found := _by_axis(groups, name, options))}
+    seen = [candidates, *by_setting, *(pairs for found in by_axis.values() for pairs in found)]
+    taken = {side.key() for pairs in seen for it in pairs for side in (it.group, it.base) if side}
+    others = [_paired(it, groups) for it in groups if it.key() not in taken]
     # What stands in the tables.
-    of_axes = [axis_table(name, found, usual) for name, found in by_axis.items()]
-    minor = [it for it in of_axes if it.name not in AXES]
+    of_axes = {name: axis_table(name, found, usual) for name, found in by_axis.items()}
+    minor = [it for name, it in of_axes.items() if name not in AXES]
     found = [
         *([main_table(main, mean, usual, beside), scores_table(main, beside)] if main else []),
         transfer_table(whole),
         power_table(main) if main else None,
         settings_table(by_setting, usual) if by_setting else None,
-        *(it for it in of_axes if it.name in AXES),
+        *(of_axes[name] for name in AXES if name in of_axes),
         options_table(minor) if minor else None,
         training_table(whole),
         throughput_table(throughput) if throughput is not None else None,
     ]
     tables = [it for it in found if it is not None]
-    seen = [candidates, *by_setting.values(), *(its for found in by_axis.values() for its in found.values())]
-    taken = {side.key() for its in seen for it in its for side in it.sides}
-    of_others = others_tables([it for it in groups if it.key() not in taken], groups, usual)
-    tables += of_others if tables else [replace(it, folded=False) for it in of_others]
-    # What is told beside them. Also what this report leaves out was run.
-    of_model = grouped(latest(row for row in rows if str(row.get("model")) == str(kept[0].get("model")))[0])
+    tables += [replace(it, folded=bool(tables) and it.folded) for it in others_tables(others, usual)]
+    # What is told beside them.
     notes = [f"Not compared: {it.problem}." for it in candidates if it.problem]
-    mixed = several_data(groups)
-    notes += [f"Other rows under the same name, which are never averaged: {', '.join(mixed)}."] if mixed else []
-    notes += [*_not_run(of_model, throughput, planned, rows), *_facts(kept, usual)]
+    notes += told("Other rows under the same name, which are never averaged: {}.", several_data(groups))
+    # Also what this report leaves out was run.
+    of_model = [row for row in rows if str(row.get("model")) == str(kept[0].get("model"))]
+    notes += [*_not_run(grouped(latest(of_model)[0]), throughput), *_left(planned, rows), *_facts(kept, usual)]
     done = sum(row["status"] == "done" for row in kept)
     counts = f"{done} cell{'s' * (done != 1)} done, {len(kept) - done} failed, {unpaired(groups)} without one to be paired with"
     counts += f"; {twice} stood twice, of which the later counts." if twice else "."
@@ -121,18 +125,12 @@ def report_markdown(report: Report) -> str:
 
 def report_page(report: Report) -> str:
     """A report as one HTML file with its plots in it, which needs no network and can be sent to anyone."""
-    from jinja2 import Environment
     from markupsafe import Markup
 
-    template = (Path(__file__).parents[1] / "pages" / "study.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True)
-    # Plots escape their texts themselves.
-    told = {
-        "style": style(),
-        "draw": lambda plot: Markup(draw(plot)),
-        "words": ("setting", "option", "options", "way"),
-    }
-    return environment.from_string(template).render(report=report, **told)
+    def drawn(plot: Any) -> Markup:
+        return Markup(draw(plot))  # it escapes its texts itself
+
+    return rendered("study.html.jinja", report=report, draw=drawn, words=("setting", "option", "options", "way"))
 
 
 def with_results(readme: str, markdown: str) -> str:
@@ -143,117 +141,14 @@ def with_results(readme: str, markdown: str) -> str:
     return f"{before}{BEGIN}\n\n{markdown.strip()}\n\n{END}{after}"
 
 
-def _headline(main: Sequence[Comparison], mean: Gain | None) -> list[str]:
-    if mean is None:
-        return ["No pooled and dual-head cells share data, seed and options, so there is no gain to report."]
-    if len(main) == 1:
-        what = f"Relative gain of the dual head over pooled on {main[0].data}"
-    else:
-        what = f"Mean relative gain of the dual head over pooled on {len(main)} data sets"
-    seeds = sorted({it.n_seeds for it in main}, reverse=True)
-    over = "test items" if seeds == [1] else "seeds and test items"
-    ahead, level, behind = _ahead_level_behind(main)
-    pairs = f"Ahead in {ahead} of {ahead + level + behind} pairs of runs with the same data, options and seed, "
-    pairs += f"level in {level}, behind in {behind}."
-    if len(main) == 1:
-        line = f"{what} ({_of_seeds(seeds[0])}): {relative_text(mean, 2)}, paired 95% interval over {over}."
-        return [line, pairs] if seeds != [1] else [line]
-    of_each = ", ".join(f"{_of_seeds(n)} on {sum(it.n_seeds == n for it in main)}" for n in seeds)
-    if len(seeds) > 1 and seeds[-1] == 1:
-        over = "test items, and over seeds where there are several"
-    lines = [f"{what} ({of_each}): {relative_text(mean, 2)}, paired 95% interval over {over}."]
-    sure = [it for it in main if it.n_seeds > 1]
-    if sure:
-        above, below = (sum(it.gain.low > 0 for it in sure), sum(it.gain.high < 0 for it in sure))
-        of = "of them" if len(sure) == len(main) else f"of the {len(sure)} with several seeds"
-        lines.append(f"The interval of the gain lies above zero on {above} {of}, below zero on {below}.")
-    return [*lines, pairs]
+def _escaped(text: str) -> str:
+    """Text that is no markup in Markdown, with the bar that would end a column."""
+    for sign, instead in _MARKUP.items():
+        text = text.replace(sign, instead)
+    return text
 
 
-def _ahead_level_behind(main: Sequence[Comparison]) -> tuple[int, int, int]:
-    """In how many pairs of runs, of the same seed, a score is above, at and below its baseline's."""
-    gains = np.concatenate([difference(*it.pair.sides()).mean(1) for it in main])
-    # Equal shares of right answers may differ in their last digit.
-    return int((gains > 1e-7).sum()), int((abs(gains) <= 1e-7).sum()), int((gains < -1e-7).sum())
-
-
-def _of_seeds(number: int) -> str:
-    return f"{number} seed{'s' * (number != 1)}"
-
-
-def _not_run(groups: Sequence[Group], throughput: Any, planned: Sequence[Run], rows: Sequence[Any]) -> list[str]:
-    """What nobody has looked at: whole questions, and the runs of the plan."""
-    settings, varying = {it.setting for it in groups}, axes(groups)
-    there = {
-        "pooled against dual head": any(it.setting == "dual_head" and baseline_of(it, groups) for it in groups),
-        **{setting_name(it): it in settings for it in _setting_order()},
-        "several alphas": "alpha" in varying,
-        "several train sizes": "train_size" in varying,
-        "several heads": "classifier_head" in varying,
-        "throughput": throughput is not None,
-    }
-    missing = [name for name, it in there.items() if not it]
-    notes, ran = [f"Not run: {', '.join(missing)}."] if missing else [], {row["cell"] for row in rows}
-    left: dict[str, Counter] = {}
-    for run in planned:
-        if run.id not in ran:
-            left.setdefault(run.data, Counter())[setting_name(run.setting)] += 1
-    if left:
-        number = sum(its.total() for its in left.values())
-        said = (f"{data} ({', '.join(f'{n} {name}' for name, n in its.items())})" for data, its in left.items())
-        notes.append(f"Of the {len(planned)} cells of the plan {number} have not run yet: {', '.join(said)}.")
-    return notes
-
-
-def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
-    return list(dict.fromkeys(str(row[name]) for row in rows if row.get(name)))
-
-
-def _facts(kept: Sequence[Mapping[str, Any]], usual: Mapping[str, Any]) -> list[str]:
-    """Where the numbers come from."""
-    versions: dict[str, dict[str, None]] = {}
-    for row in kept:
-        for name, it in (row.get("versions") or {}).items():
-            versions.setdefault(name, {})[str(it)] = None
-    packages = ", ".join(f"{name} {' and '.join(its)}" for name, its in versions.items())
-    whole = [row for row in kept if not row.get("resumed")]
-    hours = sum((row.get("train_seconds") or 0) + (row.get("evaluate_seconds") or 0) for row in whole) / 3600
-    without = f", without the {len(kept) - len(whole)} resumed, of which the last part alone was timed"
-    studies, options, machines = _values(kept, "study"), options_text(usual), "; ".join(_values(kept, "machine"))
-    told = {
-        f"Cells of {len(studies)} studies: {', '.join(studies)}.": len(studies) > 1,
-        f"Model {', '.join(_values(kept, 'model'))}{f'; all cells: {options}' if options else ''}.": True,
-        f"{hours:.1f} hours of training and evaluation{without if len(whole) < len(kept) else ''}.": hours >= 0.1,
-        f"Machine: {machines}.": machines,
-        f"Versions: {packages}.": packages,
-    }
-    return [line for line, it in told.items() if it]
-
-
-def _setting_order() -> list[str]:
-    """The settings besides pooled and dual head; CoT decoding, another way to answer, after the ablations."""
-    names = [it for it in setting_names() if it not in ("pooled", "dual_head")]
-    return sorted(names, key=lambda it: it == "cot_decoding")
-
-
-def _usual(groups: Sequence[Group]) -> dict[str, Any]:
-    """The options that all runs have; of those that pooled runs lack, all others."""
-    found = {}
-    for name in dict.fromkeys(name for it in groups for name in it.config):
-        others = [it for it in groups if name not in OF_REASONING or it.setting not in ("pooled", "cot_decoding")]
-        values = {shown(it.config.get(name)): it.config.get(name) for it in (others or groups)[::-1]}
-        if len(values) == 1:
-            found[name] = next(iter(values.values()))
-    return found
-
-
-def _known_data(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Data sets that were named, each of which has runs."""
-    known = list(dict.fromkeys(str(row["data"]) for row in rows))
-    for name in names:
-        if name not in known:
-            raise ValueError(f"--not-in-mean {name}: there is no data set {name!r}{hint(name, known)}")
-    return set(names)
+# Which runs are reported, and which are compared
 
 
 def _asked_for(rows: list[dict[str, Any]], where: Mapping[str, str]) -> tuple[list[dict[str, Any]], int]:
@@ -286,8 +181,217 @@ def _asked_for(rows: list[dict[str, Any]], where: Mapping[str, str]) -> tuple[li
     return kept, twice
 
 
-def _escaped(text: str) -> str:
-    """Text that is no markup in Markdown, with the bar that would end a column."""
-    for sign, instead in _MARKUP.items():
-        text = text.replace(sign, instead)
-    return text
+def meets(value: Any, name: str, typed: str) -> bool:
+    """Whether a value of the table is one that was asked for."""
+
+    def same(one: str) -> bool:
+        try:
+            return shown(value) == one or (not isinstance(value, bool) and float(value) == float(one))
+        except (TypeError, ValueError):
+            return False
+
+    return any(map(same, (typed, *typed.split(",")))) != name.endswith("!")
+
+
+def _fits(group: Group, where: Mapping[str, str], but: str | None = None) -> bool:
+    """Whether the options of a group are those that were asked for; one of them may have any value."""
+    asked = [(name.rstrip("!"), name, typed) for name, typed in where.items()]
+    return all(option == but or meets(group.config.get(option), name, typed) for option, name, typed in asked)
+
+
+def _paired(group: Group, groups: Sequence[Group], of: int | None = None) -> Pair:
+    """A group beside the pooled runs that share its data set, its seeds and the options that pooled runs have."""
+    if group.setting == "pooled":
+        return Pair(None, group)
+    return Pair(group, baseline_of(group, groups), left_out=0 if of is None else of - len(group.rows))
+
+
+def _by_data(groups: Iterable[Group]) -> list[list[Group]]:
+    return together(groups, lambda it: it.data)
+
+
+def _largest(its: Iterable[list[Group]]) -> list[Group]:
+    """The most groups, of these with the most runs, of equal ones the first."""
+    return max(its, key=lambda groups: (len(groups), sum(len(it.rows) for it in groups)), default=[])
+
+
+def _main_pairs(groups: Sequence[Group], where: Mapping[str, str]) -> list[Pair]:
+    """Pooled against the dual head, once for each data set: the options with the most seeds that both have."""
+    found = []
+    for here in _by_data(groups):
+        duals = [_paired(it, groups) for it in here if it.setting == "dual_head" and _fits(it, where)]
+        best = max((it for it in duals if it.base), key=lambda it: it.n_seeds, default=None)
+        found += [best] if best else []
+    return found
+
+
+def _by_setting(groups: Sequence[Group], where: Mapping[str, str]) -> list[list[Pair]]:
+    """For each data set with ablations, controls or CoT decoding: the dual head and these, with the same options."""
+    found, order = [], ["dual_head", *_settings()]
+    for here in _by_data(groups):
+        trained = [it for it in here if it.setting not in ("pooled", "cot_decoding") and _fits(it, where)]
+        alike = together(trained, lambda it: it.key("setting"))
+        best = _largest(its for its in alike if any(it.setting != "dual_head" for it in its))
+        # Its alpha and beta are its own; beside the ablations, or else beside the dual head, that were trained alike.
+        decoded = [[it] for it in here if it.setting == "cot_decoding" and (not best or it.shared == best[0].shared)]
+        decoder = _largest(decoded)
+        if decoder and not best:
+            best = _largest([it] for it in trained if it.shared == decoder[0].shared)
+        chosen = sorted(
+            [*best, *decoder], key=lambda it: order.index(it.setting) if it.setting in order else len(order)
+        )
+        if any(it.setting != "dual_head" for it in chosen):
+            found.append([_paired(it, groups) for it in chosen])
+    return found
+
+
+def _axes(groups: Sequence[Group]) -> list[str]:
+    """The options of which a data set has several values with all else the same, in the order of a report."""
+    names = dict.fromkeys([*AXES, *(name for it in groups for name in it.config)])
+    return [name for name in names if any(_family(its, name, {}) for its in _by_data(groups))]
+
+
+def _by_axis(groups: Sequence[Group], axis: str, where: Mapping[str, str]) -> list[list[Pair]]:
+    """For each data set the dual head and pooled at each value of an option, all else the same."""
+
+    def in_order(it: Pair) -> tuple[bool, float, str]:
+        value = number(it.config.get(axis))
+        return value is None, value or 0.0, shown(it.config.get(axis)) if value is None else ""
+
+    found = []
+    for here in _by_data(groups):
+        family = _family(here, axis, where)
+        # On the seeds that all have beside pooled: one seed may be better than another by more than one value of an option.
+        duals = [(it, {*_paired(it, groups).one.seeds}) for it in family if it.setting != "pooled"]
+        common = set.intersection(*(seeds for _, seeds in duals)) if duals else set()
+        pairs = [_paired(it.only(common or seeds), groups, of=len(it.rows)) for it, seeds in duals]
+        taken = {it.base.key() for it in pairs if it.base}
+        if axis not in OF_REASONING:
+            pairs += [Pair(None, it) for it in family if it.setting == "pooled" and it.key() not in taken]
+        found += [sorted(pairs, key=in_order)] if pairs else []
+    return found
+
+
+def _family(groups: Sequence[Group], axis: str, where: Mapping[str, str]) -> list[Group]:
+    """The dual-head and pooled groups of a data set that differ by one option, with two values of it or more."""
+    duals = [it for it in groups if it.setting == "dual_head" and _fits(it, where, but=axis)]
+    best = _largest(together(duals, lambda it: it.key(axis)))
+    beside = []
+    if best:
+        but = (axis, "setting", "eval_rows", *OF_REASONING)
+        beside = [it for it in groups if it.setting == "pooled" and it.key(*but) == best[0].key(*but)]
+    values = {shown(it.config.get(axis)) for it in (best if axis in OF_REASONING else [*best, *beside])}
+    return [*best, *beside] if len(values) > 1 else []
+
+
+# What is said beside the tables
+
+
+def _headline(main: Sequence[Pair], mean: Gain | None) -> list[str]:
+    if mean is None:
+        return ["No pooled and dual-head cells share data, seed and options, so there is no gain to report."]
+    gains = np.concatenate([difference(*it.sides()).mean(1) for it in main])
+    # Equal shares of right answers may differ in their last digit.
+    ahead, behind = (gains > 1e-7).sum(), (gains < -1e-7).sum()
+    pairs = f"Ahead in {ahead} of {len(gains)} pairs of runs with the same data, options and seed, "
+    pairs += f"level in {len(gains) - ahead - behind}, behind in {behind}."
+    counts = Counter(it.n_seeds for it in main)
+    most, fewest = max(counts), min(counts)
+    over = "test items" if most == 1 else "seeds and test items"
+    if fewest == 1 < most:
+        over = "test items, and over seeds where there are several"
+    seeds = {n: f"{n} seed{'s' * (n != 1)}" for n in sorted(counts, reverse=True)}
+    if len(main) == 1:
+        what, of_each = f"Relative gain of the dual head over pooled on {main[0].data}", seeds[most]
+    else:
+        what = f"Mean relative gain of the dual head over pooled on {len(main)} data sets"
+        of_each = ", ".join(f"{text} on {counts[n]}" for n, text in seeds.items())
+    lines = [f"{what} ({of_each}): {gain_text(mean, 2, 'relative')}, paired 95% interval over {over}."]
+    sure = [it.gain for it in main if it.n_seeds > 1]
+    if sure and len(main) > 1:
+        above, below = sum(it.low > 0 for it in sure), sum(it.high < 0 for it in sure)
+        of = "of them" if len(sure) == len(main) else f"of the {len(sure)} with several seeds"
+        lines.append(f"The interval of the gain lies above zero on {above} {of}, below zero on {below}.")
+    return [*lines, pairs] if len(gains) > 1 else lines
+
+
+def unpaired(groups: Sequence[Group]) -> int:
+    """How many runs have no partner: pooled ones beside which nothing was run, others without their pooled one."""
+    sides = {(it.setting == "pooled", it.shared, seed) for it in groups for seed in it.seeds}
+    return sum((it.setting != "pooled", it.shared, seed) not in sides for it in groups for seed in it.seeds)
+
+
+def several_data(groups: Sequence[Group]) -> list[str]:
+    """Names under which there are several data; answers are decoded of fewer rows of the same."""
+    found = []
+    for here in _by_data(groups):
+        sizes = {it.named["eval_rows"] for it in here if it.setting != "cot_decoding"}
+        if len(sizes) > 1 or len({it.named["rows_digest"] for it in here}) > 1:
+            found.append(here[0].data)
+    return found
+
+
+def _not_run(groups: Sequence[Group], throughput: Any) -> list[str]:
+    """What nobody has looked at."""
+    settings, varying = {it.setting for it in groups}, _axes(groups)
+    duals = [it for it in groups if it.setting == "dual_head"]
+    there = {
+        "pooled against dual head": any(baseline_of(it, groups) for it in duals),
+        **{words(it): it in settings for it in _settings()},
+        "several alphas": "alpha" in varying,
+        "several train sizes": "train_size" in varying,
+        "several heads": "classifier_head" in varying,
+        "throughput": throughput is not None,
+    }
+    return told("Not run: {}.", [name for name, it in there.items() if not it])
+
+
+def _left(planned: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The runs of the plan that are not there."""
+    ran = {row["cell"] for row in rows}
+    left: dict[str, Counter] = {}
+    for run in planned:
+        if run.id not in ran:
+            left.setdefault(run.data, Counter())[words(run.setting)] += 1
+    number = sum(its.total() for its in left.values())
+    said = [f"{data} ({', '.join(f'{n} {name}' for name, n in its.items())})" for data, its in left.items()]
+    return told(f"Of the {len(planned)} cells of the plan {number} have not run yet: {{}}.", said)
+
+
+def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    return list(dict.fromkeys(str(row[name]) for row in rows if row.get(name)))
+
+
+def _facts(kept: Sequence[Mapping[str, Any]], usual: Mapping[str, Any]) -> list[str]:
+    """Where the numbers come from."""
+    versions: dict[str, dict[str, None]] = {}
+    for row in kept:
+        for name, it in (row.get("versions") or {}).items():
+            versions.setdefault(name, {})[str(it)] = None
+    whole = [row for row in kept if not row.get("resumed")]
+    hours = sum((row.get("train_seconds") or 0) + (row.get("evaluate_seconds") or 0) for row in whole) / 3600
+    without = f", without the {len(kept) - len(whole)} resumed, of which the last part alone was timed"
+    studies, options = _values(kept, "study"), options_text(usual)
+    notes = told(f"Cells of {len(studies)} studies: {{}}.", studies if len(studies) > 1 else [])
+    notes.append(f"Model {', '.join(_values(kept, 'model'))}{f'; all cells: {options}' if options else ''}.")
+    if hours >= 0.1:
+        notes.append(f"{hours:.1f} hours of training and evaluation{without if len(whole) < len(kept) else ''}.")
+    notes += told("Machine: {}.", _values(kept, "machine"), "; ")
+    return notes + told("Versions: {}.", [f"{name} {' and '.join(its)}" for name, its in versions.items()])
+
+
+def _settings() -> list[str]:
+    """The settings besides pooled and dual head; CoT decoding, another way to answer, after the ablations."""
+    names = [it for it in setting_names() if it not in ("pooled", "dual_head")]
+    return sorted(names, key=lambda it: it == "cot_decoding")
+
+
+def _usual(groups: Sequence[Group]) -> dict[str, Any]:
+    """The options that all runs have; of those that pooled runs lack, all others."""
+    found = {}
+    for name in dict.fromkeys(name for it in groups for name in it.config):
+        others = [it for it in groups if name not in OF_REASONING or it.setting not in ("pooled", "cot_decoding")]
+        values = {shown(it.config.get(name)): it.config.get(name) for it in (others or groups)[::-1]}
+        if len(values) == 1:
+            found |= {name: next(iter(values.values()))}
+    return found

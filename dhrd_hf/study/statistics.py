@@ -1,21 +1,26 @@
-"""What a table of runs says: means over seeds, and paired gains over a baseline, with intervals over seeds and test items."""
+"""What a table of runs says: which belong together, means over seeds, and paired gains with intervals over seeds and test items."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from .metrics import LOSSES, METRICS, OF_LOGITS, Noise, interval, measured, noise
-from .table import Group, baseline_of, grouped, latest, varying_options
+from .plan import REASONING_OPTIONS
 
-__all__ = ["Gain", "Summary", "mean_relative_gain", "paired_gains", "summarise"]
+# What a pooled run has not: it is paired with runs of any value of these.
+OF_REASONING = ("alpha", "beta", *REASONING_OPTIONS)
+_OF_DATA = ("model", "rows_digest", "eval_rows")
+_NAMED = ("alpha", "beta", "classifier_head", "train_size")
+_Any = TypeVar("_Any")
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Summary:
     Example:
 
     ```python
-    >>> from dhrd_hf.study.statistics import Summary
+    >>> from dhrd_hf.study import Summary
     >>> Summary("cb", "pooled", {}, metric="accuracy", n_seeds=1, n_items=56, mean=0.7, sd=None, low=0.57, high=0.82).mean
     0.7
 
@@ -34,13 +39,12 @@ class Summary:
     Args:
         data (`str`), setting (`str`): As in the table.
         options (`dict[str, Any]`): Of `config` what varies among the table's rows of this data set and setting.
-        config (`dict[str, Any]`): `alpha`, `beta`, `classifier_head`, `train_size` and every other option; the model, and
-            `rows_digest` and `eval_rows`, which tell data of one name apart.
         metric (`str`): Name of the score.
         n_seeds (`int`), n_items (`int`): Number of seeds, and of test items (groups of rows, where the table has them).
-        mean (`float`): Of the scores, in 0 to 1.
+        mean (`float`), low (`float`), high (`float`): Of the scores, in 0 to 1, and its 95% interval; NaN of one test item.
         sd (`float`, *optional*): Standard deviation over the seeds (n - 1), None where there is one seed.
-        low (`float`), high (`float`): 95% interval of the mean; NaN where there is one test item.
+        config (`dict[str, Any]`): `alpha`, `beta`, `classifier_head`, `train_size` and every other option; the model, and
+            `rows_digest` and `eval_rows`, which tell data of one name apart.
     """
 
     data: str
@@ -63,7 +67,7 @@ class Gain:
     Example:
 
     ```python
-    >>> from dhrd_hf.study.statistics import Gain
+    >>> from dhrd_hf.study import Gain
     >>> gain = Gain("cb", "dual_head", {}, baseline="pooled", n_seeds=3, n_items=56, score=0.75, baseline_score=0.7,
     ...             gain=5.0, low=1.0, high=9.0, relative=7.1, relative_low=1.4, relative_high=13.2)
     >>> gain.gain, gain.low, gain.high
@@ -77,12 +81,12 @@ class Gain:
         options (`dict[str, Any]`), config (`dict[str, Any]`): As [`Summary`].
         n_seeds (`int`): Seeds that both have; for a mean the fewest of a data set.
         n_items (`int`): Test items that both have; for a mean their sum.
-        unpaired (`int`): Runs that were left out because the other side lacks their seed.
         score (`float`), baseline_score (`float`): Mean scores over those seeds and items, in 0 to 1.
         gain (`float`), low (`float`), high (`float`): Their difference in percentage points, and its 95% interval; of a loss,
             how much less of it there is. No interval (NaN) where there is one test item.
         relative (`float`), relative_low (`float`), relative_high (`float`): `(score - baseline) / baseline` in percent,
             and its 95% interval; for a mean over data sets the mean of theirs. NaN over a baseline of 0.
+        unpaired (`int`): Runs that were left out because the other side lacks their seed.
         relative_of_means (`float`, *optional*), relative_of_means_low, relative_of_means_high: For a mean over data sets,
             the relative gain of the macro averages, as the paper's Table 1 has it.
         metric (`str`): What is gained: a score of the table, or one of its logits.
@@ -110,7 +114,7 @@ class Gain:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
+def summarise(rows: Iterable[Row]) -> list[Summary]:
     """Mean, standard deviation over seeds and 95% interval of each setting on each data set.
 
     The interval is over test items, and over seeds where there are several: see [`~dhrd_hf.study.metrics`].
@@ -118,12 +122,10 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
     Example:
 
     ```python
-    >>> from dhrd_hf.study.statistics import summarise
-    >>> row = {"cell": "a", "status": "done", "data": "cb", "setting": "pooled", "alpha": 0.0, "beta": 1.0,
-    ...        "classifier_head": "linear", "train_size": 100, "seed": 0, "options": {}, "metric": "accuracy",
+    >>> from dhrd_hf.study import summarise
+    >>> row = {"cell": "a", "status": "done", "data": "cb", "setting": "pooled", "seed": 0, "metric": "accuracy",
     ...        "score": 0.75, "labels": [0, 1, 1, 0], "predictions": [0, 1, 0, 0], "groups": None}
-    >>> other = {**row, "cell": "b", "seed": 1, "score": 0.5, "predictions": [0, 0, 0, 0]}
-    >>> it = summarise([row, other])[0]
+    >>> it = summarise([row, {**row, "cell": "b", "seed": 1, "score": 0.5, "predictions": [0, 0, 0, 0]}])[0]
     >>> it.n_seeds, it.mean, round(it.sd, 4), it.low < it.mean < it.high
     (2, 0.625, 0.1768, True)
 
@@ -140,11 +142,10 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> list[Summary]:
         ValueError: if the rows of a setting differ in their test items or their metric.
     """
     groups = grouped(latest(rows)[0])
-    varying = varying_options(groups)
-    return [summary_of(group, varying[group.data, group.setting]) for group in groups]
+    return [summary_of(group, groups) for group in groups]
 
 
-def paired_gains(rows: Iterable[Mapping[str, Any]], baseline: str = "pooled", metric: str | None = None) -> list[Gain]:
+def paired_gains(rows: Iterable[Row], baseline: str = "pooled", metric: str | None = None) -> list[Gain]:
     """The gain of each setting over the baseline on each data set, with paired 95% intervals.
 
     Runs are paired that share data set, train size, seed and options; with the baseline `pooled` options of the reasoning
@@ -155,10 +156,9 @@ def paired_gains(rows: Iterable[Mapping[str, Any]], baseline: str = "pooled", me
     Example:
 
     ```python
-    >>> from dhrd_hf.study.statistics import paired_gains
-    >>> row = {"cell": "a", "status": "done", "data": "cb", "setting": "pooled", "alpha": 0.0, "beta": 1.0,
-    ...        "classifier_head": "linear", "train_size": 100, "seed": 0, "options": {}, "metric": "accuracy",
-    ...        "score": 0.5, "labels": [0, 1, 1, 0], "predictions": [0, 1, 0, 1], "groups": None}
+    >>> from dhrd_hf.study import paired_gains
+    >>> row = {"cell": "a", "status": "done", "data": "cb", "setting": "pooled", "alpha": 0.0, "seed": 0, "score": 0.5,
+    ...        "metric": "accuracy", "labels": [0, 1, 1, 0], "predictions": [0, 1, 0, 1], "groups": None}
     >>> other = {**row, "cell": "b", "setting": "dual_head", "alpha": 1.0, "score": 0.75, "predictions": [0, 1, 0, 0]}
     >>> it = paired_gains([row, other])[0]
     >>> it.setting, it.gain, it.relative, round(it.low, 1)  # one item of four: 25 points, and the interval of one in four
@@ -181,14 +181,13 @@ def paired_gains(rows: Iterable[Mapping[str, Any]], baseline: str = "pooled", me
         ValueError: as [`summarise`].
     """
     groups = grouped(latest(rows)[0])
-    varying = varying_options(groups)
-    bases = [(it, baseline_of(it, groups, baseline)) for it in groups if it.setting != baseline]
-    gains = [gain_of([Pair(it, base)], metric, varying[it.data, it.setting]) for it, base in bases if base is not None]
+    pairs = [Pair(it, baseline_of(it, groups, baseline)) for it in groups if it.setting != baseline]
+    gains = [gain_of([pair], metric, among=groups) for pair in pairs if pair.base]
     return [it for it in gains if it is not None]
 
 
 def mean_relative_gain(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Row],
     setting: str = "dual_head",
     options: Mapping[str, Any] | None = None,
     baseline: str = "pooled",
@@ -200,7 +199,7 @@ def mean_relative_gain(
     Example:
 
     ```python
-    >>> from dhrd_hf.study.statistics import mean_relative_gain
+    >>> from dhrd_hf.study import mean_relative_gain
     >>> gain = mean_relative_gain(rows, "dual_head", {"alpha": 1.0})  # doctest: +SKIP
     >>> f"{gain.relative:+.2f}% [{gain.relative_low:+.2f}, {gain.relative_high:+.2f}] on {len(gain.data)} data sets"
     ... # doctest: +SKIP
@@ -221,46 +220,204 @@ def mean_relative_gain(
     Raises:
         ValueError: as [`summarise`], or if the options leave several groups of runs of a data set.
     """
-    options = dict(options or {})
-    groups = grouped(latest(rows)[0])
-    pairs = [
-        Pair(it, base)
-        for it in groups
-        if it.setting == setting and all(it.named.get(name) == value for name, value in options.items())
-        if (base := baseline_of(it, groups, baseline)) is not None
-    ]
-    names = [pair.data for pair in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            several = varying_options(groups)[name, setting]
-            raise ValueError(
-                f"{name} has {names.count(name)} kinds of {setting} runs, which differ in {', '.join(several)}: say which in "
-                f"options, such as {{{several[0]!r}: {pairs[names.index(name)].group.named.get(several[0])!r}}}"
-            )
+    groups, options = grouped(latest(rows)[0]), dict(options or {})
+    fit = [it for it in groups if it.setting == setting]
+    fit = [it for it in fit if all(it.named.get(name) == value for name, value in options.items())]
+    pairs = [pair for it in fit if (pair := Pair(it, baseline_of(it, groups, baseline))).base]
+    for its in together(pairs, lambda pair: pair.data):
+        if len(its) > 1:
+            several, group = f"{its[0].data} has {len(its)} kinds of {setting} runs", its[0].group
+            names = list(group.varying(groups))
+            which = f"say which in options, such as {{{names[0]!r}: {group.named.get(names[0])!r}}}"
+            raise ValueError(f"{several}, which differ in {', '.join(names)}: {which}")
     return gain_of(pairs, options=options) if pairs else None
 
 
-def summary_of(group: Group, varying: Sequence[str] = ()) -> Summary:
-    """The scores of one group, as [`summarise`] has them."""
-    metric, options = group.first["metric"], {name: group.named.get(name) for name in varying}
-    part = scored(group.rows, metric)
-    value, low, high = interval([part], within=(0.0, 1.0))
-    sd = float(part.mean(1).std(ddof=1)) if len(part) > 1 else None
-    return Summary(group.data, group.setting, options, metric, *part.shape, value, sd, low, high, group.named)
+# Runs that belong together
+
+
+def together(its: Iterable[_Any], key: Callable[[_Any], Hashable]) -> list[list[_Any]]:
+    """What has one key, in the order of the first of each."""
+    found: dict[Hashable, list[_Any]] = {}
+    for it in its:
+        found.setdefault(key(it), []).append(it)
+    return list(found.values())
+
+
+class Group:
+    """The runs of one data set and setting that differ by nothing but their seed."""
+
+    def __init__(self, rows: Iterable[Row], first: Row):
+        self.rows, self.first = list(rows), first
+        self.data, self.setting, self.metric = first["data"], first["setting"], first["metric"]
+        self.seeds = [row["seed"] for row in self.rows]
+        self.config = {name: first.get(name) for name in _NAMED} | dict(first.get("options") or {})
+        # What it is told apart by within a data set and setting.
+        self.named = {name: first.get(name) for name in _OF_DATA} | self.config
+        # What it has in common with the pooled runs beside it.
+        self.shared = self.key("setting", "eval_rows", *OF_REASONING)
+
+    def key(self, *but: str) -> frozenset[tuple[str, Any]]:
+        """What decides its runs, but some of it: equal in groups that differ by nothing else."""
+        return _key(self.first, "seed", *but)
+
+    def only(self, seeds: Collection[int]) -> Group:
+        """The runs of some seeds."""
+        return Group((row for row in self.rows if row["seed"] in seeds), self.first)
+
+    def varying(self, groups: Sequence[Group]) -> dict[str, Any]:
+        """What tells the groups of its data set and setting apart, and its own values."""
+        beside = [it.named for it in groups if (it.data, it.setting) == (self.data, self.setting)]
+        names = dict.fromkeys(name for it in groups for name in it.named)
+        differ = (name for name in names if len({_hashable(it.get(name)) for it in beside}) > 1)
+        return {name: self.named.get(name) for name in differ}
+
+
+def _key(row: Row, *but: str) -> frozenset[tuple[str, Any]]:
+    its = {name: row.get(name) for name in ("data", "setting", "seed", *_OF_DATA, *_NAMED)} | (
+        row.get("options") or {}
+    )
+    return frozenset((name, _hashable(it)) for name, it in its.items() if it is not None and name not in but)
+
+
+def _hashable(value: Any) -> Any:
+    """Options are what YAML has."""
+    if isinstance(value, Mapping):
+        return tuple((name, _hashable(it)) for name, it in sorted(value.items()))
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+
+
+def latest(rows: Iterable[Row]) -> tuple[list[Row], int]:
+    """One row of each run, the last that was done, or that failed where none was; and how many done ones stood twice."""
+    frame = pd.DataFrame({"row": list(rows)}, dtype=object)
+    frame["key"], frame["cell"] = frame["row"].map(_key), frame["row"].map(lambda row: row["cell"])
+    # A row that failed may not know its number of evaluation rows.
+    frame["run"] = frame["row"].map(lambda row: _key(row, "eval_rows"))
+    # The last counts, where the first stands.
+    frame["place"] = frame.groupby("key", sort=False).ngroup()
+    is_done = frame["row"].map(lambda row: row["status"] == "done").astype(bool)
+    done = frame[is_done].drop_duplicates("key", keep="last")
+    failed = frame[~is_done & ~frame["run"].isin(done["run"]) & ~frame["cell"].isin(done["cell"])]
+    failed = failed.drop_duplicates("run", keep="last").drop_duplicates("cell", keep="last")
+    return pd.concat([done, failed]).sort_values("place", kind="stable")["row"].to_list(), int(is_done.sum()) - len(
+        done
+    )
+
+
+def grouped(rows: Iterable[Row]) -> list[Group]:
+    """The done rows in groups that differ by nothing but the seed."""
+    its = together((row for row in rows if row["status"] == "done"), lambda row: _key(row, "seed"))
+    return [Group(sorted(rows, key=lambda row: row["seed"]), rows[0]) for rows in its]
+
+
+def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") -> Group | None:
+    """The group that another is compared with: of several that with the most seeds of it."""
+
+    def fit(it: Group) -> tuple[int, bool]:
+        return len({*it.seeds} & {*group.seeds}), it.named["eval_rows"] == group.named["eval_rows"]
+
+    alike = (it for it in groups if it.setting == setting and comparable(group, it))
+    return max((it for it in alike if fit(it)[0]), key=fit, default=None)
+
+
+def comparable(group: Group, baseline: Group) -> bool:
+    """Whether two groups differ by the setting alone."""
+    if {group.setting, baseline.setting} & {"pooled", "cot_decoding"}:
+        return group.shared == baseline.shared
+    return group.key("setting") == baseline.key("setting")
 
 
 class Pair:
-    """A group and its baseline, on the seeds that both have."""
+    """A group beside its baseline, on the seeds that both have; one of the two may be missing."""
 
-    def __init__(self, group: Group, base: Group):
-        seeds = set(group.seeds) & set(base.seeds)
-        self.unpaired = len(set(group.seeds) ^ set(base.seeds))
-        self.group, self.base, self.data = group.only(seeds), base.only(seeds), group.data
+    def __init__(self, group: Group | None, base: Group | None, left_out: int = 0):
+        self.unpaired, self.left_out = 0, left_out
+        if group and base:
+            seeds = {*group.seeds} & {*base.seeds}
+            self.unpaired = len({*group.seeds} ^ {*base.seeds})
+            group, base = group.only(seeds), base.only(seeds)
+        self.group, self.base, self.one = group, base, group or base
+        self.data, self.metric, self.config = self.one.data, self.one.metric, self.one.config
+        self.n_seeds, self.runs = len(self.one.rows), [row for it in (group, base) if it for row in it.rows]
 
     def sides(self, metric: str | None = None, of: str = "eval") -> tuple[np.ndarray, np.ndarray] | None:
         """What each test item scores for each seed of both; by default by the metric of the table."""
-        found = scored([*self.group.rows, *self.base.rows], metric or self.group.first["metric"], of)
-        return None if found is None else (found[: len(found) // 2], found[len(found) // 2 :])
+        found = scored(self.runs, metric or self.metric, of)
+        return None if found is None else (found[: self.n_seeds], found[self.n_seeds :])
+
+    @cached_property
+    def problem(self) -> str | None:
+        """Why its runs can't be compared."""
+        try:
+            scored(self.runs, self.metric)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @cached_property
+    def gain(self) -> Gain | None:
+        """By the metric of the table."""
+        return gain_of([self]) if self.group and self.base and not self.problem else None
+
+    @cached_property
+    def score(self) -> Summary | None:
+        """Of the group."""
+        return _summary(self.group)
+
+    @cached_property
+    def pooled(self) -> Summary | None:
+        """Of the baseline."""
+        return _summary(self.base)
+
+
+def _summary(group: Group | None) -> Summary | None:
+    try:
+        return summary_of(group) if group else None
+    except ValueError:  # told as a problem
+        return None
+
+
+def summary_of(group: Group, among: Sequence[Group] = ()) -> Summary:
+    """The scores of one group, as [`summarise`] has them."""
+    part = scored(group.rows, group.metric)
+    value, low, high = interval([part], within=(0.0, 1.0))
+    sd = float(part.mean(1).std(ddof=1)) if len(part) > 1 else None
+    its = group.data, group.setting, group.varying(among), group.metric
+    return Summary(*its, *part.shape, value, sd, low, high, group.named)
+
+
+def gain_of(
+    pairs: Sequence[Pair],
+    metric: str | None = None,
+    of: str = "eval",
+    among: Sequence[Group] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Gain | None:
+    """The gain of one pair, or with options the mean of several; None where one has no logits that the metric is of."""
+    sides = [pair.sides(metric, of) for pair in pairs]
+    if any(it is None for it in sides):
+        return None
+    group, is_mean, metric = pairs[0].group, options is not None, metric or pairs[0].metric
+    score, baseline = (float(np.mean([its[side].mean() for its in sides])) for side in (0, 1))
+    points = (-100.0, 100.0) if metric in METRICS else (-math.inf, math.inf)
+    above = (-100.0, math.inf)
+    of_means = interval([ratio(*its, score, baseline) for its in sides], within=above) if is_mean else (None,) * 3
+    return Gain(
+        [pair.data for pair in pairs] if is_mean else group.data,
+        group.setting,
+        dict(options) if is_mean else group.varying(among),
+        pairs[0].base.setting,
+        min(len(ours) for ours, _ in sides),
+        sum(ours.shape[1] for ours, _ in sides),
+        score,
+        baseline,
+        *interval([difference(*its, metric) for its in sides], within=points),
+        *interval([ratio(*its) for its in sides], within=above),
+        sum(pair.unpaired for pair in pairs),
+        *of_means,
+        metric,
+        {} if len(pairs) > 1 else group.named,
+    )
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray, metric: str = "accuracy") -> np.ndarray:
@@ -278,48 +435,12 @@ def ratio(
     return 100 * ((ours - score / baseline * theirs) / baseline + score / baseline - 1)
 
 
-def gain_of(
-    pairs: Sequence[Pair],
-    metric: str | None = None,
-    varying: Sequence[str] = (),
-    options: Mapping[str, Any] | None = None,
-    of: str = "eval",
-) -> Gain | None:
-    """The gain of one pair, or the mean of several; None where one has no logits that the metric is of."""
-    sides = [pair.sides(metric, of) for pair in pairs]
-    if any(it is None for it in sides):
-        return None
-    group, is_mean = pairs[0].group, options is not None
-    metric = metric or group.first["metric"]
-    score, baseline = (float(np.mean([its[side].mean() for its in sides])) for side in (0, 1))
-    points = (-100.0, 100.0) if metric in METRICS else (-math.inf, math.inf)
-    above = (-100.0, math.inf)
-    of_means = interval([ratio(*its, score, baseline) for its in sides], within=above) if is_mean else (None,) * 3
-    return Gain(
-        [pair.data for pair in pairs] if is_mean else pairs[0].data,
-        group.setting,
-        dict(options) if is_mean else {name: group.named.get(name) for name in varying},
-        pairs[0].base.setting,
-        min(len(ours) for ours, _ in sides),
-        sum(ours.shape[1] for ours, _ in sides),
-        score,
-        baseline,
-        *interval([difference(*its, metric) for its in sides], within=points),
-        *interval([ratio(*its) for its in sides], within=above),
-        sum(pair.unpaired for pair in pairs),
-        *of_means,
-        metric,
-        {} if len(pairs) > 1 else group.named,
-    )
-
-
-def noise_of(pairs: Sequence[Pair], metric: str | None = None) -> Noise:
+def noise_of(pairs: Sequence[Pair]) -> Noise:
     """The noise of the mean gain of pairs, in points."""
-    parts = [difference(*pair.sides(metric), metric or "accuracy") for pair in pairs]
-    return noise(parts, np.full(len(parts), 1 / len(parts)))
+    return noise([difference(*pair.sides()) for pair in pairs], np.full(len(pairs), 1 / len(pairs)))
 
 
-def scored(rows: Sequence[Mapping[str, Any]], metric: str, of: str = "eval") -> np.ndarray | None:
+def scored(rows: Sequence[Row], metric: str, of: str = "eval") -> np.ndarray | None:
     """What each test item of runs stands for `[runs, items]`, on the first rows that all have; None without logits for it."""
     logits = metric in OF_LOGITS
     answers = [_answers(row, of, logits) for row in rows]
@@ -327,22 +448,21 @@ def scored(rows: Sequence[Mapping[str, Any]], metric: str, of: str = "eval") -> 
         return None
     fewest = min(len(labels) for labels, _ in answers)
     groups_of = [row["groups"] if of == "eval" else None for row in rows]
-    groups = max((its for its in groups_of if its is not None), key=len, default=None)
-    for row, (labels, _), own in zip(rows, answers, groups_of, strict=True):
-        how = "in other groups of rows" if own is not None and own[:fewest] != groups[:fewest] else None
+    groups = max((its[:fewest] for its in groups_of if its is not None), key=len, default=None)
+    found = []
+    for row, (labels, said), own in zip(rows, answers, groups_of, strict=True):
+        how = "in other groups of rows" if own is not None and own[:fewest] != groups else None
         if not np.array_equal(labels[:fewest], answers[0][0][:fewest]) or row["metric"] != rows[0]["metric"]:
             how = "on other rows or by another metric"
         if how is not None:
             ids = f"runs {rows[0]['cell']} and {row['cell']} of {row['data']}"
             raise ValueError(f"{ids} were tested {how}: they can't be compared")
-    groups, found = groups and groups[:fewest], []
-    for labels, said in answers:
         its = (None, groups, said[:fewest]) if logits else (said[:fewest], groups)
         found.append(measured(metric, labels[:fewest], *its)[1])
     return np.stack(found)
 
 
-def _answers(row: Mapping[str, Any], of: str, logits: bool) -> tuple[np.ndarray, np.ndarray] | None:
+def _answers(row: Row, of: str, logits: bool) -> tuple[np.ndarray, np.ndarray] | None:
     """The labels of an evaluation set, and a run's logits or predictions of them."""
     if of == "eval" and not logits:
         return np.asarray(row["labels"]), np.asarray(row["predictions"])
@@ -360,12 +480,11 @@ def read_logits(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Labels `[rows]` and logits `[rows, K]` of each evaluation set in a run's Parquet; empty where there is no such file."""
     if not path.is_file():
         return {}
+    sets = {}
     try:
         frame = pd.read_parquet(path, columns=["set", "row", "label", "logits"]).sort_values("row")
-        sets = {
-            str(name): (its["label"].to_numpy(), np.stack(its["logits"].to_list()).astype(float))
-            for name, its in frame.groupby("set", sort=False)
-        }
+        for name, its in frame.groupby("set", sort=False):
+            sets[str(name)] = its["label"].to_numpy(), np.stack(its["logits"].to_list()).astype(float)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} can't be read as a run's logits: {' '.join(str(error).split())}") from None
     for name, (_, values) in sets.items():

@@ -127,7 +127,7 @@ def _commands(
     where: Mapping[str, str],
 ) -> list[str]:
     """What makes the results and the report again; of folders elsewhere on this machine the last part alone."""
-    from ...study.table import meets
+    from ...study.report import meets
 
     asked = [(name, typed) for name, typed in where.items() if name.rstrip("!") == "study"]
     named = [row["study"] for row in rows if all(meets(row["study"], *it) for it in asked)]
