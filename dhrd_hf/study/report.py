@@ -14,7 +14,8 @@ from ..pages import rendered
 from .measures import power_table, scores_table, throughput_table, training_table, transfer_table
 from .options import hint
 from .plan import Run, setting_names
-from .statistics import OF_REASONING, Gain, Group, Pair, baseline_of, difference, gain_of, grouped, latest, together
+from .statistics import Gain, Pair, difference, gain_of
+from .table import NAMED, OF_REASONING, Group, baseline_of, grouped, latest, together
 from .tables import (
     AXES,
     Table,
@@ -155,8 +156,10 @@ def _asked_for(rows: list[dict[str, Any]], where: Mapping[str, str]) -> tuple[li
     """The latest of the study, model, data and seed that were asked for, and how many stood twice; of options only that they are there."""
     if not rows:
         raise ValueError("the table has no rows: there is nothing to report yet")
-    named = dict.fromkeys(["alpha", "beta", "classifier_head", "train_size"])
-    known = [*_OF_ROWS, *(named | dict.fromkeys(name for row in rows for name in row.get("options") or {}))]
+    known = [
+        *_OF_ROWS,
+        *(dict.fromkeys(NAMED) | dict.fromkeys(name for row in rows for name in row.get("options") or {})),
+    ]
     found = rows
     for name, typed in where.items():
         option = name.rstrip("!")

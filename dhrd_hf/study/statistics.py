@@ -1,26 +1,19 @@
-"""What a table of runs says: which belong together, means over seeds, and paired gains with intervals over seeds and test items."""
+"""What a table of runs says: means over seeds, and paired gains over a baseline, with intervals over seeds and test items."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from .metrics import LOSSES, METRICS, OF_LOGITS, Noise, interval, measured, noise
-from .plan import REASONING_OPTIONS
-
-# What a pooled run has not: it is paired with runs of any value of these.
-OF_REASONING = ("alpha", "beta", *REASONING_OPTIONS)
-_OF_DATA = ("model", "rows_digest", "eval_rows")
-_NAMED = ("alpha", "beta", "classifier_head", "train_size")
-_Any = TypeVar("_Any")
-Row = Mapping[str, Any]
+from .table import Group, Row, baseline_of, grouped, latest, together
 
 
 @dataclass(frozen=True)
@@ -233,100 +226,6 @@ def mean_relative_gain(
     return gain_of(pairs, options=options) if pairs else None
 
 
-# Runs that belong together
-
-
-def together(its: Iterable[_Any], key: Callable[[_Any], Hashable]) -> list[list[_Any]]:
-    """What has one key, in the order of the first of each."""
-    found: dict[Hashable, list[_Any]] = {}
-    for it in its:
-        found.setdefault(key(it), []).append(it)
-    return list(found.values())
-
-
-class Group:
-    """The runs of one data set and setting that differ by nothing but their seed."""
-
-    def __init__(self, rows: Iterable[Row], first: Row):
-        self.rows, self.first = list(rows), first
-        self.data, self.setting, self.metric = first["data"], first["setting"], first["metric"]
-        self.seeds = [row["seed"] for row in self.rows]
-        self.config = {name: first.get(name) for name in _NAMED} | dict(first.get("options") or {})
-        # What it is told apart by within a data set and setting.
-        self.named = {name: first.get(name) for name in _OF_DATA} | self.config
-        # What it has in common with the pooled runs beside it.
-        self.shared = self.key("setting", "eval_rows", *OF_REASONING)
-
-    def key(self, *but: str) -> frozenset[tuple[str, Any]]:
-        """What decides its runs, but some of it: equal in groups that differ by nothing else."""
-        return _key(self.first, "seed", *but)
-
-    def only(self, seeds: Collection[int]) -> Group:
-        """The runs of some seeds."""
-        return Group((row for row in self.rows if row["seed"] in seeds), self.first)
-
-    def varying(self, groups: Sequence[Group]) -> dict[str, Any]:
-        """What tells the groups of its data set and setting apart, and its own values."""
-        beside = [it.named for it in groups if (it.data, it.setting) == (self.data, self.setting)]
-        names = dict.fromkeys(name for it in groups for name in it.named)
-        differ = (name for name in names if len({_hashable(it.get(name)) for it in beside}) > 1)
-        return {name: self.named.get(name) for name in differ}
-
-
-def _key(row: Row, *but: str) -> frozenset[tuple[str, Any]]:
-    its = {name: row.get(name) for name in ("data", "setting", "seed", *_OF_DATA, *_NAMED)} | (
-        row.get("options") or {}
-    )
-    return frozenset((name, _hashable(it)) for name, it in its.items() if it is not None and name not in but)
-
-
-def _hashable(value: Any) -> Any:
-    """Options are what YAML has."""
-    if isinstance(value, Mapping):
-        return tuple((name, _hashable(it)) for name, it in sorted(value.items()))
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
-
-
-def latest(rows: Iterable[Row]) -> tuple[list[Row], int]:
-    """One row of each run, the last that was done, or that failed where none was; and how many done ones stood twice."""
-    frame = pd.DataFrame({"row": list(rows)}, dtype=object)
-    frame["key"], frame["cell"] = frame["row"].map(_key), frame["row"].map(lambda row: row["cell"])
-    # A row that failed may not know its number of evaluation rows.
-    frame["run"] = frame["row"].map(lambda row: _key(row, "eval_rows"))
-    # The last counts, where the first stands.
-    frame["place"] = frame.groupby("key", sort=False).ngroup()
-    is_done = frame["row"].map(lambda row: row["status"] == "done").astype(bool)
-    done = frame[is_done].drop_duplicates("key", keep="last")
-    failed = frame[~is_done & ~frame["run"].isin(done["run"]) & ~frame["cell"].isin(done["cell"])]
-    failed = failed.drop_duplicates("run", keep="last").drop_duplicates("cell", keep="last")
-    return pd.concat([done, failed]).sort_values("place", kind="stable")["row"].to_list(), int(is_done.sum()) - len(
-        done
-    )
-
-
-def grouped(rows: Iterable[Row]) -> list[Group]:
-    """The done rows in groups that differ by nothing but the seed."""
-    its = together((row for row in rows if row["status"] == "done"), lambda row: _key(row, "seed"))
-    return [Group(sorted(rows, key=lambda row: row["seed"]), rows[0]) for rows in its]
-
-
-def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") -> Group | None:
-    """The group that another is compared with: of several that with the most seeds of it."""
-
-    def fit(it: Group) -> tuple[int, bool]:
-        return len({*it.seeds} & {*group.seeds}), it.named["eval_rows"] == group.named["eval_rows"]
-
-    alike = (it for it in groups if it.setting == setting and comparable(group, it))
-    return max((it for it in alike if fit(it)[0]), key=fit, default=None)
-
-
-def comparable(group: Group, baseline: Group) -> bool:
-    """Whether two groups differ by the setting alone."""
-    if {group.setting, baseline.setting} & {"pooled", "cot_decoding"}:
-        return group.shared == baseline.shared
-    return group.key("setting") == baseline.key("setting")
-
-
 class Pair:
     """A group beside its baseline, on the seeds that both have; one of the two may be missing."""
 
@@ -355,18 +254,15 @@ class Pair:
         return None
 
     @cached_property
-    def gain(self) -> Gain | None:
-        """By the metric of the table."""
+    def gain(self) -> Gain | None:  # by the metric of the table
         return gain_of([self]) if self.group and self.base and not self.problem else None
 
     @cached_property
     def score(self) -> Summary | None:
-        """Of the group."""
         return _summary(self.group)
 
     @cached_property
     def pooled(self) -> Summary | None:
-        """Of the baseline."""
         return _summary(self.base)
 
 

@@ -1,4 +1,4 @@
-"""The table of a study, `results.jsonl`: it grows by whole lines, and is read and checked."""
+"""The table of a study, `results.jsonl`: it grows by whole lines, is read and checked, and its runs are put in groups."""
 
 from __future__ import annotations
 
@@ -6,19 +6,27 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pandas as pd
 from filelock import FileLock
 
 from ..files import strict_json
 from .metrics import GROUPED, METRICS, score
+from .plan import REASONING_OPTIONS
+
+# What a pooled run has not: it is paired with runs of any value of these.
+OF_REASONING = ("alpha", "beta", *REASONING_OPTIONS)
+NAMED = ("alpha", "beta", "classifier_head", "train_size")
+_OF_DATA = ("model", "rows_digest", "eval_rows")
 
 _NEEDED = ("study", "cell", "status")
 _OF_EVERY_ROW = (*_NEEDED, "model", "data", "setting", "seed")
 _OF_DONE_ROWS = ("metric", "score", "labels", "predictions", "groups", "train_rows")
-Row = dict[str, Any]
+Row = Mapping[str, Any]
+_Any = TypeVar("_Any")
 
 
 def _silent(line: str) -> None:
@@ -157,3 +165,93 @@ def _wrong(row: Row) -> str | None:
     if not isinstance(row["score"], (int, float)) or not abs(own - row["score"]) <= 1e-9:  # nor NaN
         return f"has the score {row['score']}, and its predictions have {own:.6f}"
     return None
+
+
+# Groups
+
+
+def together(its: Iterable[_Any], key: Callable[[_Any], Hashable]) -> list[list[_Any]]:
+    """What has one key, in the order of the first of each."""
+    found: dict[Hashable, list[_Any]] = {}
+    for it in its:
+        found.setdefault(key(it), []).append(it)
+    return list(found.values())
+
+
+class Group:
+    """The runs of one data set and setting that differ by nothing but their seed."""
+
+    def __init__(self, rows: Iterable[Row]):
+        self.rows = sorted(rows, key=lambda row: row["seed"])
+        self.seeds, its = [row["seed"] for row in self.rows], self.rows[0]
+        self.data, self.setting, self.metric = its["data"], its["setting"], its["metric"]
+        self.config = {name: its.get(name) for name in NAMED} | dict(its.get("options") or {})
+        # What it is told apart by within a data set and setting.
+        self.named = {name: its.get(name) for name in _OF_DATA} | self.config
+        # What it has in common with the pooled runs beside it.
+        self.shared = self.key("setting", "eval_rows", *OF_REASONING)
+
+    def key(self, *but: str) -> frozenset[tuple[str, Any]]:
+        """What decides its runs, but some of it: equal in groups that differ by nothing else."""
+        return _key(self.rows[0], "seed", *but)
+
+    def only(self, seeds: Collection[int]) -> Group:
+        """The runs of some seeds."""
+        return Group(row for row in self.rows if row["seed"] in seeds)
+
+    def varying(self, groups: Sequence[Group]) -> dict[str, Any]:
+        """What tells the groups of its data set and setting apart, and its own values."""
+        beside = [it.named for it in groups if (it.data, it.setting) == (self.data, self.setting)]
+        names = dict.fromkeys(name for it in groups for name in it.named)
+        differ = (name for name in names if len({_hashable(it.get(name)) for it in beside}) > 1)
+        return {name: self.named.get(name) for name in differ}
+
+
+def _key(row: Row, *but: str) -> frozenset[tuple[str, Any]]:
+    its = {name: row.get(name) for name in ("data", "setting", "seed", *_OF_DATA, *NAMED)}
+    its |= row.get("options") or {}
+    return frozenset((name, _hashable(it)) for name, it in its.items() if it is not None and name not in but)
+
+
+def _hashable(value: Any) -> Any:
+    """Options are what YAML has."""
+    if isinstance(value, Mapping):
+        return tuple((name, _hashable(it)) for name, it in sorted(value.items()))
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+
+
+def latest(rows: Iterable[Row]) -> tuple[list[Row], int]:
+    """One row of each run, the last that was done, or that failed where none was; and how many done ones stood twice."""
+    its = [(row, _key(row), _key(row, "eval_rows"), row["cell"], row["status"] == "done") for row in rows]
+    frame = pd.DataFrame(its, columns=["row", "key", "run", "cell", "done"]).astype({"done": bool})
+    frame["place"] = frame.groupby("key", sort=False).ngroup()
+    done = frame[frame["done"]].drop_duplicates("key", keep="last")
+    # A row that failed may not know its number of evaluation rows.
+    failed = frame[~frame["done"] & ~frame["run"].isin(done["run"]) & ~frame["cell"].isin(done["cell"])]
+    failed = failed.drop_duplicates("run", keep="last").drop_duplicates("cell", keep="last")
+    # The last counts, where the first stands.
+    kept = pd.concat([done, failed]).sort_values("place", kind="stable")
+    return kept["row"].to_list(), int(frame["done"].sum()) - len(done)
+
+
+def grouped(rows: Iterable[Row]) -> list[Group]:
+    """The done rows in groups that differ by nothing but the seed."""
+    done = (row for row in rows if row["status"] == "done")
+    return [Group(its) for its in together(done, lambda row: _key(row, "seed"))]
+
+
+def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") -> Group | None:
+    """The group that another is compared with: of several that with the most seeds of it."""
+
+    def fit(it: Group) -> tuple[int, bool]:
+        return len({*it.seeds} & {*group.seeds}), it.named["eval_rows"] == group.named["eval_rows"]
+
+    alike = (it for it in groups if it.setting == setting and comparable(group, it))
+    return max((it for it in alike if fit(it)[0]), key=fit, default=None)
+
+
+def comparable(group: Group, baseline: Group) -> bool:
+    """Whether two groups differ by the setting alone."""
+    if {group.setting, baseline.setting} & {"pooled", "cot_decoding"}:
+        return group.shared == baseline.shared
+    return group.key("setting") == baseline.key("setting")

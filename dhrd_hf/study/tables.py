@@ -10,7 +10,8 @@ from typing import Any
 
 from ..figures import Plot, Point, Series
 from .metrics import chance
-from .statistics import Gain, Group, Pair, Summary, comparable
+from .statistics import Gain, Pair, Summary
+from .table import Group, comparable
 
 DASH = "–"
 # The options that a reader asks for first.

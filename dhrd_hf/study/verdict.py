@@ -13,9 +13,7 @@ import numpy as np
 from .metrics import interval, noise, seeds_for, visible_gain
 from .pilot import Plan
 from .statistics import difference, scored
-from .tables import Table
-
-__all__ = ["Verdict", "judge"]
+from .tables import Table, signed
 
 CONTROLS = {
     "label_only": "label only, its best epoch",
@@ -26,6 +24,7 @@ MEASURES = {"accuracy": "accuracy", "log_loss": "less log loss", "scaled_log_los
 # Of two measures either may say buy, each at half of 5%; and any of three controls do not buy.
 CONFIDENCE = 0.975
 _EQUAL, _LEARNING = 0.9, 0.02
+_Ends = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Verdict:
 
     verdict: str
     why: str
-    gains: dict[str, dict[str, tuple[float, float, float]]]
+    gains: dict[str, dict[str, _Ends]]
     seeds: int
     test_rows: int
     worth: float
@@ -48,42 +47,15 @@ class Verdict:
 
 
 def judge(parts: Mapping[str, Mapping[str, np.ndarray]], *, worth: float = 1.0, doubts: Sequence[str] = ()) -> Verdict:
-    """Decide from paired gains whether rationales are worth buying.
+    """Decide from what rationales gain over each control, `[seeds, rows]` by measure, whether they are worth buying.
 
-    Buy: in one measure, accuracy or log loss, the interval of the gain lies above zero over every control: label only at its
-    best epoch, label only trained for as many seconds, and shuffled rationales; in the other measure it lies below zero over
-    none. For log loss it must also do so with each half of the rows at the temperature that is best on the other half, which
-    costs nothing. Do not buy, which goes first: over one of the controls the interval of the gain in accuracy ends below the
-    smallest gain worth having. Cannot tell: all else, fewer than two seeds, and a "buy" in which the controls had less than
-    their due. Intervals are of 97.5%, over seeds and test rows: two measures may say buy, and three controls do not buy, so of
-    100 pilots without a gain at most 5 say buy, and of 100 with a gain worth having at most 5 say do not buy.
-
-    Example:
-
-    ```python
-    >>> import numpy as np
-    >>> from dhrd_hf.study.verdict import judge
-    >>> draw = np.random.default_rng(0)
-    >>> better = {"accuracy": draw.normal(6, 40, (5, 2000)), "log_loss": draw.normal(0.1, 0.5, (5, 2000))}
-    >>> better["scaled_log_loss"] = better["log_loss"]
-    >>> judge({"label_only": better, "equal_seconds": better, "shuffled": better}).verdict
-    'buy'
-
-    ```
-
-    Args:
-        parts (`Mapping[str, Mapping[str, np.ndarray]]`): For each control (`label_only`, `equal_seconds`, `shuffled`) and
-            measure (`accuracy` in points; `log_loss` and `scaled_log_loss`, nats less) what rationales gain `[seeds, rows]`.
-        worth (`float`, *optional*, defaults to 1.0): The smallest gain worth having, in points of accuracy.
-        doubts (`Sequence[str]`, *optional*): Why a "buy" would not be fair to the controls.
-
-    Returns:
-        [`Verdict`]: the verdict, with the gains and what could have been seen; not yet what it costs or saves.
+    Buy: in one measure, accuracy or log loss, the interval of the gain lies above zero over every control, and in the other
+    below zero over none. For log loss it must also do so with each half of the rows at the temperature that is best on the
+    other half, which costs nothing. Do not buy, which goes first: over a control the interval of the gain in accuracy ends below
+    the smallest gain worth having. Cannot tell: all else, fewer than two seeds, and a "buy" that is doubted since the controls
+    had less than their due. Of 100 pilots without a gain at most 5 say buy, of 100 with one worth having 5 do not buy.
     """
-    gains = {
-        control: {name: (float(part.mean()), *_interval(name, part)) for name, part in its.items()}
-        for control, its in parts.items()
-    }
+    gains = {control: {name: _gain(name, part) for name, part in its.items()} for control, its in parts.items()}
     shape = next(iter(parts.values()))["accuracy"].shape
     found = Verdict("cannot tell", "", gains, *shape, worth)
     if min(shape) < 2:
@@ -102,22 +74,16 @@ def judge(parts: Mapping[str, Mapping[str, np.ndarray]], *, worth: float = 1.0, 
     def clear(*names: str) -> bool:
         return all(its[name][1] > 0 for its in gains.values() for name in names)
 
-    def worse(name: str) -> list[str]:
-        return [CONTROLS[control] for control, its in gains.items() if its[name][2] < 0]
+    def worse(name: str) -> str:
+        return ", ".join(CONTROLS[control] for control, its in gains.items() if its[name][2] < 0)
 
-    short = {control: its["accuracy"][2] for control, its in gains.items() if its["accuracy"][2] < worth}
-    if short:
-        control = min(short, key=short.get)
-        why = f"over {CONTROLS[control]} the gain in accuracy is at most {short[control]:.1f} points, and {worth:g} are worth having"
+    control = min(gains, key=lambda it: gains[it]["accuracy"][2])
+    most = gains[control]["accuracy"][2]
+    if most < worth:
+        why = f"over {CONTROLS[control]} the gain in accuracy is at most {most:.1f} points, and {worth:g} are worth having"
         return replace(found, verdict="do not buy", why=why)
-    by = [
-        name.replace("_", " ")
-        for name, needs, other in (
-            ("accuracy", ("accuracy",), "log_loss"),
-            ("log_loss", ("log_loss", "scaled_log_loss"), "accuracy"),
-        )
-        if clear(*needs) and not worse(other)
-    ]
+    by = ["accuracy"] * (clear("accuracy") and not worse("log_loss"))
+    by += ["log loss"] * (clear("log_loss", "scaled_log_loss") and not worse("accuracy"))
     if by and not doubts:
         return replace(found, verdict="buy", why=f"rationales gain in {' and '.join(by)} over every control")
     if by:
@@ -126,17 +92,17 @@ def judge(parts: Mapping[str, Mapping[str, np.ndarray]], *, worth: float = 1.0, 
     why = f"the gain in accuracy over {', '.join(unclear)} may be none, and may be {worth:g} points or more"
     for name, other in (("accuracy", "log_loss"), ("log_loss", "accuracy")):
         if clear(name) and worse(other):
-            why = f"rationales gain {MEASURES[name]}, and are worse in {other.replace('_', ' ')} than {', '.join(worse(other))}"
+            why = f"rationales gain {MEASURES[name]}, and are worse in {other.replace('_', ' ')} than {worse(other)}"
     if clear("log_loss") and not clear("scaled_log_loss"):
         why += "; log loss is lower, and may be no lower than by a temperature (dhrd calibrate)"
     return replace(found, why=why)
 
 
-def _interval(measure: str, part: np.ndarray) -> tuple[float, float]:
-    """The interval of a gain; of accuracy within what there can be, and no point where no row differs."""
-    of_accuracy = measure == "accuracy"
-    within = (-100.0, 100.0) if of_accuracy else (-math.inf, math.inf)
-    return interval([_padded(part) if of_accuracy else part], within=within, confidence=CONFIDENCE)[1:]
+def _gain(measure: str, part: np.ndarray) -> _Ends:
+    """A gain and its interval; of accuracy within what there can be, and no point where no row differs."""
+    if measure != "accuracy":
+        return interval([part], confidence=CONFIDENCE)
+    return part.mean().item(), *interval([_padded(part)], within=(-100.0, 100.0), confidence=CONFIDENCE)[1:]
 
 
 def _padded(points: np.ndarray) -> np.ndarray:
@@ -151,22 +117,20 @@ def rows_saved(ours: np.ndarray, base: np.ndarray, more: np.ndarray, rows: int, 
     intervals); beyond `more_rows` nothing is said.
     """
     slope, gain = more - base, ours - base
-    steps = np.linspace(0, 1, 101)
     found = {"rows": rows, "more_rows": more_rows, "low": None, "saved": None, "high": None}
     if len(ours) < 2 or not interval([slope])[1] > 0:
         return found | {"said": f"label only gains nothing clear from {rows} to {more_rows} rows, so it can't be told"}
 
     def at(share: float) -> int:
-        return round(rows * (more_rows / rows) ** share) - rows
+        return round(rows * (more_rows / rows) ** min(max(share, 0.0), 1.0)) - rows
 
-    def ends(share: float) -> tuple[float, float]:
-        return interval([gain - share * slope])[1:]
+    def ends(percent: int) -> tuple[float, float]:
+        return interval([gain - percent / 100 * slope])[1:]
 
-    share, steps = gain.mean() / slope.mean(), np.linspace(0, 1, 101).tolist()
-    first = bisect_left(steps, True, key=lambda it: ends(it)[0] <= 0)
-    last = bisect_left(steps, True, key=lambda it: ends(it)[1] < 0) - 1
-    low, best = at(steps[min(first, 100)]), at(min(max(share, 0.0), 1.0))
-    high = None if last == 100 else at(steps[max(last, 0)])
+    share = gain.mean() / slope.mean()
+    first = bisect_left(range(101), True, key=lambda it: ends(it)[0] <= 0)
+    last = bisect_left(range(101), True, key=lambda it: ends(it)[1] < 0) - 1
+    low, best, high = at(first / 100), at(share), None if last == 100 else at(last / 100)
     said = f"{'at least ' if share > 1 else ''}{best} [{low}, {high if high is not None else f'at least {at(1.0)}'}]"
     return found | {"low": low, "saved": best, "high": high, "said": f"{said}, for {rows} with rationales"}
 
@@ -174,9 +138,9 @@ def rows_saved(ours: np.ndarray, base: np.ndarray, more: np.ndarray, rows: int, 
 def verdict_of(plan: Plan, rows: Sequence[Mapping[str, Any]], worth: float, price: float | None) -> Verdict | None:
     """The verdict of a pilot's done runs; None where no seed has all sides yet."""
     sides = plan.by_side(rows)
-    seeds = sorted(set.intersection(*(set(sides[side]) for side in ("rationales", *CONTROLS))))
-    if not seeds:
-        return None
+
+    def of_all(*names: str) -> list[int]:
+        return sorted(set.intersection(*(set(sides[side]) for side in names)))
 
     def scores(measure: str, seeds: Sequence[int], *of: str) -> np.ndarray:
         """What each test row scores `[sides, seeds, rows]`."""
@@ -185,37 +149,35 @@ def verdict_of(plan: Plan, rows: Sequence[Mapping[str, Any]], worth: float, pric
             raise ValueError(f"{plan.folder / 'logits'} lacks the logits of a run, which its log loss is of")
         return found.reshape(len(of), len(seeds), -1)
 
+    seeds = of_all("rationales", *CONTROLS)
+    if not seeds:
+        return None
     parts = {
         control: {it: difference(*scores(it, seeds, "rationales", control), it) for it in MEASURES}
         for control in CONTROLS
     }
-    trained = {
-        side: [sides[side][seed]["train_seconds"] for seed in seeds] for side in ("rationales", "equal_seconds")
-    }
-    share = sum(trained["equal_seconds"]) / sum(trained["rationales"])
+    ours, theirs = (sum(sides[it][seed]["train_seconds"] for seed in seeds) for it in ("rationales", "equal_seconds"))
     losses = {
         side: [[it["classification_loss"] for it in sides[side][seed]["epoch_metrics"]] for seed in seeds]
         for side in ("rationales", *CONTROLS)
     }
-    doubts = []
+    doubts, share = [], theirs / ours
     if share < _EQUAL:
         doubts.append(f"label only had {share:.0%} of their seconds: other work took turns with the runs")
     falling = [1.0 if len(it) < 2 else 1 - it[-1] / max(min(it[:-1]), 1e-9) for it in losses["equal_seconds"]]
     if np.mean(falling) > _LEARNING:
-        doubts.append(
-            f"label only was still learning in its last epoch: more epochs (--num-train-epochs {2 * plan.epochs})"
-        )
+        more = f"more epochs (--num-train-epochs {2 * plan.epochs})"
+        doubts.append(f"label only was still learning in its last epoch: {more}")
     found = judge(parts, worth=worth, doubts=doubts)
-    best = {side: [int(np.argmin(it)) + 1 for it in its if it] for side, its in losses.items()}
+    best = {side: ", ".join(str(np.argmin(it) + 1) for it in its if it) for side, its in losses.items()}
     notes = [
-        f"Label only at equal seconds: {plan.equal_epochs} epochs to {plan.epochs}, {share:.2f} times the seconds."
+        f"Label only at equal seconds: {plan.equal_epochs} epochs to {plan.epochs}, {share:.2f} times the seconds.",
+        f"Best epochs: {'; '.join(f'{side} {its}' for side, its in best.items())}.",
     ]
-    notes.append("Best epochs: " + "; ".join(f"{side} {', '.join(map(str, its))}" for side, its in best.items()) + ".")
     curve, rows_of = ("rationales", "label_only", "more"), (plan.rows, plan.more_rows)
     if plan.more_rows is None:
         curve, rows_of = ("half_rationales", "half", "label_only"), (plan.rows // 2, plan.rows)
-    seeds = sorted(set.intersection(*(set(sides[side]) for side in curve)))
-    better = {"accuracy": 1, "log_loss": -1}
+    seeds, better = of_all(*curve), {"accuracy": 1, "log_loss": -1}
     saved = {it: rows_saved(*(sign * scores(it, seeds, *curve)), *rows_of) for it, sign in better.items() if seeds}
     return replace(found, notes=notes, saved=saved, cost=cost_of(found, plan.rows, price))
 
@@ -224,9 +186,7 @@ def cost_of(verdict: Verdict, rows: int, price: float | None) -> dict[str, Any] 
     """What the rationales cost, and a point of accuracy over the better label only, with its interval; None is no number."""
     if price is None:
         return None
-    gain, low, high = (
-        min(verdict.gains[it]["accuracy"][at] for it in ("label_only", "equal_seconds")) for at in range(3)
-    )
+    gain, low, high = map(min, *(verdict.gains[it]["accuracy"] for it in ("label_only", "equal_seconds")))
     total = price * rows
     points = {name: total / it if it > 0 else None for name, it in (("a_point", gain), ("low", high), ("high", low))}
     return {"per_rationale": price, "rationales": rows, "total": total, **points}
@@ -234,14 +194,10 @@ def cost_of(verdict: Verdict, rows: int, price: float | None) -> dict[str, Any] 
 
 def gains_table(verdict: Verdict) -> Table:
     """The gains as a table of the report."""
-
-    def text(gain: float, low: float, high: float, digits: int) -> str:
-        return f"{gain:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-
-    rows = [
-        [CONTROLS[control], *(text(*its[name], 1 if name == "accuracy" else 3) for name in MEASURES)]
-        for control, its in verdict.gains.items()
-    ]
+    rows = []
+    for control, its in verdict.gains.items():
+        texts = [[signed(end, 1 if name == "accuracy" else 3) for end in its[name]] for name in MEASURES]
+        rows.append([CONTROLS[control], *(f"{gain} [{low}, {high}]" for gain, low, high in texts)])
     columns = ["gain of rationales over", *(f"{it} [97.5%]" for it in MEASURES.values())]
     return Table("verdict", "Are rationales worth buying here?", columns, rows, verdict.notes)
 
@@ -251,17 +207,16 @@ def said(verdict: Verdict) -> list[str]:
     it = verdict
     lines = [f"Verdict: {it.verdict}. {it.why[:1].upper()}{it.why[1:]}."]
     if it.visible_points is not None:
-        line = f"With {it.seeds} seeds and {it.test_rows} test rows a gain of {it.visible_points:.1f} points over a control is seen"
-        lines.append(f"{line} in 80 of 100.")
+        seen = f"a gain of {it.visible_points:.1f} points over a control is seen in 80 of 100."
+        lines.append(f"With {it.seeds} seeds and {it.test_rows} test rows {seen}")
         more = f"{it.test_rows_needed} test rows" if it.seeds_needed is None else f"{it.seeds_needed} seeds"
         if it.verdict == "cannot tell":
             lines.append(f"To tell a gain of {it.to_tell:.2g} points from none takes about {more}.")
     if it.cost is not None:
-        total = f"The {it.cost['rationales']} rationales cost {it.cost['total']:.4g}"
-        low, high = (it.cost[name] for name in ("low", "high"))
-        ends = f" [{low:.3g}, {'no end' if high is None else format(high, '.3g')}]" if low is not None else ""
-        a_point = it.cost["a_point"]
-        lines.append(f"{total}: {'no point was gained' if a_point is None else f'a point costs {a_point:.3g}{ends}'}.")
+        a_point, low, high = (it.cost[name] for name in ("a_point", "low", "high"))
+        ends = "" if low is None else f" [{low:.3g}, {'no end' if high is None else format(high, '.3g')}]"
+        costs = "no point was gained" if a_point is None else f"a point costs {a_point:.3g}{ends}"
+        lines.append(f"The {it.cost['rationales']} rationales cost {it.cost['total']:.4g}: {costs}.")
     for name, its in it.saved.items():
         lines.append(f"Labelled rows saved, by {name.replace('_', ' ')}: {its['said']}.")
     return lines

@@ -15,8 +15,8 @@ from dhrd_hf.study.measures import read_throughput
 from dhrd_hf.study.metrics import seeds_for, visible_gain
 from dhrd_hf.study.plan import Run
 from dhrd_hf.study.report import BEGIN, END, build_report, report_markdown, report_page, with_results
-from dhrd_hf.study.statistics import Pair, grouped, noise_of, paired_gains
-from dhrd_hf.study.table import read_results
+from dhrd_hf.study.statistics import Pair, noise_of, paired_gains
+from dhrd_hf.study.table import grouped, read_results
 
 
 def cell(data, setting, seed, right, of=4, **given):
@@ -627,7 +627,7 @@ def test_a_pair_that_can_not_be_compared_is_told_and_ends_nothing():
     assert others.rows[0][-1] == "–" and others.notes[0].startswith("Not compared: runs d pooled 0")
     # A setting of which the seeds can't be averaged has no score, and not that of pooled.
     odd = [{**cell("a", "label_only", seed, 2, alpha=9.0), **(other if seed else {})} for seed in (0, 1)]
-    (row,) = [it for it in table([*MAIN, *odd, *(cell("a", "label_only", it, 1) for it in (0, 1, 2))], "others").rows]
+    (row,) = table([*MAIN, *odd, *(cell("a", "label_only", it, 1) for it in (0, 1, 2))], "others").rows
     assert row[:2] == ["a", "label only"] and row[-1] == "–"
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..parsing import Parser
-
-if TYPE_CHECKING:
-    from ...study.plan import Run
 
 _EXAMPLES = """examples:
   dhrd study report --results runs/study/results.jsonl                      (Markdown on standard output)
@@ -55,6 +52,7 @@ def run(argv: Sequence[str]) -> int:
 
     from ...data.table_writing import check_file, same_file
     from ...files import write_whole
+    from ...study import read_study
     from ...study.measures import read_throughput
     from ...study.report import build_report, report_markdown, report_page, with_results
     from ...study.table import read_results
@@ -67,44 +65,36 @@ def run(argv: Sequence[str]) -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr)
 
-    rows = read_results(args.results, say)
+    rows, planned = read_results(args.results, say), []
     throughput = read_throughput(args.throughput) if args.throughput else None
     before = targets["readme"].read_text(encoding="utf-8") if "readme" in targets else ""
+    # A table that was made elsewhere comes without the study's file.
+    if args.study and not Path(args.study).expanduser().is_file():
+        say(f"--study {args.study} is not there: which of its runs have not been done is not said")
+    elif args.study:
+        planned = read_study(args.study).runs
     report = build_report(
         rows,
         throughput=throughput,
         where=where,
         not_in_mean=[name for part in args.not_in_mean.split(",") if (name := part.strip())],
-        commands=_commands(args, rows, throughput, where),
-        planned=_planned(args.study, say),
+        commands=_commands(args, rows, throughput or {}, where),
+        planned=planned,
     )
-    markdown, texts = report_markdown(report), {}
-    texts |= {"output": report_page(report)} if "output" in targets else {}
-    texts |= {"markdown": markdown} if "markdown" in targets else {}
+    texts = {"output": report_page, "markdown": report_markdown}
+    texts = {name: text(report) for name, text in texts.items() if name in targets}
     if "readme" in targets:
         try:
-            texts["readme"] = with_results(before, markdown)
+            texts["readme"] = with_results(before, report_markdown(report))
         except ValueError as error:
             raise ValueError(f"{targets['readme']}: {error}") from None
     for name, text in texts.items():
         write_whole(targets[name], text)
         say(f"Wrote {targets[name]}")
     if not texts:
-        sys.stdout.write(markdown)
+        sys.stdout.write(report_markdown(report))
     say(report.counts)
     return 0
-
-
-def _planned(study: str | None, say: Callable[[str], None]) -> Sequence[Run]:
-    """The runs of the study file, which a table that was made elsewhere comes without."""
-    from ...study import read_study
-
-    if study is None:
-        return ()
-    if not Path(study).expanduser().is_file():
-        say(f"--study {study} is not there: which of its runs have not been done is not said")
-        return ()
-    return read_study(study).runs
 
 
 def _where(given: Sequence[str]) -> dict[str, str]:
@@ -114,35 +104,29 @@ def _where(given: Sequence[str]) -> dict[str, str]:
         if not name or not equals or not value:
             raise ValueError(f"--where {word}: expected a name and a value, such as --where alpha=1")
         name = name.replace("-", "_")
-        if found.get(name, value) != value:
+        if found.setdefault(name, value) != value:
             raise ValueError(f"--where has {name} twice, as {found[name]} and as {value}")
-        found[name] = value
     return found
 
 
 def _commands(
-    args: argparse.Namespace,
-    rows: Sequence[dict[str, Any]],
-    throughput: dict[str, Any] | None,
-    where: Mapping[str, str],
+    args: argparse.Namespace, rows: Sequence[dict[str, Any]], throughput: dict[str, Any], where: dict[str, str]
 ) -> list[str]:
     """What makes the results and the report again; of folders elsewhere on this machine the last part alone."""
     from ...study.report import meets
 
     asked = [(name, typed) for name, typed in where.items() if name.rstrip("!") == "study"]
-    named = [row["study"] for row in rows if all(meets(row["study"], *it) for it in asked)]
-    studies = [args.study] if args.study else [f"{it}.yaml" for it in dict.fromkeys(named)]
-    found = [f"dhrd study {shlex.quote(_here(it))}" for it in studies]
-    if throughput is not None and throughput.get("command"):
-        found.append(throughput["command"])
+    named = dict.fromkeys(row["study"] for row in rows if all(meets(row["study"], *it) for it in asked))
+    found = [
+        f"dhrd study {shlex.quote(_here(it))}" for it in ([args.study] if args.study else map("{}.yaml".format, named))
+    ]
+    found += [throughput["command"]] if throughput.get("command") else []
     words = ["dhrd", "study", "report", "--results", *map(_here, args.results)]
     for name in ("throughput", "study", "output", "markdown", "readme"):
         value = getattr(args, name)
         words += [f"--{name}", _here(value)] if value else []
     words += ["--not-in-mean", args.not_in_mean] if args.not_in_mean else []
-    for word in args.where:
-        words += ["--where", word]
-    return [*found, shlex.join(words)]
+    return [*found, shlex.join([*words, *(word for it in args.where for word in ("--where", it))])]
 
 
 def _here(name: str) -> str:
