@@ -6,13 +6,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
 from ..figures import Plot, Point, Series
-from .metrics import CONFIDENCE, OF_LOGITS, SCORES, seeds_for, sign_test, visible_gain
+from .metrics import CONFIDENCE, SCORES, seeds_for, sign_test, visible_gain
 from .statistics import Gain, Pair, difference, gain_of, noise_of
 from .tables import DASH, Table, gain_text, plots, point, told
 
@@ -37,7 +36,7 @@ def scores_table(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> Table:
     gains = {metric: [_gain(pairs, metric, problems) for _, pairs, _ in whole] for metric in SCORES}
     gains = {metric: its for metric, its in gains.items() if any(its)}
     rows = [
-        [name, f"{seeds or ''}", *(_by_score(metric, its[place]) for metric, its in gains.items())]
+        [name, f"{seeds or ''}", *(gain_text(its[place]) for its in gains.values())]
         for place, (name, _, seeds) in enumerate(whole)
     ]
     tests = [
@@ -77,8 +76,8 @@ def transfer_table(main: Sequence[Pair]) -> Table | None:
             first = gains["accuracy"]
             if first:
                 scores = [f"{100 * value:.1f}" for value in (first.baseline_score, first.score)]
-                texts = [_by_score(metric, gain) for metric, gain in gains.items()]
-                rows.append([it.data, name, str(it.n_seeds), f"{first.n_items:,}", *scores, *texts])
+                rows.append([it.data, name, str(it.n_seeds), f"{first.n_items:,}", *scores])
+                rows[-1] += map(gain_text, gains.values())
                 points.append(point(f"{it.data}: {name}", first, seeds=it.n_seeds))
     columns = ["data", "tested on", "seeds", "rows", "pooled, %", "dual head, %"]
     columns += [f"{_SCORES[metric]} [95%]" for metric in _TRANSFER]
@@ -125,10 +124,6 @@ def _gain(pairs: Sequence[Pair], metric: str, problems: dict[str, None], of: str
     return found if found and math.isfinite(found.gain) else None
 
 
-def _by_score(metric: str, it: Gain | None) -> str:
-    return gain_text(it, 3 if metric in OF_LOGITS else 1)
-
-
 def _p(differences: Sequence[np.ndarray]) -> str:
     value = sign_test(differences)
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
@@ -164,13 +159,13 @@ def training_table(main: Sequence[Pair]) -> Table | None:
         if timed:
             rows.append([it.data, str(len(timed))])
             for name in ("train_seconds", "peak_memory_mb"):
-                pooled, dual = ([pair[side][name] for pair in timed if _has(pair, name)] for side in (0, 1))
-                ratios = np.divide(dual, pooled)
+                sides = np.array([[run[name] for run in pair] for pair in timed if _has(pair, name)])
+                if not sides.size:
+                    rows[-1] += [DASH] * 3
+                    continue
+                ratios = sides[:, 1] / sides[:, 0]
                 spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
-                texts = (
-                    [f"{fmean(pooled):,.0f}", f"{fmean(dual):,.0f}", f"{median(ratios):.2f}{spread}"] if pooled else ""
-                )
-                rows[-1] += texts or [DASH] * 3
+                rows[-1] += [f"{it:,.0f}" for it in sides.mean(0)] + [f"{np.median(ratios):.2f}{spread}"]
     if not rows:
         return None
     columns = ["data", "seeds", "pooled, s", "dual head, s", "ratio", "pooled, MB", "dual head, MB", "ratio"]

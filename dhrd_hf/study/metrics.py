@@ -69,10 +69,6 @@ def _mean(values: np.ndarray) -> tuple[float, np.ndarray]:
     return values.mean(), (values - values.mean()) / len(values)
 
 
-def _accuracy(labels: Any, said: Any, group: Any) -> tuple[float, np.ndarray]:
-    return _mean((labels == said).astype(float))
-
-
 def _question_accuracy(labels: Any, said: Any, group: Any) -> tuple[float, np.ndarray]:
     value, shares = _mean((np.bincount(group, labels != said) == 0).astype(float))
     return value, shares[group] / np.bincount(group)[group]
@@ -102,16 +98,12 @@ def _losses(labels: np.ndarray, logits: np.ndarray, temperature: Any = 1.0) -> n
     return -_log_probabilities(logits / temperature)[np.arange(len(labels)), labels]
 
 
-def _log_loss(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
-    return _mean(_losses(labels, logits))
-
-
 def _scaled_log_loss(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
     """Each half of the items at the temperature that is best on the other: being less sure is no gain here."""
     from scipy.optimize import minimize_scalar
 
     if not np.isfinite(_losses(labels, logits)).all():
-        return _log_loss(labels, logits, group)
+        return _mean(_losses(labels, logits))
     half = (np.random.default_rng(0).permutation(group.max() + 1) % 2)[group]
     best, bounds = np.ones(2), np.log(_TEMPERATURES)
     for part in np.unique(half):
@@ -122,10 +114,6 @@ def _scaled_log_loss(labels: Any, logits: Any, group: Any) -> tuple[float, np.nd
         # The tolerance is of the logarithm; the loss is flat there.
         best[1 - part] = np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3}).x)
     return _mean(_losses(labels, logits, best[half][:, None]))
-
-
-def _brier(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
-    return _mean(((np.exp(_log_probabilities(logits)) - np.eye(logits.shape[1])[labels]) ** 2).sum(1))
 
 
 def _auroc(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
@@ -159,9 +147,19 @@ def _accuracy_at_80(labels: Any, logits: Any, group: Any) -> tuple[float, np.nda
     return value, shares
 
 
-_OF_ANSWERS = (_accuracy, _question_accuracy, _macro_f1, _f1a)
-_OF_LOGITS = (_log_loss, _scaled_log_loss, _brier, _auroc, _accuracy_at_80)
-_PARTS = {it.__name__.lstrip("_"): it for it in (*_OF_ANSWERS, *_OF_LOGITS)}
+_PARTS = {
+    "accuracy": lambda labels, said, group: _mean((labels == said).astype(float)),
+    "macro_f1": _macro_f1,
+    "question_accuracy": _question_accuracy,
+    "f1a": _f1a,
+    "log_loss": lambda labels, logits, group: _mean(_losses(labels, logits)),
+    "scaled_log_loss": _scaled_log_loss,
+    "brier": lambda labels, logits, group: _mean(
+        ((np.exp(_log_probabilities(logits)) - np.eye(logits.shape[1])[labels]) ** 2).sum(1)
+    ),
+    "auroc": _auroc,
+    "accuracy_at_80": _accuracy_at_80,
+}
 
 
 # Intervals

@@ -8,29 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from ..figures import draw
-from ..pages import rendered
-from .measures import power_table, scores_table, throughput_table, training_table, transfer_table
+from .. import figures, pages
+from . import measures, tables
 from .options import hint
 from .plan import Run, setting_names
 from .statistics import Gain, Pair, difference, gain_of
-from .table import NAMED, OF_REASONING, Group, baseline_of, grouped, latest, together
-from .tables import (
-    AXES,
-    Table,
-    axis_table,
-    gain_text,
-    main_table,
-    number,
-    options_table,
-    options_text,
-    others_tables,
-    settings_table,
-    shown,
-    told,
-    words,
-)
+from .table import NAMED, OF_REASONING, Group, Row, baseline_of, grouped, latest, together
+from .tables import AXES, Table, gain_text, number, options_text, shown, told, words
 
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 _MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "*": "\\*", "`": "\\`", "](": "]\\(", "\n": " "}
@@ -50,7 +36,7 @@ class Report:
 
 
 def build_report(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Row],
     *,
     throughput: Mapping[str, Any] | None = None,
     where: Mapping[str, str] | None = None,
@@ -83,20 +69,21 @@ def build_report(
     taken = {side.key() for pairs in seen for it in pairs for side in (it.group, it.base) if side}
     others = [_paired(it, groups) for it in groups if it.key() not in taken]
     # What stands in the tables.
-    of_axes = {name: axis_table(name, found, usual) for name, found in by_axis.items()}
+    of_axes = {name: tables.axis_table(name, found, usual) for name, found in by_axis.items()}
     minor = [it for name, it in of_axes.items() if name not in AXES]
     found = [
-        *([main_table(main, mean, usual, beside), scores_table(main, beside)] if main else []),
-        transfer_table(whole),
-        power_table(main) if main else None,
-        settings_table(by_setting, usual) if by_setting else None,
-        *(of_axes[name] for name in AXES if name in of_axes),
-        options_table(minor) if minor else None,
-        training_table(whole),
-        throughput_table(throughput) if throughput is not None else None,
+        tables.main_table(main, mean, usual, beside) if main else None,
+        measures.scores_table(main, beside) if main else None,
+        measures.transfer_table(whole),
+        measures.power_table(main),
+        tables.settings_table(by_setting, usual) if by_setting else None,
+        *(of_axes.get(name) for name in AXES),
+        tables.options_table(minor) if minor else None,
+        measures.training_table(whole),
+        measures.throughput_table(throughput) if throughput is not None else None,
     ]
-    tables = [it for it in found if it is not None]
-    tables += [replace(it, folded=bool(tables) and it.folded) for it in others_tables(others, usual)]
+    found = [it for it in found if it is not None]
+    found += [replace(it, folded=bool(found) and it.folded) for it in tables.others_tables(others, usual)]
     # What is told beside them.
     notes = [f"Not compared: {it.problem}." for it in candidates if it.problem]
     notes += told("Other rows under the same name, which are never averaged: {}.", several_data(groups))
@@ -106,7 +93,7 @@ def build_report(
     done = sum(row["status"] == "done" for row in kept)
     counts = f"{done} cell{'s' * (done != 1)} done, {len(kept) - done} failed, {unpaired(groups)} without one to be paired with"
     counts += f"; {twice} stood twice, of which the later counts." if twice else "."
-    return Report(", ".join(_values(kept, "study")), _headline(main, mean), tables, counts, notes, list(commands))
+    return Report(", ".join(_values(kept, "study")), _headline(main, mean), found, counts, notes, list(commands))
 
 
 def report_markdown(report: Report) -> str:
@@ -128,10 +115,11 @@ def report_page(report: Report) -> str:
     """A report as one HTML file with its plots in it, which needs no network and can be sent to anyone."""
     from markupsafe import Markup
 
-    def drawn(plot: Any) -> Markup:
-        return Markup(draw(plot))  # it escapes its texts itself
+    def draw(plot: Any) -> Markup:
+        return Markup(figures.draw(plot))  # it escapes its texts itself
 
-    return rendered("study.html.jinja", report=report, draw=drawn, words=("setting", "option", "options", "way"))
+    columns = ("setting", "option", "options", "way")
+    return pages.rendered("study.html.jinja", report=report, draw=draw, words=columns)
 
 
 def with_results(readme: str, markdown: str) -> str:
@@ -152,7 +140,7 @@ def _escaped(text: str) -> str:
 # Which runs are reported, and which are compared
 
 
-def _asked_for(rows: list[dict[str, Any]], where: Mapping[str, str]) -> tuple[list[dict[str, Any]], int]:
+def _asked_for(rows: list[Row], where: Mapping[str, str]) -> tuple[list[Row], int]:
     """The latest of the study, model, data and seed that were asked for, and how many stood twice; of options only that they are there."""
     if not rows:
         raise ValueError("the table has no rows: there is nothing to report yet")
@@ -162,14 +150,13 @@ def _asked_for(rows: list[dict[str, Any]], where: Mapping[str, str]) -> tuple[li
     ]
     found = rows
     for name, typed in where.items():
-        option = name.rstrip("!")
+        option, asked = name.rstrip("!"), f"--where {name}={typed}"
         if option not in known:
-            raise ValueError(f"--where {name}={typed}: there is no {option!r}. There are {', '.join(known)}")
+            raise ValueError(f"{asked}: there is no {option!r}. There are {', '.join(known)}")
         has = [row for row in rows if option not in OF_REASONING or row["setting"] != "pooled"]
         values = [{**(row.get("options") or {}), **row}.get(option) for row in has]
         if not any(meets(it, name, typed) for it in values):
-            there = ", ".join(dict.fromkeys(map(shown, values)))
-            raise ValueError(f"--where {name}={typed}: no cell has it. There are {there}")
+            raise ValueError(f"{asked}: no cell has it. There are {', '.join(dict.fromkeys(map(shown, values)))}")
         if option in _OF_ROWS:
             found = [row for row in found if meets(row.get(option), name, typed)]
     if not found:
@@ -177,7 +164,7 @@ def _asked_for(rows: list[dict[str, Any]], where: Mapping[str, str]) -> tuple[li
     kept, twice = latest(found)
     if all(row["status"] != "done" for row in kept):
         raise ValueError(f"all {len(kept)} cells failed, the first with: {kept[0].get('error') or 'no message'}")
-    models = list(dict.fromkeys(str(row.get("model")) for row in kept))
+    models = _values(kept, "model")
     if len(models) > 1:
         several = f"{len(models)} models ({', '.join(models)})"
         raise ValueError(f"the table has results of {several}: say which with --where model={models[0]}")
@@ -309,7 +296,7 @@ def _headline(main: Sequence[Pair], mean: Gain | None) -> list[str]:
     else:
         what = f"Mean relative gain of the dual head over pooled on {len(main)} data sets"
         of_each = ", ".join(f"{text} on {counts[n]}" for n, text in seeds.items())
-    lines = [f"{what} ({of_each}): {gain_text(mean, 2, 'relative')}, paired 95% interval over {over}."]
+    lines = [f"{what} ({of_each}): {gain_text(mean, 'relative', 2)}, paired 95% interval over {over}."]
     sure = [it.gain for it in main if it.n_seeds > 1]
     if sure and len(main) > 1:
         above, below = sum(it.low > 0 for it in sure), sum(it.high < 0 for it in sure)
@@ -349,30 +336,26 @@ def _not_run(groups: Sequence[Group], throughput: Any) -> list[str]:
     return told("Not run: {}.", [name for name, it in there.items() if not it])
 
 
-def _left(planned: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _left(planned: Sequence[Run], rows: Sequence[Row]) -> list[str]:
     """The runs of the plan that are not there."""
-    ran = {row["cell"] for row in rows}
-    left: dict[str, Counter] = {}
-    for run in planned:
-        if run.id not in ran:
-            left.setdefault(run.data, Counter())[words(run.setting)] += 1
-    number = sum(its.total() for its in left.values())
-    said = [f"{data} ({', '.join(f'{n} {name}' for name, n in its.items())})" for data, its in left.items()]
-    return told(f"Of the {len(planned)} cells of the plan {number} have not run yet: {{}}.", said)
+    ran, said = {row["cell"] for row in rows}, []
+    left = [run for run in planned if run.id not in ran]
+    for its in together(left, lambda run: run.data):
+        counts = Counter(words(run.setting) for run in its)
+        said.append(f"{its[0].data} ({', '.join(f'{n} {name}' for name, n in counts.items())})")
+    return told(f"Of the {len(planned)} cells of the plan {len(left)} have not run yet: {{}}.", said)
 
 
-def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+def _values(rows: Sequence[Row], name: str) -> list[str]:
     return list(dict.fromkeys(str(row[name]) for row in rows if row.get(name)))
 
 
-def _facts(kept: Sequence[Mapping[str, Any]], usual: Mapping[str, Any]) -> list[str]:
+def _facts(kept: Sequence[Row], usual: Mapping[str, Any]) -> list[str]:
     """Where the numbers come from."""
-    versions: dict[str, dict[str, None]] = {}
-    for row in kept:
-        for name, it in (row.get("versions") or {}).items():
-            versions.setdefault(name, {})[str(it)] = None
+    frame = pd.DataFrame([row.get("versions") or {} for row in kept])
+    versions = [f"{name} {' and '.join(map(str, its.dropna().unique()))}" for name, its in frame.items()]
     whole = [row for row in kept if not row.get("resumed")]
-    hours = sum((row.get("train_seconds") or 0) + (row.get("evaluate_seconds") or 0) for row in whole) / 3600
+    hours = sum((row.get(f"{part}_seconds") or 0) / 3600 for row in whole for part in ("train", "evaluate"))
     without = f", without the {len(kept) - len(whole)} resumed, of which the last part alone was timed"
     studies, options = _values(kept, "study"), options_text(usual)
     notes = told(f"Cells of {len(studies)} studies: {{}}.", studies if len(studies) > 1 else [])
@@ -380,7 +363,7 @@ def _facts(kept: Sequence[Mapping[str, Any]], usual: Mapping[str, Any]) -> list[
     if hours >= 0.1:
         notes.append(f"{hours:.1f} hours of training and evaluation{without if len(whole) < len(kept) else ''}.")
     notes += told("Machine: {}.", _values(kept, "machine"), "; ")
-    return notes + told("Versions: {}.", [f"{name} {' and '.join(its)}" for name, its in versions.items()])
+    return notes + told("Versions: {}.", versions)
 
 
 def _settings() -> list[str]:

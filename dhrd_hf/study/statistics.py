@@ -30,14 +30,12 @@ class Summary:
     ```
 
     Args:
-        data (`str`), setting (`str`): As in the table.
+        data, setting, metric (`str`): As in the table.
         options (`dict[str, Any]`): Of `config` what varies among the table's rows of this data set and setting.
-        metric (`str`): Name of the score.
-        n_seeds (`int`), n_items (`int`): Number of seeds, and of test items (groups of rows, where the table has them).
-        mean (`float`), low (`float`), high (`float`): Of the scores, in 0 to 1, and its 95% interval; NaN of one test item.
+        n_seeds, n_items (`int`): Number of seeds, and of test items (groups of rows, where the table has them).
+        mean, low, high (`float`): Of the scores, in 0 to 1, and its 95% interval, NaN where there is one test item.
         sd (`float`, *optional*): Standard deviation over the seeds (n - 1), None where there is one seed.
-        config (`dict[str, Any]`): `alpha`, `beta`, `classifier_head`, `train_size` and every other option; the model, and
-            `rows_digest` and `eval_rows`, which tell data of one name apart.
+        config (`dict[str, Any]`): Every option; the model, and `rows_digest` and `eval_rows`, which tell data of one name apart.
     """
 
     data: str
@@ -70,18 +68,18 @@ class Gain:
 
     Args:
         data (`str` or `list[str]`): The data set; for a mean over data sets their names.
-        setting (`str`), baseline (`str`): What is compared with what.
-        options (`dict[str, Any]`), config (`dict[str, Any]`): As [`Summary`].
+        setting, baseline (`str`): What is compared with what.
+        options, config (`dict[str, Any]`): As [`Summary`].
         n_seeds (`int`): Seeds that both have; for a mean the fewest of a data set.
         n_items (`int`): Test items that both have; for a mean their sum.
-        score (`float`), baseline_score (`float`): Mean scores over those seeds and items, in 0 to 1.
-        gain (`float`), low (`float`), high (`float`): Their difference in percentage points, and its 95% interval; of a loss,
-            how much less of it there is. No interval (NaN) where there is one test item.
-        relative (`float`), relative_low (`float`), relative_high (`float`): `(score - baseline) / baseline` in percent,
-            and its 95% interval; for a mean over data sets the mean of theirs. NaN over a baseline of 0.
+        score, baseline_score (`float`): Mean scores over those seeds and items, in 0 to 1.
+        gain, low, high (`float`): Their difference in percentage points, of a loss how much less of it there is, and its 95%
+            interval, NaN where there is one test item.
+        relative, relative_low, relative_high (`float`): `(score - baseline) / baseline` in percent, and its 95% interval; for
+            a mean over data sets the mean of theirs. NaN over a baseline of 0.
         unpaired (`int`): Runs that were left out because the other side lacks their seed.
-        relative_of_means (`float`, *optional*), relative_of_means_low, relative_of_means_high: For a mean over data sets,
-            the relative gain of the macro averages, as the paper's Table 1 has it.
+        relative_of_means, relative_of_means_low, relative_of_means_high (`float`, *optional*): For a mean over data sets, the
+            relative gain of the macro averages, as the paper's Table 1 has it.
         metric (`str`): What is gained: a score of the table, or one of its logits.
     """
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from ..figures import Plot, Point, Series
-from .metrics import chance
+from .metrics import OF_LOGITS, chance
 from .statistics import Gain, Pair, Summary
 from .table import Group, comparable
 
@@ -64,11 +64,11 @@ def signed(value: float, digits: int = 1) -> str:
     return DASH if math.isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
-def gain_text(it: Gain | None, digits: int = 1, of: str = "gain") -> str:
+def gain_text(it: Gain | None, of: str = "gain", digits: int = 1) -> str:
     """A gain with its interval; relative ones are in percent."""
     if it is None or math.isnan(getattr(it, of)):
         return DASH
-    value, low, high = (signed(value, digits) for value in _ends(it, of))
+    value, low, high = (signed(value, 3 if it.metric in OF_LOGITS else digits) for value in _ends(it, of))
     return f"{value}{'' if of == 'gain' else '%'} [{low}, {high}]"
 
 
