@@ -42,6 +42,11 @@ class Point:
     kind: str | None = None
     note: str = ""
 
+    @property
+    def named(self) -> str:
+        """Its name, with what is to be known of it."""
+        return f"{self.name} {self.note}".rstrip()
+
 
 @dataclass(frozen=True)
 class Series:
@@ -65,6 +70,11 @@ class Plot:
     joined: bool = False
     signed: bool = False
     log: bool = False
+
+    @property
+    def points(self) -> list[Point]:
+        """Those of all series."""
+        return [point for series in self.series for point in series.points]
 
 
 @dataclass(frozen=True)
@@ -98,9 +108,8 @@ class Drawn:
 
 def draw(plot: Plot) -> str:
     """A plot as HTML."""
-    horizontal = plot.form in ("forest", "bars")
-    body, height, left, below = (_horizontal if horizontal else _vertical)(plot)
-    note = f'<p class="soft">{_BEYOND}</p>' if horizontal and any(map(any, _beyond(plot))) else ""
+    body, height, left, below = (_horizontal if plot.form in ("forest", "bars") else _vertical)(plot)
+    note = f'<p class="soft">{_BEYOND}</p>' if 'arrow"' in body else ""
     about = f". {plot.x_label + ' against ' if plot.x_label else ''}{plot.label}"
     legend = [(it.name, it.kind) for it in plot.series]
     return Drawn(plot.title, body, height, left, below, legend, about, plot.form == "scatter", note).html()
@@ -109,21 +118,22 @@ def draw(plot: Plot) -> str:
 def _horizontal(plot: Plot) -> tuple[str, int, int, int]:
     """Forest and bars: a line for each point."""
     points = [(point, point.kind or series.kind) for series in plot.series for point in series.points]
-    axis = _Axis.of_bulk(plot)
+    axis = _Axis.of_bulk(plot.points)
     height = _ROW * len(points)
-    widest = _CHARACTER * max(len(text) for point, _ in points for text in _lines(_named(point)))
+    widest = _CHARACTER * max(len(text) for point, _ in points for text in _lines(point.named))
     parts = []
     for tick in axis.ticks:
         x = _percent(axis.share(tick))
         parts.append(f'<line class="{"zero" if tick == 0 else "grid"}" x1="{x}" x2="{x}" y1="0" y2="{height}"/>')
-        parts.append(f'<text class="tick" x="{x}" y="{height + 18}" text-anchor="middle">{_tick(tick, plot)}</text>')
-    for place, ((point, kind), beyond) in enumerate(zip(points, _beyond(plot), strict=True)):
+        parts.append(_below(x, height + 18, _tick(tick, plot)))
+    for place, (point, kind) in enumerate(points):
         y = _ROW * place + _ROW / 2
         low, high = (_percent(min(max(axis.share(it), 0), 1)) for it in (point.low, point.high))
+        beyond = point.low < axis.low - 1e-9, point.high > axis.high + 1e-9
         parts.append(f'<g class="s {_class(kind)}"><title>{escape(_said(point, plot))}</title>')
         if place and "mean" in (kind, points[place - 1][1]):
             parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y - _ROW / 2:g}" y2="{y - _ROW / 2:g}"/>')
-        lines = _lines(_named(point))
+        lines = _lines(point.named)
         for line, text in enumerate(lines):
             below = y + 4.5 + 13 * (line - (len(lines) - 1) / 2)
             parts.append(f'<text x="-10" y="{below:g}" text-anchor="end">{escape(text)}</text>')
@@ -142,26 +152,24 @@ def _horizontal(plot: Plot) -> tuple[str, int, int, int]:
             elif kind == "mean" or plot.form == "bars":
                 parts.append(f'<line class="whisker" x1="{end}" x2="{end}" y1="{y - 4:g}" y2="{y + 4:g}"/>')
         parts.append("</g>")
-    parts.append(f'<text class="label" x="50%" y="{height + 38}" text-anchor="middle">{escape(plot.label)}</text>')
+    parts.append(_below("50%", height + 38, escape(plot.label), "label"))
     return "".join(parts), height, round(widest) + 18, 48
 
 
 def _vertical(plot: Plot) -> tuple[str, int, int, int]:
     """Curves and scatters: values upwards."""
-    points = [point for series in plot.series for point in series.points]
-    axis = _Axis.around([value for point in points for value in (point.low, point.high)], zero=plot.zero)
-    places, across = _across(plot, points)
-    notes = {point.name: point.note for point in points}
+    axis = _Axis.around([value for point in plot.points for value in (point.low, point.high)], zero=plot.zero)
+    places, across = _across(plot)
+    notes = {point.name: point.note for point in plot.points}
     of_all = next(iter(notes.values())) if len(set(notes.values())) == 1 else ""
     below = 14 * (any(notes.values()) and not of_all)  # a second line of tick labels
     parts = [_level(axis.share(tick), _tick(tick, plot), plot.zero and tick == 0) for tick in axis.ticks]
     for name, share in across:
         x = _percent(share)
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_CURVE}" y2="{_CURVE + 5}"/>')
-        parts.append(f'<text class="tick" x="{x}" y="{_CURVE + 20}" text-anchor="middle">{escape(_cut(name))}</text>')
+        parts.append(_below(x, _CURVE + 20, escape(_cut(name))))
         if below:
-            note = escape(notes.get(name, ""))
-            parts.append(f'<text class="tick" x="{x}" y="{_CURVE + 34}" text-anchor="middle">{note}</text>')
+            parts.append(_below(x, _CURVE + 34, escape(notes.get(name, ""))))
     for number, series in enumerate(plot.series):
         # Side by side, else the intervals of two series at one place would hide each other.
         aside = 9 * (number - (len(plot.series) - 1) / 2) if plot.form == "curve" else 0
@@ -184,12 +192,8 @@ def _vertical(plot: Plot) -> tuple[str, int, int, int]:
             size = (1.2 if number % 2 else 1.9) if plot.form == "scatter" else 1
             parts.append(mark(100 * x, y, series.kind, plot.form == "scatter", size) + "</g>")
         parts.append("</g>")
-    x_label = f"{plot.x_label} {of_all}".strip()
-    parts.append(
-        f'<text class="label" x="50%" y="{_CURVE + 42 + below}" text-anchor="middle">{escape(x_label)}</text>'
-        f'<text class="label" transform="translate(-44 {_CURVE / 2:g}) rotate(-90)" text-anchor="middle">'
-        f"{escape(plot.label)}</text>"
-    )
+    parts.append(_below("50%", _CURVE + 42 + below, escape(f"{plot.x_label} {of_all}".strip()), "label"))
+    parts.append(_upwards(escape(plot.label)))
     return "".join(parts), _CURVE, 62, 54 + below
 
 
@@ -246,8 +250,7 @@ def reliability_diagram(title: str, curves: Mapping[str, Sequence[Mapping[str, f
                 f'transform="translate({7 * (number - len(curves) / 2):g} 0)"/></g>'
             )
     parts.append(_below("50%", _CURVE + _STRIP + 42, f"confidence; bars: rows of each bin, at most {most}", "label"))
-    turned = f'transform="translate(-44 {_CURVE / 2:g}) rotate(-90)" text-anchor="middle"'
-    parts.append(f'<text class="label" {turned}>accuracy</text>')
+    parts.append(_upwards("accuracy"))
     # The diagonal ends where the strip of rows begins.
     body = f'<svg width="100%" height="{_CURVE}" overflow="visible">{parts[0]}</svg>{"".join(parts[1:])}'
     return Drawn(title, body, _CURVE + _STRIP, 62, 54, list(kinds.items()))
@@ -280,10 +283,9 @@ def matrix(title: str, names: Sequence[str], counts: Sequence[Sequence[int]]) ->
     return Drawn(title, "".join(parts), top + _ROW * len(names), left + 24 * (not in_full), 8)
 
 
-def _across(
-    plot: Plot, points: Sequence[Point]
-) -> tuple[dict[tuple[str, float | None], float], list[tuple[str, float]]]:
+def _across(plot: Plot) -> tuple[dict[tuple[str, float | None], float], list[tuple[str, float]]]:
     """Where each point stands along the width, in shares of it; and the ticks, by name."""
+    points = plot.points
     if plot.form == "scatter":
         exponents = [math.log10(point.x) for point in points]
         low, high = min(exponents) - 0.15, max(exponents) + 0.15
@@ -325,9 +327,8 @@ class _Axis:
         return cls(ticks[0], ticks[-1], ticks)
 
     @classmethod
-    def of_bulk(cls, plot: Plot) -> _Axis:
+    def of_bulk(cls, points: Sequence[Point]) -> _Axis:
         """An axis with 0 that holds all estimates, and intervals as far as most reach: one wide one would squeeze the others."""
-        points = [point for series in plot.series for point in series.points]
         reach = _REACH * median((point.high - point.low) / 2 for point in points)
         ends = [(max(it.low, it.value - reach), it.value, min(it.high, it.value + reach)) for it in points]
         return cls.around([value for its in ends for value in its], zero=True)
@@ -336,26 +337,15 @@ class _Axis:
         return (value - self.low) / (self.high - self.low)
 
 
-def _beyond(plot: Plot) -> list[tuple[bool, bool]]:
-    """Whether the interval of each line goes on below its axis, and above."""
-    axis = _Axis.of_bulk(plot)
-    points = [point for series in plot.series for point in series.points]
-    return [(it.low < axis.low - 1e-9, it.high > axis.high + 1e-9) for it in points]
-
-
 def _said(point: Point, plot: Plot) -> str:
     """A point in words, for whoever hovers over it."""
     sign = "+" if plot.signed else ""
     at = f" ({point.x:.4g})" if plot.form == "scatter" else ""
-    return f"{_named(point)}{at}: {point.value:{sign}.1f} [{point.low:{sign}.1f}, {point.high:{sign}.1f}]"
+    return f"{point.named}{at}: {point.value:{sign}.1f} [{point.low:{sign}.1f}, {point.high:{sign}.1f}]"
 
 
 def _tick(value: float, plot: Plot) -> str:
     return f"{value:+g}" if plot.signed and value else f"{value:g}"
-
-
-def _named(point: Point) -> str:
-    return f"{point.name} {point.note}".rstrip()
 
 
 def mark(x: float, y: float, kind: str, hollow: bool = False, size: float = 1) -> str:
@@ -387,6 +377,11 @@ def _cut(name: str) -> str:
 
 def _below(x: str, y: float, shown: str, kind: str = "tick") -> str:
     return f'<text class="{kind}" x="{x}" y="{y:g}" text-anchor="middle">{shown}</text>'
+
+
+def _upwards(shown: str) -> str:
+    turned = f"translate(-44 {_CURVE / 2:g}) rotate(-90)"
+    return f'<text class="label" transform="{turned}" text-anchor="middle">{shown}</text>'
 
 
 def _percent(share: float) -> str:
