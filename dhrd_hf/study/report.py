@@ -50,7 +50,8 @@ def build_report(
     groups = grouped(kept)
     usual, options = _usual(groups), {name: it for name, it in where.items() if name.rstrip("!") not in _OF_ROWS}
     # Which are compared.
-    candidates, apart = _main_pairs(groups, options), set(not_in_mean)
+    by_data, apart = _by_data(groups), set(not_in_mean)
+    candidates = [it for here in by_data if (it := _main_pair(here, options))]
     known = list(dict.fromkeys(str(row["data"]) for row in rows))
     for name in not_in_mean:
         if name not in known:
@@ -63,13 +64,13 @@ def build_report(
     apart |= single if {it.data for it in whole} - apart - single else set()
     main, beside = ([it for it in whole if (it.data in apart) == out] for out in (False, True))
     mean = gain_of(main, options={}) if main else None
-    by_setting = _by_setting(groups, options)
-    by_axis = {name: found for name in _axes(groups) if (found := _by_axis(groups, name, options))}
+    by_setting = [its for here in by_data if (its := _by_setting(here, options))]
+    by_axis = {name: [its for here in by_data if (its := _by_axis(here, name, options))] for name in _axes(by_data)}
     seen = [candidates, *by_setting, *(pairs for found in by_axis.values() for pairs in found)]
     taken = {side.key() for pairs in seen for it in pairs for side in (it.group, it.base) if side}
     others = [_paired(it, groups) for it in groups if it.key() not in taken]
     # What stands in the tables.
-    of_axes = {name: tables.axis_table(name, found, usual) for name, found in by_axis.items()}
+    of_axes = {name: tables.axis_table(name, found, usual) for name, found in by_axis.items() if found}
     minor = [it for name, it in of_axes.items() if name not in AXES]
     found = [
         tables.main_table(main, mean, usual, beside) if main else None,
@@ -183,21 +184,19 @@ def meets(value: Any, name: str, typed: str) -> bool:
     return any(map(same, (typed, *typed.split(",")))) != name.endswith("!")
 
 
+def _by_data(groups: Iterable[Group]) -> list[list[Group]]:
+    return together(groups, lambda it: it.data)
+
+
 def _fits(group: Group, where: Mapping[str, str], but: str | None = None) -> bool:
     """Whether the options of a group are those that were asked for; one of them may have any value."""
     asked = [(name.rstrip("!"), name, typed) for name, typed in where.items()]
     return all(option == but or meets(group.config.get(option), name, typed) for option, name, typed in asked)
 
 
-def _paired(group: Group, groups: Sequence[Group], of: int | None = None) -> Pair:
-    """A group beside the pooled runs that share its data set, its seeds and the options that pooled runs have."""
-    if group.setting == "pooled":
-        return Pair(None, group)
-    return Pair(group, baseline_of(group, groups), left_out=0 if of is None else of - len(group.rows))
-
-
-def _by_data(groups: Iterable[Group]) -> list[list[Group]]:
-    return together(groups, lambda it: it.data)
+def _paired(group: Group, here: Sequence[Group], left_out: int = 0) -> Pair:
+    """A group beside the pooled runs of its data set that share its seeds and the options that pooled runs have."""
+    return Pair(None, group) if group.setting == "pooled" else Pair(group, baseline_of(group, here), left_out)
 
 
 def _largest(its: Iterable[list[Group]]) -> list[Group]:
@@ -205,71 +204,57 @@ def _largest(its: Iterable[list[Group]]) -> list[Group]:
     return max(its, key=lambda groups: (len(groups), sum(len(it.rows) for it in groups)), default=[])
 
 
-def _main_pairs(groups: Sequence[Group], where: Mapping[str, str]) -> list[Pair]:
-    """Pooled against the dual head, once for each data set: the options with the most seeds that both have."""
-    found = []
-    for here in _by_data(groups):
-        duals = [_paired(it, groups) for it in here if it.setting == "dual_head" and _fits(it, where)]
-        best = max((it for it in duals if it.base), key=lambda it: it.n_seeds, default=None)
-        found += [best] if best else []
-    return found
+def _main_pair(here: Sequence[Group], where: Mapping[str, str]) -> Pair | None:
+    """Pooled against the dual head on a data set: the options with the most seeds that both have."""
+    duals = [_paired(it, here) for it in here if it.setting == "dual_head" and _fits(it, where)]
+    return max((it for it in duals if it.base), key=lambda it: it.n_seeds, default=None)
 
 
-def _by_setting(groups: Sequence[Group], where: Mapping[str, str]) -> list[list[Pair]]:
-    """For each data set with ablations, controls or CoT decoding: the dual head and these, with the same options."""
-    found, order = [], ["dual_head", *_settings()]
-    for here in _by_data(groups):
-        trained = [it for it in here if it.setting not in ("pooled", "cot_decoding") and _fits(it, where)]
-        alike = together(trained, lambda it: it.key("setting"))
-        best = _largest(its for its in alike if any(it.setting != "dual_head" for it in its))
-        # Its alpha and beta are its own; beside the ablations, or else beside the dual head, that were trained alike.
-        decoded = [[it] for it in here if it.setting == "cot_decoding" and (not best or it.shared == best[0].shared)]
-        decoder = _largest(decoded)
-        if decoder and not best:
-            best = _largest([it] for it in trained if it.shared == decoder[0].shared)
-        chosen = sorted(
-            [*best, *decoder], key=lambda it: order.index(it.setting) if it.setting in order else len(order)
-        )
-        if any(it.setting != "dual_head" for it in chosen):
-            found.append([_paired(it, groups) for it in chosen])
-    return found
+def _by_setting(here: Sequence[Group], where: Mapping[str, str]) -> list[Pair]:
+    """Where a data set has ablations, controls or CoT decoding: the dual head and these, with the same options."""
+    trained = [it for it in here if it.setting not in ("pooled", "cot_decoding") and _fits(it, where)]
+    alike = together(trained, lambda it: it.key("setting"))
+    best = _largest(its for its in alike if any(it.setting != "dual_head" for it in its))
+    # Its alpha and beta are its own; beside the ablations, or else beside the dual head, that were trained alike.
+    decoded = [it for it in here if it.setting == "cot_decoding" and (not best or it.shared == best[0].shared)]
+    decoder = _largest([it] for it in decoded)
+    if decoder and not best:
+        best = _largest([it] for it in trained if it.shared == decoder[0].shared)
+    order = {name: place for place, name in enumerate(["dual_head", *_settings()])}
+    chosen = sorted([*best, *decoder], key=lambda it: order.get(it.setting, len(order)))
+    return [_paired(it, here) for it in chosen] if {it.setting for it in chosen} - {"dual_head"} else []
 
 
-def _axes(groups: Sequence[Group]) -> list[str]:
+def _axes(by_data: Sequence[Sequence[Group]]) -> list[str]:
     """The options of which a data set has several values with all else the same, in the order of a report."""
-    names = dict.fromkeys([*AXES, *(name for it in groups for name in it.config)])
-    return [name for name in names if any(_family(its, name, {}) for its in _by_data(groups))]
+    names = dict.fromkeys([*AXES, *(name for here in by_data for it in here for name in it.config)])
+    return [name for name in names if any(_family(here, name, {}) for here in by_data)]
 
 
-def _by_axis(groups: Sequence[Group], axis: str, where: Mapping[str, str]) -> list[list[Pair]]:
-    """For each data set the dual head and pooled at each value of an option, all else the same."""
+def _by_axis(here: Sequence[Group], axis: str, where: Mapping[str, str]) -> list[Pair]:
+    """The dual head and pooled on a data set at each value of an option, all else the same."""
 
     def in_order(it: Pair) -> tuple[bool, float, str]:
         value = number(it.config.get(axis))
         return value is None, value or 0.0, shown(it.config.get(axis)) if value is None else ""
 
-    found = []
-    for here in _by_data(groups):
-        family = _family(here, axis, where)
-        # On the seeds that all have beside pooled: one seed may be better than another by more than one value of an option.
-        duals = [(it, {*_paired(it, groups).one.seeds}) for it in family if it.setting != "pooled"]
-        common = set.intersection(*(seeds for _, seeds in duals)) if duals else set()
-        pairs = [_paired(it.only(common or seeds), groups, of=len(it.rows)) for it, seeds in duals]
-        taken = {it.base.key() for it in pairs if it.base}
-        if axis not in OF_REASONING:
-            pairs += [Pair(None, it) for it in family if it.setting == "pooled" and it.key() not in taken]
-        found += [sorted(pairs, key=in_order)] if pairs else []
-    return found
+    family = _family(here, axis, where)
+    # On the seeds that all have beside pooled: one seed may be better than another by more than one value of an option.
+    duals = [(it, {*_paired(it, here).one.seeds}) for it in family if it.setting != "pooled"]
+    common = set.intersection(*(seeds for _, seeds in duals)) if duals else set()
+    kept = [(it, common or seeds) for it, seeds in duals]
+    pairs = [_paired(it.only(seeds), here, left_out=len(it.rows) - len(seeds)) for it, seeds in kept]
+    taken = {it.base.key() for it in pairs if it.base}
+    if axis not in OF_REASONING:
+        pairs += [Pair(None, it) for it in family if it.setting == "pooled" and it.key() not in taken]
+    return sorted(pairs, key=in_order)
 
 
-def _family(groups: Sequence[Group], axis: str, where: Mapping[str, str]) -> list[Group]:
+def _family(here: Sequence[Group], axis: str, where: Mapping[str, str]) -> list[Group]:
     """The dual-head and pooled groups of a data set that differ by one option, with two values of it or more."""
-    duals = [it for it in groups if it.setting == "dual_head" and _fits(it, where, but=axis)]
-    best = _largest(together(duals, lambda it: it.key(axis)))
-    beside = []
-    if best:
-        but = (axis, "setting", "eval_rows", *OF_REASONING)
-        beside = [it for it in groups if it.setting == "pooled" and it.key(*but) == best[0].key(*but)]
+    duals = [it for it in here if it.setting == "dual_head" and _fits(it, where, but=axis)]
+    best, but = _largest(together(duals, lambda it: it.key(axis))), (axis, "setting", "eval_rows", *OF_REASONING)
+    beside = [it for it in here if best and it.setting == "pooled" and it.key(*but) == best[0].key(*but)]
     values = {shown(it.config.get(axis)) for it in (best if axis in OF_REASONING else [*best, *beside])}
     return [*best, *beside] if len(values) > 1 else []
 
@@ -313,20 +298,17 @@ def unpaired(groups: Sequence[Group]) -> int:
 
 def several_data(groups: Sequence[Group]) -> list[str]:
     """Names under which there are several data; answers are decoded of fewer rows of the same."""
-    found = []
-    for here in _by_data(groups):
-        sizes = {it.named["eval_rows"] for it in here if it.setting != "cot_decoding"}
-        if len(sizes) > 1 or len({it.named["rows_digest"] for it in here}) > 1:
-            found.append(here[0].data)
-    return found
+    digests = {(it.data, it.named["rows_digest"]) for it in groups}
+    sizes = {(it.data, it.named["eval_rows"]) for it in groups if it.setting != "cot_decoding"}
+    several = [name for its in (digests, sizes) for name, n in Counter(data for data, _ in its).items() if n > 1]
+    return [name for name in dict.fromkeys(it.data for it in groups) if name in several]
 
 
 def _not_run(groups: Sequence[Group], throughput: Any) -> list[str]:
     """What nobody has looked at."""
-    settings, varying = {it.setting for it in groups}, _axes(groups)
-    duals = [it for it in groups if it.setting == "dual_head"]
+    settings, varying = {it.setting for it in groups}, _axes(_by_data(groups))
     there = {
-        "pooled against dual head": any(baseline_of(it, groups) for it in duals),
+        "pooled against dual head": any(it.setting == "dual_head" and baseline_of(it, groups) for it in groups),
         **{words(it): it in settings for it in _settings()},
         "several alphas": "alpha" in varying,
         "several train sizes": "train_size" in varying,
