@@ -81,18 +81,18 @@ def run(argv: Sequence[str]) -> int:
         commands=_commands(args, rows, throughput or {}, where),
         planned=planned,
     )
-    texts = {"output": report_page, "markdown": report_markdown}
-    texts = {name: text(report) for name, text in texts.items() if name in targets}
+    markdown = report_markdown(report)
+    texts = {"output": report_page(report) if "output" in targets else "", "markdown": markdown}
     if "readme" in targets:
         try:
-            texts["readme"] = with_results(before, report_markdown(report))
+            texts["readme"] = with_results(before, markdown)
         except ValueError as error:
             raise ValueError(f"{targets['readme']}: {error}") from None
-    for name, text in texts.items():
-        write_whole(targets[name], text)
-        say(f"Wrote {targets[name]}")
-    if not texts:
-        sys.stdout.write(report_markdown(report))
+    for name, path in targets.items():
+        write_whole(path, texts[name])
+        say(f"Wrote {path}")
+    if not targets:
+        sys.stdout.write(markdown)
     say(report.counts)
     return 0
 
@@ -117,9 +117,8 @@ def _commands(
 
     asked = [(name, typed) for name, typed in where.items() if name.rstrip("!") == "study"]
     named = dict.fromkeys(row["study"] for row in rows if all(meets(row["study"], *it) for it in asked))
-    found = [
-        f"dhrd study {shlex.quote(_here(it))}" for it in ([args.study] if args.study else map("{}.yaml".format, named))
-    ]
+    studies = [args.study] if args.study else [f"{it}.yaml" for it in named]
+    found = [shlex.join(["dhrd", "study", _here(it)]) for it in studies]
     found += [throughput["command"]] if throughput.get("command") else []
     words = ["dhrd", "study", "report", "--results", *map(_here, args.results)]
     for name in ("throughput", "study", "output", "markdown", "readme"):
