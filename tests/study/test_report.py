@@ -300,6 +300,13 @@ def test_what_was_decoded_is_told_where_the_cells_know_it():
     assert not any("CoT decoding" in note for note in notes)
 
 
+def test_decoding_stands_beside_ablations_only_if_it_was_trained_as_they_were():
+    rows = [*MAIN, cell("a", "label_only", 0, 2), cell("a", "cot_decoding", 0, 2, train_size=1000)]
+    assert [row[1] for row in table(rows, "settings").rows] == ["pooled", "dual head", "label only"]
+    rows[-1] = cell("a", "cot_decoding", 0, 2)
+    assert [row[1] for row in table(rows, "settings").rows][-1] == "CoT decoding"
+
+
 def test_ablations_stand_beside_the_dual_head_with_the_same_options():
     rows = [*MAIN, cell("a", "dual_head", 0, 1, alpha=0.5), cell("a", "label_only", 0, 2, alpha=0.5)]
     found = table(rows, "settings")
@@ -325,6 +332,17 @@ def test_alphas_share_their_pooled_cells():
     assert [estimate(row[5])[0] for row in found.rows] == [-25, 25, 50]
     assert [point.x for point in found.plots[0].series[0].points] == [0.25, 1.0, None]
     assert {point.note for point in found.plots[0].series[0].points} == {"(1 seed)"}
+
+
+def test_pooled_has_no_row_of_its_own_among_alphas_and_has_one_among_what_it_is_trained_with():
+    rows = [*MAIN, cell("a", "dual_head", 0, 4, alpha=2.0), cell("a", "pooled", 0, 1, beta=0.5)]
+    assert [row[1] for row in table(rows, "alpha").rows] == ["1", "2"]
+    said = "Default is what dhrd train takes where the option is not given (dhrd train --help-all)."
+    assert said not in table(rows, "alpha").notes
+    sizes = table([*MAIN, cell("a", "pooled", 0, 1, train_size=None)], "train_size")
+    assert [row[1] for row in sizes.rows] == ["100", "all"] and said not in sizes.notes
+    found = table([*MAIN, cell("a", "dual_head", 0, 4, reasoning_span="rationale")], "options")
+    assert [row[2] for row in found.rows] == ["default", "rationale"] and said in found.notes
 
 
 def test_train_sizes_and_heads_each_have_their_own_pooled_cells():
@@ -492,6 +510,14 @@ def test_throughput_by_hand():
     assert [(it.name, it.points[0].x, it.points[0].value) for it in found.plots[0].series] == [
         ("classification head", 80, 50)
     ]
+
+
+def test_the_fastest_batch_size_and_the_rows_in_the_order_of_the_first_are_shown():
+    rows = [measured("torch", 1, 90.0), measured("torch", 8, 80.0), measured("cot", 1, 5.0, ordered=False)]
+    found = table(MAIN, "throughput", throughput={**THROUGHPUT, "rows": rows})
+    assert [row[:2] for row in found.rows] == [["classification head", "1"], ["classification head", "8"]]
+    assert [it.points[0].x for it in found.plots[0].series] == [90]
+    assert found.notes[0] == "run on dev.jsonl; medians of 3 rounds (slowest to fastest), rows sorted by length."
 
 
 def test_an_interrupted_measurement_is_told():
@@ -892,5 +918,7 @@ def test_the_power_of_the_study_is_told():
     assert found.notes[0].startswith("To see a gain of 2 points on a you need ")
     # One seed tells nothing of others, and one item nothing of others.
     assert table(MAIN[4:], "power") is None
+    single = [cell("c", setting, seed, seed, of=1) for setting in ("pooled", "dual_head") for seed in (0, 1)]
+    assert table(single, "power") is None and table(single, "main").rows[0][6] == "+0.0 [–, –]"
     both = table([*rows, *MAIN[4:]], "power")
     assert [row[0] for row in both.rows] == ["a", "mean of 2"] and "on the mean you need" in both.notes[0]

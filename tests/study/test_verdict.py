@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from dhrd_hf.study import verdict
+from dhrd_hf.study.metrics import noise, seeds_for
 from dhrd_hf.study.pilot import Plan
 from dhrd_hf.study.verdict import cost_of, gains_table, judge, rows_saved, said, verdict_of
 
@@ -187,6 +188,13 @@ def test_what_could_have_been_seen_and_what_would_tell_more(gain):
     half = max(its["accuracy"][2] - its["accuracy"][1] for its in found.gains.values()) / 2
     assert half < found.visible_points < 2 * half
     assert found.seeds_needed > 3 or found.test_rows_needed > 4000
+    # Of the control that hides a gain the most.
+    parts = gain((1, 1, 1), (0, 0, 0), seeds=6)
+    noisy = parts["shuffled"]["accuracy"] = parts["shuffled"]["accuracy"] + 5 * draw.normal(size=(6, 1))
+    found, rest = judge(parts), judge(dict.fromkeys(parts, parts["label_only"]))
+    padded = np.pad(noisy, ((0, 0), (1, 1)), constant_values=((0, 0), (100, -100)))
+    assert found.seeds_needed == seeds_for(noise([padded], [1.0]), found.to_tell, 0.975) > 10 * rest.seeds_needed
+    assert found.visible_points > 2 * rest.visible_points
     few = judge(parts_of(*runs(draw, (0.77, 0.76, 0.76, 0.76), 3, 100)))
     assert few.seeds_needed is None and few.test_rows_needed > 2000  # 1 point of 100 rows is a row
     assert f"takes about {few.test_rows_needed} test rows" in said(few)[2]
