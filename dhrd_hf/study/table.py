@@ -6,7 +6,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ _OF_DATA = ("model", "rows_digest", "eval_rows")
 
 _NEEDED = ("study", "cell", "status")
 _OF_EVERY_ROW = (*_NEEDED, "model", "data", "setting", "seed")
-_OF_DONE_ROWS = ("metric", "score", "labels", "predictions", "groups", "train_rows")
+_OF_DONE_ROWS = (*_OF_EVERY_ROW, "metric", "score", "labels", "predictions", "groups", "train_rows")
 Row = Mapping[str, Any]
 _Any = TypeVar("_Any")
 
@@ -41,12 +41,12 @@ class ResultsTable:
 
     def read(self) -> list[Row]:
         """The rows that are whole."""
-        found = list(_rows(self.path, self.path.read_bytes())) if self.path.exists() else []
-        for _, row in found:
+        found = _rows(self.path, self.path.read_bytes()) if self.path.exists() else []
+        for row in found:
             if row["study"] != self.study:
                 its = f"{self.path} is the table of the study {row['study']!r}, and this one is {self.study!r}"
                 raise ValueError(f"{its}: name another --output-dir")
-        return [row for _, row in found]
+        return found
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row, whole or not at all."""
@@ -99,13 +99,7 @@ def read_results(paths: Sequence[str | Path], say: Callable[[str], None] = _sile
             data = gzip.decompress(data) if path.suffix == ".gz" else data
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path} can't be unpacked: {error}") from None
-        found = []
-        for number, row in _rows(path, data, _OF_EVERY_ROW, _OF_DONE_ROWS, say):
-            wrong = _wrong(row)
-            if wrong:
-                where = f"{path}, line {number} (cell {row['cell']})"
-                raise ValueError(f"{where} {wrong}: it is not what dhrd study wrote")
-            found.append({**row, "folder": str(path.parent)})
+        found = [{**row, "folder": str(path.parent)} for row in _rows(path, data, say, checked=True)]
         if not found:
             raise ValueError(f"{path} has no rows yet: there is nothing to report")
         studies = list(dict.fromkeys(str(row["study"]) for row in found))
@@ -116,31 +110,31 @@ def read_results(paths: Sequence[str | Path], say: Callable[[str], None] = _sile
     return rows
 
 
-def _rows(
-    path: Path,
-    data: bytes,
-    needed: Collection[str] = _NEEDED,
-    of_done: Collection[str] = (),
-    say: Callable[[str], None] = _silent,
-) -> Iterator[tuple[int, Row]]:
-    """The rows of a table and the numbers of their lines."""
-    lines = data.split(b"\n")
+def _rows(path: Path, data: bytes, say: Callable[[str], None] = _silent, checked: bool = False) -> list[Row]:
+    """The rows of a table; those to report have all columns, and nothing wrong in them."""
+    found, lines = [], data.split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        where = f"{path}, line {number}"
         try:
             row = json.loads(line)
         except ValueError as error:
             # Without its end: a run that is being written, or was when its process was killed.
             if number == len(lines):
                 say(f"{path}: its last line is only half there and is left out.")
-                return
-            raise ValueError(f"{path}, line {number} is not a row of a study: {error}") from None
+                break
+            raise ValueError(f"{where} is not a row of a study: {error}") from None
         its = row if isinstance(row, dict) else {}
-        missing = [name for name in (*needed, *(of_done if its.get("status") == "done" else ())) if name not in its]
+        needed = _OF_DONE_ROWS if its.get("status") == "done" else _OF_EVERY_ROW
+        missing = [name for name in (needed if checked else _NEEDED) if name not in its]
         if missing:
-            raise ValueError(f"{path}, line {number} is not a row of a study: it lacks {', '.join(missing)}")
-        yield number, row
+            raise ValueError(f"{where} is not a row of a study: it lacks {', '.join(missing)}")
+        wrong = _wrong(row) if checked else None
+        if wrong:
+            raise ValueError(f"{where} (cell {row['cell']}) {wrong}: it is not what dhrd study wrote")
+        found.append(row)
+    return found
 
 
 def _wrong(row: Row) -> str | None:
