@@ -292,26 +292,17 @@ def gain_of(
     if any(it is None for it in sides):
         return None
     group, is_mean, metric = pairs[0].group, options is not None, metric or pairs[0].metric
+    data = [pair.data for pair in pairs] if is_mean else group.data
+    what = data, group.setting, dict(options) if is_mean else group.varying(among), pairs[0].base.setting
+    n_seeds, n_items = min(len(ours) for ours, _ in sides), sum(ours.shape[1] for ours, _ in sides)
     score, baseline = (float(np.mean([its[side].mean() for its in sides])) for side in (0, 1))
     points = (-100.0, 100.0) if metric in METRICS else (-math.inf, math.inf)
-    above = (-100.0, math.inf)
-    of_means = interval([ratio(*its, score, baseline) for its in sides], within=above) if is_mean else (None,) * 3
-    return Gain(
-        [pair.data for pair in pairs] if is_mean else group.data,
-        group.setting,
-        dict(options) if is_mean else group.varying(among),
-        pairs[0].base.setting,
-        min(len(ours) for ours, _ in sides),
-        sum(ours.shape[1] for ours, _ in sides),
-        score,
-        baseline,
-        *interval([difference(*its, metric) for its in sides], within=points),
-        *interval([ratio(*its) for its in sides], within=above),
-        sum(pair.unpaired for pair in pairs),
-        *of_means,
-        metric,
-        {} if len(pairs) > 1 else group.named,
-    )
+    gain = interval([difference(*its, metric) for its in sides], within=points)
+    relative, of_means = interval([ratio(*its) for its in sides], within=(-100.0, math.inf)), (None,) * 3
+    if is_mean:
+        of_means = interval([ratio(*its, score, baseline) for its in sides], within=(-100.0, math.inf))
+    counted = sum(pair.unpaired for pair in pairs), *of_means, metric, {} if len(pairs) > 1 else group.named
+    return Gain(*what, n_seeds, n_items, score, baseline, *gain, *relative, *counted)
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray, metric: str = "accuracy") -> np.ndarray:
