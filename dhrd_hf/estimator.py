@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
@@ -17,12 +16,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.multiclass import check_classification_targets
 
-# What `fit` gives `dhrd train` itself.
-_OURS = (
-    *("train_data", "eval_data", "rationales", "output_dir", "export", "config", "resume", "overwrite_output_dir"),
-    *("label_column", "label_names", "rationale_column", "group_column", "predictions", "logits", "more_eval_data"),
-    *("validation_data", "encoding", "push_to_hub", "problem_type", "drop_unlabelled"),
-)
+from .files import check_model_name, did_you_mean, whole_folder
+from .training.options import TrainArguments, TrainOptions, options_of
 
 
 class DualHeadClassifier(ClassifierMixin, BaseEstimator):
@@ -130,25 +125,25 @@ class DualHeadClassifier(ClassifierMixin, BaseEstimator):
 
     def _trained(self, rows: list[dict], names: list[str], grouped: bool) -> dict[str, bytes]:
         """The files of the exported classifier."""
-        from .cli import main
+        from .train import export_run, train
 
         with tempfile.TemporaryDirectory(prefix="dhrd-hf-") as folder, ExitStack() as said:
             table, export = Path(folder, "rows.jsonl"), Path(folder, "classifier")
             table.write_text("".join(json.dumps(row, default=_plain) + "\n" for row in rows), encoding="utf-8")
             given = {"eval_split": 0, "save_strategy": "no", "disable_tqdm": not self.verbose, **self.get_params()}
-            given |= {"train_data": table, "output_dir": Path(folder, "run"), "export": export}
+            given |= {"train_data": str(table), "output_dir": str(Path(folder, "run")), "export": str(export)}
             del given["verbose"]
             given |= {"group_column": "group"} if grouped and given["eval_split"] else {}
-            heard = io.StringIO()
             if not self.verbose:
                 said.enter_context(redirect_stdout(io.StringIO()))
-                said.enter_context(redirect_stderr(heard))
-            code = main(["train", *_arguments(given)])
-            if code:
-                error = [line for line in heard.getvalue().splitlines() if line.startswith("dhrd: error: ")]
-                raise ValueError(
-                    error[-1].removeprefix("dhrd: error: ") if error else f"dhrd train ended with {code}."
-                )
+                said.enter_context(redirect_stderr(io.StringIO()))
+            options = TrainOptions.of(given)
+            try:
+                check_model_name(options.own.model)
+                trainer = train(options, options.training_arguments(), print)
+            except (OSError, ImportError, FloatingPointError) as error:
+                raise ValueError(str(error)) from error
+            export_run(options.own, trainer)
             found = json.loads(Path(export, "config.json").read_text("utf-8"))["id2label"]
             if sorted(found.values()) != sorted(names):
                 raise ValueError(f"The labels {', '.join(names)} were read as {', '.join(found.values())}.")
@@ -203,15 +198,8 @@ class DualHeadClassifier(ClassifierMixin, BaseEstimator):
         """
         if not hasattr(self, "classes_"):
             raise NotFittedError("This DualHeadClassifier is not fitted yet: call fit with texts and labels first.")
-        output_dir = Path(output_dir)
-        if output_dir.exists() and (output_dir.is_file() or any(output_dir.iterdir())):
-            raise FileExistsError(f"{output_dir} exists and is not an empty folder: name another.")
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}-") as folder:
-            self._write(Path(folder, "whole"))
-            if output_dir.exists():
-                output_dir.rmdir()
-            shutil.move(Path(folder, "whole"), output_dir)
+        with whole_folder(output_dir, overwrite=False) as folder:
+            self._write(folder)
 
     def _write(self, folder: Path) -> None:
         for name, content in self._files.items():
@@ -243,15 +231,14 @@ class DualHeadClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    from .cli.arguments import TrainArguments
-    from .cli.parsing import did_you_mean
     from .training import DualHeadTrainingArguments
 
     known = {it.name for cls in (TrainArguments, DualHeadTrainingArguments) for it in fields(cls) if it.init}
+    ours = {*options_of("files"), "output_dir", "push_to_hub"}
     for name in options:
-        if name in _OURS or name not in known:
-            near = did_you_mean(name, sorted(known - {*_OURS}), quote="'")
-            why = "is what fit or export is given" if name in _OURS else "is no option of dhrd train"
+        if name in ours or name not in known:
+            near = did_you_mean(name, sorted(known - ours), quote="'")
+            why = "is what fit or export is given" if name in ours else "is no option of dhrd train"
             raise ValueError(f"{name!r} {why}{near or '.'} All options: dhrd train --help-all")
     return options
 
@@ -275,15 +262,3 @@ def _rows(X: Any) -> list[dict[str, Any]]:
 def _plain(value: Any) -> Any:
     """Of NumPy, as JSON has it."""
     return value.item() if hasattr(value, "item") else str(value)
-
-
-def _arguments(given: Mapping[str, Any]) -> list[str]:
-    """Options as one would type them."""
-    words = []
-    for name, value in given.items():
-        if value is None:
-            continue
-        if isinstance(value, (dict, list, tuple)):
-            value = json.dumps(value) if isinstance(value, dict) else ",".join(map(str, value))
-        words.append(f"--{name}={value}")
-    return words

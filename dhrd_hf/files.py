@@ -11,6 +11,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _SAID = (ValueError, OSError, ImportError, FloatingPointError, MemoryError)
 _LONGEST_REASON = 300
+# Where a model says what it is: itself, an exported adapter, another adapter.
+_CONFIGS = ("config.json", "config/config.json", "adapter_config.json")
 ALIKE = 0.7  # how near a word has to be to one that may have been meant
 _LOCK = "lock"  # in a folder that is being written: held as long as whoever writes it lives
 
@@ -33,10 +36,18 @@ def unfinished_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
 
 
+def did_you_mean(word: str, known: Iterable[str], quote: str = "") -> str:
+    """The nearest of the known words, else one that ends as it, as `--num-train-epochs` for `--epochs`: the end of a message."""
+    bare = {name.lstrip("-"): name for name in known}  # dashes alone make nothing alike
+    typed = word.lstrip("-")
+    near = get_close_matches(typed, bare, n=1, cutoff=ALIKE)
+    ending = f"{'_' if '_' in typed else '-'}{typed}"
+    near = near or [name for name in bare if len(typed) > 3 and name.endswith(ending)]
+    return f": did you mean {quote}{bare[near[0]]}{quote}?" if near else ""
+
+
 def near_path(path: Path, others: Iterable[str] = ()) -> str:
     """The name beside a path that is not there which is nearest to it, or one of others, as the end of a message."""
-    from difflib import get_close_matches
-
     with suppress(OSError):
         others = [*others, *(entry.name for entry in path.parent.iterdir())]
     near = get_close_matches(path.name, others, n=1, cutoff=ALIKE)
@@ -48,6 +59,39 @@ def no_such_model(name: str, reason: object) -> str:
     near = near_path(Path(name), () if "/" in name else ("smollm2",))
     here = f"{near} And as" if near.endswith("?") else ", and as"
     return f"{name} is no folder here{here} a Hub model it can't be read: {reason}"
+
+
+def check_model_name(model: str) -> None:
+    """Raise on what is neither a folder here nor a model on the Hub, which is asked once."""
+    path = Path(model).expanduser()
+    if not path.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+        raise FileNotFoundError(f"no such folder: {model}{near_path(path)}")
+    if path.is_file():
+        raise FileNotFoundError(f"{model} is a file: name the folder of a model.")
+    if path.exists() or model == "smollm2":
+        return
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    try:
+        if any(isinstance(try_to_load_from_cache(model, name), str) for name in _CONFIGS):
+            return
+        if constants.HF_HUB_OFFLINE:
+            raise OSError("it is not among the models that were downloaded, and HF_HUB_OFFLINE is set")
+        HfApi().model_info(model, timeout=10)
+    # The Hub fails in many ways, with as many exception classes.
+    except Exception as error:
+        raise FileNotFoundError(no_such_model(model, " ".join(str(error).split())[:_LONGEST_REASON])) from error
+
+
+def local_config(model: str) -> dict[str, str] | None:
+    """The prompt and the label column that the config of a model names, where the model is a folder here."""
+    for name in _CONFIGS[:2]:
+        with suppress(OSError, ValueError, AttributeError):
+            found = json.loads((Path(model).expanduser() / name).read_text(encoding="utf-8"))
+            # What is not as it should be is said where the model is opened.
+            known = {it: found.get(it) for it in ("prompt_template", "label_column")}
+            return {it: value for it, value in known.items() if isinstance(value, str)}
+    return None
 
 
 def checkpoints(folder: str | os.PathLike) -> list[Path]:
@@ -164,6 +208,16 @@ def _clear_dead(target: Path) -> None:
             if (scratch / "old").is_dir() and not target.exists():
                 os.replace(scratch / "old", target)
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_yaml(path: str | os.PathLike) -> Any:
+    """What a YAML file holds."""
+    import yaml
+
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
 
 
 @contextmanager

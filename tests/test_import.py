@@ -163,8 +163,7 @@ def test_a_room_keeps_to_its_walls(room, forbidden):
     assert imports_of_room(room) & forbidden == set()
 
 
-# The estimator is a front end of `dhrd train`, as the command line is: its parameters are the options.
-@pytest.mark.parametrize("module", sorted({*LIBRARY_MODULES} - {"dhrd_hf.estimator"}))
+@pytest.mark.parametrize("module", LIBRARY_MODULES)
 def test_nothing_imports_cli(module):
     assert "cli" not in rooms_of(own_imports(module))
 

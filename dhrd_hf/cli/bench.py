@@ -13,7 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .parsing import Parser, add_label_options, add_model_options, chosen_prompt, did_you_mean, quiet
+from ..data.prompts import chosen_prompt
+from ..files import did_you_mean
+from .parsing import Parser, add_label_options, add_model_options, quiet
 
 if TYPE_CHECKING:
     from ..evaluation.ranks import Ranks
@@ -69,9 +71,9 @@ def run(argv: Sequence[str]) -> int:
     from ..auto import load_config
     from ..data.prompts import input_columns
     from ..data.tables import check_columns, load_table
+    from ..evaluation.loading import is_training_checkpoint
     from ..evaluation.ranks import Ranks
     from ..export.engines import engine_of
-    from .engines import is_training_checkpoint
 
     table = load_table(args.data)
     if engine_of(args.model) != "torch":
@@ -213,7 +215,7 @@ def _open_engines(
 
     @cache
     def dense() -> str:
-        from .engines import dense_folder
+        from ..evaluation.loading import dense_folder
 
         return stack.enter_context(dense_folder(exported.get("torch") or args.model))
 
@@ -244,8 +246,8 @@ def _open_engines(
 def _exported(folders: Sequence[str], model: Any) -> dict[str, str]:
     """The folders of `--exported` by what they are for; their labels have to be the model's."""
     from ..auto import load_config
+    from ..evaluation.loading import is_training_checkpoint
     from ..export.engines import engine_of
-    from .engines import is_training_checkpoint
 
     found: dict[str, str] = {}
     for folder in folders:

@@ -8,15 +8,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .card import add_card_options, check_card_tables, read_card_facts, with_results
-from .early import check_command, held_out_rows
-from .engines import open_run
+from ..data.prompts import chosen_prompt
 from .parsing import (
     Parser,
+    add_card_options,
     add_label_options,
     add_model_options,
     add_table_options,
-    chosen_prompt,
+    check_card_tables,
+    check_command,
+    held_out_rows,
     warn,
     with_labels,
     without_bars,
@@ -85,7 +86,9 @@ def run(argv: Sequence[str]) -> int:
     from ..configuration_dhrd import DHRDConfig
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import calibration_metrics, fit_temperature, load_classifier, predict_table
+    from ..evaluation.loading import open_run
     from ..evaluation.thresholds import check_target
+    from ..export.card_facts import read_card_facts, with_results
     from ..export.classifier import check_apart
     from ..files import check_new_folder, strict_json
     from ..modeling_dhrd import find_dual_head

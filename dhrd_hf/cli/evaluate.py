@@ -10,14 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .early import check_command, held_out_rows
-from .last_evaluation import VERDICT_FILE, Judged, decided
+from ..data.prompts import chosen_prompt
+from ..train import VERDICT_FILE
 from .parsing import (
     Parser,
     add_label_options,
     add_model_options,
     add_table_options,
-    chosen_prompt,
+    check_command,
+    held_out_rows,
     warn,
     with_labels,
     without_bars,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from ..evaluation import LabelledLogits
+    from ..evaluation.verdict import Judged
 
 _EXAMPLES = """examples:
   dhrd evaluate --model runs/first --data test.jsonl
@@ -110,6 +112,7 @@ def _judged(
     from ..data.labels import Labels
     from ..data.tables import load_table, same_table
     from ..evaluation import load_classifier, predict_table
+    from ..evaluation.verdict import Judged, decided
 
     source, seen, others = args.train_data or _remembered(args.model), None, {}
     rows = None

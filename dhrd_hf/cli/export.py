@@ -11,15 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .card import add_card_options, check_card_tables, read_card_facts, with_results
-from .early import check_command
-from .engines import ENGINES, dense_folder, is_training_checkpoint, open_run
-from .parsing import Parser, add_label_options, add_table_options, with_labels, without_bars
+from ..export import ENGINES, FORMATS
+from .parsing import (
+    Parser,
+    add_card_options,
+    add_label_options,
+    add_table_options,
+    check_card_tables,
+    check_command,
+    with_labels,
+    without_bars,
+)
 
 if TYPE_CHECKING:
     import datasets
-
-FORMATS = ("dense", "adapter", *ENGINES)
 
 _EXAMPLES = """examples:
   dhrd export --model runs/first --output my-classifier
@@ -56,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write; new or empty")
     parser.add_argument(
         "--format",
-        choices=FORMATS,
+        choices=(*FORMATS, *ENGINES),
         default="dense",
         help="dense: a whole stock classifier (default); adapter: a PEFT adapter and its head for the stock base model; "
         "onnx, openvino: for that engine, from a run directory or a dense export",
@@ -119,6 +124,8 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     from ..data.prompts import render_rows
     from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import fit_temperature, predict_table
+    from ..evaluation.loading import open_run
+    from ..export.card_facts import read_card_facts, with_results
 
     config = load_config(args.model)
     if not isinstance(config, DHRDConfig):
@@ -170,6 +177,7 @@ def _for_engine(args: argparse.Namespace) -> str:
     """Write the classifier for another engine, and say what that costs and wins on the rows of --eval-data."""
     from ..auto import load_config
     from ..data.tables import check_columns, load_table
+    from ..evaluation.loading import dense_folder, is_training_checkpoint
     from ..export import export_engine
 
     if args.calibrate and not is_training_checkpoint(args.model):

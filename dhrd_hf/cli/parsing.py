@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import shlex
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..files import ALIKE
+from ..data.prompts import chosen_prompt, input_columns
+from ..data.tables import SPLIT_FILE, check_labelled, check_table, same_table
+from ..data.text_tables import reading
+from ..files import check_model_name, did_you_mean, local_config
 
 if TYPE_CHECKING:
     import datasets
@@ -41,16 +44,6 @@ class Parser(argparse.ArgumentParser):
         if left:
             self.error(f"unexpected {left[0]!r}: put quotes around a value that holds spaces")
         return found
-
-
-def did_you_mean(word: str, known: Iterable[str], quote: str = "") -> str:
-    """The nearest of the known words, else one that ends as it, as `--num-train-epochs` for `--epochs`: the end of a message."""
-    bare = {name.lstrip("-"): name for name in known}  # dashes alone make nothing alike
-    typed = word.lstrip("-")
-    near = difflib.get_close_matches(typed, bare, n=1, cutoff=ALIKE)
-    ending = f"{'_' if '_' in typed else '-'}{typed}"
-    near = near or [name for name in bare if len(typed) > 3 and name.endswith(ending)]
-    return f": did you mean {quote}{bare[near[0]]}{quote}?" if near else ""
 
 
 def find_command(words: Sequence[str], commands: Mapping[str, str], package: str, prog: str) -> ModuleType:
@@ -156,6 +149,11 @@ def with_labels(
     return read_labels(table, args.label_column, known=known, **options)[0]
 
 
+def say(line: str = "") -> None:
+    """Print a line; a warning goes to standard error."""
+    print(line, file=sys.stderr if line.startswith("warning: ") else sys.stdout)
+
+
 def warn(line: str) -> None:
     """Say a line on stderr that is no error."""
     print(f"warning: {line}", file=sys.stderr)
@@ -164,20 +162,6 @@ def warn(line: str) -> None:
 def note(line: str) -> None:
     """Say on stderr what was done that the user may not expect."""
     print(f"note: {line}", file=sys.stderr)
-
-
-def chosen_prompt(prompt: str | None, text_column: str | None, default: str | None = None) -> str:
-    r"""The template that makes the input of a row."""
-    if prompt is not None and text_column is not None:
-        raise ValueError(f"--prompt and --text-column exclude each other: write --prompt '{{{text_column}}}'.")
-    if prompt is not None:
-        return unescaped(prompt)
-    return f"{{{text_column}}}" if text_column is not None else default or "{text}"
-
-
-def unescaped(template: str) -> str:
-    r"""A template as it was meant on a command line, where a new line is typed as `\n`."""
-    return template.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def without_bars() -> None:
@@ -199,3 +183,55 @@ def quiet() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     warnings.simplefilter("ignore")
+
+
+def add_card_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the model card."""
+    parser.add_argument(
+        "--group-column", metavar="NAME", help="column of --eval-data by which the card gives the accuracy as well"
+    )
+    parser.add_argument(
+        "--card",
+        metavar="FILE",
+        help="YAML file of what only you know, for the card: license, language, datasets, rationale_source, "
+        "intended_use, limits, model_name, base_model",
+    )
+
+
+def check_card_tables(evaluated: str | None, calibrated: str | None, group_column: str | None) -> None:
+    """Raise where results would be of the rows that the temperature is fitted on, or groups of no rows."""
+    if group_column is not None and evaluated is None:
+        raise ValueError(f"--group-column {group_column} is a column of --eval-data: add --eval-data TABLE.")
+    if evaluated is not None and calibrated is not None and same_table(evaluated, calibrated):
+        raise ValueError(
+            f"The temperature would be fitted on {calibrated}, and the results be of the same rows. Name other rows with "
+            "--eval-data."
+        )
+
+
+def check_command(args: argparse.Namespace, *tables: str | None, labels: bool = True) -> None:
+    """Fill in what the model's folder remembers, and check the tables of a command that asks a classifier."""
+    reading(args.encoding)
+    check_model_name(args.model)
+    config = local_config(args.model)
+    if labels and args.label_column is None and config is not None:
+        args.label_column = config.get("label_column") or "label"
+    columns = [args.label_column] if labels and args.label_column is not None else []
+    own = (getattr(args, "prompt", None), getattr(args, "text_column", None))
+    if config is not None or own != (None, None):
+        columns += input_columns(chosen_prompt(*own, (config or {}).get("prompt_template")))
+    for source in filter(None, tables):
+        if source != "-":
+            check_table(source, columns)
+            if labels and args.label_column is not None and not args.drop_unlabelled:
+                check_labelled(source, args.label_column)
+
+
+def held_out_rows(model: str, option: str) -> str:
+    """The rows that a run, or the run of a checkpoint, was not trained on, for a command that was given none."""
+    check_model_name(model)
+    for folder in (Path(model), Path(model).parent):
+        if (folder / SPLIT_FILE).is_file():
+            note(f"no {option}: taking the rows that {folder} held out ({folder}@eval).")
+            return f"{folder}@eval"
+    raise ValueError(f"{option} TABLE must be given: {model} is no run that held rows out.")

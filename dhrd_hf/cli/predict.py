@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from .early import check_command
-from .engines import ENGINES, on_engine
-from .parsing import Parser, add_model_options, add_table_options, chosen_prompt, quiet, without_bars
+from ..data.prompts import chosen_prompt
+from ..data.table_writing import check_target, is_flat
+from ..export import ENGINES
+from .parsing import Parser, add_model_options, add_table_options, check_command, note, quiet, without_bars
 
 if TYPE_CHECKING:
-    from ..evaluation import Prediction
     from ..evaluation.ranks import Ranks
 
 _EXAMPLES = """examples:
@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     check_command(args, args.data, labels=False)
 
-    from ..data.table_writing import check_target
+    from ..evaluation.loading import on_engine
     from ..evaluation.ranks import Ranks
 
     check_target(args.output, args.data)
@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
             )
         if ranks.rank > 0:
             quiet()
-        with on_engine(args.model, args.engine) as args.model:
+        with on_engine(args.model, args.engine, note) as args.model:
             return _predict(args, ranks)
 
 
@@ -76,7 +76,7 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> int:
     from ..data.prompts import input_columns
     from ..data.tables import check_columns, iter_rows
     from ..evaluation import Prediction, load_classifier, predict_texts
-    from ..evaluation.prediction import NOT_FINITE
+    from ..evaluation.prediction import NOT_FINITE, prediction_columns
 
     rows = iter_rows(args.data)
     head = list(islice(rows, _HEAD))  # before the model is loaded: a wrong name or a broken file is an error at once
@@ -139,24 +139,3 @@ def _texts(
             raise ValueError(f"Row {number}: {error}") from None
         read_ahead.append(row)
         yield text
-
-
-def prediction_columns(
-    prediction: Prediction, labels: list[str], thresholds: dict[str, float] | None, flat: bool
-) -> dict[str, Any]:
-    """The columns that a prediction adds to a row."""
-    if flat:
-        probabilities = {f"probability_{label}": prediction.probabilities.get(label) for label in labels}
-        said = {"predicted_label": prediction.label, **probabilities, "prediction_error": prediction.error or ""}
-    else:
-        said = {"predicted_label": prediction.label, "probabilities": prediction.probabilities}
-        said |= {"prediction_error": prediction.error} if prediction.error else {}
-    if thresholds:
-        reached = [name for name, it in thresholds.items() if prediction.probabilities.get(name, -1) >= it]
-        said["accepted_labels"] = reached
-    return said
-
-
-def is_flat(path: str) -> bool:
-    """Whether a file of rows holds no objects."""
-    return path.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))

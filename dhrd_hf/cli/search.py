@@ -10,12 +10,22 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from .arguments import LORA_OPTIONS
-from .parsing import Parser, did_you_mean, resumed
+from ..files import did_you_mean, read_yaml
+from ..training.options import DECISIVE, TrainArguments, options_of
+from ..training.search import (
+    LOCK_FILE,
+    PRUNERS,
+    SAMPLERS,
+    STORAGE_FILE,
+    candidates,
+    check_optuna,
+    read_space,
+    search,
+    suggest,
+)
+from .parsing import Parser, resumed
 
 BEST_FILE = "best.yaml"
-# As in training.search, which imports torch.
-SAMPLERS, PRUNERS = ("tpe", "grid", "random"), ("median", "none")
 _EXAMPLES = """examples:
   dhrd search --config recipe.yaml --space space.yaml --trials 20 --output-dir runs/search
   dhrd search --config recipe.yaml --space space.yaml --trials 20 --output-dir runs/search --resume
@@ -27,16 +37,9 @@ recipe.yaml is a recipe of dhrd train with eval_data. space.yaml says what may v
   learning_rate: [1e-4, 2e-4]
   alpha_schedule: [constant, linear]
 """
-# Options of the model, which is made anew for each trial; of the training arguments all but these may vary.
-_OF_MODEL = ("alpha", "beta", "classifier_head", "classifier_init", "class_weights", *LORA_OPTIONS)
-_FIXED = ("output_dir", "seed", "data_seed", "eval_strategy", "save_strategy", "resume_from_checkpoint")
-# A search has one Trainer and one process. What these say, the Trainer does once, when it is made ...
-_ONCE = ("full_determinism", "skip_memory_metrics", "log_level", "label_names", "report_to", "enable_jit_checkpoint")
-_ONCE += ("disable_tqdm", "push_to_hub", "use_cpu", "bf16_full_eval", "fp16_full_eval", "batch_eval_metrics")
-_ONCE += ("fsdp", "fsdp_config", "deepspeed", "parallelism_config", "accelerator_config", "save_only_model")
-# ... or the process keeps for the trials that follow: accelerate's state, torch's switches, patched classes.
-_ONCE += ("bf16", "fp16", "tf32", "torch_compile", "torch_compile_backend", "torch_compile_mode")
-_ONCE += ("use_liger_kernel", "liger_kernel_config")
+# Of a search's trials the model and these may differ; all else the one Trainer and its process take once, or is the recipe's.
+_FIXED = ("seed", "data_seed", "bf16", "fp16")
+VARIED = {*options_of("model", "lora"), *DECISIVE, "num_train_epochs", "max_steps"} - {*_FIXED}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -45,12 +48,9 @@ def run(argv: Sequence[str]) -> int:
     if args.trials < 1:
         raise ValueError(f"--trials {args.trials} must be 1 or more.")
 
-    from ..training.search import LOCK_FILE, STORAGE_FILE, check_optuna
-    from ..training.search_space import candidates, read_space
-
     check_optuna()
-    folder, recipe = Path(args.output_dir), _yaml(args.config)
-    space = read_space(_yaml(args.space), args.space)
+    folder, recipe = Path(args.output_dir), read_yaml(args.config)
+    space = read_space(read_yaml(args.space), args.space)
     # A process that starts beside this one has the lock before it has the storage.
     filled = folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir())
     if filled and not (args.resume and (folder / STORAGE_FILE).exists()):
@@ -104,31 +104,19 @@ def _metric(name: str) -> str:
     return name if name.startswith("eval_") else f"eval_{name}"
 
 
-def _yaml(path: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
-
-
 def _check_space(space: dict[str, Any], given: list[str], where: str) -> None:
     """Raise on a name that is no option, or one that a search can't vary."""
     from ..training import DualHeadTrainingArguments
-    from .arguments import TrainArguments
 
-    fixed = {*_FIXED, *_ONCE}
-    of_training = {field.name for field in fields(DualHeadTrainingArguments) if field.init} - fixed
-    own = {field.name for field in fields(TrainArguments)} - set(_OF_MODEL)
+    known = {it.name for cls in (TrainArguments, DualHeadTrainingArguments) for it in fields(cls) if it.init}
     for name in space:
-        if name in own or name in fixed:
+        if name in known - VARIED:
             raise ValueError(
                 f"{where}: {name} is the same for all trials of a search: write it into the recipe, or vary it as an "
                 "axis of dhrd study."
             )
-        if name not in of_training and name not in _OF_MODEL:
-            near = did_you_mean(name, [*of_training, *_OF_MODEL], quote="'")
+        if name not in VARIED:
+            near = did_you_mean(name, VARIED, quote="'")
             raise ValueError(f"{where}: unknown option {name!r}{near or '. All options: dhrd train --help-all'}")
 
 
@@ -144,11 +132,8 @@ def _search(
 ) -> Any:
     from transformers import set_seed
 
-    from ..training.search import search
-    from ..training.search_space import suggest
-    from .models import build_model, with_lora
-    from .tables import read_tables
-    from .train import _trainer
+    from ..training.run_tables import read_tables
+    from ..training.run_trainer import build_model, trainer_of, with_lora
 
     own, training = first
     if own.eval_data is None:
@@ -160,7 +145,7 @@ def _search(
     quietly = lambda *_: None  # noqa: E731
     train, dev, labels, *_ = read_tables(own, quietly)
     alpha = own.alpha
-    trainer, _ = _trainer(own, training, train, dev, labels, quietly)
+    trainer, _ = trainer_of(own, training, train, dev, labels, quietly)
 
     def model_init(trial: Any) -> Any:
         own, values = _parsed(given, suggest(trial, space))

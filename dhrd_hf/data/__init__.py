@@ -1,11 +1,8 @@
 """From rows (text, label, rationale) to padded batches."""
 
-from __future__ import annotations
+from .. import lazily
 
-import importlib
-from typing import Any
-
-# Public name -> module, imported when first used: who reads a table needs no tokenizer, and no torch beneath it.
+# Public name -> module: who reads a table needs no tokenizer, and no torch beneath it.
 _LAZY = {
     "DualHeadCollator": "collator",
     "DualHeadEncoder": "encoding",
@@ -13,11 +10,5 @@ _LAZY = {
     "ensure_pad_token": "inputs",
     "input_only": "collator",
 }
-
 __all__ = list(_LAZY)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+__getattr__, __dir__ = lazily(__name__, _LAZY)

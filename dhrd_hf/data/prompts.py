@@ -55,6 +55,20 @@ def closing(template: str) -> tuple[str, str]:
     return last, behind
 
 
+def chosen_prompt(prompt: str | None, text_column: str | None, default: str | None = None) -> str:
+    r"""The template that makes the input of a row."""
+    if prompt is not None and text_column is not None:
+        raise ValueError(f"--prompt and --text-column exclude each other: write --prompt '{{{text_column}}}'.")
+    if prompt is not None:
+        return unescaped(prompt)
+    return f"{{{text_column}}}" if text_column is not None else default or "{text}"
+
+
+def unescaped(template: str) -> str:
+    r"""A template as it was meant on a command line, where a new line is typed as `\n`."""
+    return template.replace("\\n", "\n").replace("\\t", "\t")
+
+
 def has_input(prompt: str, row: Mapping[str, Any]) -> bool:
     """Whether a row has a value for each column of the prompt, and not blanks alone."""
     values = [row.get(name) for name in template_columns(prompt)]

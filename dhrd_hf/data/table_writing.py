@@ -48,6 +48,11 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: list[s
     return count
 
 
+def is_flat(path: str) -> bool:
+    """Whether a file of rows holds no objects."""
+    return path.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))
+
+
 def check_target(path: str | Path, *others: str | Path | None) -> None:
     """Check that [`write_rows`] knows the kind of a file and would not replace another, before there are rows to
     write."""

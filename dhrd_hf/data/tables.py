@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..files import ALIKE, near_path
-from .text_tables import KINDS, SEPARATORS, TableError, encoding_of_others, numbered_rows, workbook_rows
+from .label_names import check_missing, is_missing
+from .text_tables import KINDS, SEPARATORS, TableError, encoding_of_others, numbered_rows, tell, workbook_rows
 
 if TYPE_CHECKING:
     import datasets
@@ -52,6 +53,7 @@ _USUAL = {
 }
 _PART = 10_000  # rows of CSV in memory at a time
 _PEEKED = 1000  # rows of JSON by whose keys columns are known
+_LABELS_SEEN = 20_000  # rows whose labels are looked at before anything heavy is imported
 
 
 class _Source(NamedTuple):
@@ -151,6 +153,33 @@ def peek_columns(source: str | Path) -> tuple[list[str], bool] | None:
         return _open_parquet(found.where).schema_arrow.names, True
     rows = [row for _, row in islice(_not_empty(_numbered_rows(found), found.where), _PEEKED)]
     return list(dict.fromkeys(name for row in rows for name in row)), found.kind in SEPARATORS or len(rows) < _PEEKED
+
+
+def check_table(source: str, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raise on a table that is not there, or whose beginning shows that it lacks a column or has it misspelt."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # several ranks agree later on what is wrong, and say it once
+        return
+    if (found := peek_columns(source)) is None:
+        return
+    names, all_of_them = found
+    needed = list(needed)
+    seen = needed if all_of_them else [name for name in needed if name in names]
+    try:
+        check_columns(names, seen, optional if all_of_them else ())
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def check_labelled(source: str, column: str) -> None:
+    """Raise on a file of which one of the first rows has no label, and say how many have none."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not FILE_NAME.search(source):
+        return
+    rows = (row.get(column) for row in iter_rows(source))
+    first = list(map(is_missing, islice(rows, _LABELS_SEEN)))
+    if any(first):
+        missing = [*first, *map(is_missing, rows)]
+        lacking = [number for number, it in enumerate(missing) if it]
+        check_missing(lacking, len(missing), f"{source}, column {column!r}", False, tell)
 
 
 def table_name(source: str | Path) -> str:

@@ -1,35 +1,30 @@
 """How good a classifier is, how sure, and how to run it over many texts."""
 
-from .baselines import baseline_answers, doubtful_labels
-from .calibration import calibration_metrics, fit_temperature, reliability
-from .cot import CoTAnswer, decode_answers
-from .loading import load_classifier
-from .metrics import compute_metrics, paired_change
-from .prediction import LabelledLogits, Prediction, predict_table, predict_texts
-from .served import compare_on_rows
-from .thresholds import fit_abstention, fit_label_sets, fit_thresholds, rows_that_would_do, threshold_report
-from .verdict import evaluation_report
+from .. import lazily
 
-__all__ = [
-    "CoTAnswer",
-    "LabelledLogits",
-    "Prediction",
-    "baseline_answers",
-    "calibration_metrics",
-    "compare_on_rows",
-    "compute_metrics",
-    "decode_answers",
-    "doubtful_labels",
-    "evaluation_report",
-    "fit_abstention",
-    "fit_label_sets",
-    "fit_temperature",
-    "fit_thresholds",
-    "load_classifier",
-    "paired_change",
-    "predict_table",
-    "predict_texts",
-    "reliability",
-    "rows_that_would_do",
-    "threshold_report",
-]
+# Public name -> module, imported when first used.
+_LAZY = {
+    "baseline_answers": "baselines",
+    "calibration_metrics": "calibration",
+    "compare_on_rows": "served",
+    "compute_metrics": "metrics",
+    "CoTAnswer": "cot",
+    "decode_answers": "cot",
+    "doubtful_labels": "baselines",
+    "evaluation_report": "verdict",
+    "fit_abstention": "thresholds",
+    "fit_label_sets": "thresholds",
+    "fit_temperature": "calibration",
+    "fit_thresholds": "thresholds",
+    "LabelledLogits": "prediction",
+    "load_classifier": "loading",
+    "paired_change": "metrics",
+    "predict_table": "prediction",
+    "predict_texts": "prediction",
+    "Prediction": "prediction",
+    "reliability": "calibration",
+    "rows_that_would_do": "thresholds",
+    "threshold_report": "thresholds",
+}
+__all__ = list(_LAZY)
+__getattr__, __dir__ = lazily(__name__, _LAZY)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import datasets
+
+    from ..data import DualHeadEncoder
+    from ..data.labels import Labels
 
 COMMONEST, TFIDF = "commonest label", "TF-IDF, logistic regression"
 _MOST_ROWS = 50_000  # that a linear model is trained on
 _MOST_FOLDED = 10_000  # in all folds together
 _FOLDS = 5
 _FEW_ROWS = 5  # of a label
+_MOST_NAMED = 5
 _SPACES = 0.02  # of the characters; texts with fewer are in a script that writes none between words
 
 
@@ -157,3 +164,60 @@ def odd_rows(texts: Sequence[str], labels: Sequence[Any], others: Sequence[str] 
         "contradicting": [places for places in repeated if len({said[place] for place in places}) > 1],
         "leaked": [place for place, text in enumerate(others) if " ".join(text.split()).casefold() in rows],
     }
+
+
+def look_at_tables(
+    encode: DualHeadEncoder,
+    train: datasets.Dataset,
+    dev: datasets.Dataset | None,
+    labels: Labels,
+    say: Callable[[str], None],
+) -> None:
+    """Say what a run would be trained on, and warn of what is rarely meant."""
+    from ..data.prompts import render_rows
+
+    texts = list(render_rows(encode.prompt, train))
+    others = [] if dev is None else list(render_rows(encode.prompt, dev))
+    say(f"rows        {len(train)} to train on, {len(others)} to evaluate on")
+    say(f"labels      {labels}")
+    rows = encode.encode_dataset(train, say=lambda _: None)
+    lengths = np.array(rows["input_length"][:])
+    few, half, most = np.quantile(lengths, [0.05, 0.5, 0.95]).astype(int)
+    say(f"length      inputs of {few} to {most} tokens (9 of 10), half below {half}, the longest {lengths.max()}")
+    say(f"encoding    {encode.counts}")
+    for line in encode.counts.advice:
+        say(f"warning: {line}")
+    cells = train[encode.label_column][:]
+    found = odd_rows(texts, cells, others)
+    if labels.problem_type != "regression" and found["rare"]:
+        said = ", ".join(f"{name} {count}" for name, count in list(found["rare"].items())[:_MOST_NAMED])
+        say(f"warning: labels with fewer than 10 rows can neither be learned nor measured well: {said}")
+    if found["repeated"]:
+        say(f"warning: {found['repeated']} training rows repeat the text of another (upper and lower case alike)")
+    if found["contradicting"]:
+        say(
+            f"warning: {len(found['contradicting'])} texts have several labels: rows {_some_rows(found['contradicting'])}"
+        )
+    if found["leaked"]:
+        say(
+            f"warning: {len(found['leaked'])} of the {len(others)} evaluation rows have the text of a training row, which makes the "
+            f"evaluation too good: rows {_some_rows([[it] for it in found['leaked']])}"
+        )
+    if labels.problem_type == "single_label_classification":
+        ids = np.array(rows["labels"][:])
+        doubts = doubtful_labels(texts, ids)
+        say(
+            f"doubtful    {len(doubts)} training rows have a label that looks wrong to a linear model{':' if doubts else ''}"
+        )
+        for it in doubts[:_MOST_NAMED]:
+            say(f"            row {it['row']}: {_doubt(it, labels.names)}  {texts[it['row']][:80]!r}")
+    say("\nNothing was trained. Leave --dry-run out to train.")
+
+
+def _some_rows(groups: Sequence[Sequence[int]]) -> str:
+    shown = "; ".join(", ".join(map(str, rows[:_MOST_NAMED])) for rows in groups[:_MOST_NAMED])
+    return shown + " ..." * (len(groups) > _MOST_NAMED)
+
+
+def _doubt(it: Mapping[str, Any], names: Sequence[str]) -> str:
+    return f"{names[it['label']]}, looks like {names[it['other']]} ({it['probability']:.0%})"

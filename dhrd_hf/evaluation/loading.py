@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,3 +117,57 @@ def _check_classifier(config: Any, name_or_path: str | os.PathLike) -> None:
             f"{name_or_path} is a {', '.join(architectures)}, which has no classification head. Name a run directory "
             "of `dhrd train`, an export, or another sequence classifier."
         )
+
+
+@contextlib.contextmanager
+def on_engine(model: str, engine: str | None, say: Callable[[str], None]) -> Iterator[str]:
+    """The folder that holds a model for an engine: its own, or an export that lasts as long as the context."""
+    from ..export.engines import engine_of, export_engine
+
+    made_for = engine_of(model)
+    if engine in (None, made_for):
+        yield model
+        return
+    if made_for != "torch":
+        raise ValueError(
+            f"{model} was exported for {made_for}: leave --engine {engine} out, or name the classifier it was made from."
+        )
+    with tempfile.TemporaryDirectory() as scratch, dense_folder(model) as dense:
+        folder = str(Path(scratch) / engine)
+        say(f"exporting {model} for {engine} first; dhrd export --format {engine} would keep it.")
+        export_engine(dense, folder, engine)
+        yield folder
+
+
+@contextlib.contextmanager
+def dense_folder(model: str) -> Iterator[str]:
+    """A stock classifier: the model itself or, while the context lasts, a dense export of it."""
+    from .. import export_classifier
+    from ..export.contract import CONTRACT
+
+    trains = is_training_checkpoint(model)
+    if not trains and find_adapter_config_file(model) is None:
+        yield model
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "classifier"
+        if trains:
+            export_classifier(*open_run(model), folder)
+        else:  # an exported adapter, whose base alone would be exported
+            for part in load_classifier(model, device="cpu"):
+                part.save_pretrained(folder)
+            if (Path(model) / CONTRACT).is_file():  # its temperature, and its user's own texts
+                shutil.copy(Path(model) / CONTRACT, folder)
+        yield str(folder)
+
+
+def open_run(model: str) -> tuple[Any, Any]:
+    """The dual-head model of a run directory, and its tokenizer."""
+    with readable_model(model):
+        return AutoModelForDualHeadClassification.from_pretrained(model), load_tokenizer(model)
+
+
+def is_training_checkpoint(model: str) -> bool:
+    """Whether a model still has its reasoning head."""
+    config = load_config(model)
+    return isinstance(config, DHRDConfig) and config.reasoning_head

@@ -359,3 +359,19 @@ def agree_on_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerB
             f"The model pools by pad token id {text_config.pad_token_id}, but the tokenizer pads with id {pad} "
             f"({tokenizer.pad_token!r}). Give the tokenizer that was saved with the model."
         )
+
+
+def prediction_columns(
+    prediction: Prediction, labels: list[str], thresholds: dict[str, float] | None, flat: bool
+) -> dict[str, Any]:
+    """The columns that a prediction adds to a row."""
+    if flat:
+        probabilities = {f"probability_{label}": prediction.probabilities.get(label) for label in labels}
+        said = {"predicted_label": prediction.label, **probabilities, "prediction_error": prediction.error or ""}
+    else:
+        said = {"predicted_label": prediction.label, "probabilities": prediction.probabilities}
+        said |= {"prediction_error": prediction.error} if prediction.error else {}
+    if thresholds:
+        reached = [name for name, it in thresholds.items() if prediction.probabilities.get(name, -1) >= it]
+        said["accepted_labels"] = reached
+    return said

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .baselines import baseline_answers, doubtful_labels, some_rows
 from .calibration import calibration_metrics, reliability
 from .metrics import compute_metrics, macro_f1, paired_change
+
+if TYPE_CHECKING:
+    import datasets
+
+    from .prediction import LabelledLogits
 
 CONFIDENCE = 0.95
 _RESAMPLES, _RESAMPLES_AT_ONCE = 2000, 100
@@ -225,3 +231,79 @@ def _by_group(right: np.ndarray, groups: Sequence[Any]) -> list[dict[str, Any]]:
     return [
         {"group": name, "rows": int((names == name).sum()), **wilson_interval(right[names == name])} for name in found
     ]
+
+
+def decided(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What class logits say, in the form of the labels."""
+    return (logits > 0).astype(int) if labels.ndim == 2 else logits.argmax(-1)
+
+
+class Judged:
+    """A verdict on the rows of a table, beside what was trained on the rows of another."""
+
+    def __init__(
+        self,
+        config: Any,
+        prompt: str,
+        table: datasets.Dataset,
+        found: LabelledLogits,
+        seen: tuple[datasets.Dataset, np.ndarray] | None,
+        others: Mapping[str, np.ndarray],
+        seen_prompt: str | None = None,
+    ):
+        from ..data.prompts import render_rows
+
+        self.names, self.found, self.doubts = list(config.id2label.values()), found, None
+        self.texts = list(render_rows(prompt, table))
+        baselines: dict[str, Any] = {}
+        self.cut: list[str] = []
+        if seen is not None:
+            rows, labels = seen
+            self.kept = some_rows(len(rows))
+            if len(self.kept) < len(rows):
+                self.cut.append(f"The baselines are trained on {len(self.kept)} of {len(rows)} training rows.")
+            self.seen = list(render_rows(seen_prompt or prompt, rows.select(self.kept)))
+            self.seen_labels = labels[self.kept]
+            baselines = baseline_answers(self.seen, self.seen_labels, self.texts)
+        self.has_seen = seen is not None
+        self.report = evaluation_report(
+            found.logits,
+            found.labels,
+            found.problem_type,
+            label_names=self.names,
+            others={**baselines, **others},
+        )
+
+    def text(self) -> str:
+        """The table for a terminal."""
+        from ..pages.verdict import verdict_text
+
+        return verdict_text(self.report)
+
+    def page(self, title: str, data: str, history: Sequence[Mapping[str, float]], cut: Sequence[str]) -> str:
+        """The page, with the mistakes and the labels in doubt."""
+        from ..pages.verdict import confident_mistakes, shortened, verdict_page
+
+        one = self.found.labels.ndim == 1
+        doubts = None
+        if self.has_seen and one:
+            doubts = [
+                {
+                    "row": int(self.kept[it["row"]]),
+                    "label": self.names[it["label"]],
+                    "other": self.names[it["other"]],
+                    "probability": it["probability"],
+                    "text": shortened(self.seen[it["row"]]),
+                }
+                for it in doubtful_labels(self.seen, self.seen_labels)
+            ]
+        mistakes = confident_mistakes(self.found.logits, self.found.labels, self.names, self.texts) if one else ()
+        return verdict_page(
+            self.report,
+            title=title,
+            data=data,
+            mistakes=mistakes,
+            doubts=doubts,
+            history=history,
+            cut=[*cut, *self.cut],
+        )

@@ -1,26 +1,23 @@
 """A dual-head model's classifier, as a stock checkpoint, here, on the Hub, or on another engine."""
 
-from .card_facts import CardFacts
-from .classifier import export_classifier
-from .contract import Contract
-from .engines import EngineClassifier, export_engine
-from .hub import push_classifier
-from .model_card import make_model_card, write_model_card
-from .replay import Replay
-from .serving import Server, verify_server
-from .verification import verify_export
+from .. import lazily
 
-__all__ = [
-    "CardFacts",
-    "Contract",
-    "EngineClassifier",
-    "Replay",
-    "Server",
-    "export_classifier",
-    "export_engine",
-    "make_model_card",
-    "push_classifier",
-    "verify_export",
-    "verify_server",
-    "write_model_card",
-]
+# What an export is written for: another engine, or torch in one of two forms.
+ENGINES, FORMATS = ("onnx", "openvino"), ("dense", "adapter")
+# Public name -> module, imported when first used.
+_LAZY = {
+    "CardFacts": "card_facts",
+    "Contract": "contract",
+    "EngineClassifier": "engines",
+    "export_classifier": "classifier",
+    "export_engine": "engines",
+    "make_model_card": "model_card",
+    "push_classifier": "hub",
+    "Replay": "replay",
+    "Server": "serving",
+    "verify_export": "verification",
+    "verify_server": "serving",
+    "write_model_card": "model_card",
+}
+__all__ = list(_LAZY)
+__getattr__, __dir__ = lazily(__name__, _LAZY)

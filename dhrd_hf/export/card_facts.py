@@ -7,9 +7,11 @@ import difflib
 import json
 import os
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from huggingface_hub import try_to_load_from_cache
@@ -17,7 +19,12 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
 
-from ..files import strict_json, write_whole
+from ..files import checkpoints, read_yaml, strict_json, write_whole
+
+if TYPE_CHECKING:
+    import datasets
+
+    from ..evaluation import LabelledLogits
 
 # What `dhrd train` leaves in a run directory for the card of its export.
 FACTS_FILE = "card_facts.json"
@@ -249,10 +256,7 @@ class CardFacts:
             ValueError: on an unknown key, or a value that is no text.
             OSError: if the file can't be read.
         """
-        try:
-            given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not YAML: {error}") from None
+        given = read_yaml(path)
         if not isinstance(given, dict):
             raise ValueError(
                 f"{path} must hold lines such as 'license: apache-2.0', and holds {type(given).__name__}."
@@ -328,3 +332,56 @@ def check_metadata(facts: CardFacts) -> None:
     for language in facts.language or ():
         if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual", language):
             raise ValueError(f"language {language!r} is no ISO 639 code of two or three letters, such as en or deu.")
+
+
+# Of a run, a table and a file
+
+
+def read_card_facts(model: str, output: str, card: str | None) -> CardFacts:
+    """What the run and the user say."""
+    facts = CardFacts(model_name=Path(output).resolve().name).updated(_run_facts(Path(model).resolve()))
+    return facts if card is None else facts.updated(CardFacts.from_yaml(card))
+
+
+def _run_facts(folder: Path) -> CardFacts:
+    """What a run says of itself; of one of its checkpoints, without what is true of its last step alone."""
+    if (folder / FACTS_FILE).exists():
+        return CardFacts.load(folder / FACTS_FILE)
+    if folder not in checkpoints(folder.parent) or not (folder.parent / FACTS_FILE).exists():
+        return CardFacts()
+    facts = CardFacts.load(folder.parent / FACTS_FILE)
+    settings = {name: it for name, it in (facts.hyperparameters or {}).items() if name not in ("steps", "epochs")}
+    with suppress(OSError, ValueError, KeyError):  # what the Trainer writes beside the weights, and some remove
+        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        settings |= {"steps": state["global_step"], "epochs": f"{state['epoch'] or 0:.4g}"}
+    return dataclasses.replace(facts, hyperparameters=settings, dev_data=None, dev_rows=None, dev_metrics=None)
+
+
+def with_results(
+    facts: CardFacts,
+    source: str,
+    table: datasets.Dataset,
+    found: LabelledLogits,
+    temperature: float,
+    group_column: str | None,
+    label_names: Sequence[str],
+) -> CardFacts:
+    """The facts with the measures of a table."""
+    from ..data.tables import table_name
+    from ..evaluation import evaluation_report
+
+    groups = None if group_column is None else table[group_column][:]
+    return dataclasses.replace(
+        facts,
+        eval_data=table_name(source),
+        results=evaluation_report(
+            found.logits,
+            found.labels,
+            found.problem_type,
+            temperature=temperature,
+            groups=groups,
+            label_names=label_names,
+        ),
+        inputs_cut=found.cut,
+        group_column=group_column,
+    )

@@ -26,6 +26,7 @@ from ..families import stock_classifier
 from ..files import check_finite, load_tokenizer, whole_folder
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
 from ..quantised import is_quantised
+from . import FORMATS
 from .adapter import check_adapter, write_adapter
 from .card_facts import CardFacts, hub_name
 from .contract import contract_of
@@ -36,7 +37,6 @@ from .replay import class_logits, golden_of, replay
 
 logger = logging.get_logger(__name__)
 
-FORMATS = ("dense", "adapter")
 _OF_THE_EFFECT = 2e-3  # of an adapter on the logits: what its rounding may take, which is some 1e-4 of it
 
 

@@ -20,14 +20,12 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from ..data.inputs import known_limit
 from ..files import check_finite, load_tokenizer, readable_model
 from ..modeling_dhrd import check_loaded, logits_tolerance
-from . import transformers_js
+from . import ENGINES, transformers_js
 from .classifier import check_apart, probe_batches, whole_folder
 from .contract import CONTRACT, Contract, contract_of
 from .model_card import write_engine_card
 from .portable import save_tokenizer, widen_config
 from .replay import golden_of, replay
-
-ENGINES = ("onnx", "openvino")
 
 # What each engine imports, and how it is installed.
 _NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "nncf")}

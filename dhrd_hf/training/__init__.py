@@ -1,19 +1,17 @@
 """A stock Trainer with the dual-head objective."""
 
-from .alpha import ALPHA_SCHEDULES, GradientBalance, scheduled_alpha
-from .arguments import DualHeadTrainingArguments
-from .lora import add_lora
-from .padding_free import check_padding_free
-from .soft_targets import Teacher
-from .trainer import DualHeadTrainer
+from .. import lazily
 
-__all__ = [
-    "ALPHA_SCHEDULES",
-    "DualHeadTrainer",
-    "DualHeadTrainingArguments",
-    "GradientBalance",
-    "Teacher",
-    "add_lora",
-    "check_padding_free",
-    "scheduled_alpha",
-]
+# Public name -> module: the options of a training are read without torch.
+_LAZY = {
+    "add_lora": "lora",
+    "ALPHA_SCHEDULES": "options",
+    "check_padding_free": "padding_free",
+    "DualHeadTrainer": "trainer",
+    "DualHeadTrainingArguments": "arguments",
+    "GradientBalance": "alpha",
+    "scheduled_alpha": "alpha",
+    "Teacher": "soft_targets",
+}
+__all__ = list(_LAZY)
+__getattr__, __dir__ = lazily(__name__, _LAZY)

@@ -12,8 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from ..modeling_dhrd import find_dual_head
-
-ALPHA_SCHEDULES = ("constant", "linear", "cosine", "step", "auto")
+from .options import ALPHA_SCHEDULES
 
 # Share of the old value in the running means of the squared gradient norms.
 _DECAY = 0.9

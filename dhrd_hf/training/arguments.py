@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from .alpha import ALPHA_SCHEDULES, scheduled_alpha
+from .alpha import scheduled_alpha
+from .options import ALPHA_SCHEDULES
 
 
 @dataclass

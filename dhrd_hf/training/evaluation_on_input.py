@@ -14,7 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..data import input_only
 from ..modeling_dhrd import find_dual_head
-from .label_check import check_labels
+from .rows import check_labels
 
 
 class _InputOnly:
@@ -124,3 +124,16 @@ class EvaluationOnInputMixin:
         for part in dataset.values() if isinstance(dataset, dict) else (dataset,):
             check_labels(part, find_dual_head(self.model).config, training=False)
         return super().evaluate(eval_dataset, *args, **kwargs)
+
+    def evaluate_rows(self, rows: Any, prefix: str = "eval", log: bool = True) -> tuple[dict[str, float], Tensor]:
+        """Evaluate and predict in one pass over encoded rows; the logits are in their order."""
+        order = list(range(len(rows)))
+        if self.args.train_sampling_strategy == "group_by_length":
+            lengths = rows["input_length"][:]
+            order.sort(key=lambda row: -lengths[row])
+        output = self.predict(rows.select(order), metric_key_prefix=prefix)
+        logits = torch.as_tensor(output.predictions)
+        logits[order] = logits.clone()
+        if log:
+            self.log(output.metrics)
+        return output.metrics, logits

@@ -24,14 +24,11 @@ from ..modeling_dhrd import find_dual_head
 from ..quantised import is_quantised, state_for_adapter
 from .alpha import ReasoningWeightMixin
 from .evaluation_on_input import EvaluationOnInputMixin
-from .input_check import check_inputs
-from .label_check import check_labels
+from .logs import TermLog
 from .padding_free import check_padding_free
-from .resuming import ResumingMixin
-from .run_settings import identity, run_readme
-from .sampler import EpochLengthGroupedSampler
+from .resuming import ResumingMixin, identity, run_readme
+from .rows import EpochLengthGroupedSampler, check_inputs, check_labels
 from .soft_targets import Teacher, checked_teacher
-from .term_log import TermLog
 
 logger = logging.get_logger(__name__)
 

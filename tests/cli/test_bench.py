@@ -13,9 +13,9 @@ import dhrd_hf.evaluation.throughput_engines as engines_module
 from dhrd_hf import AutoModelForDualHeadClassification, export_classifier
 from dhrd_hf.cli import main
 from dhrd_hf.cli.bench import _with_origin as with_origin
-from dhrd_hf.cli.engines import dense_folder
 from dhrd_hf.evaluation import compute_metrics, load_classifier, predict_table
 from dhrd_hf.evaluation.cot import CoTDecoder
+from dhrd_hf.evaluation.loading import dense_folder
 from dhrd_hf.export import engines as export_engines
 from dhrd_hf.training import add_lora
 

@@ -7,13 +7,12 @@ import pytest
 from transformers import HfArgumentParser
 
 from dhrd_hf import DualHeadTrainingArguments
-from dhrd_hf.cli import main, search
-from dhrd_hf.cli.arguments import CLASSIFIER_HEADS, CLASSIFIER_INITS, _parser, parse_given
-from dhrd_hf.cli.parsing import did_you_mean
+from dhrd_hf.cli import main
+from dhrd_hf.cli.arguments import _parser, parse_given
 from dhrd_hf.configuration_dhrd import CLASSIFIER_HEADS as HEADS
 from dhrd_hf.configuration_dhrd import CLASSIFIER_INITS as INITS
-from dhrd_hf.files import near_path
-from dhrd_hf.training import search as training_search
+from dhrd_hf.files import did_you_mean, near_path
+from dhrd_hf.training.options import CLASSIFIER_HEADS, CLASSIFIER_INITS
 
 WORDS = {"desk": "lamp paper pen", "gate": "iron hinge lock", "shop": "till shelf price"}
 
@@ -148,7 +147,6 @@ def test_options_are_what_the_installed_transformers_says():
         compared += 1
     assert compared > 100
     assert (CLASSIFIER_HEADS, CLASSIFIER_INITS) == (HEADS, INITS)
-    assert (search.SAMPLERS, search.PRUNERS) == (training_search.SAMPLERS, training_search.PRUNERS)
 
 
 def test_what_is_given_reaches_the_training_arguments():

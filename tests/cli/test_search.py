@@ -19,8 +19,8 @@ from dhrd_hf.cli import main
 from dhrd_hf.cli import search as search_command
 from dhrd_hf.evaluation import compute_metrics
 from dhrd_hf.training import DualHeadTrainer, DualHeadTrainingArguments
-from dhrd_hf.training.search import direction_of
-from dhrd_hf.training.search_space import candidates, read_space
+from dhrd_hf.training.options import TrainArguments
+from dhrd_hf.training.search import candidates, direction_of, read_space
 
 optuna = pytest.importorskip("optuna")
 
@@ -97,9 +97,12 @@ def test_what_the_trainer_reads_once_is_known():
     """Of the arguments that it reads when it is made, none may vary without our doing."""
     read = set(re.findall(r"\bargs\.([a-z]\w*)", inspect.getsource(Trainer.__init__)))
     read &= set(DualHeadTrainingArguments.__dataclass_fields__)
-    read -= {*search_command._FIXED, *search_command._ONCE}
-    # Set for each trial; smoothed by the model, which is made anew; the model itself says that it keeps no cache.
-    assert read == {"neftune_noise_alpha", "label_smoothing_factor", "use_cache"}
+    # Set for each trial; smoothed by the model, which is made anew.
+    assert read & search_command.VARIED == {"neftune_noise_alpha", "label_smoothing_factor"}
+    assert {
+        *TrainArguments.__dataclass_fields__,
+        *DualHeadTrainingArguments.__dataclass_fields__,
+    } >= search_command.VARIED
 
 
 @pytest.mark.parametrize("metric", ["mse", "eval_mae", "classification_loss"])

@@ -18,8 +18,7 @@ from dhrd_hf import (
     DualHeadTrainingArguments,
 )
 from dhrd_hf.training import add_lora
-from dhrd_hf.training.resuming import SETTINGS_FILE
-from dhrd_hf.training.run_settings import identity, rows_digest
+from dhrd_hf.training.resuming import SETTINGS_FILE, identity, rows_digest
 
 SAVED = [
     "model.safetensors",

@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ..parsing import Parser, did_you_mean
+from ...files import did_you_mean
+from ..parsing import Parser
 from .source import Source, add_table_options, write_table
 
 _EXAMPLES = """examples:

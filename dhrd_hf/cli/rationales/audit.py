@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..parsing import Parser, chosen_prompt, unescaped
+from ...data.prompts import chosen_prompt, unescaped
+from ..parsing import Parser
 
 if TYPE_CHECKING:
     from ...rationales.select import LabelJudge

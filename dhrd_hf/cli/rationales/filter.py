@@ -6,7 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ..parsing import Parser, chosen_prompt, did_you_mean
+from ...data.prompts import chosen_prompt
+from ...files import did_you_mean
+from ..parsing import Parser
 from .source import Source, add_table_options, write_table
 
 _EXAMPLES = """examples:

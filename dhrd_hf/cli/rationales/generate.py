@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..parsing import Parser, add_label_options, chosen_prompt, did_you_mean, warn
+from ...data.prompts import chosen_prompt
+from ...files import did_you_mean
+from ..parsing import Parser, add_label_options, warn
 
 if TYPE_CHECKING:
     from ...rationales.budget import Budget

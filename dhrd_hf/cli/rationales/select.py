@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..parsing import Parser, chosen_prompt
+from ...data.prompts import chosen_prompt
+from ..parsing import Parser
 from .source import Source, add_table_options, write_table
 
 SCORE_COLUMN = "rationale_score"

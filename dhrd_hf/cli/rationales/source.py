@@ -53,7 +53,6 @@ class Source:
 
 def write_table(output: str, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> int:
     """Write rows with all the columns that any of them has."""
-    from ...data.table_writing import write_rows
+    from ...data.table_writing import is_flat, write_rows
 
-    flat = output.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))
-    return write_rows(output, rows, list(dict.fromkeys(columns)) if flat else None)
+    return write_rows(output, rows, list(dict.fromkeys(columns)) if is_flat(output) else None)

@@ -1,21 +1,25 @@
-"""The model of `dhrd train`, as its options say."""
+"""The trainer of a run, as its options say: its model, its teacher and its encoded rows."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import label_words
-from .parsing import chosen_prompt, unescaped, warn
+from ..data.prompts import DEFAULT_SUFFIX, chosen_prompt, unescaped
+from .options import label_words, options_of
 
 if TYPE_CHECKING:
+    import datasets
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-    from .. import DHRDForDualHeadClassification
+    from .. import DHRDForDualHeadClassification, DualHeadEncoder
     from ..data.labels import Labels
-    from ..training import Teacher
-    from .arguments import TrainArguments
+    from .arguments import DualHeadTrainingArguments
+    from .options import TrainArguments
+    from .soft_targets import Teacher
+    from .trainer import DualHeadTrainer
 
 
 def base_config(own: TrainArguments) -> PreTrainedConfig:
@@ -45,7 +49,6 @@ def build_model(
     """The model before it is trained; a new classification head is drawn at random, or starts from label words."""
     from .. import AutoModelForDualHeadClassification, DHRDConfig
     from ..auto import find_adapter, load_config
-    from ..data.prompts import DEFAULT_SUFFIX
     from ..files import readable_model
     from ..label_words import with_answer_cue
 
@@ -107,9 +110,9 @@ def _start_from_words(
     say(f"classifier  starts from label words: {', '.join(said[:8])}{', ...' if len(said) > 8 else ''}")
     say(f"prompt      {model.config.prompt_template!r}")
     silent = [name for name in tokens if name not in words and names_say_nothing([name])]
-    if silent and say is print:
-        warn(
-            f"label {silent[0]!r} is a code, which says nothing to a language model: name the labels by "
+    if silent:
+        say(
+            f"warning: label {silent[0]!r} is a code, which says nothing to a language model: name the labels by "
             f"""--label-words '{{"{silent[0]}": "word", ...}}'."""
         )
 
@@ -118,7 +121,7 @@ def teacher_of(own: TrainArguments) -> Teacher | None:
     from transformers import AutoModelForCausalLM
 
     from ..files import load_tokenizer, without_its_code
-    from ..training import Teacher
+    from .soft_targets import Teacher
 
     if own.teacher is None:
         return None
@@ -139,10 +142,13 @@ def max_length(wanted: int, config: PreTrainedConfig, say: Callable[..., None]) 
 
 
 def with_lora(own: TrainArguments, model: DHRDForDualHeadClassification) -> Any:
-    from ..training import add_lora
+    from .lora import add_lora
 
-    modules = own.target_modules if own.target_modules == "all-linear" else own.target_modules.split(",")
-    return add_lora(model, own.lora_r, own.lora_alpha, own.lora_dropout, modules, own.use_dora, own.use_rslora)
+    given = {name: getattr(own, name) for name in options_of("lora")}
+    given["r"] = given.pop("lora_r")
+    if own.target_modules != "all-linear":
+        given["target_modules"] = own.target_modules.split(",")
+    return add_lora(model, **given)
 
 
 def _class_weights(text: str | None, labels: Labels) -> list[float] | None:
@@ -162,3 +168,90 @@ def _class_weights(text: str | None, labels: Labels) -> list[float] | None:
             f"--class-weights balanced: no training row has the label {absent[0]!r}. Give numbers instead."
         )
     return [labels.counts.total() / (len(labels.names) * labels.counts[name]) for name in labels.names]
+
+
+def trainer_of(
+    own: TrainArguments,
+    training: DualHeadTrainingArguments,
+    train: datasets.Dataset,
+    dev: datasets.Dataset | None,
+    labels: Labels,
+    say: Callable[..., None],
+) -> tuple[DualHeadTrainer, DualHeadEncoder]:
+    """The trainer, and what encoded the training rows and counted them; says what it will do."""
+    from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, set_seed
+
+    from .. import DualHeadCollator, DualHeadEncoder
+    from ..evaluation import compute_metrics
+    from ..files import load_tokenizer
+    from .logs import Progress
+    from .trainer import DualHeadTrainer
+
+    set_seed(training.seed)  # the classification head is drawn at random
+    tokenizer = load_tokenizer(model_path(own.model), **model_files(own))
+    model = build_model(own, labels, tokenizer, say)
+    if own.truncation_side is not None:
+        tokenizer.truncation_side = own.truncation_side
+    encode = DualHeadEncoder(
+        tokenizer,
+        model=model,
+        max_length=max_length(own.max_length, model.config, say),
+        max_input_length=own.max_input_length,
+        label_column=own.label_column,
+        rationale_column=own.rationale_column,
+        problem_type=labels.problem_type,
+        reasoning_span=own.reasoning_span,
+    )
+    encode_dev = copy.copy(encode)  # with counts of its own
+    rows = encoded(train, encode, own, say)
+    dev_rows = None if dev is None else encoded(dev, encode_dev, own, say)
+    teacher, patience = teacher_of(own), own.early_stopping_patience
+    try:
+        trainer = DualHeadTrainer(
+            model=with_lora(own, model) if own.lora else model,
+            args=training,
+            train_dataset=rows,
+            eval_dataset=dev_rows,
+            data_collator=DualHeadCollator(tokenizer, padding_free=own.padding_free),
+            processing_class=tokenizer,
+            compute_metrics=compute_metrics,
+            teacher=teacher,
+            callbacks=None if patience is None else [EarlyStoppingCallback(early_stopping_patience=patience)],
+        )
+        trainer.remove_callback(PrinterCallback if training.disable_tqdm else ProgressCallback)
+        trainer.add_callback(Progress(not training.disable_tqdm))
+    except RuntimeError as error:  # as of --report-to without the package that it is for
+        raise ValueError(str(error)) from error
+    say(f"train       {own.train_data}: {encode.counts}")
+    if dev is not None:
+        say(f"eval        {own.eval_data or 'held out'}: {encode_dev.counts}")
+    say(f"labels      {labels}")
+    soft = "" if trainer.teacher is None else f" + {training.distillation_weight:g} * soft targets of {own.teacher}"
+    weights = f"{model.config.beta:g} * classification loss + {_weight(model, training)} * reasoning loss"
+    say(f"objective   {weights}{soft}")
+    if model.config.alpha != 0 and encode.counts.without_rationale == encode.counts.rows:
+        say(f"            no training row has a rationale in column {own.rationale_column!r}: it learns labels only")
+    total = sum(p.numel() for p in trainer.model.parameters())
+    trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    say(f"parameters  {trainable:,} of {total:,} trained ({trainable / total:.1%})\n")
+    return trainer, encode
+
+
+def encoded(
+    table: datasets.Dataset, encode: DualHeadEncoder, own: TrainArguments, say: Callable[..., None]
+) -> datasets.Dataset:
+    """The encoded rows; what is rarely meant is told here, and the counts with the table's name."""
+    rows = encode.encode_dataset(table, cache_dir=own.encoding_cache, say=lambda _: None)
+    for line in encode.counts.advice:
+        say(f"warning: {line}")
+    return rows
+
+
+def _weight(model: DHRDForDualHeadClassification, training: DualHeadTrainingArguments) -> str:
+    """The weight of the reasoning loss over the run, in words."""
+    alpha = model.config.alpha
+    if training.alpha_schedule == "constant" or alpha == 0:
+        return f"{alpha:g}"
+    if training.alpha_schedule == "auto":
+        return "(balanced at each step)"
+    return f"({alpha:g} to {training.alpha_end:g}, {training.alpha_schedule})"

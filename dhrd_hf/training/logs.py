@@ -1,16 +1,54 @@
-"""What `dhrd train` says while it runs: one bar, and a line for each step that is logged."""
+"""What a training says while it runs: the terms of its loss in the Trainer's log, and lines and a bar for a terminal."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
-_TERMS = {"classification_loss": "classification", "reasoning_loss": "reasoning", "distillation_loss": "distillation"}
+# The terms of the loss, with their names for people.
+TERMS = {"classification_loss": "classification", "reasoning_loss": "reasoning", "distillation_loss": "distillation"}
 _NOT_MEASURED = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
+
+
+class TermLog(TrainerCallback):
+    """What a training's log says beside `loss`: each term, averaged as it is, and alpha where it changes."""
+
+    def __init__(self) -> None:
+        self.on_train_begin()
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Forget an earlier training."""
+        self.alpha: float | None = None
+        self.evaluations = 0
+        self._sums: dict[str, Tensor] = {}
+        self._steps: dict[str, set[int]] = {}  # of a term: not every step has a reasoning loss
+
+    def add(self, loss: Tensor, outputs: Any, step: int) -> None:
+        """Take a micro-batch's terms in."""
+        # In float32: under FSDP outputs come in the dtype that it computes in, in which a sum of many steps stands still.
+        terms = {name: outputs[name].detach().float().sum() for name in TERMS if outputs.get(name) is not None}
+        if not torch.isfinite(loss).all():
+            values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
+            raise FloatingPointError(
+                f"The loss is not finite after step {step}: {values}. Lower learning_rate, train in float32 or bf16 "
+                "instead of fp16, or look for a broken row or class weight."
+            )
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+            self._steps.setdefault(name, set()).add(step)
+
+    def take(self, over_ranks: Callable[[Tensor], float]) -> dict[str, float]:
+        """The means over the steps since the last call that had a term."""
+        found = {name: over_ranks(self._sums[name]) / len(self._steps[name]) for name in TERMS if name in self._sums}
+        self._sums, self._steps = {}, {}
+        return found if self.alpha is None or not found else {**found, "alpha": self.alpha}
 
 
 def measured(metrics: dict[str, float]) -> str:
@@ -42,9 +80,7 @@ class Progress(TrainerCallback):
         else:
             self.bar.write(line)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the clock."""
         self.training = state.is_world_process_zero
         self.started, self.first = time.perf_counter(), state.global_step
@@ -53,21 +89,14 @@ class Progress(TrainerCallback):
         if self.bar is not None:
             self.bar.update(state.global_step)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One step further."""
         if self.bar is not None:
             self.bar.set_description("training", refresh=False)
             self.bar.update(state.global_step - self.bar.n)
 
     def on_prediction_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        eval_dataloader: Any = None,
-        **kwargs: Any,
+        self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any
     ) -> None:
         """Within training its bar says that it is evaluating; on its own an evaluation has one."""
         if not state.is_world_process_zero:
@@ -80,30 +109,21 @@ class Progress(TrainerCallback):
         if self.bar is not None:
             self.bar.update()
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """The evaluation is over."""
         if not self.training:
             self._close()
 
     on_predict = on_evaluate
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         """Say where training is, what the loss is made of, and how long it will take."""
         if not state.is_world_process_zero or not logs or not self.training:
             return
         if "train_runtime" in logs:
             self._say(f"trained {state.global_step} steps in {_clock(logs['train_runtime'])}")
         elif "loss" in logs:
-            terms = [f"{word} {logs[name]:.4g}" for name, word in _TERMS.items() if name in logs]
+            terms = [f"{word} {logs[name]:.4g}" for name, word in TERMS.items() if name in logs]
             said = [f"step {state.global_step}/{state.max_steps}", f"epoch {logs.get('epoch', 0):.4g}"]
             said.append(f"loss {logs['loss']:.4g}" + (f" ({', '.join(terms)})" if terms else ""))
             said += [f"{name} {logs[name]:.3g}" for name in ("alpha", "learning_rate") if name in logs]
@@ -113,9 +133,7 @@ class Progress(TrainerCallback):
         elif any(name.startswith("eval_") for name in logs):
             self._say(f"evaluation at step {state.global_step}: {measured(logs)}")
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         """The bar is done; what is logged from here on is said by the command."""
         self._close()
         self.training = False

@@ -1,21 +1,59 @@
-"""The tables of `dhrd train`: rows to train on, rows to evaluate on, and the labels that both have."""
+"""The tables of a run: rows to train on, rows to evaluate on, and the labels that both have."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .models import base_config
-from .parsing import chosen_prompt, warn
+from ..data.prompts import chosen_prompt, input_columns
+from ..data.table_writing import check_target
+from ..data.tables import SPLIT_FILE, check_columns, check_labelled, check_table, load_table
+from ..files import check_model_name, local_config
+from .run_trainer import base_config
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedConfig
 
     from ..data.labels import Labels
-    from .arguments import TrainArguments
+    from .options import TrainArguments
+
+
+def check_run(own: TrainArguments, output_dir: str, starts_anew: bool) -> None:
+    """Check what `dhrd train` is given: folders, models, tables and their columns."""
+    for target in filter(None, (own.predictions, own.logits)):
+        check_target(target, own.train_data, own.eval_data, own.validation_data, own.rationales)
+    folder = Path(output_dir)
+    if own.export and Path(own.export).resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(f"--export {own.export} is or holds --output-dir {folder}, the run: name another folder.")
+    if own.export and Path(own.export).exists() and (Path(own.export).is_file() or any(Path(own.export).iterdir())):
+        raise FileExistsError(f"--export {own.export} exists and is not an empty folder: name another.")
+    if folder.is_file():
+        raise FileExistsError(f"--output-dir {folder} is a file: name a folder.")
+    if own.resume and own.overwrite_output_dir:
+        raise ValueError("--resume and --overwrite-output-dir exclude each other.")
+    filled = folder.is_dir() and any(it.name != SPLIT_FILE for it in folder.iterdir())
+    if starts_anew and filled and not own.overwrite_output_dir:
+        raise FileExistsError(
+            f"--output-dir {folder} is not empty. Add --resume to go on from its last checkpoint, "
+            "--overwrite-output-dir to start anew in it, or name another."
+        )
+    for model in filter(None, (own.model if own.gguf_file is None else None, own.teacher)):
+        check_model_name(model)
+    config = {} if own.model == "smollm2" else local_config(own.model)
+    columns = [own.label_column, *filter(None, [own.group_column])]
+    if config is not None or own.prompt is not None or own.text_column is not None:
+        columns += input_columns(chosen_prompt(own.prompt, own.text_column, (config or {}).get("prompt_template")))
+    others = (own.eval_data, own.validation_data, *(it.partition("=")[2] for it in own.more_eval_data or ()))
+    for source in filter(None, (own.train_data, *others)):
+        check_table(source, columns, [own.rationale_column] if source == own.train_data else ())
+        if not own.drop_unlabelled:
+            check_labelled(source, own.label_column)
+    if own.rationales is not None:
+        check_table(own.rationales, [own.rationale_column])
 
 
 class Tables(NamedTuple):
@@ -32,8 +70,6 @@ class Tables(NamedTuple):
 def read_tables(own: TrainArguments, say: Callable[..., None]) -> Tables:
     """Read and check them; `own.alpha` is settled by whether there are rationales."""
     from ..data.labels import read_labels
-    from ..data.prompts import input_columns
-    from ..data.tables import check_columns, load_table
 
     config = base_config(own)
     whole = load_table(own.train_data)
@@ -117,8 +153,8 @@ def _reading(own: TrainArguments, config: PreTrainedConfig, say: Callable[..., N
         given, known = known, Labels.of(config, own.label_column)
         if given not in (None, known.names):
             raise ValueError(f"--label-names are {', '.join(given)}; {own.model} has {', '.join(known.names)}.")
-    tell = warn if say is print else lambda _: None
-    return {"known": known, "drop_unlabelled": own.drop_unlabelled, "say": tell}
+    warn = lambda line: say(f"warning: {line}")  # noqa: E731
+    return {"known": known, "drop_unlabelled": own.drop_unlabelled, "say": warn}
 
 
 def evaluation_set(
@@ -126,7 +162,6 @@ def evaluation_set(
 ) -> datasets.Dataset:
     """An evaluation set, whose labels are all among those of the training rows."""
     from ..data.labels import read_labels
-    from ..data.tables import load_table
 
     # Ids are of labels whose order is known; the order of names found is ours.
     options = _reading(own, base_config(own), say)
