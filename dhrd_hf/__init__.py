@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import registration
-from .version import __version__
+
+__version__ = "0.1.1"
 
 # Public name -> module. They are imported when first used: `import dhrd_hf` imports neither torch nor transformers.
 _LAZY = {
@@ -26,7 +27,7 @@ _LAZY = {
     "DualHeadTrainer": "training",
     "DualHeadTrainingArguments": "training",
     "export_classifier": "export",
-    "init_classifier_from_label_words": "label_words",
+    "init_classifier_from_label_words": "training.label_words",
     "push_classifier": "export",
 }
 
@@ -52,9 +53,9 @@ if TYPE_CHECKING:
     from .data import DualHeadCollator, DualHeadEncoder
     from .estimator import DualHeadClassifier
     from .export import export_classifier, push_classifier
-    from .label_words import init_classifier_from_label_words
     from .modeling_dhrd import DHRDForDualHeadClassification, DHRDOutput
     from .training import DualHeadTrainer, DualHeadTrainingArguments
+    from .training.label_words import init_classifier_from_label_words
 
 
 def lazily(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:

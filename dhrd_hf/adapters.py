@@ -1,9 +1,10 @@
-"""PEFT's adapters on a dual-head model: those that can't become a classifier, and how the others are merged into it."""
+"""PEFT's adapters on a dual-head model, quantised or not: which can become a classifier, and how they are merged into it."""
 
 from __future__ import annotations
 
 import copy
 
+import torch
 from torch import nn
 
 from .modeling_dhrd import DHRDForDualHeadClassification, find_dual_head
@@ -54,3 +55,17 @@ def _separate_tied(dual_head: DHRDForDualHeadClassification) -> None:
             key: to for key, to in dual_head._tied_weights_keys.items() if not key.startswith("lm_head.")
         }
         dual_head.all_tied_weights_keys = dual_head.get_expanded_tied_weights_keys(all_submodels=True)
+
+
+def is_quantised(model: nn.Module) -> bool:
+    """Whether some weights of a model are not plain floating-point numbers, so that it can't be exported whole."""
+    weights = (*model.parameters(), *model.buffers())
+    return bool(getattr(model, "is_quantized", False)) or any(w.dtype in (torch.uint8, torch.int8) for w in weights)
+
+
+def state_for_adapter(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What `state_dict` holds of a model's adapters, without asking the layers for their state."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }

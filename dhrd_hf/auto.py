@@ -18,11 +18,11 @@ from transformers.utils import find_adapter_config_file, logging
 from transformers.utils.hub import cached_file, resolve_revision
 
 from .adapters import check_no_prompt
-from .config_check import check_config
 from .configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from .families import check_decoder
-from .files import near_path, no_such_model, readable_model, without_its_code
+from .files import near_path
 from .modeling_dhrd import DHRDForDualHeadClassification, WeightsError, backbone_of_run, check_loaded
+from .opening import check_config, no_such_model, readable_model, without_its_code
 
 logger = logging.get_logger(__name__)
 

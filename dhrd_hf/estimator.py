@@ -16,7 +16,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.multiclass import check_classification_targets
 
-from .files import check_model_name, did_you_mean, whole_folder
+from .files import did_you_mean, whole_folder
+from .opening import check_model_name
 from .training.options import TrainArguments, TrainOptions, options_of
 
 

@@ -20,12 +20,8 @@ from uuid import uuid4
 from filelock import FileLock
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
-_SAID = (ValueError, OSError, ImportError, FloatingPointError, MemoryError)
-_LONGEST_REASON = 300
-# Where a model says what it is: itself, an exported adapter, another adapter.
-_CONFIGS = ("config.json", "config/config.json", "adapter_config.json")
 ALIKE = 0.7  # how near a word has to be to one that may have been meant
 _LOCK = "lock"  # in a folder that is being written: held as long as whoever writes it lives
 
@@ -52,46 +48,6 @@ def near_path(path: Path, others: Iterable[str] = ()) -> str:
         others = [*others, *(entry.name for entry in path.parent.iterdir())]
     near = get_close_matches(path.name, others, n=1, cutoff=ALIKE)
     return f": did you mean {path.with_name(near[0])}?" if near else "."
-
-
-def no_such_model(name: str, reason: object) -> str:
-    """What is wrong with a name that is neither a folder here nor a model on the Hub."""
-    near = near_path(Path(name), () if "/" in name else ("smollm2",))
-    here = f"{near} And as" if near.endswith("?") else ", and as"
-    return f"{name} is no folder here{here} a Hub model it can't be read: {reason}"
-
-
-def check_model_name(model: str) -> None:
-    """Raise on what is neither a folder here nor a model on the Hub, which is asked once."""
-    path = Path(model).expanduser()
-    if not path.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
-        raise FileNotFoundError(f"no such folder: {model}{near_path(path)}")
-    if path.is_file():
-        raise FileNotFoundError(f"{model} is a file: name the folder of a model.")
-    if path.exists() or model == "smollm2":
-        return
-    from huggingface_hub import HfApi, constants, try_to_load_from_cache
-
-    try:
-        if any(isinstance(try_to_load_from_cache(model, name), str) for name in _CONFIGS):
-            return
-        if constants.HF_HUB_OFFLINE:
-            raise OSError("it is not among the models that were downloaded, and HF_HUB_OFFLINE is set")
-        HfApi().model_info(model, timeout=10)
-    # The Hub fails in many ways, with as many exception classes.
-    except Exception as error:
-        raise FileNotFoundError(no_such_model(model, " ".join(str(error).split())[:_LONGEST_REASON])) from error
-
-
-def local_config(model: str) -> dict[str, str] | None:
-    """The prompt and the label column that the config of a model names, where the model is a folder here."""
-    for name in _CONFIGS[:2]:
-        with suppress(OSError, ValueError, AttributeError):
-            found = json.loads((Path(model).expanduser() / name).read_text(encoding="utf-8"))
-            # What is not as it should be is said where the model is opened.
-            known = {it: found.get(it) for it in ("prompt_template", "label_column")}
-            return {it: value for it, value in known.items() if isinstance(value, str)}
-    return None
 
 
 def checkpoints(folder: str | os.PathLike) -> list[Path]:
@@ -234,52 +190,6 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
             unfinished.unlink()
 
 
-@contextmanager
-def readable_model(name: str | os.PathLike) -> Iterator[None]:
-    """Say in a line, where a model or its tokenizer is opened, which is not whole or not what a reader of it takes."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        raise OSError(
-            f"the weights of {name} can't be read ({error}): download them again; a Git LFS pointer wants git lfs pull"
-        ) from error
-    except Exception as error:
-        if type(error).__name__ == "UnpicklingError":
-            raise ValueError(
-                f"{name} has weights in a pickle that may run code where it is opened, which is refused: save them as safetensors."
-            ) from error
-        if type(error) is ValueError and str(name) not in str(error):
-            raise ValueError(f"{name}: {error}") from error
-        if (
-            isinstance(error, _SAID)
-            and not isinstance(error, json.JSONDecodeError)
-            or type(error).__name__ == "OutOfMemoryError"
-            or "keyword argument" in str(error)
-        ):
-            raise
-        # Whatever a value of a file, which should have been another, made libraries trip over.
-        reason = " ".join(str(error).split())[:_LONGEST_REASON]
-        raise ValueError(
-            f"{name} can't be opened ({type(error).__name__}: {reason}): one of its files is damaged or holds what it should "
-            "not. Download or export it again."
-        ) from error
-
-
-def check_finite(tensors: Iterable[tuple[str, Tensor]], source: str | os.PathLike) -> None:
-    """Raise where the weights of a model hold NaN or infinities."""
-    for name, tensor in tensors:
-        if tensor.is_floating_point() and tensor.element_size() > 1 and tensor.device.type != "meta":
-            finite = tensor.isfinite()
-            if not finite.all():
-                wrong = tensor.numel() - int(finite.sum())
-                raise FloatingPointError(
-                    f"{source} has a tensor {name} of which {wrong} of {tensor.numel()} numbers are not finite: what it would "
-                    "say means nothing. Take an earlier checkpoint, or train with a lower learning rate."
-                )
-
-
 def strict_json(value: Any, **kwargs: Any) -> str:
     """As `json.dumps`, for parsers that know no NaN and no Infinity: each is null."""
     try:
@@ -296,29 +206,3 @@ def _without_nan(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return _without_nan(value.tolist())
     return [_without_nan(it) for it in value] if isinstance(value, (list, tuple)) else value
-
-
-@contextmanager
-def without_its_code(name: str | os.PathLike) -> Iterator[None]:
-    """Say in a line that what is loaded comes with code of its own, where `trust_remote_code=False` keeps it from running."""
-    try:
-        yield
-    except ValueError as error:
-        if "trust_remote_code=True" not in str(error):
-            raise
-        raise ValueError(
-            f"{name} comes with code of its own (auto_map in its config), which is not run. Name a model whose type "
-            "transformers knows, or read that code and open it in Python with trust_remote_code=True."
-        ) from error
-
-
-def load_tokenizer(name: str | os.PathLike, **kwargs: Any) -> Any:
-    """A tokenizer as `AutoTokenizer` opens it; code that comes with it is run with `trust_remote_code=True` alone."""
-    from transformers import AutoTokenizer
-
-    with readable_model(name), without_its_code(name):
-        tokenizer = AutoTokenizer.from_pretrained(name, **{"trust_remote_code": False, **kwargs})
-        limit = tokenizer.model_max_length
-        if limit is not None and (isinstance(limit, bool | str) or not limit > 0):
-            raise ValueError(f"{name} has a tokenizer whose model_max_length is {limit!r}, not a number above 0.")
-        return tokenizer

@@ -156,7 +156,7 @@ def _look_at(
     """Look at what a run would be trained on."""
     from . import DualHeadEncoder
     from .evaluation.baselines import look_at_tables
-    from .files import load_tokenizer
+    from .opening import load_tokenizer
     from .training.run_trainer import model_files, model_path
 
     encode = DualHeadEncoder(
@@ -313,11 +313,11 @@ def training_facts(
     audit: dict[str, Any] | None,
 ) -> CardFacts:
     """What a run knows of itself, with names of tables and models only."""
+    from . import __version__
     from .embedded import HUB_NAME, LICENSE
     from .export.card_facts import CardFacts, hub_name, inherited_license
     from .modeling_dhrd import find_dual_head
     from .rationales.audit import summary
-    from .version import __version__
 
     config, training = find_dual_head(trainer.model).config, trainer.args
     base_model = HUB_NAME if own.model == "smollm2" else hub_name(own.model)

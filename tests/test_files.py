@@ -10,7 +10,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.data.tables import TableError, iter_rows
-from dhrd_hf.files import last_checkpoint, readable_model, unfinished_beside, whole_folder, write_whole
+from dhrd_hf.files import last_checkpoint, unfinished_beside, whole_folder, write_whole
+from dhrd_hf.opening import readable_model
 
 
 def test_a_file_is_replaced_at_once_and_nothing_is_left_beside_it(tmp_path):

@@ -38,7 +38,6 @@ def test_import_loads_the_configuration_and_nothing_else(run_python):
         "dhrd_hf",
         "dhrd_hf.configuration_dhrd",
         "dhrd_hf.registration",
-        "dhrd_hf.version",
     }
 
 

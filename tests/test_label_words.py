@@ -7,8 +7,8 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from dhrd_hf import AutoModelForDualHeadClassification, init_classifier_from_label_words
-from dhrd_hf.label_words import names_say_nothing, with_answer_cue
 from dhrd_hf.training import add_lora
+from dhrd_hf.training.label_words import names_say_nothing, with_answer_cue
 
 NAMES = {0: "entailed", 1: "refuted", 2: "unknown"}
 

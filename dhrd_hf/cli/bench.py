@@ -279,7 +279,7 @@ def _open_export(engine: str, folder: str | None, dense: Callable[[], str], stac
 
     from ..evaluation.throughput_engines import ForwardEngine
     from ..export import EngineClassifier, export_engine
-    from ..files import load_tokenizer
+    from ..opening import load_tokenizer
 
     if folder is None:
         folder = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / engine)

@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _facts() -> Iterator[tuple[str, str]]:
-    from ..version import __version__
+    from .. import __version__
 
     yield "dhrd_hf", f"{__version__} ({os.path.dirname(os.path.dirname(os.path.abspath(__file__)))})"
     yield "Python", f"{platform.python_version()} ({sys.executable})"

@@ -105,7 +105,7 @@ def _quiet_libraries(debug: bool) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from ..version import __version__
+    from .. import __version__
 
     width = max(map(len, _COMMANDS))
     parser = Parser(

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..data.prompts import chosen_prompt, input_columns
 from ..data.tables import SPLIT_FILE, check_labelled, check_table, same_table
 from ..data.text_tables import reading
-from ..files import check_model_name, did_you_mean, local_config
+from ..files import did_you_mean
+from ..opening import check_model_name, local_config
 
 if TYPE_CHECKING:
     import datasets

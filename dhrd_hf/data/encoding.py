@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..version import __version__
+from .. import __version__
 from .counts import EncodingCounts
 from .inputs import (
     INPUT_NAMES,

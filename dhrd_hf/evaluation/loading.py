@@ -22,9 +22,8 @@ from transformers.utils import find_adapter_config_file
 from ..adapters import merged
 from ..auto import AutoModelForDualHeadClassification, load_config
 from ..configuration_dhrd import DHRDConfig
-from ..device import put_on
-from ..files import check_finite, load_tokenizer, readable_model
 from ..modeling_dhrd import check_loaded
+from ..opening import check_finite, load_tokenizer, put_on, readable_model
 
 
 def load_classifier(

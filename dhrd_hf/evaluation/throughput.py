@@ -11,10 +11,9 @@ from typing import Any
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from .memory import free_memory, out_of_memory
 from .ranks import Ranks
 from .throughput_engines import Answers, BenchRows, Engine
-from .timing import spread, turns
+from .timing import free_memory, out_of_memory, spread, turns
 
 
 @dataclass

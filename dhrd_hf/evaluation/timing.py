@@ -1,9 +1,11 @@
-"""Timing side by side: what is compared takes turns in one process, so a drift of the machine meets all of it alike."""
+"""Timing side by side, in turns, so that a drift of the machine meets all alike; and what does not fit into its memory."""
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -42,7 +44,7 @@ def machine() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what a model says and how fast, as far as they are installed."""
-    from ..version import __version__
+    from .. import __version__
 
     found = {"python": platform.python_version(), "dhrd_hf": __version__}
     for name in _PACKAGES:
@@ -68,3 +70,27 @@ def _processor() -> str:
             if name.strip() in ("model name", "Model", "Hardware") and value.strip():
                 return value.strip()
     return platform.processor() or "unknown processor"
+
+
+# Of torch on any device (CUDA, HIP, MPS, XPU, CPU, cuBLAS), ONNX Runtime, OpenVINO, numpy and Linux.
+_SHORT = re.compile(
+    r"out of memory|not enough memory|(?:can't|cannot|could not|failed to|unable to) allocate|bad[ _]alloc"
+    r"|_ALLOC_FAILED|exceeded max size of memory|\bMemoryError\b",
+    re.IGNORECASE,
+)
+
+
+def out_of_memory(error: Exception) -> str | None:
+    """Why something did not fit, if that is what an error says."""
+    said = str(error).strip()
+    first = said.splitlines()[0][:200] if said else type(error).__name__
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _SHORT.search(said):
+        return f"it does not fit into memory ({first})"
+    return None
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more; to be called when the error that left it is gone, with its frames."""
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()

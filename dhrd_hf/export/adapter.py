@@ -11,11 +11,10 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
-from ..adapters import check_no_prompt
+from ..adapters import check_no_prompt, state_for_adapter
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER, DHRDConfig
 from ..families import stock_classifier
 from ..modeling_dhrd import DHRDForDualHeadClassification
-from ..quantised import state_for_adapter
 from .portable import widen_config
 
 

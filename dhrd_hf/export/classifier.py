@@ -19,13 +19,13 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..adapters import merged_copy
+from ..adapters import is_quantised, merged_copy
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
 from ..data.inputs import check_tokenizer, fill_settings, for_deployment, input_limit
 from ..families import stock_classifier
-from ..files import check_finite, load_tokenizer, whole_folder
+from ..files import whole_folder
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
-from ..quantised import is_quantised
+from ..opening import check_finite, load_tokenizer
 from . import FORMATS
 from .adapter import check_adapter, write_adapter
 from .card_facts import CardFacts, hub_name

@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from .. import __version__
 from ..data.inputs import known_limit
 from ..files import write_whole
-from ..version import __version__
 from .golden import OWN_TEXT, Pieces, text_of
 
 CONTRACT = "dhrd_contract.json"

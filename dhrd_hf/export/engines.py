@@ -18,8 +18,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.inputs import known_limit
-from ..files import check_finite, load_tokenizer, readable_model
 from ..modeling_dhrd import check_loaded, logits_tolerance
+from ..opening import check_finite, load_tokenizer, readable_model
 from . import ENGINES, transformers_js
 from .classifier import check_apart, probe_batches, whole_folder
 from .contract import CONTRACT, Contract, contract_of

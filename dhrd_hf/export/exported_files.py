@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from ..configuration_dhrd import ADAPTER_CONFIG_FOLDER
-from ..files import check_finite
+from ..opening import check_finite
 from .card_facts import CardFacts, hub_name
 
 # Weights that run code when they are opened, or that are of another framework.

@@ -13,8 +13,8 @@ from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from ..auto import load_config
-from ..files import load_tokenizer, readable_model
 from ..modeling_dhrd import check_loaded
+from ..opening import load_tokenizer, readable_model
 from .contract import CONTRACT, Contract, contract_of
 from .engines import EngineClassifier, engine_of
 from .replay import Replay, replay

@@ -19,7 +19,7 @@ from ..data.encoding import DualHeadEncoder
 from ..data.joining import key_column
 from ..data.label_names import label_names
 from ..data.prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, rationale_text, render
-from ..device import put_on
+from ..opening import put_on
 from .filter import Tally
 from .prompt import parse_reply, without_thoughts
 
@@ -224,7 +224,7 @@ class LikelihoodScore:
         **kwargs: Any,
     ) -> LikelihoodScore:
         """Open the student: a causal LM, a dual-head checkpoint or a run directory."""
-        from ..files import load_tokenizer
+        from ..opening import load_tokenizer
 
         config, names = load_config(name_or_path), list(dict.fromkeys(labels))
         trained = isinstance(config, DHRDConfig)

@@ -282,8 +282,7 @@ class LocalTeacher:
             raise TeacherError(f"--teacher {path}: there is no such folder")
         from transformers import AutoModelForCausalLM
 
-        from ..device import put_on
-        from ..files import load_tokenizer, without_its_code
+        from ..opening import load_tokenizer, put_on, without_its_code
 
         path = str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path
         self._tokenizer = load_tokenizer(path, padding_side="left")

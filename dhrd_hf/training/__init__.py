@@ -6,7 +6,7 @@ from .. import lazily
 _LAZY = {
     "add_lora": "lora",
     "ALPHA_SCHEDULES": "options",
-    "check_padding_free": "padding_free",
+    "check_padding_free": "rows",
     "DualHeadTrainer": "trainer",
     "DualHeadTrainingArguments": "arguments",
     "GradientBalance": "alpha",

@@ -14,10 +14,11 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.utils import logging
 
+from .. import __version__
 from ..configuration_dhrd import DHRDConfig
-from ..files import broken_part, check_finite, checkpoints, last_checkpoint, write_whole
+from ..files import broken_part, checkpoints, last_checkpoint, write_whole
 from ..modeling_dhrd import find_dual_head
-from ..version import __version__
+from ..opening import check_finite
 from .options import DECISIVE
 
 logger = logging.get_logger(__name__)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..data.prompts import chosen_prompt, input_columns
 from ..data.table_writing import check_target
 from ..data.tables import SPLIT_FILE, check_columns, check_labelled, check_table, load_table
-from ..files import check_model_name, local_config
+from ..opening import check_model_name, local_config
 from .run_trainer import base_config
 
 if TYPE_CHECKING:

@@ -49,8 +49,8 @@ def build_model(
     """The model before it is trained; a new classification head is drawn at random, or starts from label words."""
     from .. import AutoModelForDualHeadClassification, DHRDConfig
     from ..auto import find_adapter, load_config
-    from ..files import readable_model
-    from ..label_words import with_answer_cue
+    from ..opening import readable_model
+    from .label_words import with_answer_cue
 
     path = model_path(own.model)
     config = load_config(path, **model_files(own))
@@ -102,7 +102,7 @@ def _start_from_words(
     say: Callable[..., None],
 ) -> None:
     """Let the classification head start as the language model's answer, and say what it starts from."""
-    from ..label_words import init_classifier_from_label_words, names_say_nothing
+    from .label_words import init_classifier_from_label_words, names_say_nothing
 
     words = label_words(own.label_words)
     tokens = init_classifier_from_label_words(model, tokenizer, words)
@@ -120,7 +120,7 @@ def _start_from_words(
 def teacher_of(own: TrainArguments) -> Teacher | None:
     from transformers import AutoModelForCausalLM
 
-    from ..files import load_tokenizer, without_its_code
+    from ..opening import load_tokenizer, without_its_code
     from .soft_targets import Teacher
 
     if own.teacher is None:
@@ -183,7 +183,7 @@ def trainer_of(
 
     from .. import DualHeadCollator, DualHeadEncoder
     from ..evaluation import compute_metrics
-    from ..files import load_tokenizer
+    from ..opening import load_tokenizer
     from .logs import Progress
     from .trainer import DualHeadTrainer
 

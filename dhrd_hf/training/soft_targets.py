@@ -15,10 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from transformers.utils import logging
 
 from ..configuration_dhrd import DHRDConfig
-from ..files import load_tokenizer
 from ..losses import IGNORE_INDEX, SoftTargets, shift_targets
 from ..modeling_dhrd import DHRDForDualHeadClassification
-from .padding_free import check_padding_free
+from ..opening import load_tokenizer
+from .rows import check_padding_free
 from .soft_target_cache import CacheOf, cached_soft_targets, with_soft_targets
 
 if TYPE_CHECKING:

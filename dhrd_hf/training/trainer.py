@@ -14,20 +14,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
 
-from ..adapters import check_no_prompt
+from ..adapters import check_no_prompt, is_quantised, state_for_adapter
 from ..data import DualHeadCollator
 from ..data.collator import SOFT_TARGETS, input_only_batch
 from ..data.inputs import pool_by_pad_token, saving_inputs
 from ..files import write_whole
 from ..losses import reasoning_count
 from ..modeling_dhrd import find_dual_head
-from ..quantised import is_quantised, state_for_adapter
 from .alpha import ReasoningWeightMixin
 from .evaluation_on_input import EvaluationOnInputMixin
 from .logs import TermLog
-from .padding_free import check_padding_free
 from .resuming import ResumingMixin, identity, run_readme
-from .rows import EpochLengthGroupedSampler, check_inputs, check_labels
+from .rows import EpochLengthGroupedSampler, check_inputs, check_labels, check_padding_free
 from .soft_targets import Teacher, checked_teacher
 
 logger = logging.get_logger(__name__)

@@ -19,7 +19,7 @@ import dhrd_hf.study
 from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHeadEncoder
 from dhrd_hf.cli import main
 from dhrd_hf.cli.pilot import train_options
-from dhrd_hf.files import load_tokenizer
+from dhrd_hf.opening import load_tokenizer
 from dhrd_hf.study import read_study
 from dhrd_hf.study.machines import Ended, Processes
 from dhrd_hf.study.runner import planned_runs

@@ -8,11 +8,10 @@ from datasets import Dataset
 
 from dhrd_hf import export_classifier
 from dhrd_hf.evaluation import compute_metrics, decode_answers, load_classifier, predict_table, throughput
-from dhrd_hf.evaluation.memory import out_of_memory
 from dhrd_hf.evaluation.ranks import Ranks
 from dhrd_hf.evaluation.throughput import measure_throughput
 from dhrd_hf.evaluation.throughput_engines import Answers, BenchRows, CoTEngine, ForwardEngine, PipelineEngine
-from dhrd_hf.evaluation.timing import machine, turns, versions
+from dhrd_hf.evaluation.timing import machine, out_of_memory, turns, versions
 
 ROWS = BenchRows(list("abcd"), [[5], [5, 6, 7], [5, 6], [5]], labels=[0, 1, 0, 1], limit=None, cut=0, empty=0)
 

@@ -194,7 +194,7 @@ def _label_words(given: str | None) -> dict[str, list[str]] | None:
 def _tokenizer(name: str | None) -> Any:
     if name is None:
         return None
-    from ...files import load_tokenizer
+    from ...opening import load_tokenizer
 
     try:
         return load_tokenizer(name)

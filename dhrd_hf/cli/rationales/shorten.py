@@ -34,7 +34,7 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError(f"--max-tokens {args.max_tokens} must be 1 or greater")
 
     from ...data.table_writing import check_target
-    from ...files import load_tokenizer
+    from ...opening import load_tokenizer
     from ...rationales.filter import Tally, shorten_rationales
 
     check_target(args.output, args.data)

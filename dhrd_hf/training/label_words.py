@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .data.inputs import continued_ids
-from .modeling_dhrd import find_dual_head
+from ..data.inputs import continued_ids
+from ..modeling_dhrd import find_dual_head
 
 ANSWER_CUE = "\nAnswer:"
 
@@ -79,7 +79,7 @@ def names_say_nothing(names: list[str]) -> bool:
 
 def with_answer_cue(prompt: str) -> str:
     """A prompt that ends in words of its own, after which the label's word would come next."""
-    from .data.prompts import closing
+    from ..data.prompts import closing
 
     return prompt if closing(prompt)[1].strip() else prompt + ANSWER_CUE
 
