@@ -7,13 +7,14 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence, Set
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from ..data.prompts import chosen_prompt
 from ..data.table_writing import check_target, is_flat
 from ..export import ENGINES
-from .parsing import Parser, add_model_options, add_table_options, check_command, note, quiet, without_bars
+from .parsing import Parser, add_model_options, add_table_options, check_command, quiet, without_bars
 
 if TYPE_CHECKING:
     from ..evaluation.ranks import Ranks
@@ -65,7 +66,7 @@ def run(argv: Sequence[str]) -> int:
             )
         if ranks.rank > 0:
             quiet()
-        with on_engine(args.model, args.engine, note) as args.model:
+        with on_engine(args.model, args.engine, partial(print, file=sys.stderr)) as args.model:
             return _predict(args, ranks)
 
 

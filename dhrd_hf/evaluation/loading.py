@@ -133,7 +133,7 @@ def on_engine(model: str, engine: str | None, say: Callable[[str], None]) -> Ite
         )
     with tempfile.TemporaryDirectory() as scratch, dense_folder(model) as dense:
         folder = str(Path(scratch) / engine)
-        say(f"exporting {model} for {engine} first; dhrd export --format {engine} would keep it.")
+        say(f"Exporting {model} for {engine} first; dhrd export --format {engine} would keep it.")
         export_engine(dense, folder, engine)
         yield folder
 

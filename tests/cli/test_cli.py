@@ -675,7 +675,7 @@ def test_results_are_there_where_predictions_cannot_be_written(base, table, tmp_
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dhrd_hf.data.table_writing.write_rows", full)
+    monkeypatch.setattr("dhrd_hf.train.write_rows", full)
     run = tmp_path / "run"
     arguments = [
         "train",
