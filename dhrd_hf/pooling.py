@@ -16,36 +16,11 @@ def pooled_positions(
     input_length: Tensor | None = None,
     pad_token_id: int | None = None,
 ) -> Tensor:
-    """The place of each row's pooled token: x's rightmost one whose id is not the pad token's.
+    """The place of each row's pooled token `[B]`: x's rightmost one whose id is not the pad token's.
 
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from dhrd_hf.pooling import pooled_positions
-    >>> ids = torch.tensor([[5, 6, 7, 8], [5, 6, 0, 0]])
-    >>> pooled_positions(torch.zeros(2, 4, 16), ids, (ids != 0).long(), torch.tensor([3, 2]), pad_token_id=0)
-    tensor([2, 1])
-
-    ```
-
-    Args:
-        hidden (`Tensor` of shape `[B, L, H]`): Hidden states of s = [x, suffix].
-        input_ids (`Tensor` of shape `[B, L]`, *optional*): Token ids; without them there is no pad detection.
-        attention_mask (`Tensor` of shape `[B, L]`, *optional*): 1 = token, 0 = padding: where a row starts.
-            One of another form (4D) says nothing of that.
-        input_length (`Tensor` of shape `[B]`, *optional*): Number of tokens of x, left padding not counted. Absent:
-            the whole row is x.
-        pad_token_id (`int`, *optional*): Id of the pad token.
-
-    Returns:
-        `Tensor` of shape `[B]`: the places.
-
-    Raises:
-        ValueError: if several rows come without a pad token, a row starts with the pad token and nothing says whether that
-            is padding, or x is empty (looked at on a CPU alone: elsewhere the look would wait for the device).
-
-    Source: transformers `modeling_layers.py::GenericForSequenceClassification`.
+    Absent `input_length`, the whole row is x; without token ids there is no pad detection; the attention mask says where a
+    row starts, unless it has another form (4D). That x is not empty is looked at on a CPU alone: elsewhere the look would
+    wait for the device. Source: transformers `modeling_layers.py::GenericForSequenceClassification`.
     """
     batch, length = hidden.shape[:2]
     device = hidden.device
@@ -75,26 +50,7 @@ def pooled_in_flat(
     input_length: Tensor | None = None,
     pad_token_id: int | None = None,
 ) -> Tensor:
-    """The place of each row's pooled token in a padding-free batch, by the same rule.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from dhrd_hf.pooling import pooled_in_flat
-    >>> pooled_in_flat(torch.zeros(1, 7, 16), torch.tensor([0, 4, 7]), input_length=torch.tensor([3, 2]))
-    tensor([2, 5])
-
-    ```
-
-    Args:
-        hidden (`Tensor` of shape `[1, T, H]`): Hidden states of all rows, one behind the other.
-        cu_seq_lens (`Tensor` of shape `[B + 1]`): Row i is `cu_seq_lens[i]` to `cu_seq_lens[i + 1]`.
-        input_ids (`Tensor` of shape `[1, T]`, *optional*), input_length, pad_token_id: As for [`pooled_positions`].
-
-    Returns:
-        `Tensor` of shape `[B]`: the places among T.
-    """
+    """The place `[B]` of each row's pooled token in a padding-free batch `[1, T, H]`, whose row i is `cu_seq_lens[i]` to `[i + 1]`."""
     bounds = cu_seq_lens.to(hidden.device).long()
     start, end = bounds[:-1, None], bounds[1:, None]
     if input_length is not None:

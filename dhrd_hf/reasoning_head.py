@@ -52,18 +52,7 @@ class ReasoningHeadMixin:
         return {backbone_name: "model", head_name: "lm_head"}
 
     def as_causal_lm(self) -> PreTrainedModel:
-        """The family's own causal LM over this model's backbone and LM head; nothing is copied.
-
-        Example:
-
-        ```python
-        >>> model.as_causal_lm().save_pretrained("reasoner")  # doctest: +SKIP
-
-        ```
-
-        Returns:
-            `PreTrainedModel`: for example a `LlamaForCausalLM`; it shares its weights with this model.
-        """
+        """The family's own causal LM over this model's backbone and LM head; nothing is copied."""
         return self._family(self.model)
 
     def _family(self, backbone: nn.Module) -> PreTrainedModel:
@@ -121,14 +110,7 @@ class ReasoningHeadMixin:
         return head if self._head_is_linear else None
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Generate text with the reasoning head: how one reads what the model has learned to reason.
-
-        Args:
-            args, kwargs: What `GenerationMixin.generate` of the family's causal LM takes.
-
-        Returns:
-            `Tensor` or `ModelOutput`: what it returns.
-        """
+        """Generate text with the reasoning head: how one reads what the model has learned to reason."""
         return self.as_causal_lm().generate(*args, **kwargs)
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

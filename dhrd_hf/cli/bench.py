@@ -49,20 +49,9 @@ after_interrupt = "With --output, the rounds that were measured are in the file.
 def run(argv: Sequence[str]) -> int:
     """Measure how many rows a second a classifier does.
 
-    The JSON of `--output` holds what [`~dhrd_hf.evaluation.throughput.measure_throughput`] says (`rows`, one for each engine,
-    batch size and order; `tokenization`; `left_out`; `rounds`), and `model`, `data`, `repeats`, `warmup`, `ranks`, `cot`
-    (`rows`, as many as were decoded, `max_new_tokens`, `temperature`, `top_p`, `seed`), `complete` (whether all rounds were
-    measured), `machine`, `versions`, `command`, `finished`. A plot of accuracy against queries per second takes
-    `rows[i]["accuracy"]` and `rows[i]["samples_per_second"]` with its `low` and `high`.
-
-    Args:
-        argv (`Sequence[str]`): The arguments behind `dhrd bench`.
-
-    Returns:
-        `int`: 0.
-
-    Raises:
-        ValueError, OSError: if the model or the table cannot be read, there is no such engine, or a number is out of range.
+    The JSON of `--output` holds, of each engine, batch size and order, the medians over the rounds with the slowest and the
+    fastest one, and what they were measured with. A plot of accuracy against queries per second takes `rows[i]["accuracy"]`
+    and `rows[i]["samples_per_second"]` with its `low` and `high`.
     """
     argv = list(argv) or ["--help"]
     argv = argv[argv[:1] == ["throughput"] :]  # as the command was once called

@@ -306,24 +306,7 @@ class DualHeadEncoder:
         return bool(behind.strip()) or len(str(row[last])) < max(len(str(row[name])) for name in self.columns)
 
     def parts(self, texts: Sequence[str], labels: Sequence[str], rationales: Sequence[str]) -> Iterator[RowParts]:
-        """What rows are made of, cut to fit: for encoding them, and for counting what would be cut.
-
-        Example:
-
-        ```python
-        >>> sum(row.rationale_cut for row in encode.parts(["Is ice cold?"], ["yes"], ["It is frozen."]))  # doctest: +SKIP
-        0
-
-        ```
-
-        Args:
-            texts (`Sequence[str]`): x of each row.
-            labels (`Sequence[str]`): The labels as they stand in the answer.
-            rationales (`Sequence[str]`): The rationales; empty where there is none.
-
-        Returns:
-            `Iterator[RowParts]`: each row's.
-        """
+        """What rows are made of, cut to fit: for encoding them, and for counting what would be cut."""
         inputs, cut = tokenize_inputs(self.tokenizer, texts, self.max_input_length)
         answers = self.continued([self.suffix.between + label + self.suffix.after for label in labels])
         [reason] = self.continued([self.suffix.before])

@@ -53,40 +53,12 @@ def load_superglue(
     *,
     revision: str | None = None,
 ) -> datasets.Dataset:
-    """Load a SuperGLUE task as rows of text, label and rationale.
+    """Load a SuperGLUE task, of the Hub or of a folder with `<task>/<split>.jsonl`, as rows of text, label and rationale.
 
     The text is [`SUPERGLUE_PROMPT`]: a candidate answer is right or not, and the label says which by `Yes` or `No`. CB and
     RTE keep their own labels, three and two. COPA has two rows a question, MultiRC one for each candidate answer; `group`
     tells the question. The word that WiC asks about, and the occurrence of the pronoun that WSC means, stand in `[ ]`.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.superglue import load_superglue
-    >>> train = load_superglue("copa", rationales="superglue_rationales")  # doctest: +SKIP
-    >>> train[0]["id"], train[0]["group"], train[0]["label"]  # doctest: +SKIP
-    ('copa-0-0', 'copa-0', 'Yes')
-
-    ```
-
-    Args:
-        task (`str`): One of `boolq`, `cb`, `copa`, `multirc`, `rte`, `wic`, `wsc`.
-        split (`str`, *optional*, defaults to `"train"`): `train`, `validation` or `test`; the Hub's `test` has no labels.
-        source (`str` or `Path`, *optional*, defaults to `"super_glue"`): The Hub's data set or one of its form, or a
-            folder with `<task>/<split>.jsonl` (also `.jsonl.gz` and `.parquet`) in SuperGLUE's field names.
-        rationales (`str` or `Path`, *optional*): Rationales of this split to join by `key`: a table, or a folder with
-            `<task>.jsonl` (also `.jsonl.gz` and `.parquet`).
-        revision (`str`, *optional*): Of a Hub data set.
-
-    Returns:
-        `datasets.Dataset`: columns `id`, `group`, `text`, `label`, `rationale` (None where there is none), and `passage`,
-        `question`, `answer`, of which the text is made; all are strings.
-
-    Raises:
-        ValueError: if there is no such task, split or source, a field is missing, a label or a position makes no sense, or
-            the rationales belong to other rows.
-
-    Source: Zhou et al. 2025, arXiv 2509.21487, appendix E.2; Wang et al. 2019, arXiv 1905.00537.
+    `rationales` are joined by `key`: a table, or a folder with `<task>.jsonl`. All columns are strings.
     """
     import datasets
 
@@ -101,38 +73,7 @@ def load_superglue(
 
 
 def superglue_rows(task: str, raw: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, str | None]]:
-    r"""Rows of SuperGLUE, as its files or the Hub's `super_glue` have them, in the paper's form.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.superglue import superglue_rows
-    >>> raw = {"premise": "The cup fell.", "choice1": "It broke.", "choice2": "It sang.", "question": "effect"}
-    >>> rows = list(superglue_rows("copa", [raw | {"label": 0, "idx": 5}]))
-    >>> [(row["id"], row["answer"], row["label"]) for row in rows]
-    [('copa-5-0', 'It broke.', 'Yes'), ('copa-5-1', 'It sang.', 'No')]
-    >>> print(rows[0]["text"])
-    Passage:
-    The cup fell.
-    Question:
-    What happened as a result?
-    Answer:
-    It broke.
-    Is the answer correct Yes or No?
-
-    ```
-
-    Args:
-        task (`str`): As for [`load_superglue`].
-        raw (`Iterable[Mapping[str, Any]]`): The rows: labels are names, true and false, or the numbers of the Hub's
-            `ClassLabel` (-1 is none); a row of MultiRC is a passage with its questions, or one candidate answer.
-
-    Returns:
-        `Iterator[dict[str, str | None]]`: the rows with the columns of [`load_superglue`].
-
-    Raises:
-        ValueError: as [`load_superglue`].
-    """
+    """Rows of SuperGLUE, as its files or the Hub's `super_glue` have them (there -1 is no label), in the paper's form."""
     _check_task(task)
     for number, row in enumerate(raw):
         try:

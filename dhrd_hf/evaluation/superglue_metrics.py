@@ -150,32 +150,8 @@ def superglue_metrics(
 ) -> Callable[[EvalPrediction], dict[str, float]]:
     """A `compute_metrics` for the Trainer that gives a SuperGLUE task's own metrics.
 
-    Example:
-
-    ```python
-    >>> from dhrd_hf.data.superglue import load_superglue
-    >>> dev = load_superglue("multirc", "validation")  # doctest: +SKIP
-    >>> trainer = DualHeadTrainer(  # doctest: +SKIP
-    ...     model=model,
-    ...     args=args,
-    ...     train_dataset=train,
-    ...     eval_dataset=encode.encode_dataset(dev),
-    ...     compute_metrics=superglue_metrics("multirc", dev, model.config.label2id),
-    ... )
-
-    ```
-
-    Args:
-        task (`str`): One of the seven.
-        dataset (`datasets.Dataset`): The evaluated rows as [`~dhrd_hf.data.superglue.load_superglue`] gives them, which say
-            what belongs to one question.
-        label2id (`Mapping[str, int]`, *optional*): The model's; by default the task's labels, numbered.
-
-    Returns:
-        `Callable`: takes logits `[rows, K]` and label ids `[rows]`, in the order of the rows; returns the metrics by name.
-
-    Raises:
-        ValueError: if there is no such task, or the labels or (when called) the number of rows are others.
+    It takes logits and label ids in the order of the evaluated rows of [`~dhrd_hf.data.superglue.load_superglue`], which say
+    what belongs to one question.
     """
     _check_tasks([task])
     names = SUPERGLUE_LABELS[task]
@@ -200,31 +176,7 @@ def superglue_metrics(
 
 
 def superglue_average(results: Mapping[str, Mapping[str, float]]) -> float:
-    """The macro average over the seven tasks, after averaging the two metrics of CB and of MultiRC.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.superglue_metrics import superglue_average
-    >>> results = {task: {"accuracy": 0.7} for task in ("boolq", "copa", "rte", "wic", "wsc")}
-    >>> results |= {"cb": {"macro_f1": 0.6, "accuracy": 0.8}, "multirc": {"f1a": 0.9, "em": 0.5}}
-    >>> round(superglue_average(results), 6)
-    0.7
-
-    ```
-
-    Args:
-        results (`Mapping[str, Mapping[str, float]]`): The metrics of each task, as [`superglue_metrics`] names them; those
-            that do not belong to the average are passed over. COPA counts by its `accuracy`, which is per question.
-
-    Returns:
-        `float`: in the unit of the results.
-
-    Raises:
-        ValueError: if a task or a metric is missing, or unknown.
-
-    Source: Zhou et al. 2025, arXiv 2509.21487, section 4; Wang et al. 2019, arXiv 1905.00537, section 3.
-    """
+    """The macro average over the seven tasks, after averaging the two metrics of CB and of MultiRC."""
     _check_tasks(results)
     missing = [task for task in SUPERGLUE_METRICS if task not in results]
     missing += [

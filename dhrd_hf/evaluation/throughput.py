@@ -56,59 +56,13 @@ def measure_throughput(
     cot_rows: int = 32,
     ranks: Ranks | None = None,
 ) -> Iterator[dict[str, Any]]:
-    r"""Time engines over the same rows, and say after each round what is known so far.
+    """Time engines over the same rows, and say after each round what is known so far.
 
     Every engine, batch size and order of the rows takes its turn in every round, so that a drift of the machine meets all
-    of them and ratios within a round are fair. On several ranks each runs its share of the rows, and the slowest one's
-    wall-clock counts. What does not fit into memory is left out, and the rest goes on. A batch is no larger than the rows
-    that there are. `"cot"` is decoded over `cot_rows` rows, drawn evenly, in the first of the orders and in the batch sizes
-    up to that number, or else all of them together.
-
-    Example:
-
-    ```python
-    >>> from dhrd_hf.evaluation.throughput import measure_throughput
-    >>> from dhrd_hf.evaluation.throughput_engines import ForwardEngine
-    >>> engines = {"torch": ForwardEngine(model, tokenizer)}  # doctest: +SKIP
-    >>> for found in measure_throughput(engines, rows, tokenizer, batch_sizes=[8]):  # doctest: +SKIP
-    ...     print(found["rows"][0]["samples_per_second"])
-    412.7
-    414.9
-    414.2
-
-    ```
-
-    Args:
-        engines (`Mapping[str, Engine]`): By name. `"torch"` is what the others are compared with, `"cot"` the one that
-            decodes.
-        rows ([`~dhrd_hf.evaluation.throughput_engines.BenchRows`]): This rank's rows.
-        tokenizer (`PreTrainedTokenizerBase`): The classifier's: tokenisation is timed apart.
-        batch_sizes (`Sequence[int]`, *optional*, defaults to 1, 8 and 32): Rows of a batch; more than a rank has become as
-            many as it has.
-        orders (`Sequence[bool]`, *optional*, defaults to both): `True`: rows sorted by length, the longest first. `False`: as
-            given.
-        repeats (`int`, *optional*, defaults to 3): Number of rounds that count.
-        warmup (`int`, *optional*, defaults to 1): Number of rounds before them, over all batches; decoding warms up on a few
-            tokens of the first two.
-        cot_rows (`int`, *optional*, defaults to 32): Rows that are decoded, over all ranks.
-        ranks ([`~dhrd_hf.evaluation.ranks.Ranks`], *optional*): The processes that share the work.
-
-    Returns:
-        `Iterator[dict]`: after each round that counts
-
-        - `rows`, a list of `engine`, `batch_size`, `sorted`, `samples_per_second` (median over the rounds), `low` and
-          `high` (the slowest and the fastest round), `ratio`, `ratio_low` and `ratio_high` (its speed over that of `"torch"`
-          with the same batch size and order in the same round; None without it), `ms_per_row`, `accuracy` (None without
-          labels), `unreadable` and `new_tokens_per_row` (answers without a label, and tokens decoded; None where nothing is
-          decoded), `rows` (of all ranks), `tokenization` (`"apart"` or `"included"`), `device`, `dtype` (of the weights),
-          `threads` (of a computation on the CPU; 0: ONNX Runtime's default), `seconds` (a list: the slowest rank's in each
-          round);
-        - `tokenization`: `samples_per_second`, `low`, `high`, `seconds` of the tokenizer alone;
-        - `left_out`: a list of `engine` (None: all but `"cot"`), `batch_size`, `sorted` (None: both) and `why`;
-        - `rounds`: how many have been measured.
-
-    Raises:
-        ValueError: if a number is below 1 (0 for `warmup`), or there are fewer rows than ranks.
+    of them and ratios within a round are fair; `"torch"` is what the others are compared with. On several ranks each runs its
+    share of the rows, and the slowest one's wall-clock counts. What does not fit into memory is left out, and the rest goes
+    on. A batch is no larger than the rows that there are. `"cot"` is decoded over `cot_rows` rows, drawn evenly, in the first
+    of the orders and in the batch sizes up to that number, or else all of them together.
 
     Source: Zhou et al. 2025, arXiv 2509.21487, appendices E.6 and E.7.
     """

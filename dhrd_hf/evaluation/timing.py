@@ -30,11 +30,7 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
 
 def machine() -> str:
     """The machine in one line: its processor, its cores and threads, and its accelerators."""
-    said = [
-        f"{_processor()} ({platform.machine()})",
-        f"{_cores()} cores",
-        f"{torch.get_num_threads()} torch threads",
-    ]
+    said = [f"{_processor()} ({platform.machine()})", f"{_cores()} cores", f"{torch.get_num_threads()} torch threads"]
     if torch.cuda.is_available():
         said.append(f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}")
     elif torch.accelerator.is_available():

@@ -267,11 +267,7 @@ class Judged:
             baselines = baseline_answers(self.seen, self.seen_labels, self.texts)
         self.has_seen = seen is not None
         self.report = evaluation_report(
-            found.logits,
-            found.labels,
-            found.problem_type,
-            label_names=self.names,
-            others={**baselines, **others},
+            found.logits, found.labels, found.problem_type, label_names=self.names, others={**baselines, **others}
         )
 
     def text(self) -> str:

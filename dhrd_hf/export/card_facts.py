@@ -31,102 +31,21 @@ FACTS_FILE = "card_facts.json"
 
 _LISTS = ("language", "datasets", "intended_use", "limits")
 # What only a person knows: the keys of a YAML file of facts.
-_GIVEN = (
-    "model_name",
-    "base_model",
-    "license",
-    "license_name",
-    "license_link",
-    *_LISTS,
-    "rationale_source",
-)
+_GIVEN = ("model_name", "base_model", "license", "license_name", "license_link", *_LISTS, "rationale_source")
 # The identifiers that the Hub takes, as its check of a card's metadata lists them (2026-11); huggingface_hub has no list.
-_LICENSES = frozenset(
-    [
-        "apache-2.0",
-        "mit",
-        "openrail",
-        "bigscience-openrail-m",
-        "creativeml-openrail-m",
-        "bigscience-bloom-rail-1.0",
-        "bigcode-openrail-m",
-        "afl-3.0",
-        "artistic-2.0",
-        "bsl-1.0",
-        "bsd",
-        "bsd-2-clause",
-        "bsd-3-clause",
-        "bsd-3-clause-clear",
-        "c-uda",
-        "cc",
-        "cc0-1.0",
-        "cc-by-2.0",
-        "cc-by-2.5",
-        "cc-by-3.0",
-        "cc-by-4.0",
-        "cc-by-sa-3.0",
-        "cc-by-sa-4.0",
-        "cc-by-nc-2.0",
-        "cc-by-nc-3.0",
-        "cc-by-nc-4.0",
-        "cc-by-nd-4.0",
-        "cc-by-nc-nd-3.0",
-        "cc-by-nc-nd-4.0",
-        "cc-by-nc-sa-2.0",
-        "cc-by-nc-sa-3.0",
-        "cc-by-nc-sa-4.0",
-        "cdla-sharing-1.0",
-        "cdla-permissive-1.0",
-        "cdla-permissive-2.0",
-        "wtfpl",
-        "ecl-2.0",
-        "epl-1.0",
-        "epl-2.0",
-        "etalab-2.0",
-        "eupl-1.1",
-        "eupl-1.2",
-        "agpl-3.0",
-        "gfdl",
-        "gpl",
-        "gpl-2.0",
-        "gpl-3.0",
-        "lgpl",
-        "lgpl-2.1",
-        "lgpl-3.0",
-        "isc",
-        "h-research",
-        "intel-research",
-        "lppl-1.3c",
-        "ms-pl",
-        "apple-ascl",
-        "apple-amlr",
-        "mpl-2.0",
-        "odc-by",
-        "odbl",
-        "openmdw-1.0",
-        "openmdw-1.1",
-        "openrail++",
-        "osl-3.0",
-        "postgresql",
-        "ofl-1.1",
-        "ncsa",
-        "unlicense",
-        "zlib",
-        "pddl",
-        "lgpl-lr",
-        "deepfloyd-if-license",
-        "fair-noncommercial-research-license",
-        "llama2",
-        "llama3",
-        "llama3.1",
-        "llama3.2",
-        "llama3.3",
-        "llama4",
-        "grok2-community",
-        "gemma",
-        "unknown",
-        "other",
-    ]
+_LICENSES = (
+    *("apache-2.0", "mit", "openrail", "bigscience-openrail-m", "creativeml-openrail-m", "bigscience-bloom-rail-1.0"),
+    *("bigcode-openrail-m", "afl-3.0", "artistic-2.0", "bsl-1.0", "bsd", "bsd-2-clause", "bsd-3-clause"),
+    *("bsd-3-clause-clear", "c-uda", "cc", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0"),
+    *("cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0"),
+    *("cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
+    *("cdla-sharing-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "wtfpl", "ecl-2.0", "epl-1.0", "epl-2.0"),
+    *("etalab-2.0", "eupl-1.1", "eupl-1.2", "agpl-3.0", "gfdl", "gpl", "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1"),
+    *("lgpl-3.0", "isc", "h-research", "intel-research", "lppl-1.3c", "ms-pl", "apple-ascl", "apple-amlr", "mpl-2.0"),
+    *("odc-by", "odbl", "openmdw-1.0", "openmdw-1.1", "openrail++", "osl-3.0", "postgresql", "ofl-1.1", "ncsa"),
+    *("unlicense", "zlib", "pddl", "lgpl-lr", "deepfloyd-if-license", "fair-noncommercial-research-license"),
+    *("llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "llama4", "grok2-community", "gemma", "unknown"),
+    *("other"),
 )
 
 
@@ -205,38 +124,16 @@ class CardFacts:
     group_column: str | None = None
 
     def updated(self, other: CardFacts) -> CardFacts:
-        """These facts, with those that another has.
-
-        Args:
-            other ([`CardFacts`]): Wins where it is not None.
-
-        Returns:
-            [`CardFacts`]: new ones.
-        """
+        """These facts, with those that another has."""
         return dataclasses.replace(self, **other._known())
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the known facts as JSON, whole or not at all.
-
-        Args:
-            path (`str` or `os.PathLike`): The file.
-        """
+        """Write the known facts as JSON, whole or not at all."""
         write_whole(path, strict_json(self._known(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> CardFacts:
-        """Read what [`~CardFacts.save`] wrote.
-
-        Args:
-            path (`str` or `os.PathLike`): The file.
-
-        Returns:
-            [`CardFacts`]: the facts.
-
-        Raises:
-            ValueError: if the file is none of them.
-            OSError: if it can't be read.
-        """
+        """Read what [`~CardFacts.save`] wrote."""
         try:
             return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
@@ -244,18 +141,7 @@ class CardFacts:
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike) -> CardFacts:
-        """Read what only a person knows: license, language, datasets, rationale_source, intended_use, limits, names.
-
-        Args:
-            path (`str` or `os.PathLike`): A YAML file with any of these keys; lists may be single texts.
-
-        Returns:
-            [`CardFacts`]: the facts.
-
-        Raises:
-            ValueError: on an unknown key, or a value that is no text.
-            OSError: if the file can't be read.
-        """
+        """Read what only a person knows: license, language, datasets, rationale_source, intended_use, limits, names."""
         given = read_yaml(path)
         if not isinstance(given, dict):
             raise ValueError(

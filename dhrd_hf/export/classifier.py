@@ -11,12 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForSequenceClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..adapters import is_quantised, merged_copy
@@ -197,16 +192,7 @@ def _checked_pad_token(dual_head: DHRDForDualHeadClassification, tokenizer: PreT
 
 
 def check_apart(output_dir: str | os.PathLike, *models: str | os.PathLike) -> None:
-    """Raise where a folder to write is one that a model is read from, or holds it: the model would be gone.
-
-    Args:
-        output_dir (`str` or `os.PathLike`): The folder, which need not be there.
-        models (`str` or `os.PathLike`): Folders; a name on the Hub, or an empty one, is never in the way. The base model of
-            an adapter counts as well.
-
-    Raises:
-        ValueError: as said.
-    """
+    """Raise where a folder to write is one that a model is read from, or holds it: the model would be gone."""
     target = Path(output_dir)
     if not target.is_dir():
         return

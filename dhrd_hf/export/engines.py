@@ -59,20 +59,7 @@ class EngineClassifier(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, threads: int | None = None) -> EngineClassifier:
-        """Open what [`export_engine`] wrote.
-
-        Args:
-            folder (`str` or `os.PathLike`): The folder.
-            threads (`int`, *optional*): Number of threads of a computation; by default it is up to the engine. OpenVINO
-                takes no more than there are cores.
-
-        Returns:
-            [`EngineClassifier`]: on the CPU, computing in float32 but for what int8 rounds.
-
-        Raises:
-            ModuleNotFoundError: if the engine is not installed.
-            FileNotFoundError: if the folder holds no such export.
-        """
+        """Open what [`export_engine`] wrote."""
         from transformers.exporters import ExportedModel
 
         engine = engine_of(folder)
@@ -106,15 +93,7 @@ class EngineClassifier(nn.Module):
         return runner.compiled_model.get_property("INFERENCE_NUM_THREADS")
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
-        """Class logits.
-
-        Args:
-            input_ids (`Tensor` of shape `[B, L]`): Token ids of the inputs; any B and L.
-            attention_mask (`Tensor` of shape `[B, L]`): 1 = token, 0 = padding.
-
-        Returns:
-            `SequenceClassifierOutput`: with `logits` `[B, K]`.
-        """
+        """Class logits of inputs of any size `[B, L]`."""
         output = self.exported(input_ids=input_ids, attention_mask=attention_mask)
         return SequenceClassifierOutput(logits=torch.as_tensor(output.logits))
 

@@ -74,10 +74,7 @@ _PROTOCOLS = (
     _Protocol(
         "an Inference Endpoint",
         "",
-        lambda texts, contract: {
-            "inputs": texts,
-            "parameters": {"top_k": len(contract.labels), "truncation": True},
-        },
+        lambda texts, contract: {"inputs": texts, "parameters": {"top_k": len(contract.labels), "truncation": True}},
         lambda answer: [answer] if isinstance(answer[0], dict) else answer,
     ),
 )

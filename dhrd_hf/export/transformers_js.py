@@ -16,13 +16,7 @@ _ONE_FILE = 2_000_000_000
 
 
 def rearrange(folder: Path, quantised: Path, manifest: str) -> None:
-    """Turn a whole float32 ONNX export, with an int8 one of the same classifier, into that layout.
-
-    Args:
-        folder (`Path`): The float32 export; changed in place.
-        quantised (`Path`): The int8 export; left as it is.
-        manifest (`str`): Name of the file that says where a graph is.
-    """
+    """Turn a whole float32 ONNX export, with an int8 one of the same classifier, into that layout."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     beside = {
         f"{name}.onnx": 1

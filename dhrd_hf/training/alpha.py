@@ -170,20 +170,11 @@ class GradientBalance(TrainerCallback, ExportableState):
         return math.sqrt(self.classification / self.reasoning)
 
     def record(self, name: str, gradient: Tensor) -> None:
-        """Keep the squared norm of a micro-batch's weighted gradient.
-
-        Args:
-            name (`str`): `"classification_loss"` or `"reasoning_loss"`.
-            gradient (`Tensor`): Gradient of that loss, times its weight, at the hidden states.
-        """
+        """Keep the squared norm of a micro-batch's weighted gradient."""
         self._recorded[name].append(gradient.detach().float().square().sum().cpu())
 
     def finish_step(self, device: torch.device | str = "cpu") -> None:
-        """Take the step that was recorded into the running means.
-
-        Args:
-            device (`torch.device`, *optional*, defaults to the CPU): Where ranks exchange tensors.
-        """
+        """Take the step that was recorded into the running means."""
         sums = torch.stack([torch.stack([torch.zeros(()), *values]).sum() for values in self._recorded.values()])
         self._forget()
         classification, reasoning = reduce(sums.to(device), "sum").tolist()
@@ -199,11 +190,7 @@ class GradientBalance(TrainerCallback, ExportableState):
             values.clear()
 
     def state(self) -> dict:
-        """What a checkpoint keeps.
-
-        Returns:
-            `dict`: the running means.
-        """
+        """What a checkpoint keeps."""
         return {"args": {}, "attributes": {"classification": self.classification, "reasoning": self.reasoning}}
 
     def on_train_begin(

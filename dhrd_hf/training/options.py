@@ -102,9 +102,7 @@ class TrainArguments:
     )
     drop_unlabelled: bool = _option("Leave out rows without a label; else they are refused.", False, of="files")
     rationale_column: str = _option(
-        "Column of the rationales; rows without one train on the label alone.",
-        "rationale",
-        of="files",
+        "Column of the rationales; rows without one train on the label alone.", "rationale", of="files"
     )
     suffix: str | None = _option(
         "Template with {rationale} and {label} of what follows the input [the checkpoint's, or the paper's]."
@@ -126,9 +124,7 @@ class TrainArguments:
         "Batches without padding, for attention that honours their boundaries (flash attention).", False
     )
     problem_type: str | None = _option(
-        "Kind of labels [single or multi label, as the label column says].",
-        choices=PROBLEM_TYPES,
-        of="files",
+        "Kind of labels [single or multi label, as the label column says].", choices=PROBLEM_TYPES, of="files"
     )
     alpha: float | str | None = _option(
         "Weight of the reasoning loss; 0 is the pooled baseline; auto balances the losses [1.0; 0 without rationales].",

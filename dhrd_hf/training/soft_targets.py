@@ -90,15 +90,6 @@ class Teacher:
 
         Where one model has a larger head than the other, padded beyond the tokenizer, both are cut to the tokenizer's
         tokens, and a warning says so.
-
-        Args:
-            student ([`DHRDForDualHeadClassification`]): The student.
-            tokenizer (`PreTrainedTokenizerBase`, *optional*): Its tokenizer.
-            padding_free (`bool`, *optional*, defaults to `False`): Whether batches are padding-free.
-
-        Raises:
-            ValueError: if the tokenizers differ, a head lacks tokens, or the teacher mixes the rows of a
-                padding-free batch.
         """
         theirs = self.tokenizer or _saved_tokenizer(self.model)
         if tokenizer is None or theirs is None:
@@ -128,16 +119,7 @@ class Teacher:
 
     @torch.no_grad()
     def soft_targets(self, inputs: Mapping[str, Any], weight: float = 1.0, temperature: float = 1.0) -> SoftTargets:
-        """The teacher's distributions for a batch, as [`DHRDForDualHeadClassification`] takes them.
-
-        Args:
-            inputs (`Mapping[str, Any]`): A batch of [`DualHeadCollator`], on the teacher's device.
-            weight (`float`, *optional*, defaults to 1.0): Weight of the term in the total loss.
-            temperature (`float`, *optional*, defaults to 1.0): Of both distributions.
-
-        Returns:
-            [`SoftTargets`]: the distributions at the positions that have a target.
-        """
+        """The teacher's distributions for a batch, as [`DHRDForDualHeadClassification`] takes them."""
         student_only = ("labels", "input_length", "reasoning_targets", "num_items_in_batch", "alpha")
         seen = {name: value for name, value in inputs.items() if name not in student_only}
         mask = seen.get("attention_mask")
@@ -154,16 +136,7 @@ class Teacher:
         return SoftTargets(at, self.vocab_size, weight, temperature)
 
     def taught(self, inputs: dict[str, Any], weight: float = 1.0, temperature: float = 1.0) -> dict[str, Any]:
-        """A batch with the teacher's distributions in it as the student takes them, whether cached or made here.
-
-        Args:
-            inputs (`dict[str, Any]`): A batch of [`DualHeadCollator`].
-            weight (`float`, *optional*, defaults to 1.0), temperature (`float`, *optional*, defaults to 1.0): As for
-                [`~Teacher.soft_targets`].
-
-        Returns:
-            `dict[str, Any]`: the batch with `soft_targets`.
-        """
+        """A batch with the teacher's distributions in it as the student takes them, whether cached or made here."""
         inputs = dict(inputs)
         if self.cache_dir is not None:
             soft = cached_soft_targets(inputs, self.vocab_size, weight, temperature)
@@ -172,11 +145,7 @@ class Teacher:
         return {**inputs, "soft_targets": soft}
 
     def without_model(self) -> Teacher:
-        """The teacher as its cache alone; the model, which others may hold, leaves the accelerator.
-
-        Returns:
-            [`Teacher`]: another one, whose `model` is None.
-        """
+        """The teacher as its cache alone; the model, which others may hold, leaves the accelerator."""
         if _movable(self.model):
             self.model.to("cpu")
         other = copy.copy(self)
@@ -189,26 +158,6 @@ class Teacher:
         The cache is written in shards, each whole or not at all, so a run that was stopped goes on after the last one.
         It stays on disk and is mapped into memory. It is bound to the encoded rows in their order, to the teacher's
         weights, the tokenizer, the vocabulary and `top_k`.
-
-        Example:
-
-        ```python
-        >>> train = Teacher(lm, cache_dir="soft-targets").cached(train, tokenizer)  # doctest: +SKIP
-        >>> train.column_names[-2:]  # doctest: +SKIP
-        ['teacher_log_probs', 'teacher_ids']
-
-        ```
-
-        Args:
-            dataset (`datasets.Dataset`): Rows of [`DualHeadEncoder`].
-            tokenizer (`PreTrainedTokenizerBase`, *optional*): The student's.
-
-        Returns:
-            `datasets.Dataset`: the rows with `teacher_ids`, `n * k` token ids of a row with n targets, and
-            `teacher_log_probs`, for each target those of its k tokens and of all others together.
-
-        Raises:
-            ValueError: if the folder holds something else, or the rows are not an encoded `datasets.Dataset`.
         """
         cache = CacheOf(self.cache_dir, self.model, self.soft_targets, tokenizer, self.vocab_size, self.top_k)
         return with_soft_targets(dataset, cache)

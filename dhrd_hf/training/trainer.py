@@ -179,14 +179,7 @@ class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixi
         return found if isinstance(found, PreTrainedTokenizerBase) else None
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
-        """A new model from `model_init`, set up as the first was: for each trial of `hyperparameter_search`.
-
-        Args:
-            trial (*optional*): As `Trainer.call_model_init`.
-
-        Returns:
-            `nn.Module`: the model.
-        """
+        """A new model from `model_init`, set up as the first was: for each trial of `hyperparameter_search`."""
         model = super().call_model_init(trial)
         if self._is_set_up:  # else `__init__` is at work, and will do it
             self.model = model
@@ -201,14 +194,7 @@ class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixi
             self._set_up_model()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; the model is left as it was but for its weights, also where training is interrupted.
-
-        Args:
-            args, kwargs: What `Trainer.train` takes.
-
-        Returns:
-            `TrainOutput`: what it returns.
-        """
+        """Train; the model is left as it was but for its weights, also where training is interrupted."""
         if self.model_init is None:  # else `call_model_init` does it: after a search's trial there is no model
             self._check_weight()
             self._rest_idle_head()
@@ -238,14 +224,7 @@ class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixi
     # The optimiser
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The stock optimiser; the classification head in groups of its own where it has its own learning rate.
-
-        Args:
-            model (`nn.Module`, *optional*): As `Trainer.create_optimizer`.
-
-        Returns:
-            `torch.optim.Optimizer`: the optimiser.
-        """
+        """The stock optimiser; the classification head in groups of its own where it has its own learning rate."""
         given = self.optimizer is not None
         optimizer = super().create_optimizer(model)
         rate = getattr(self.args, "classifier_learning_rate", None)
@@ -266,17 +245,7 @@ class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixi
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, Tensor | list[float] | None]:
-        """The micro-batches of one optimiser step, and the two numbers that their losses are divided by.
-
-        Args:
-            epoch_iterator (`Iterator`): Yields batches.
-            num_batches (`int`): Number of micro-batches of the step.
-            device (`torch.device`): Where the numbers belong.
-
-        Returns:
-            `tuple[list, Tensor]`: the batches; `[2]` numbers, label items and reasoning targets, over all ranks (under
-            FSDP a list of them).
-        """
+        """The micro-batches of one optimiser step, and the two numbers that their losses are divided by."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches or not self.model_accepts_loss_kwargs:
             return batches, None
@@ -317,20 +286,7 @@ class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixi
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """The dual-head loss of one micro-batch, as the model computes it; its terms are kept for the log.
-
-        Args:
-            model (`nn.Module`): The model, as wrapped for training.
-            inputs (`dict[str, Tensor]`): One batch.
-            return_outputs (`bool`, *optional*, defaults to `False`): Return the model's outputs as well.
-            num_items_in_batch (`Tensor`, *optional*): From `get_batch_samples`.
-
-        Returns:
-            `Tensor`, or with `return_outputs` the tuple of it and the outputs.
-
-        Raises:
-            FloatingPointError: in training, if the loss is not finite.
-        """
+        """The dual-head loss of one micro-batch, as the model computes it; its terms are kept for the log."""
         if not model.training:
             num_items_in_batch = None  # each row counts once; see `evaluation_loop`
         else:
@@ -346,12 +302,7 @@ class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixi
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log, with the two terms of the training loss beside `loss`, and the last step's alpha where it changes.
-
-        Args:
-            logs (`dict[str, float]`): What the Trainer logs.
-            args, kwargs: What `Trainer.log` takes.
-        """
+        """Log, with the two terms of the training loss beside `loss`, and the last step's alpha where it changes."""
         if "loss" in logs:
             logs |= self._terms.take(self._over_ranks)
         super().log(logs, *args, **kwargs)
@@ -366,11 +317,7 @@ class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixi
     # The training rows
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of x and suffix; of x alone where no loss is over the suffix, which would be computed for nothing.
-
-        Returns:
-            `DataLoader`: the batches.
-        """
+        """Batches of x and suffix; of x alone where no loss is over the suffix, which would be computed for nothing."""
         with self._collating_input_only(self._reads_x_alone()):
             return super().get_train_dataloader()
 
