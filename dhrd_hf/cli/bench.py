@@ -93,12 +93,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog=_PROG,
-        description="Rows a second of a classifier: pooled, exported, and decoding its answers.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(_PROG, "Rows a second of a classifier: pooled, exported, and decoding its answers.", _EXAMPLES)
+    add = parser.add_argument
     add_model_options(parser, batch_tokens=False)
     add = parser.add_argument
     add("--data", required=True, metavar="TABLE", help="the rows; with labels, accuracy is measured too")

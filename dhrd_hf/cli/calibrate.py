@@ -6,7 +6,8 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from ..data.prompts import chosen_prompt
 from .parsing import (
@@ -23,9 +24,8 @@ from .parsing import (
     without_bars,
 )
 
-if TYPE_CHECKING:
-    from ..evaluation import LabelledLogits
-
+# Of each table its logits, over the temperature, and its labels.
+_Found = dict[str, tuple[Any, Any]]
 _EXAMPLES = """examples:
   dhrd calibrate --model runs/first --data calibration.jsonl --test-data test.jsonl
   dhrd calibrate --model runs/first --data calibration.jsonl --eval-data test.jsonl --output my-classifier
@@ -44,39 +44,25 @@ after_interrupt = "No half-written export was left behind."
 def run(argv: Sequence[str]) -> int:
     """Fit the temperature of a classifier, and export it calibrated."""
     parser = Parser(
-        prog="dhrd calibrate",
-        description="Fit the temperature with which a classifier is as sure as it is right; prints one line of JSON.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dhrd calibrate",
+        "Fit the temperature with which a classifier is as sure as it is right; prints one line of JSON.",
+        _EXAMPLES,
     )
+    add = parser.add_argument
     add_model_options(parser)
-    parser.add_argument(
-        "--data", metavar="TABLE", help="the rows to fit on, with their labels (default: those that the run held out)"
-    )
-    parser.add_argument(
-        "--test-data", "--eval-data", metavar="TABLE", help="other rows, to report on, here and in the model card"
-    )
+    add("--data", metavar="TABLE", help="the rows to fit on, with their labels (default: those that the run held out)")
+    add("--test-data", "--eval-data", metavar="TABLE", help="other rows, to report on, here and in the model card")
     add_label_options(parser, default=None)
     add_table_options(parser)
     target = parser.add_mutually_exclusive_group()
     for name in ("precision", "recall"):
-        target.add_argument(
-            f"--{name}",
-            type=float,
-            metavar="P",
-            help=f"a threshold for each label from which on this {name} is promised",
-        )
-    parser.add_argument(
-        "--min-accuracy", type=float, metavar="P", help="the confidence from which on this accuracy is promised"
-    )
-    parser.add_argument(
-        "--label-sets",
-        type=float,
-        metavar="P",
-        help="sets of labels that hold the right one in this share of --eval-data",
-    )
-    parser.add_argument("--output", metavar="DIR", help="export the calibrated classifier of a run directory to it")
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
+        said = f"a threshold for each label from which on this {name} is promised"
+        target.add_argument(f"--{name}", type=float, metavar="P", help=said)
+    add("--min-accuracy", type=float, metavar="P", help="the confidence from which on this accuracy is promised")
+    said = "sets of labels that hold the right one in this share of --eval-data"
+    add("--label-sets", type=float, metavar="P", help=said)
+    add("--output", metavar="DIR", help="export the calibrated classifier of a run directory to it")
+    add("--overwrite", action="store_true", help="replace the folder if it holds something")
     add_card_options(parser)
     args = parser.parse_args(argv)
     args.data = args.data or held_out_rows(args.model, "--data")
@@ -100,9 +86,7 @@ def run(argv: Sequence[str]) -> int:
         )
     if (args.card or args.group_column) and not args.output:
         raise ValueError("--card and --group-column are for the model card of an export: add --output DIR.")
-    check_target(
-        precision=args.precision, recall=args.recall, min_accuracy=args.min_accuracy, label_sets=args.label_sets
-    )
+    check_target(**{name: getattr(args, name) for name in ("precision", "recall", "min_accuracy", "label_sets")})
     if args.label_sets is not None and not args.test_data:
         raise ValueError("--label-sets are measured on rows that did not fit them: add --eval-data TABLE.")
     if args.output:
@@ -130,31 +114,27 @@ def run(argv: Sequence[str]) -> int:
     temperature = fit_temperature(found["calibration"].logits, found["calibration"].labels)
     said: dict[str, Any] = {"temperature": temperature}
     for name, it in found.items():
-        said[name] = {
-            "rows": len(it.labels),
-            "before": calibration_metrics(it.logits, it.labels),
-            "after": calibration_metrics(it.logits / temperature, it.labels),
-        }
-    thresholds = None
-    if args.precision is not None or args.recall is not None:
-        thresholds = _thresholds(args, model.config, found, temperature)
-        said["thresholds"] = thresholds
-    if args.min_accuracy is not None:
-        said["abstention"] = _abstention(args, found, temperature)
-    if args.label_sets is not None:
-        said["label_sets"] = _label_sets(args, found, temperature)
+        measures = {"before": it.logits, "after": it.logits / temperature}
+        measures = {when: calibration_metrics(logits, it.labels) for when, logits in measures.items()}
+        said[name] = {"rows": len(it.labels), **measures}
+    names = list(model.config.id2label.values())
+    fits = {
+        "thresholds": (args.precision or args.recall, partial(_thresholds, args, names)),
+        "abstention": (args.min_accuracy, partial(_abstention, args)),
+        "label_sets": (args.label_sets, partial(_label_sets, args)),
+    }
+    calibrated = {name: (it.logits / temperature, it.labels) for name, it in found.items()}
+    said |= {name: fit(calibrated) for name, (wanted, fit) in fits.items() if wanted is not None}
     print(strict_json(said))
     for line in _worse(said):
         warn(line)
     if args.output:
         from ..export import export_classifier
 
-        names = list(model.config.id2label.values())
         if "test" in found:
-            facts = with_results(
-                facts, args.test_data, tables["test"], found["test"], temperature, args.group_column, names
-            )
-        reached = None
+            it = (tables["test"], found["test"], temperature, args.group_column, names)
+            facts = with_results(facts, args.test_data, *it)
+        thresholds, reached = said.get("thresholds"), None
         if thresholds is not None:
             best = "test" if "test" in thresholds else "calibration"
             facts.thresholds = {"target": thresholds["target"], "labels": thresholds[best]}
@@ -164,81 +144,58 @@ def run(argv: Sequence[str]) -> int:
         config = find_dual_head(dual_head).config
         config.prompt_template = prompt  # what the temperature was fitted with, which may be the user's
         config.max_input_length = args.max_length or config.max_input_length
-        folder = export_classifier(
-            dual_head,
-            tokenizer,
-            args.output,
-            temperature=temperature,
-            thresholds=reached,
-            overwrite=args.overwrite,
-            card=facts,
-        )
+        options = {"temperature": temperature, "thresholds": reached, "overwrite": args.overwrite, "card": facts}
+        folder = export_classifier(dual_head, tokenizer, args.output, **options)
         print(f"Wrote {folder}: its head is divided by {temperature:.4g}, its labels are the same.", file=sys.stderr)
     return 0
 
 
-def _thresholds(
-    args: argparse.Namespace, config: Any, found: dict[str, LabelledLogits], temperature: float
-) -> dict[str, Any]:
+def _thresholds(args: argparse.Namespace, names: Sequence[str], found: _Found) -> dict[str, Any]:
     """The threshold of each label, and what it gives on each table."""
     from ..evaluation import fit_thresholds, rows_that_would_do, threshold_report
 
-    fitted_on = found["calibration"]
-    thresholds = fit_thresholds(
-        fitted_on.logits / temperature, fitted_on.labels, precision=args.precision, recall=args.recall
-    )
-    names = [config.id2label[index] for index in range(len(thresholds))]
-    name, value = ("precision", args.precision) if args.recall is None else ("recall", args.recall)
-    needed = rows_that_would_do(
-        fitted_on.logits / temperature, fitted_on.labels, precision=args.precision, recall=args.recall
-    )
+    wanted = {"precision": args.precision, "recall": args.recall}
+    thresholds = fit_thresholds(*found["calibration"], **wanted)
+    needed = rows_that_would_do(*found["calibration"], **wanted)
+    name, value = next((name, value) for name, value in wanted.items() if value is not None)
     for label, threshold, rows in zip(names, thresholds, needed, strict=True):
         if threshold is None:
-            warn(f"No threshold promises {label!r} a {name} of {value:g}. {_would_do(rows, len(fitted_on.labels))}")
-    reports = {
-        table: dict(zip(names, threshold_report(it.logits / temperature, it.labels, thresholds), strict=True))
-        for table, it in found.items()
-    }
+            warn(f"No threshold promises {label!r} a {name} of {value:g}. {_would_do(rows, found)}")
+    reports = {table: threshold_report(*it, thresholds) for table, it in found.items()}
+    reports = {table: dict(zip(names, it, strict=True)) for table, it in reports.items()}
     return {"target": f"{name} {value:g}", "rows_that_would_do": dict(zip(names, needed, strict=True)), **reports}
 
 
-def _would_do(rows: int | None, there: int) -> str:
+def _would_do(rows: int | None, found: _Found) -> str:
+    there = len(found["calibration"][1])
     if rows is None:
         return f"On these {there} rows it has no more than that where it is surest: more rows alone would hardly do."
     return f"These are {there} rows; about {rows} like them would do."
 
 
-def _abstention(args: argparse.Namespace, found: dict[str, LabelledLogits], temperature: float) -> dict[str, Any]:
+def _abstention(args: argparse.Namespace, found: _Found) -> dict[str, Any]:
     """From which confidence on the accuracy is promised, and what is left then on each table."""
     from ..evaluation.thresholds import abstention_report, fit_abstention
 
-    fitted_on = found["calibration"]
-    threshold, needed = fit_abstention(fitted_on.logits / temperature, fitted_on.labels, args.min_accuracy)
+    threshold, needed = fit_abstention(*found["calibration"], args.min_accuracy)
     said = {"min_accuracy": args.min_accuracy, "threshold": threshold, "rows_that_would_do": needed}
     if threshold is None:
-        warn(
-            f"No confidence promises an accuracy of {args.min_accuracy:g}. {_would_do(needed, len(fitted_on.labels))}"
-        )
+        warn(f"No confidence promises an accuracy of {args.min_accuracy:g}. {_would_do(needed, found)}")
         return said
-    return said | {
-        table: abstention_report(it.logits / temperature, it.labels, threshold) for table, it in found.items()
-    }
+    return said | {table: abstention_report(*it, threshold) for table, it in found.items()}
 
 
-def _label_sets(args: argparse.Namespace, found: dict[str, LabelledLogits], temperature: float) -> dict[str, Any]:
+def _label_sets(args: argparse.Namespace, found: _Found) -> dict[str, Any]:
     """From which probability on labels belong to a row's set, and how often the sets of other rows hold the right one."""
     from ..evaluation.thresholds import fit_label_sets, label_set_report
 
-    fitted_on = found["calibration"]
-    threshold = fit_label_sets(fitted_on.logits / temperature, fitted_on.labels, args.label_sets)
-    if threshold is None:
-        least = math.ceil(args.label_sets / (1 - args.label_sets) - 1e-9)
-        warn(
-            f"Sets that hold the right label in {args.label_sets:g} want {least} rows of --data, and there are {len(fitted_on.labels)}."
-        )
-        return {"coverage": args.label_sets, "threshold": None}
-    test = label_set_report(found["test"].logits / temperature, found["test"].labels, threshold)
-    return {"coverage": args.label_sets, "threshold": threshold, "test": test}
+    said: dict[str, Any] = {"coverage": args.label_sets}
+    threshold = said["threshold"] = fit_label_sets(*found["calibration"], args.label_sets)
+    if threshold is not None:
+        return said | {"test": label_set_report(*found["test"], threshold)}
+    least, there = math.ceil(args.label_sets / (1 - args.label_sets) - 1e-9), len(found["calibration"][1])
+    warn(f"Sets that hold the right label in {args.label_sets:g} want {least} rows of --data, and there are {there}.")
+    return said
 
 
 def _worse(said: dict[str, Any]) -> Iterator[str]:

@@ -45,23 +45,19 @@ after_interrupt = "No metrics were written."
 def run(argv: Sequence[str]) -> int:
     """Measure a classifier on a table with labels."""
     parser = Parser(
-        prog="dhrd evaluate",
-        description="Measure a classifier on a table with labels: is it any good? Prints a table and one line of JSON.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dhrd evaluate",
+        "Measure a classifier on a table with labels: is it any good? Prints a table and one line of JSON.",
+        _EXAMPLES,
     )
+    add = parser.add_argument
     add_model_options(parser)
-    parser.add_argument(
-        "--data", metavar="TABLE", help="the rows, with their labels (default: those that the run held out)"
-    )
+    add("--data", metavar="TABLE", help="the rows, with their labels (default: those that the run held out)")
     add_label_options(parser, default=None)
     add_table_options(parser)
-    parser.add_argument("--output", metavar="FILE", help="write the metrics and the verdict to this .json file")
-    parser.add_argument("--report", metavar="FILE", help="write a page to look at first to this .html file")
-    parser.add_argument(
-        "--train-data", metavar="TABLE", help="what the baselines are trained on; default: what the run was"
-    )
-    parser.add_argument("--baseline", metavar="DIR", help="another classifier to be compared to, such as a pooled run")
+    add("--output", metavar="FILE", help="write the metrics and the verdict to this .json file")
+    add("--report", metavar="FILE", help="write a page to look at first to this .html file")
+    add("--train-data", metavar="TABLE", help="what the baselines are trained on; default: what the run was")
+    add("--baseline", metavar="DIR", help="another classifier to be compared to, such as a pooled run")
     args = parser.parse_args(argv)
     args.data = args.data or held_out_rows(args.model, "--data")
     check_command(args, args.data)

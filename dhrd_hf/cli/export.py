@@ -50,47 +50,43 @@ after_interrupt = "No half-written export was left behind."
 def run(argv: Sequence[str]) -> int:
     """Write the classifier of a run as a checkpoint that needs no dhrd_hf."""
     parser = Parser(
-        prog="dhrd export",
-        description="Write the classifier without its reasoning head, and compare its logits with the model's.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dhrd export",
+        "Write the classifier without its reasoning head, and compare its logits with the model's.",
+        _EXAMPLES,
     )
-    parser.add_argument(
-        "--model", required=True, metavar="DIR", help="run directory of dhrd train, or a checkpoint in it"
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write; new or empty")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--model", required=True, metavar="DIR", help="run directory of dhrd train, or a checkpoint in it")
+    add("--output", required=True, metavar="DIR", help="the folder to write; new or empty")
+    add(
         "--format",
         choices=(*FORMATS, *ENGINES),
         default="dense",
         help="dense: a whole stock classifier (default); adapter: a PEFT adapter and its head for the stock base model; "
         "onnx, openvino: for that engine, from a run directory or a dense export",
     )
-    parser.add_argument(
+    add(
         "--layout",
         choices=("transformers.js",),
         help="with onnx: the files and the config that transformers.js opens, float32 and int8 side by side",
     )
-    parser.add_argument("--int8", action="store_true", help="with onnx or openvino: weights in 8 bits")
-    parser.add_argument(
-        "--calibrate", metavar="TABLE", help="fit the temperature on these rows (see dhrd calibrate) and bake it in"
-    )
-    parser.add_argument(
+    add("--int8", action="store_true", help="with onnx or openvino: weights in 8 bits")
+    add("--calibrate", metavar="TABLE", help="fit the temperature on these rows (see dhrd calibrate) and bake it in")
+    add(
         "--eval-data",
         metavar="TABLE",
         help="measure on these rows, for the model card, or what another engine costs and wins; not those of --calibrate",
     )
     add_label_options(parser, default=None)
     add_table_options(parser)
-    parser.add_argument(
+    add(
         "--golden",
         metavar="TABLE",
         help="with dense or adapter: rows of your own among the golden texts of dhrd_contract.json (see dhrd verify); whoever "
         "has the export can read them",
     )
     add_card_options(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds something")
-    parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
+    add("--overwrite", action="store_true", help="replace the folder if it holds something")
+    add("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file (default: 5GB)")
     args = parser.parse_args(argv)
     check_command(args, args.eval_data, args.calibrate)
 

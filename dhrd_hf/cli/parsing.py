@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class Parser(argparse.ArgumentParser):
     """Raises a `ValueError` for `main` to print, and suggests the option that was meant; options are typed in full."""
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(allow_abbrev=False, **kwargs)
+    def __init__(self, prog: str, description: str | None = None, epilog: str | None = None, **kwargs: Any):
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(prog, description=description, epilog=epilog, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
@@ -75,7 +76,6 @@ class CommandGroup:
                 usage=f"{self.prog} COMMAND ...",
                 description=f"{self.description}\n\ncommands:\n{listed}",
                 epilog=self.examples,
-                formatter_class=argparse.RawDescriptionHelpFormatter,
             ).parse_args(argv)
         return self._find(argv).run(argv[1:])
 
@@ -100,24 +100,16 @@ def resumed(prog: str, argv: Sequence[str]) -> str:
 
 def add_model_options(parser: argparse.ArgumentParser, batch_tokens: bool = True) -> None:
     """Add the options that name a classifier and make texts of a table's rows."""
-    parser.add_argument(
-        "--model", required=True, metavar="DIR", help="run directory, export or Hub id of a classifier"
-    )
-    parser.add_argument(
-        "--prompt",
-        metavar="TEMPLATE",
-        help=r"the input over a row's columns, such as '{premise}\n{hypothesis}'; default: the model's own",
-    )
-    parser.add_argument("--text-column", metavar="NAME", help="the same as --prompt '{NAME}'")
-    parser.add_argument(
-        "--max-length", type=int, metavar="N", help="most tokens of an input; default: the model's own"
-    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="DIR", help="run directory, export or Hub id of a classifier")
+    said = r"the input over a row's columns, such as '{premise}\n{hypothesis}'; default: the model's own"
+    add("--prompt", metavar="TEMPLATE", help=said)
+    add("--text-column", metavar="NAME", help="the same as --prompt '{NAME}'")
+    add("--max-length", type=int, metavar="N", help="most tokens of an input; default: the model's own")
     if batch_tokens:
-        parser.add_argument(
-            "--batch-tokens", type=int, metavar="N", help="most tokens of a batch; lower it to save memory"
-        )
-    parser.add_argument("--device", help="such as cpu or cuda:1; default: the accelerator if there is one")
-    parser.add_argument("--dtype", default="auto", help="such as float32 or bfloat16; default: as the model was saved")
+        add("--batch-tokens", type=int, metavar="N", help="most tokens of a batch; lower it to save memory")
+    add("--device", help="such as cpu or cuda:1; default: the accelerator if there is one")
+    add("--dtype", default="auto", help="such as float32 or bfloat16; default: as the model was saved")
 
 
 def add_table_options(parser: argparse.ArgumentParser) -> None:

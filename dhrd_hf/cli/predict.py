@@ -35,21 +35,17 @@ _HEAD = 2048
 
 def run(argv: Sequence[str]) -> int:
     """Classify the rows of a table as a stream."""
-    parser = Parser(
-        prog="dhrd predict",
-        description="Classify the rows of a table; a table larger than memory will do.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("dhrd predict", "Classify the rows of a table; a table larger than memory will do.", _EXAMPLES)
+    add = parser.add_argument
     add_model_options(parser)
-    parser.add_argument(
+    add(
         "--engine",
         choices=("torch", *ENGINES),
         help="what to run it on; default: what --model was exported for. A torch classifier is exported for it first, into a "
         "temporary folder (dhrd export --format keeps it)",
     )
-    parser.add_argument("--data", required=True, metavar="TABLE", help="the rows; - is JSON Lines on standard input")
-    parser.add_argument("--output", required=True, metavar="FILE", help="the file to write; - is standard output")
+    add("--data", required=True, metavar="TABLE", help="the rows; - is JSON Lines on standard input")
+    add("--output", required=True, metavar="FILE", help="the file to write; - is standard output")
     add_table_options(parser)
     args = parser.parse_args(argv)
     check_command(args, args.data, labels=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from .parsing import Parser
@@ -22,22 +21,18 @@ after_interrupt = "The new files are all in the repository or none is; to push a
 def run(argv: Sequence[str]) -> int:
     """Upload an exported classifier to the Hugging Face Hub."""
     parser = Parser(
-        prog="dhrd push",
-        description="Upload an exported classifier to the Hugging Face Hub, in one commit or not at all. In the same "
+        "dhrd push",
+        "Upload an exported classifier to the Hugging Face Hub, in one commit or not at all. In the same "
         "commit, weights and configs of an earlier push that the folder lacks are removed; all other files stay.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _EXAMPLES,
     )
-    parser.add_argument("--model", required=True, metavar="DIR", help="a folder that dhrd export wrote")
-    parser.add_argument("--repo", required=True, metavar="USER/NAME", help="the repository; made if it is missing")
-    parser.add_argument(
-        "--private", action="store_true", help="make the repository private; never push to a public one"
-    )
-    parser.add_argument("--revision", metavar="BRANCH", help="default: main; a new branch starts from main")
-    parser.add_argument("--commit-message", default="Upload classifier", metavar="TEXT", help="default: %(default)s")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="check the name and the folder and list the files, without network"
-    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="DIR", help="a folder that dhrd export wrote")
+    add("--repo", required=True, metavar="USER/NAME", help="the repository; made if it is missing")
+    add("--private", action="store_true", help="make the repository private; never push to a public one")
+    add("--revision", metavar="BRANCH", help="default: main; a new branch starts from main")
+    add("--commit-message", default="Upload classifier", metavar="TEXT", help="default: %(default)s")
+    add("--dry-run", action="store_true", help="check the name and the folder and list the files, without network")
     args = parser.parse_args(argv)
 
     from .. import push_classifier

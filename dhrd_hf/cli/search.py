@@ -79,24 +79,18 @@ def after_interrupt(argv: Sequence[str]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="dhrd search",
-        description="Search for the settings of a training run with Optuna; every trial is a dhrd train.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dhrd search", "Search for the settings of a training run with Optuna; every trial is a dhrd train.", _EXAMPLES
     )
-    parser.add_argument("--config", required=True, metavar="YAML", help="recipe of dhrd train, with eval_data")
-    parser.add_argument("--space", required=True, metavar="YAML", help="what may vary: lists, or low and high")
-    parser.add_argument("--output-dir", required=True, metavar="DIR", help="folder of the search")
-    parser.add_argument("--trials", type=int, default=20, metavar="N", help="trials in the folder, in all [20]")
-    parser.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="how values are chosen [tpe]")
-    parser.add_argument("--pruner", choices=PRUNERS, default="median", help="what stops a trial early [median]")
-    parser.add_argument(
-        "--metric", default="eval_accuracy", metavar="NAME", help="what is searched for [eval_accuracy]"
-    )
-    parser.add_argument(
-        "--direction", choices=("maximize", "minimize"), help="which way the metric is better [known for ours]"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with a search, or join it as another process")
+    add = parser.add_argument
+    add("--config", required=True, metavar="YAML", help="recipe of dhrd train, with eval_data")
+    add("--space", required=True, metavar="YAML", help="what may vary: lists, or low and high")
+    add("--output-dir", required=True, metavar="DIR", help="folder of the search")
+    add("--trials", type=int, default=20, metavar="N", help="trials in the folder, in all [20]")
+    add("--sampler", choices=SAMPLERS, default="tpe", help="how values are chosen [tpe]")
+    add("--pruner", choices=PRUNERS, default="median", help="what stops a trial early [median]")
+    add("--metric", default="eval_accuracy", metavar="NAME", help="what is searched for [eval_accuracy]")
+    add("--direction", choices=("maximize", "minimize"), help="which way the metric is better [known for ours]")
+    add("--resume", action="store_true", help="go on with a search, or join it as another process")
     return parser
 
 

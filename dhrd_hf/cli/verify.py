@@ -33,40 +33,40 @@ _HUB_HOSTS = (".huggingface.co", ".hf.co", ".huggingface.cloud")
 def run(argv: Sequence[str]) -> int:
     """Hold an export, or the server that serves it, against the export's contract; 1 where it differs."""
     parser = Parser(
-        prog="dhrd verify",
-        description="Replay the golden texts of an export on the export itself, or on a server that serves it.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dhrd verify",
+        "Replay the golden texts of an export on the export itself, or on a server that serves it.",
+        _EXAMPLES,
     )
-    parser.add_argument("folder", metavar="FOLDER", help="what dhrd export wrote, in whatever format")
-    parser.add_argument("--server", metavar="URL", help="the server that serves it, such as http://localhost:8000")
-    parser.add_argument("--model", metavar="NAME", help="with --server: the model's name there, if it serves several")
-    parser.add_argument(
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="what dhrd export wrote, in whatever format")
+    add("--server", metavar="URL", help="the server that serves it, such as http://localhost:8000")
+    add("--model", metavar="NAME", help="with --server: the model's name there, if it serves several")
+    add(
         "--token-env",
         metavar="NAME",
         help="with --server: the variable of its token; default: HF_TOKEN for the Hub's hosts",
     )
-    parser.add_argument(
+    add(
         "--ignore-blanks",
         action="store_true",
         help="with --server: leave out golden texts with blanks at an end, which infinity strips",
     )
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds of a request (default: 60)")
-    parser.add_argument(
+    add("--timeout", type=float, default=60.0, metavar="S", help="seconds of a request (default: 60)")
+    add(
         "--data",
         metavar="TABLE",
         help="rows with labels as well: the folder's accuracy, and with --server its change there",
     )
     add_label_options(parser)
-    parser.add_argument(
+    add(
         "--tolerance",
         type=float,
         metavar="X",
         help="largest difference of a logit on the folder (default: 1e-4 of the largest in float32), of a probability on a "
         "server (default: 0.01)",
     )
-    parser.add_argument("--max-flips", type=int, metavar="N", help="most labels that may flip (default: 0)")
-    parser.add_argument("--output", metavar="FILE", help="write the same facts to this .json file")
+    add("--max-flips", type=int, metavar="N", help="most labels that may flip (default: 0)")
+    add("--output", metavar="FILE", help="write the same facts to this .json file")
     args = parser.parse_args(argv)
     _check_options(args)
 
