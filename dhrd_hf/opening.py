@@ -149,6 +149,31 @@ def put_on(model: Model, device: str | torch.device | None = None) -> Model:
         raise ValueError(f"the model can't be put on device {str(device)!r}: {str(error).splitlines()[0]}") from error
 
 
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """A model in evaluation mode, and afterwards as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def open_stock(name: str | os.PathLike, **kwargs: Any) -> Any:
+    """A sequence classifier whose weights are all there."""
+    from transformers import AutoModelForSequenceClassification
+
+    from .modeling_dhrd import check_loaded
+
+    # Mismatched sizes would be an error of transformers with a table in its log; `check_loaded` says it in a line.
+    kwargs = {"ignore_mismatched_sizes": True, "trust_remote_code": False, **kwargs}
+    model, info = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True, **kwargs)
+    # Weights that are missing would be random; those left over, such as a pretraining head's, do no harm.
+    check_loaded({**info, "unexpected_keys": ()}, name)
+    return model
+
+
 # What the values of a saved config should be: transformers reads them from the file as they are
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorWithFlattening, PreTrainedTokenizerBase
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
@@ -15,6 +16,13 @@ from .inputs import ensure_pad_token
 
 # Columns of rows whose soft targets a teacher's cache holds.
 SOFT_TARGETS = ("teacher_log_probs", "teacher_ids")
+
+
+def padded_inputs(rows: Sequence[list[int]], pad: int, side: str) -> dict[str, torch.Tensor]:
+    """Rows of token ids as one batch."""
+    tensors = [torch.tensor(ids) for ids in rows]
+    mask = pad_sequence([torch.ones_like(ids) for ids in tensors], True, 0, side)
+    return {"input_ids": pad_sequence(tensors, True, pad, side), "attention_mask": mask}
 
 
 def input_only(feature: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..data.collator import padded_inputs
 from ..data.inputs import continued_ids, input_limit, positions_of, tokenize_inputs
 from ..data.prompts import DEFAULT_SUFFIX, Suffix
 from ..modeling_dhrd import DHRDForDualHeadClassification
-from .prediction import agree_on_pad_token, padded_inputs
+from ..opening import evaluating
+from .prediction import agree_on_pad_token
 
 logger = logging.get_logger(__name__)
 
@@ -224,12 +226,11 @@ class CoTDecoder:
         if room < 1:
             return [[] for _ in prompts]
         inputs = padded_inputs(prompts, self.tokenizer.pad_token_id, "left")
-        was_training, own = self.model.training, self.model.generation_config
-        self.model.eval()
+        own = self.model.generation_config
         # `generate` takes from the model's what a call leaves open: a repetition penalty would be one.
         self.model.generation_config = GenerationConfig(max_new_tokens=room, **self.options)
         try:
-            with torch.random.fork_rng():
+            with evaluating(self.model), torch.random.fork_rng():
                 torch.manual_seed(self.seed)
                 found = self.model.generate(
                     **{name: it.to(self.model.device) for name, it in inputs.items()},
@@ -237,7 +238,6 @@ class CoTDecoder:
                 )
         finally:
             self.model.generation_config = own
-            self.model.train(was_training)
         return [_to_the_end(row, self.tokenizer.eos_token_id) for row in found[:, longest:].cpu()]
 
     def answer(self, ids: Sequence[int], labels: Sequence[str]) -> CoTAnswer:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file
 
 from ..adapters import merged
 from ..auto import AutoModelForDualHeadClassification, load_config
 from ..configuration_dhrd import DHRDConfig
-from ..modeling_dhrd import check_loaded
-from ..opening import check_finite, load_tokenizer, put_on, readable_model
+from ..opening import check_finite, load_tokenizer, open_stock, put_on, readable_model
 
 
 def load_classifier(
@@ -95,13 +94,7 @@ def _open(name_or_path: str | os.PathLike, config: PreTrainedConfig, kwargs: dic
         return open_adapter(name_or_path, config, **kwargs).merge_and_unload()
     if not isinstance(config, DHRDConfig):
         _check_classifier(config, name_or_path)
-    # Mismatched sizes would be an error of transformers with a table in its log; `check_loaded` says it in a line.
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        name_or_path, output_loading_info=True, **{"ignore_mismatched_sizes": True, **kwargs}
-    )
-    # Weights that are missing would be random; those left over, such as a pretraining head's, do no harm.
-    check_loaded({**info, "unexpected_keys": ()}, name_or_path)
-    return model
+    return open_stock(name_or_path, **kwargs)
 
 
 def _check_classifier(config: Any, name_or_path: str | os.PathLike) -> None:

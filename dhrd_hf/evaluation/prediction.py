@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import ensure_pad_token
+from ..data.collator import padded_inputs
 from ..data.inputs import input_limit, tokenize_inputs
 from ..data.label_names import is_missing
 from ..data.labels import Labels, read_labels
 from ..data.prompts import as_text, input_columns, render_rows
 from ..data.tables import check_columns
+from ..opening import evaluating
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -299,13 +300,6 @@ def padding_side_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     return "right" if hasattr(model, "score") else tokenizer.padding_side
 
 
-def padded_inputs(rows: Sequence[list[int]], pad: int, side: str) -> dict[str, Tensor]:
-    """Rows of token ids as one batch."""
-    tensors = [torch.tensor(ids) for ids in rows]
-    mask = pad_sequence([torch.ones_like(ids) for ids in tensors], True, 0, side)
-    return {"input_ids": pad_sequence(tensors, True, pad, side), "attention_mask": mask}
-
-
 @torch.inference_mode()
 def _logits(
     model: PreTrainedModel, batches: list[list[list[int]]], pad: int, tokenizer: PreTrainedTokenizerBase
@@ -314,15 +308,11 @@ def _logits(
     side = padding_side_of(model, tokenizer)
     options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
     found = []
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for batch in batches:
             inputs = {name: it.to(model.device) for name, it in padded_inputs(batch, pad, side).items()}
             found.append(model(**inputs, **options).logits)
-        return torch.cat(found).float().cpu() if found else torch.empty(0, model.config.num_labels)
-    finally:
-        model.train(was_training)
+    return torch.cat(found).float().cpu() if found else torch.empty(0, model.config.num_labels)
 
 
 def read_logits(logits: Tensor, config: PreTrainedConfig) -> Iterator[Prediction]:

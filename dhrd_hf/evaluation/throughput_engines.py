@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.collator import padded_inputs
 from ..data.inputs import input_limit, tokenize_inputs
 from ..data.labels import Labels, read_labels
 from ..data.prompts import input_columns, input_or_empty, render_rows
 from ..data.tables import check_columns
 from .cot import MAX_NEW_TOKENS, CoTDecoder
-from .prediction import agree_on_pad_token, padded_inputs, padding_side_of
+from .prediction import agree_on_pad_token, padding_side_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

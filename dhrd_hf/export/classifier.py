@@ -20,14 +20,13 @@ from ..data.inputs import check_tokenizer, fill_settings, for_deployment, input_
 from ..families import stock_classifier
 from ..files import whole_folder
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
-from ..opening import check_finite, load_tokenizer
+from ..opening import check_finite, evaluating, load_tokenizer
 from . import FORMATS
 from .adapter import check_adapter, write_adapter
 from .card_facts import CardFacts, hub_name
 from .contract import contract_of
 from .model_card import write_model_card
-from .portable import save_tokenizer, widen_config
-from .remote_code import write_with_code
+from .portable import save_tokenizer, widen_config, write_with_code
 from .replay import class_logits, golden_of, replay
 
 logger = logging.get_logger(__name__)
@@ -265,13 +264,9 @@ def _compare_merged(
 @torch.no_grad()
 def _probed(model: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """The logits of `probe_batches` `[N, K]`, as in evaluation."""
-    was_training = model.training
-    model.eval()
-    try:
-        device = next(model.parameters()).device
+    device = next(model.parameters()).device
+    with evaluating(model):
         logits = [model(**{name: it.to(device) for name, it in batch.items()}).logits.float() for batch in batches]
-    finally:
-        model.train(was_training)
     found = torch.cat(logits)
     if not found.isfinite().all():
         raise FloatingPointError("The model's logits are not finite on random inputs; nothing was written.")

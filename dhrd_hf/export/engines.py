@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.inputs import known_limit
-from ..modeling_dhrd import check_loaded, logits_tolerance
-from ..opening import check_finite, load_tokenizer, readable_model
-from . import ENGINES, transformers_js
+from ..modeling_dhrd import logits_tolerance
+from ..opening import check_finite, load_tokenizer, open_stock, readable_model
+from . import ENGINES
 from .classifier import check_apart, probe_batches, whole_folder
 from .contract import CONTRACT, Contract, contract_of
 from .model_card import write_engine_card
@@ -31,6 +31,15 @@ from .replay import golden_of, replay
 _NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "nncf")}
 # The file in which transformers' exporters say what they wrote.
 MANIFEST = "export.json"
+# The layout in which transformers.js opens an ONNX export, in Node and in browsers.
+LAYOUT = "transformers.js"
+
+# It has no decoder among its sequence classifiers. This one hands ids and mask to the graph and takes its logits.
+_CLASS = ("distilbert", "DistilBertForSequenceClassification")
+_KEPT = ("id2label", "label2id", "problem_type", "pad_token_id", "prompt_template", "label_thresholds", "vocab_size")
+_NO_LIMIT = 1_000_000_000  # of positions, where the model has none; without a number it would be that class's 512
+# What one protobuf message may hold; larger weights lie beside the graph.
+_ONE_FILE = 2_000_000_000
 
 
 class EngineClassifier(nn.Module):
@@ -155,17 +164,13 @@ def export_engine(
     """
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} is not one of {', '.join(ENGINES)}.")
-    if layout is not None and (layout, engine, int8) != (transformers_js.LAYOUT, "onnx", False):
-        raise ValueError(
-            f"layout={layout!r}: there is {transformers_js.LAYOUT!r}, for engine='onnx', float32 and int8 side by side."
-        )
+    if layout is not None and (layout, engine, int8) != (LAYOUT, "onnx", False):
+        raise ValueError(f"layout={layout!r}: there is {LAYOUT!r}, for engine='onnx', float32 and int8 side by side.")
     check_apart(output_dir, classifier)
     _require(engine)
     with readable_model(classifier):
         tokenizer = load_tokenizer(classifier)
-        loading = {"output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
-        model, info = AutoModelForSequenceClassification.from_pretrained(classifier, dtype=torch.float32, **loading)
-    check_loaded({**info, "unexpected_keys": ()}, classifier)
+        model = open_stock(classifier, dtype=torch.float32)
     check_finite(model.named_parameters(), classifier)
     model.config.use_cache = False  # no cache among the outputs
     text_config = model.config.get_text_config()
@@ -177,7 +182,7 @@ def export_engine(
         if layout is not None:
             with tempfile.TemporaryDirectory(dir=folder) as quantised:
                 _export(model, batches[0], engine, True).save_pretrained(quantised)
-                transformers_js.rearrange(folder, Path(quantised), MANIFEST)
+                rearrange(folder, Path(quantised))
         opened = EngineClassifier.from_pretrained(folder)
         off = 0.0
         for batch in batches:
@@ -302,3 +307,40 @@ def _require(engine: str) -> None:
     missing = [name for name in _NEEDS.get(engine, ()) if importlib.util.find_spec(name) is None]
     if missing:
         raise ModuleNotFoundError(f"{engine} needs {', '.join(missing)}: pip install 'dhrd-hf[{engine}]'")
+
+
+def rearrange(folder: Path, quantised: Path) -> None:
+    """Turn a whole float32 ONNX export, with an int8 one of the same classifier, into that layout."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    beside = {
+        f"{name}.onnx": 1
+        for name, source in (("model", folder), ("model_quantized", quantised))
+        if _write_graph(source / "model.onnx", folder / "onnx" / f"{name}.onnx")
+    }
+    for name in ("model.onnx", "model.onnx.data"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "onnx" / "model.onnx.data").touch()  # transformers' runner asks for it, also where it would hold nothing
+    positions = config.get("max_position_embeddings", _NO_LIMIT)
+    config = {name: config[name] for name in _KEPT if name in config}
+    config |= {"model_type": _CLASS[0], "architectures": [_CLASS[1]], "max_position_embeddings": positions}
+    if beside:
+        config["transformers.js_config"] = {"use_external_data_format": beside}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    entries = json.loads((folder / MANIFEST).read_text("utf-8"))
+    entries["components"]["model"]["file"] = "onnx/model.onnx"
+    (folder / MANIFEST).write_text(json.dumps(entries, indent=2) + "\n", "utf-8")
+
+
+def _write_graph(source: Path, target: Path) -> bool:
+    """Write a graph with its weights; whether they lie beside it."""
+    import onnx
+
+    target.parent.mkdir(exist_ok=True)
+    data = source.with_name(f"{source.name}.data")
+    beside = data.is_file() and data.stat().st_size + source.stat().st_size > _ONE_FILE
+    graph = onnx.load(source)
+    if beside:
+        onnx.save_model(graph, target, save_as_external_data=True, location=f"{target.name}_data")
+    else:
+        onnx.save_model(graph, target)
+    return beside

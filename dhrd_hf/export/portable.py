@@ -1,4 +1,5 @@
-"""What other tools read elsewhere than transformers 5 writes it: version 4, CrossEncoder and what is built on them."""
+"""What other tools read elsewhere than transformers 5 writes it: version 4, CrossEncoder and what is built on them; and a
+head that no stock decoder has, which carries its own modelling code."""
 
 from __future__ import annotations
 
@@ -7,8 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..modeling_dhrd import DHRDForDualHeadClassification, DHRDForSequenceClassification
 
 # Of these version 4 (4.57) has no sequence classifier; examples/compatibility.py opens one of every other family there.
 NOT_IN_VERSION_4 = (
@@ -113,3 +117,28 @@ def _rope_of_version_4(config_class: type[PreTrainedConfig], values: dict[str, A
     numbers = [name for name, value in found.items() if isinstance(value, float | int)]
     unread = {name for name in numbers if read(**{name: found[name] / 2}) == as_it_is}
     return {name: value for name, value in found.items() if name not in unread}
+
+
+def write_with_code(
+    dual_head: DHRDForDualHeadClassification,
+    pad_token_id: int,
+    temperature: float,
+    max_shard_size: int | str,
+    folder: Path,
+) -> PreTrainedModel:
+    """Write the model without its reasoning head, with the code that opens it, and open what was written."""
+    config = copy.deepcopy(dual_head.config)
+    config.reasoning_head = False
+    config.pad_token_id = pad_token_id
+    config.dtype = next(dual_head.score.parameters()).dtype
+    with torch.device("meta"):
+        classifier = DHRDForSequenceClassification(config)
+    tensors = {name: tensor for name, tensor in dual_head.state_dict().items() if not name.startswith("lm_head.")}
+    for name in ("score.out_proj.weight", "score.out_proj.bias"):
+        tensors[name] = tensors[name] / temperature
+    classifier.load_state_dict(tensors, strict=True, assign=True)
+    classifier.save_pretrained(folder, max_shard_size=max_shard_size)
+    widen_config(folder)
+    return DHRDForSequenceClassification.from_pretrained(
+        folder, dtype=config.dtype, attn_implementation=dual_head.model.config._attn_implementation
+    )

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from ..data.collator import padded_inputs
 from ..data.inputs import known_limit, positions_of, tokenize_inputs
 from ..modeling_dhrd import logits_tolerance
+from ..opening import evaluating
 from .contract import Contract, Golden, written_ids
 from .golden import OWN_TEXT, Pieces, golden_texts, text_of
 
@@ -90,17 +91,11 @@ def class_logits(model: nn.Module, rows: Sequence[Sequence[int]], pad: int, side
     """Class logits `[N, K]` of rows of ids in float32 on the CPU, in padded batches of mixed lengths."""
     found: dict[int, Tensor] = {}
     device = getattr(model, "device", torch.device("cpu"))
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for batch in _batches([len(row) for row in rows]):
-            ids = [torch.tensor(rows[place]) for place in batch]
-            mask = pad_sequence([torch.ones_like(it) for it in ids], True, 0, side)
-            padded = {"input_ids": pad_sequence(ids, True, pad, side), "attention_mask": mask}
+            padded = padded_inputs([rows[place] for place in batch], pad, side)
             logits = model(**{name: it.to(device) for name, it in padded.items()}).logits
             found |= dict(zip(batch, logits.float().cpu(), strict=True))
-    finally:
-        model.train(was_training)
     return torch.stack([found[place] for place in range(len(rows))])
 
 

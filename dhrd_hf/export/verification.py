@@ -13,8 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from ..auto import load_config
-from ..modeling_dhrd import check_loaded
-from ..opening import load_tokenizer, readable_model
+from ..opening import load_tokenizer, open_stock, readable_model
 from .contract import CONTRACT, Contract, contract_of
 from .engines import EngineClassifier, engine_of
 from .replay import Replay, replay
@@ -79,10 +78,7 @@ def _opened(folder: str | os.PathLike) -> nn.Module:
         return EngineClassifier.from_pretrained(folder)
     if (Path(folder) / "adapter_config.json").is_file():
         return open_adapter(folder, config)
-    loading = {"output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
-    model, info = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto", **loading)
-    check_loaded({**info, "unexpected_keys": ()}, folder)
-    return model
+    return open_stock(folder, dtype="auto")
 
 
 def open_adapter(folder: str | os.PathLike, config: Any, **kwargs: Any) -> nn.Module:

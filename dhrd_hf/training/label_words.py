@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.inputs import continued_ids
 from ..modeling_dhrd import find_dual_head
+from ..opening import evaluating
 
 ANSWER_CUE = "\nAnswer:"
 
@@ -106,7 +107,7 @@ def _ids_of_words(
 
 def _output_rows(dual_head: Any, ids: list[list[int]]) -> list[Tensor]:
     """For each word `[tokens, H]`: how a logit depends on the pooled state, in float64, as the family's causal LM makes it."""
-    flat = [token for of in ids for token in of]
+    flat, lengths = [token for of in ids for token in of], [len(of) for of in ids]
     weight = _rows_of(dual_head.lm_head, flat)
     width = weight.shape[1]
     head = nn.Linear(width, len(flat), bias=False, device="cpu", dtype=torch.float64)
@@ -114,17 +115,13 @@ def _output_rows(dual_head: Any, ids: list[list[int]]) -> list[Tensor]:
     view = copy.copy(dual_head)
     view._modules = {**dual_head._modules, "lm_head": head}
     device = dual_head.get_input_embeddings().weight.device
-    was_training = dual_head.training
-    try:
-        outputs = dual_head.eval().model(
-            input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False, return_dict=True
-        )
-    finally:
-        dual_head.train(was_training)
+    with evaluating(dual_head):
+        ids = torch.zeros(1, 2, dtype=torch.long, device=device)
+        outputs = dual_head.model(input_ids=ids, use_cache=False, return_dict=True)
     # Scaled, but linear near 0: each unit vector gives what one number of the state does to the logits.
     units = torch.eye(width, dtype=torch.float64) * _TINY
     slopes = view.reasoning_logits(units, outputs).double() / _TINY  # [H, tokens]
-    return list(slopes.T.split([len(of) for of in ids]))
+    return list(slopes.T.split(lengths))
 
 
 def _rows_of(lm_head: nn.Module, ids: list[int]) -> Tensor:

@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from ..modeling_dhrd import DHRDForDualHeadClassification
+from ..opening import evaluating
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -98,12 +99,10 @@ def _not_called_as_layers(model: DHRDForDualHeadClassification) -> list[str]:
     linear = [name for name, module in modules.items() if isinstance(module, (nn.Linear, Conv1D))]
     watched = {*linear, *(name.rpartition(".")[0] for name in linear)}
     hooks = [modules[name].register_forward_hook(watch(name)) for name in watched]
-    was_training = model.training
     try:
-        model.eval()
-        model(torch.zeros(1, 2, dtype=torch.long, device=model.get_input_embeddings().weight.device))
+        with evaluating(model):
+            model(torch.zeros(1, 2, dtype=torch.long, device=model.get_input_embeddings().weight.device))
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
     bypassed = {name for name in linear if name not in ran and name.rpartition(".")[0] in ran}

@@ -13,6 +13,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from ..data.inputs import positions_of, take_settings
 from ..losses import IGNORE_INDEX
 from ..modeling_dhrd import find_dual_head, logits_tolerance
+from ..opening import evaluating
 
 if TYPE_CHECKING:
     from ..configuration_dhrd import DHRDConfig
@@ -124,19 +125,16 @@ def check_padding_free(model: nn.Module) -> None:
         **dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), bounds),
         **dict.fromkeys(("max_length_q", "max_length_k"), 9),
     }
-    was_training = dual_head.training
-    dual_head.eval()
     try:
-        rows = [backbone(row.to(device), use_cache=False).last_hidden_state for row in (first, second)]
-        alone, together = torch.cat(rows, 1), backbone(**flat, use_cache=False).last_hidden_state
+        with evaluating(dual_head):
+            rows = [backbone(row.to(device), use_cache=False).last_hidden_state for row in (first, second)]
+            alone, together = torch.cat(rows, 1), backbone(**flat, use_cache=False).last_hidden_state
         mixed = torch.is_autocast_enabled(device.type)
         off = (together - alone).abs().max().item() / max(1.0, alone.abs().max().item())
         allowed = logits_tolerance(torch.bfloat16 if mixed else alone.dtype)
         reason = None if off <= allowed else f"its states change by {off:.2g} of the largest, {allowed:.2g} allowed"
     except (TypeError, RuntimeError) as error:  # an argument or a dtype that its code does not take
         reason = str(error).strip().splitlines()[0]
-    finally:
-        dual_head.train(was_training)
     if reason is not None:
         attention = backbone.config._attn_implementation
         raise ValueError(

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..data.collator import SOFT_TARGETS
+from ..data.collator import SOFT_TARGETS, padded_inputs
 from ..files import unfinished_beside, write_whole
 from ..losses import IGNORE_INDEX, SoftTargets, shift_targets
 from ..modeling_dhrd import DHRDForDualHeadClassification
@@ -132,16 +132,15 @@ def _top_k_of(cache: CacheOf, rows: datasets.Dataset, progress: tqdm) -> dataset
     from datasets import Dataset, Features, List, Value
 
     device = cache.model.get_input_embeddings().weight.device
-    ids, targets = ([torch.tensor(row) for row in rows[name]] for name in ("input_ids", "reasoning_targets"))
+    ids, targets = rows["input_ids"][:], [torch.tensor(row) for row in rows["reasoning_targets"]]
     found: list[dict[str, Any]] = [{} for _ in ids]
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
     for batch in (order[start : start + _BATCH_ROWS] for start in range(0, len(order), _BATCH_ROWS)):
         # On the right, where no token of a causal model sees it.
-        padded = pad_sequence([ids[row] for row in batch], batch_first=True).to(device)
-        mask = pad_sequence([torch.ones_like(ids[row]) for row in batch], batch_first=True).to(device)
+        padded = padded_inputs([ids[row] for row in batch], 0, "right")
         wanted = pad_sequence([targets[row] for row in batch], batch_first=True, padding_value=IGNORE_INDEX)
-        inputs = {"input_ids": padded, "attention_mask": mask, "reasoning_targets": wanted.to(device)}
-        soft = cache.soft_targets(inputs)
+        inputs = {**padded, "reasoning_targets": wanted}
+        soft = cache.soft_targets({name: it.to(device) for name, it in inputs.items()})
         number_of = (shift_targets(wanted) != IGNORE_INDEX).sum(-1).tolist()
         start = 0
         for row, number in zip(batch, number_of, strict=True):

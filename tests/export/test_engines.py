@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dhrd_hf import export_classifier
 from dhrd_hf.evaluation import load_classifier, predict_texts
-from dhrd_hf.export import Contract, engines, transformers_js, verify_export
+from dhrd_hf.export import Contract, engines, verify_export
 from dhrd_hf.export.engines import EngineClassifier, export_engine
 
 LABELS = {0: "entailed", 1: "refuted", 2: "unknown"}
@@ -170,8 +170,8 @@ def test_weights_too_large_for_one_file_lie_beside_the_graph(exported, tmp_path,
     large, small = (shutil.copytree(folder, tmp_path / name) for name in ("large", "small"))
     with open(large / "model.onnx.data", "ab") as file:
         file.write(bytes(1_000_000))  # which the graph does not refer to
-    monkeypatch.setattr(transformers_js, "_ONE_FILE", 1_000_000)
-    transformers_js.rearrange(large, small, engines.MANIFEST)
+    monkeypatch.setattr(engines, "_ONE_FILE", 1_000_000)
+    engines.rearrange(large, small)
     config = json.loads((large / "config.json").read_text())
     assert config["transformers.js_config"] == {"use_external_data_format": {"model.onnx": 1}}
     assert (large / "onnx" / "model.onnx_data").stat().st_size > 100_000
