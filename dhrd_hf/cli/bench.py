@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.prompts import chosen_prompt
-from ..files import did_you_mean
+from ..data.table_writing import check_file
+from ..files import did_you_mean, strict_json, write_whole
 from .parsing import Parser, add_label_options, add_model_options, quiet
 
 if TYPE_CHECKING:
@@ -94,18 +96,12 @@ def run(argv: Sequence[str]) -> int:
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(_PROG, "Rows a second of a classifier: pooled, exported, and decoding its answers.", _EXAMPLES)
-    add = parser.add_argument
     add_model_options(parser, batch_tokens=False)
     add = parser.add_argument
     add("--data", required=True, metavar="TABLE", help="the rows; with labels, accuracy is measured too")
     add_label_options(parser)
-    add(
-        "--exported",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="what dhrd export wrote for pipeline, onnx or openvino; may be repeated. Default: written into a temporary folder",
-    )
+    said = "what dhrd export wrote for pipeline, onnx or openvino; may be repeated. Default: written into a temporary folder"
+    add("--exported", action="append", default=[], metavar="DIR", help=said)
     add("--engines", metavar="NAMES", help=f"some of {','.join(ENGINES)} (default: all that are possible)")
     add("--batch-sizes", default="1,8,32", metavar="N,N", help="rows of a batch (default: 1,8,32)")
     add("--sort", action="store_true", help="measure rows sorted by length (default: both)")
@@ -113,26 +109,22 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--rows", type=int, default=_ROWS, metavar="N", help=f"the first N rows (default: {_ROWS})")
     add("--repeats", type=int, default=3, metavar="N", help="rounds that count (default: 3)")
     add("--warmup", type=int, default=1, metavar="N", help="rounds before them (default: 1)")
-    add(
-        "--cot-rows",
-        type=int,
-        default=32,
-        metavar="N",
-        help="rows whose answers are decoded, drawn evenly (default: 32)",
-    )
+    add("--cot-rows", type=int, default=32, metavar="N", help="rows that are decoded, drawn evenly (default: 32)")
     add("--max-new-tokens", type=int, default=500, metavar="N", help="most tokens of a decoded answer (default: 500)")
-    add(
-        "--output",
-        metavar="FILE.json",
-        help="the result as JSON, written whole after each round; - is standard output, and the table goes to standard error",
-    )
+    said = "the result as JSON, written whole after each round; - is standard output, and the table goes to standard error"
+    add("--output", metavar="FILE.json", help=said)
     args = parser.parse_args(argv)
-    args.batch_sizes = list(dict.fromkeys(_whole_numbers(args.batch_sizes, "--batch-sizes", "1,8,32")))
-    for name in ("rows", "repeats", "cot_rows", "max_new_tokens", "max_length"):
-        if getattr(args, name) is not None:
-            _at_least(getattr(args, name), f"--{name.replace('_', '-')}")
-    _at_least(args.warmup, "--warmup", 0)
-    _check_output(args.output, args.data)
+    if not re.fullmatch(r" *0*[1-9]\d* *(, *0*[1-9]\d* *)*", args.batch_sizes):
+        raise ValueError(
+            f"--batch-sizes {args.batch_sizes} must be whole numbers of 1 or greater, such as --batch-sizes 1,8,32."
+        )
+    args.batch_sizes = list(dict.fromkeys(map(int, args.batch_sizes.split(","))))
+    for name in ("rows", "repeats", "cot_rows", "max_new_tokens", "max_length", "warmup"):
+        number, least = getattr(args, name), int(name != "warmup")
+        if number is not None and number < least:
+            raise ValueError(f"--{name.replace('_', '-')} {number} must be {least} or greater.")
+    if args.output not in (None, "-"):  # before there is a result to lose
+        check_file(args.output, args.data)
     args.orders = [True, False] if args.sort == args.no_sort else [args.sort]
     if args.engines is not None:
         args.engines = [word.strip() for word in args.engines.split(",")]
@@ -180,8 +172,8 @@ def _measure(
         found["left_out"] = left_out + found["left_out"]
         about["cot"]["rows"] = next((row["rows"] for row in found["rows"] if row["engine"] == "cot"), 0)
         result = _with_origin({**about, **found, "complete": found["rounds"] == args.repeats}, _PROG, argv)
-        if ranks.rank == 0:
-            _write_result(args.output, result)
+        if ranks.rank == 0 and args.output not in (None, "-"):
+            write_whole(args.output, strict_json(result, indent=2, ensure_ascii=False) + "\n")
     if ranks.rank == 0:
         _show(args.output, result)
     if not result["rows"]:
@@ -322,36 +314,13 @@ def _show(output: str | None, result: dict[str, Any]) -> None:
         print(f"Wrote {output}", file=sys.stderr)
 
 
-def _check_output(path: str | None, data: str | None) -> None:
-    """Raise on a file that can't be one, before there is a result to lose."""
-    from ..data.table_writing import check_file
-
-    if path not in (None, "-"):
-        check_file(path, data)
-
-
-def _at_least(number: int, name: str, least: int = 1) -> None:
-    """Raise on a number that is too small."""
-    if number < least:
-        raise ValueError(f"{name} {number} must be {least} or greater.")
-
-
-def _whole_numbers(text: str, name: str, example: str) -> list[int]:
-    """Numbers with commas between them."""
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 1:
-        raise ValueError(f"{name} {text} must be whole numbers of 1 or greater, such as {name} {example}.")
-    return numbers
-
-
 def _with_origin(result: dict[str, Any], prog: str, argv: Sequence[str]) -> dict[str, Any]:
     """A result with the machine, the versions and the command that it came from."""
     from ..evaluation.timing import machine, versions
 
-    words = [f"{name}{equals}{_last_part(value)}" for name, equals, value in (_split(word) for word in argv)]
+    # Of a path, alone or behind an option's =, the last part: the others are nobody's business.
+    parts = (re.fullmatch(r"(--[^=]*=)?(.*)", word, re.DOTALL).groups("") for word in argv)
+    words = [name + (Path(it).name or it if it.startswith(("/", "~")) else it) for name, it in parts]
     return {
         **result,
         "machine": machine(),
@@ -359,23 +328,6 @@ def _with_origin(result: dict[str, Any], prog: str, argv: Sequence[str]) -> dict
         "command": f"{prog} {shlex.join(words)}",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _split(word: str) -> tuple[str, str, str]:
-    """`--model=/a/b` as its three parts; any other word is a value."""
-    return word.partition("=") if word.startswith("--") and "=" in word else ("", "", word)
-
-
-def _last_part(value: str) -> str:
-    return Path(value).name or value if value.startswith(("/", "~")) else value
-
-
-def _write_result(path: str | None, result: dict[str, Any]) -> None:
-    """Write a result to its file, if one was named, whole or not at all."""
-    from ..files import strict_json, write_whole
-
-    if path not in (None, "-"):
-        write_whole(path, strict_json(result, indent=2, ensure_ascii=False) + "\n")
 
 
 def _times(ratio: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import random
 import re
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from transformers.utils import logging
 
+from ..files import did_you_mean
 from .label_names import label_names
 from .prompts import rationale_text
 from .tables import check_columns
@@ -99,9 +99,8 @@ def ablate_columns(
 
 def _check(kind: str, keep: float) -> None:
     if kind not in ABLATIONS:
-        near = difflib.get_close_matches(str(kind), ABLATIONS, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else "."
-        raise ValueError(f"no ablation {kind!r}{hint} There are {', '.join(ABLATIONS)}")
+        near = did_you_mean(str(kind), ABLATIONS, quote="'") or "."
+        raise ValueError(f"no ablation {kind!r}{near} There are {', '.join(ABLATIONS)}")
     if not 0 < keep <= 1:
         raise ValueError(f"keep={keep} must be above 0 and at most 1")
 

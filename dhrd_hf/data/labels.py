@@ -5,7 +5,6 @@ Every command and every Python way in reads labels here, so that a value has one
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
+from ..files import did_you_mean
 from .label_names import (
     PROBLEM_TYPES,
     WHOLE_NUMBER,
@@ -174,8 +174,8 @@ class Labels:
         names = some(map(repr, self.names), 20)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             raise ValueError(f"its label id {value} is out of range: there are {len(self.label2id)} labels, {names}")
-        close = difflib.get_close_matches(name, self.label2id, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        near = did_you_mean(name, self.label2id, quote="'").removeprefix(": ")
+        hint = f" ({near})" if near else ""
         raise ValueError(f"its label {value!r} is unknown{hint}; the labels are {names}")
 
     def named(self, value: Any, name: str) -> int | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..files import did_you_mean
 from .label_names import label_name
 from .prompts import render
 from .tables import iter_rows
@@ -97,10 +97,9 @@ def superglue_rows(task: str, raw: Iterable[Mapping[str, Any]]) -> Iterator[dict
 
 def _check_task(task: str) -> None:
     if task not in SUPERGLUE_LABELS:
-        near = difflib.get_close_matches(str(task).lower(), SUPERGLUE_LABELS, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else "."
+        near = did_you_mean(str(task).lower(), SUPERGLUE_LABELS, quote="'") or "."
         raise ValueError(
-            f"no task {task!r}{hint} The paper's seven are {', '.join(SUPERGLUE_LABELS)}; it leaves ReCoRD out."
+            f"no task {task!r}{near} The paper's seven are {', '.join(SUPERGLUE_LABELS)}; it leaves ReCoRD out."
         )
 
 

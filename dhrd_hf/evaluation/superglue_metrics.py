@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
@@ -14,6 +13,7 @@ import evaluate
 import numpy as np
 
 from ..data.superglue import SUPERGLUE_LABELS
+from ..files import did_you_mean
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -193,9 +193,8 @@ def superglue_average(results: Mapping[str, Mapping[str, float]]) -> float:
 def _check_tasks(tasks: Mapping[str, Any] | Sequence[str]) -> None:
     for task in tasks:
         if task not in SUPERGLUE_METRICS:
-            near = difflib.get_close_matches(task, SUPERGLUE_METRICS, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else "."
-            raise ValueError(f"no task {task!r}{hint} The seven are {', '.join(SUPERGLUE_METRICS)}")
+            near = did_you_mean(task, SUPERGLUE_METRICS, quote="'") or "."
+            raise ValueError(f"no task {task!r}{near} The seven are {', '.join(SUPERGLUE_METRICS)}")
 
 
 def _is_yes(values: Sequence[Any]) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import re
@@ -19,7 +18,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
 
-from ..files import checkpoints, read_yaml, strict_json, write_whole
+from ..files import checkpoints, did_you_mean, read_yaml, strict_json, write_whole
 
 if TYPE_CHECKING:
     import datasets
@@ -149,9 +148,8 @@ class CardFacts:
             )
         for key, value in given.items():
             if key not in _GIVEN:
-                near = difflib.get_close_matches(str(key), _GIVEN, n=1)
-                meant = f": did you mean {near[0]!r}?" if near else "."
-                raise ValueError(f"{path}: unknown key {key!r}{meant} There are {', '.join(_GIVEN)}.")
+                near = did_you_mean(str(key), _GIVEN, quote="'") or "."
+                raise ValueError(f"{path}: unknown key {key!r}{near} There are {', '.join(_GIVEN)}.")
             entries = value if isinstance(value, list) and key in _LISTS else [value]
             wrong = [entry for entry in entries if not isinstance(entry, str) or not entry.strip()]
             if wrong:  # `no` is a boolean in YAML, and an empty value None
@@ -202,9 +200,9 @@ def inherited_license(name: str | None, revision: str | None = None) -> CardFact
 def check_metadata(facts: CardFacts) -> None:
     """Raise on a license or language that the Hub would refuse."""
     if facts.license is not None and facts.license not in _LICENSES:
-        near = difflib.get_close_matches(facts.license.lower().replace(" ", "-"), _LICENSES, n=1)
+        near = did_you_mean(facts.license.lower().replace(" ", "-"), _LICENSES) or "."
         raise ValueError(
-            f"license {facts.license!r} is not an identifier of the Hub's{f': did you mean {near[0]}?' if near else '.'} "
+            f"license {facts.license!r} is not an identifier of the Hub's{near} "
             "They are at https://huggingface.co/docs/hub/repositories-licenses. For another: license: other, license_name: NAME."
         )
     if facts.license == "other" and facts.license_name is None:
