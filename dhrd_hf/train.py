@@ -75,7 +75,10 @@ def train(options: TrainOptions, training: DualHeadTrainingArguments, say: Say) 
     audit = _look_at_rationales(own, train, trainer, say) if first else None
     folder = Path(training.output_dir)
     if checkpoint is None and own.overwrite_output_dir and first:  # now that nothing can be refused any more
-        _clear(folder)
+        for old in checkpoints(folder):  # --resume would go on from them
+            old.unlink() if old.is_symlink() else shutil.rmtree(old)
+        for name in (FACTS_FILE, SPLIT_FILE, VERDICT_FILE, PAGE):  # a later command would take them for this run's
+            (folder / name).unlink(missing_ok=True)
     if tables.held_out is not None and first:
         write_split(folder, own.train_data, own.encoding, tables.whole, prompt, tables.held_out)
     untrained = _untrained(own, trainer, dev_rows) if checkpoint is None else None
@@ -138,16 +141,6 @@ def _unused(own: TrainArguments, training: DualHeadTrainingArguments) -> Iterato
         yield f"--temperature {training.temperature:g} is of a teacher's soft targets, and there is no --teacher."
     if own.alpha == 0 and own.beta == 0:
         yield "--alpha 0 and --beta 0: nothing is learned."
-
-
-def _clear(folder: Path) -> None:
-    """Remove what an old run left that a later command would take for this run's."""
-    from .export.card_facts import FACTS_FILE
-
-    for old in checkpoints(folder):  # --resume would go on from them
-        old.unlink() if old.is_symlink() else shutil.rmtree(old)
-    for name in (FACTS_FILE, SPLIT_FILE, VERDICT_FILE, PAGE):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _look_at(
@@ -301,10 +294,6 @@ def _said_of_rows(
         yield {key or "row": value, own.label_column: label} | prediction_columns(prediction, names, None, flat)
 
 
-def _dev_name(own: TrainArguments) -> str:
-    return f"{table_name(own.train_data)}, rows held out" if own.eval_data is None else table_name(own.eval_data)
-
-
 def training_facts(
     own: TrainArguments,
     trainer: DualHeadTrainer,
@@ -346,6 +335,7 @@ def training_facts(
         settings |= {"classifier_init": own.classifier_init, "label_words": own.label_words}
     if own.lora:
         settings |= {name: getattr(own, name) for name in options_of("lora")}
+    held_out = ", rows held out" if own.eval_data is None else ""
     measured = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
     return CardFacts(
         base_model=base_model,
@@ -359,7 +349,7 @@ def training_facts(
         classifier_head=config.classifier_head,
         hyperparameters={name: value for name, value in settings.items() if value is not None and value is not False},
         versions={"dhrd_hf": __version__} | {name: version(name) for name in ("transformers", "torch", "peft")},
-        dev_data=None if metrics is None else _dev_name(own),
+        dev_data=None if metrics is None else table_name(own.eval_data or own.train_data) + held_out,
         dev_rows=None if metrics is None else len(trainer.eval_dataset),
         dev_metrics={name: measured[name] for name in ("accuracy", "macro_f1", "mse", "mae") if name in measured}
         or None,

@@ -281,13 +281,15 @@ def _show(output: str | None, result: dict[str, Any]) -> None:
     columns = ["engine", "device", "dtype", "threads", "batch", "sorted", "rows/s", "min", "max", "/ torch", "ms/row"]
     cells = [[*columns, "accuracy", "new tokens/row"]]
     for row in result["rows"]:
-        accuracy, tokens = row["accuracy"], row["new_tokens_per_row"]
+        accuracy, tokens, ratio = row["accuracy"], row["new_tokens_per_row"], row["ratio"]
+        # People read 1/96 more easily than 0.0104.
+        ratio = "" if ratio is None else f"{ratio:.2f}" if ratio >= 0.1 else f"1/{1 / ratio:.0f}"
         cells.append(
             [
                 *(str(row[name]) for name in ("engine", "device", "dtype", "threads", "batch_size")),
                 "yes" if row["sorted"] else "no",
                 *(f"{row[name]:.4g}" for name in ("samples_per_second", "low", "high")),
-                _times(row["ratio"]),
+                ratio,
                 f"{row['ms_per_row']:.4g}",
                 "" if accuracy is None else f"{accuracy:.4f}",
                 ""
@@ -328,10 +330,3 @@ def _with_origin(result: dict[str, Any], prog: str, argv: Sequence[str]) -> dict
         "command": f"{prog} {shlex.join(words)}",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _times(ratio: float | None) -> str:
-    """A ratio of speeds for people, who read 1/96 more easily than 0.0104."""
-    if ratio is None:
-        return ""
-    return f"{ratio:.2f}" if ratio >= 0.1 else f"1/{1 / ratio:.0f}"

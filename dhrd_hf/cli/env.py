@@ -37,11 +37,14 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _facts() -> Iterator[tuple[str, str]]:
+    import psutil
+
     from .. import __version__
 
     yield "dhrd_hf", f"{__version__} ({os.path.dirname(os.path.dirname(os.path.abspath(__file__)))})"
     yield "Python", f"{platform.python_version()} ({sys.executable})"
-    yield "system", f"{platform.platform()}, {os.cpu_count()} CPUs, {_memory()}"
+    memory = f"{psutil.virtual_memory().total / 2**30:.1f} GiB of memory"
+    yield "system", f"{platform.platform()}, {os.cpu_count()} CPUs, {memory}"
     for name in _PACKAGES:
         yield name, _version(name) or "not installed"
     yield "optional", ", ".join(f"{name} {found}" for name in _OPTIONAL if (found := _version(name))) or "none"
@@ -55,12 +58,6 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _memory() -> str:
-    import psutil
-
-    return f"{psutil.virtual_memory().total / 2**30:.1f} GiB of memory"
 
 
 def _accelerator() -> str:

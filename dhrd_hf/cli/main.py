@@ -91,7 +91,9 @@ def _main(argv: list[str]) -> int:
     except _EXPECTED as error:
         if debug:
             raise
-        print(f"dhrd: error: {_one_line(error)}", file=sys.stderr)
+        text = " ".join(str(error).split()) or type(error).__name__
+        text = text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + " ..."
+        print(f"dhrd: error: {text}", file=sys.stderr)
         return 2
 
 
@@ -119,8 +121,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error (before the command)")
     parser.add_argument("--version", action="version", version=f"dhrd_hf {__version__}")
     return parser
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + " ..."

@@ -13,6 +13,7 @@ from transformers import DataCollatorWithFlattening, PreTrainedTokenizerBase
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from .inputs import ensure_pad_token
+from .label_names import plain
 
 # Columns of rows whose soft targets a teacher's cache holds.
 SOFT_TARGETS = ("teacher_log_probs", "teacher_ids")
@@ -144,7 +145,7 @@ class DualHeadCollator:
         if "input_length" in given:
             batch["input_length"] = torch.tensor([int(feature["input_length"]) for feature in features])
         if "labels" in given:
-            batch["labels"] = torch.tensor([_plain(feature["labels"]) for feature in features])
+            batch["labels"] = torch.tensor([plain(feature["labels"]) for feature in features])
         if SOFT_TARGETS[0] in given:
             batch |= _soft_targets(features)
         return batch
@@ -213,8 +214,4 @@ def _check_row(feature: Mapping[str, Any], index: int) -> None:
 
 
 def _ids(values: Any) -> list[int]:
-    return values.tolist() if hasattr(values, "tolist") else list(values)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
+    return list(plain(values))

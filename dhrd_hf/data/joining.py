@@ -155,7 +155,8 @@ def _check_once(keys: list[str], what: str, hint: str = "") -> None:
         seen: set[str] = set()
         # A set's add returns None: what is left are the keys that were there already.
         twice = list(dict.fromkeys(key for key in keys if key in seen or seen.add(key)))
-        raise ValueError(f"{what}: {len(twice)} keys stand more than once, such as {_some(twice)}{hint}")
+        some = ", ".join(map(repr, twice[:_NAMED])) + (", ..." if len(twice) > _NAMED else "")
+        raise ValueError(f"{what}: {len(twice)} keys stand more than once, such as {some}{hint}")
 
 
 def _check_labels(
@@ -181,7 +182,3 @@ def _text(row: Mapping[str, Any] | None, column: str) -> str | None:
     """A rationale that says something, or None."""
     value = row.get(column) if row else None
     return value if rationale_text(value, f"a rationale, column {column!r},") else None
-
-
-def _some(values: list[str]) -> str:
-    return ", ".join(map(repr, values[:_NAMED])) + (", ..." if len(values) > _NAMED else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,18 +67,14 @@ def text_digests(table: datasets.Dataset, prompt: str) -> np.ndarray:
     found = np.empty(len(table), dtype=np.uint64)
     place = 0
     for part in table.with_format(None).iter(batch_size=1000):
-        for row in _rows(part):
+        for values in zip(*part.values(), strict=True):
             try:
-                text = input_or_empty(prompt, row)
+                text = input_or_empty(prompt, dict(zip(part, values, strict=True)))
             except ValueError:  # said, with its row, where the rows are encoded
                 text = ""
             found[place] = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
             place += 1
     return found
-
-
-def _rows(part: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)]
 
 
 def _units(texts: np.ndarray, groups: Sequence[Any] | None) -> np.ndarray:

@@ -86,8 +86,11 @@ def load_table(source: str | Path, *, split: str | None = None, name: str | None
             raise TableError(f"{found.where} has a page that can't be read: {error.__cause__ or error}") from error
     else:
         text = found.kind in SEPARATORS
-        # Else `datasets` would copy the whole table to know it again.
-        known = datasets.fingerprint.Hasher.hash(_file_digest(found)) if text else None
+        known = None
+        if text:  # else `datasets` would copy the whole table to know it again
+            with open(found.where, "rb") as file:
+                digest = hashlib.file_digest(file, "blake2b").hexdigest()
+            known = datasets.fingerprint.Hasher.hash([digest, found.kind, str(encoding_of_others())])
         dataset = datasets.Dataset(_csv_table(found) if text else _arrow_table(found), fingerprint=known)
     if len(dataset) == 0:
         raise TableError(f"{found.where} holds no rows")
@@ -345,11 +348,6 @@ def _csv_table(found: _Source) -> Any:
     else:
         table = _mapped(chain(head, batches), head[0].schema)
     return pa.table({name: _csv_numbers(table[name]) for name in table.column_names})
-
-
-def _file_digest(found: _Source) -> list[str]:
-    with open(found.where, "rb") as file:
-        return [hashlib.file_digest(file, "blake2b").hexdigest(), found.kind, str(encoding_of_others())]
 
 
 def _mapped(batches: Iterable[Any], schema: Any) -> Any:

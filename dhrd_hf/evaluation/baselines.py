@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -210,14 +210,12 @@ def look_at_tables(
             f"doubtful    {len(doubts)} training rows have a label that looks wrong to a linear model{':' if doubts else ''}"
         )
         for it in doubts[:_MOST_NAMED]:
-            say(f"            row {it['row']}: {_doubt(it, labels.names)}  {texts[it['row']][:80]!r}")
+            label, other = labels.names[it["label"]], labels.names[it["other"]]
+            said = f"{label}, looks like {other} ({it['probability']:.0%})  {texts[it['row']][:80]!r}"
+            say(f"            row {it['row']}: {said}")
     say("\nNothing was trained. Leave --dry-run out to train.")
 
 
 def _some_rows(groups: Sequence[Sequence[int]]) -> str:
     shown = "; ".join(", ".join(map(str, rows[:_MOST_NAMED])) for rows in groups[:_MOST_NAMED])
     return shown + " ..." * (len(groups) > _MOST_NAMED)
-
-
-def _doubt(it: Mapping[str, Any], names: Sequence[str]) -> str:
-    return f"{names[it['label']]}, looks like {names[it['other']]} ({it['probability']:.0%})"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -238,17 +238,13 @@ class CoTDecoder:
                 )
         finally:
             self.model.generation_config = own
-        return [_to_the_end(row, self.tokenizer.eos_token_id) for row in found[:, longest:].cpu()]
+        end, rows = self.tokenizer.eos_token_id, found[:, longest:].tolist()
+        return [ids[: ids.index(end) + 1] if end in ids else ids for ids in rows]
 
     def answer(self, ids: Sequence[int], labels: Sequence[str]) -> CoTAnswer:
         """What a row's new ids say."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return CoTAnswer(text, read_answer(text, labels, self.suffix, self.label_first), len(ids))
-
-
-def _to_the_end(row: Tensor, end: int | None) -> list[int]:
-    ids = row.tolist()
-    return ids[: ids.index(end) + 1] if end in ids else ids
 
 
 def _who_reasons(model: nn.Module) -> PreTrainedModel:

@@ -30,7 +30,9 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
 
 def machine() -> str:
     """The machine in one line: its processor, its cores and threads, and its accelerators."""
-    said = [f"{_processor()} ({platform.machine()})", f"{_cores()} cores", f"{torch.get_num_threads()} torch threads"]
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = f"{os.cpu_count()}" if usable == os.cpu_count() else f"{usable} of {os.cpu_count()}"
+    said = [f"{_processor()} ({platform.machine()})", f"{cores} cores", f"{torch.get_num_threads()} torch threads"]
     if torch.cuda.is_available():
         said.append(f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}")
     elif torch.accelerator.is_available():
@@ -49,12 +51,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _cores() -> str:
-    """The machine's cores, and how many of them this process may use where that is not all."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{os.cpu_count()}" if usable == os.cpu_count() else f"{usable} of {os.cpu_count()}"
 
 
 def _processor() -> str:

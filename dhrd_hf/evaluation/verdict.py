@@ -111,22 +111,13 @@ def evaluation_report(
     if label_names is not None:
         report |= _by_class(truth, said, label_names)
     if others:
-        report["others"] = [
-            _beside(name, _of_same_rows(name, it, truth), said, truth, classes) for name, it in others.items()
-        ]
+        report["others"] = [_beside(name, it, said, truth, classes) for name, it in others.items()]
     states = {"before": logits} | ({"after": logits / temperature} if temperature != 1 else {})
     report["calibration"] = {name: calibration_metrics(it, labels) for name, it in states.items()}
     report["reliability"] = {name: reliability(it, labels) for name, it in states.items()}
     if groups is not None:
         report["groups"] = _by_group(right, groups)
     return report
-
-
-def _of_same_rows(name: str, said: Any, truth: np.ndarray) -> np.ndarray:
-    said = np.asarray(said).astype(int)
-    if said.shape != truth.shape:
-        raise ValueError(f"{name} has answers of shape {said.shape}, and the labels are {truth.shape}.")
-    return said
 
 
 def _right(said: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -205,7 +196,10 @@ def _by_class(truth: np.ndarray, said: np.ndarray, names: Sequence[str]) -> dict
     return report
 
 
-def _beside(name: str, theirs: np.ndarray, ours: np.ndarray, truth: np.ndarray, classes: int) -> dict[str, Any]:
+def _beside(name: str, theirs: Any, ours: np.ndarray, truth: np.ndarray, classes: int) -> dict[str, Any]:
+    theirs = np.asarray(theirs).astype(int)
+    if theirs.shape != truth.shape:
+        raise ValueError(f"{name} has answers of shape {theirs.shape}, and the labels are {truth.shape}.")
     right = _right(theirs, truth)
     change = paired_change(right, _right(ours, truth))
     macro, their_macro = _resampled(truth, [ours, theirs], classes)

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,7 +131,9 @@ def export_classifier(
             opened = _write_dense(written, pad_token_id, temperature, max_shard_size, folder)
         save_tokenizer(for_deployment(tokenizer, input_limit(dual_head.config, tokenizer)), folder)
         if thresholds:
-            _write_thresholds(thresholds, folder / ADAPTER_CONFIG_FOLDER if format == "adapter" else folder)
+            file = (folder / ADAPTER_CONFIG_FOLDER if format == "adapter" else folder) / "config.json"
+            config = json.loads(file.read_text("utf-8")) | {"label_thresholds": dict(thresholds)}
+            file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
         _compare(written, opened, pad_token_id, temperature)
         _write_contract(written, tokenizer, opened, temperature, thresholds, golden, folder)
         write_model_card(folder, _facts(dual_head, temperature).updated(card or CardFacts()))
@@ -195,7 +198,12 @@ def check_apart(output_dir: str | os.PathLike, *models: str | os.PathLike) -> No
     target = Path(output_dir)
     if not target.is_dir():
         return
-    named = [Path(it) for model in models if model for it in (model, _base_model(Path(model))) if it]
+    named = [Path(model) for model in models if model]
+    for folder in list(named):
+        with suppress(OSError, ValueError, TypeError, KeyError):  # of no adapter
+            named.append(
+                Path(json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"])
+            )
     for folder in filter(Path.is_dir, named):
         # By what is on the disk: there are links and "..", and file systems where RUNS is runs.
         own = folder.resolve()
@@ -208,14 +216,6 @@ def check_apart(output_dir: str | os.PathLike, *models: str | os.PathLike) -> No
         raise ValueError(
             f"{target} {what}: it would be deleted. Name another folder, such as {folder / 'classifier'}."
         )
-
-
-def _base_model(folder: Path) -> str | None:
-    """What an adapter's folder names as its base model."""
-    try:
-        return json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
 
 
 def _merged(model: nn.Module, dual_head: DHRDForDualHeadClassification) -> DHRDForDualHeadClassification:
@@ -306,11 +306,6 @@ def _stock_config(dual_head: DHRDForDualHeadClassification, pad_token_id: int) -
     if getattr(own, "label_column", None) is not None:
         config.label_column = own.label_column
     return config
-
-
-def _write_thresholds(thresholds: Mapping[str, float], folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text("utf-8")) | {"label_thresholds": dict(thresholds)}
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def _write_contract(

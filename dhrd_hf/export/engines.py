@@ -90,7 +90,8 @@ class EngineClassifier(nn.Module):
             constants = (it.const_value for it in program.graph.initializers.values())
             held = {it.dtype.name.lower() for it in constants if it is not None}
         else:
-            held = {it.get_element_type().get_type_name() for it in program.get_ordered_ops() if _is_constant(it)}
+            constants = (it for it in program.get_ordered_ops() if it.get_type_name() == "Constant")
+            held = {it.get_element_type().get_type_name() for it in constants}
         return torch.int8 if held & {"int8", "uint8", "i8", "u8"} else torch.float32
 
     @property
@@ -296,10 +297,6 @@ def _runner_options(engine: str, threads: int | None) -> dict[str, Any]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return {"session_options": options}
-
-
-def _is_constant(node: Any) -> bool:
-    return node.get_type_name() == "Constant"
 
 
 def _require(engine: str) -> None:

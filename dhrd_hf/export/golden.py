@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from ..data.prompts import render, template_columns
+
 # A text, or its pieces and how often each is repeated: a text beyond any limit takes a line in a file.
 Pieces = str | Sequence[tuple[str, int]]
 OWN_TEXT = "own text "
@@ -57,7 +59,8 @@ def golden_texts(
     for token in dict.fromkeys(tokenizer.all_special_tokens[:6]):
         found.append((f"the special token {token}", f"{token} before, {token}within and after {token}"))
     if prompt is not None:
-        found.append(("the prompt", _with_every_column(prompt, "The kiln is cold.")))
+        row = dict.fromkeys(template_columns(prompt), "The kiln is cold.")
+        found.append(("the prompt", render(prompt, row)))
     if limit is not None and limit <= _LONGEST_LIMIT:
         found += _around(tokenizer, limit)
     return [*found, ("empty", "")]
@@ -66,12 +69,6 @@ def golden_texts(
 def text_of(pieces: Pieces) -> str:
     """The text itself."""
     return pieces if isinstance(pieces, str) else "".join(piece * times for piece, times in pieces)
-
-
-def _with_every_column(prompt: str, value: str) -> str:
-    from ..data.prompts import render, template_columns
-
-    return render(prompt, dict.fromkeys(template_columns(prompt), value))
 
 
 def _around(tokenizer: PreTrainedTokenizerBase, limit: int) -> list[tuple[str, Pieces]]:

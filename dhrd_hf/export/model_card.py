@@ -291,17 +291,14 @@ def _training(facts: CardFacts, with_rationale: int | None) -> list[str]:
     if facts.rationale_audit is not None:
         lines.append(_audited(facts.rationale_audit))
     if facts.alpha is not None and facts.beta is not None:
-        lines.append(f"Objective: {facts.beta:g} * classification loss + {_weight(facts.alpha)} * reasoning loss")
+        weight = "(a balanced weight)" if facts.alpha == "auto" else f"{facts.alpha:g}"
+        lines.append(f"Objective: {facts.beta:g} * classification loss + {weight} * reasoning loss")
     if facts.classifier_head is not None:
         heads = {"linear": "one linear layer, without bias", "mlp": "two layers"}
         lines.append(f"Classification head: {heads.get(facts.classifier_head, facts.classifier_head)}")
     if facts.versions:
         lines.append(f"Versions: {', '.join(f'{name} {version}' for name, version in facts.versions.items())}")
     return lines
-
-
-def _weight(alpha: float | str) -> str:
-    return "(a balanced weight)" if alpha == "auto" else f"{alpha:g}"
 
 
 def _audited(audit: dict[str, Any]) -> str:

@@ -380,10 +380,9 @@ def _of_all(found: Tensor, logits: Tensor, contract: Contract, allowed: float) -
             yield f"it answers with {said.get(activation, activation)}, where the contract says {contract.activation}"
     if contract.temperature != 1 and gives(contract.probabilities(logits / contract.temperature)):
         yield f"it divides by the temperature, {contract.temperature:.4g}, which is in the weights already"
-    order = [
-        next((i for i in range(len(contract.labels)) if _same_column(found[:, j], should[:, i], allowed)), -1)
-        for j in range(len(contract.labels))
-    ]
+    # Of the scores of each label, whose they may be.
+    alike = (((should - column[:, None]).abs() <= allowed).all(0).nonzero().flatten().tolist() for column in found.T)
+    order = [labels[0] if labels else -1 for labels in alike]
     if sorted(order) == list(range(len(order))) and order != sorted(order):
         given = ", ".join(contract.labels[place] for place in order)
         yield f"its labels are in another order: {given}, where the contract has {', '.join(contract.labels)}"
@@ -401,8 +400,3 @@ def _of_some(past: Set[int], cut: Set[int], stripped: Set[int], contract: Contra
             f"{'only ' if past <= stripped else ''}texts with blanks at an end differ: it strips them, as infinity does; where "
             "yours have none, add --ignore-blanks"
         )
-
-
-def _same_column(found: Tensor, expected: Tensor, allowed: float) -> bool:
-    """Whether the scores of a label are those of another."""
-    return bool(((found - expected).abs() <= allowed).all())

@@ -83,7 +83,7 @@ class ResumingMixin:
                     f"{checkpoint} has no {SETTINGS_FILE}, as older versions wrote none: its labels, templates and adapter are "
                     "compared with this run's; the base model, the rows, the batch and the schedule could not be."
                 )
-            absent = [name for name in ("optimizer", "scheduler", "rng_state") if not _has(checkpoint, name)]
+            absent = [name for name in ("optimizer", "scheduler", "rng_state") if not any(checkpoint.glob(f"{name}*"))]
             if absent and not self.is_deepspeed_enabled:
                 logger.warning(
                     f"{checkpoint} has no {', '.join(absent)} (as save_only_model leaves them out): they start anew, so the run "
@@ -173,10 +173,6 @@ def checkpoint_to_resume(folder: str, tell: Callable[[str], None]) -> str | None
     for reason in skipped:
         tell(f"{reason}: {f'taking {found}' if found else 'there is no other'}.")
     return found
-
-
-def _has(checkpoint: Path, name: str) -> bool:
-    return any(checkpoint.glob(f"{name}*"))
 
 
 _CONFIG = (

@@ -98,14 +98,15 @@ def search(
                 storage=storage,
                 load_if_exists=True,
                 sampler=_sampler(sampler, space, seed),
-                pruner=_pruner(pruner),
+                pruner=optuna.pruners.MedianPruner() if pruner == "median" else optuna.pruners.NopPruner(),
             )
         except Exception as error:
             # No trial's failure: what comes before one has begun, or keeps its end from being written.
             if not current or not study.trials[current[0].number].state.is_finished():
                 raise
             # Optuna says in the same way that there is no best trial yet.
-            return _reason(error)
+            said = " ".join(str(error).split())
+            return said if isinstance(error, (ValueError, FloatingPointError)) else f"{type(error).__name__}: {said}"
         except KeyboardInterrupt:
             if current:
                 _run_again(study, study.trials[current[0].number])
@@ -190,11 +191,6 @@ def _open(folder: Path, direction: str, bound_to: dict[str, Any]) -> tuple[optun
     return study, storage
 
 
-def _reason(error: Exception) -> str:
-    said = " ".join(str(error).split())
-    return said if isinstance(error, (ValueError, FloatingPointError)) else f"{type(error).__name__}: {said}"
-
-
 def _release(trainer: DualHeadTrainer) -> None:
     """Free what the last trial has allocated, before the next one loads its model beside it."""
     for owner in (trainer, trainer.callback_handler):
@@ -238,12 +234,6 @@ def _sampler(name: str, space: Mapping[str, Any], seed: int) -> optuna.samplers.
             return self.own.sample_independent(study, trial, param_name, param_distribution)
 
     return SeededByTrial()
-
-
-def _pruner(name: str) -> optuna.pruners.BasePruner:
-    import optuna
-
-    return optuna.pruners.MedianPruner() if name == "median" else optuna.pruners.NopPruner()
 
 
 def _best(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
