@@ -81,8 +81,6 @@ def make_model_card(
     labels = [names[key] for key in sorted(names, key=int)]
     problem = config.get("problem_type") or ("regression" if len(labels) == 1 else "single_label_classification")
     template = config.get("prompt_template")
-    calibration = (facts.results or {}).get("calibration") or {}
-    metrics = (facts.results or {}).get("metrics") or {}
     with_rationale = None
     if facts.train_rows is not None and facts.rows_without_rationale is not None:
         with_rationale = facts.train_rows - facts.rows_without_rationale
@@ -104,49 +102,14 @@ def make_model_card(
         prompt=_fenced(template) if template not in (None, "{text}") else None,
         rows_with_rationale=with_rationale,
         training=_training(facts, with_rationale),
-        hyperparameters=[(_cell(name), _cell(value)) for name, value in (facts.hyperparameters or {}).items()],
-        results=[
-            (_MEASURES[name], {key: _number(value) for key, value in it.items()}) for name, it in metrics.items()
-        ],
-        method="Wilson's for accuracy, 2000 bootstrap samples for macro F1" if "accuracy" in metrics else "bootstrap",
-        dev_metrics=[(_MEASURES[name], _number(value)) for name, value in (facts.dev_metrics or {}).items()],
-        groups=[
-            {**it, "group": _cell(it["group"]), **{key: _number(it[key]) for key in ("value", "low", "high")}}
-            for it in (facts.results or {}).get("groups") or []
-        ],
-        temperature=_number(facts.temperature),
-        calibration_columns=list(calibration) if len(calibration) > 1 else ["value"],
-        calibration=[
-            (_MEASURES[name], [_number(state[name]) for state in calibration.values()])
-            for name in calibration.get("before", {})
-        ],
+        measures=_MEASURES,
+        number=_number,
+        share=_share,
+        cell=_cell,
+        code=_code,
         diagram=diagram,
         matrix=matrix,
-        classes=[
-            (
-                _cell(_code(it["label"])),
-                it["rows"],
-                it["predicted"],
-                _share(it["precision"]),
-                _share(it["recall"]),
-                _number(it["f1"]),
-            )
-            for it in (facts.results or {}).get("classes", ())
-        ],
-        others=[
-            (
-                _cell(it["name"]),
-                *(_share(it["metrics"][name]) for name in ("accuracy", "macro_f1")),
-                _share(it["accuracy_lead"], "+"),
-            )
-            for it in (facts.results or {}).get("others", ())
-        ],
-        never=", ".join(_code(name) for name in (facts.results or {}).get("never_predicted", ())),
         contract=CONTRACT if (folder / CONTRACT).is_file() else None,
-        thresholds=[
-            (_code(label), [_number(it.get(name)) for name in ("threshold", "precision", "recall")], it.get("rows"))
-            for label, it in (facts.thresholds or {}).get("labels", {}).items()
-        ],
         limits=_limits(facts, folder, problem, with_rationale),
     )
 
@@ -373,8 +336,8 @@ def _share(it: Mapping[str, float] | None, sign: str = "") -> str:
     return "" if it is None else f"{it['value']:{sign}.4f} ({it['low']:{sign}.4f} to {it['high']:{sign}.4f})"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, (int, float)) else ""
 
 
 def _json(path: Path) -> dict[str, Any]:
