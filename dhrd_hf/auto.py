@@ -28,22 +28,9 @@ logger = logging.get_logger(__name__)
 
 # What belongs to the dual-head config, and not to the language model's `from_pretrained`.
 _CONFIG_NAMES = (
-    "num_labels",
-    "id2label",
-    "label2id",
-    "problem_type",
-    "classifier_head",
-    "classifier_activation",
-    "classifier_dropout",
-    "alpha",
-    "beta",
-    "class_weights",
-    "label_smoothing",
-    "prompt_template",
-    "suffix_template",
-    "rationale_after_label",
-    "max_input_length",
-    "tokenizer_settings",
+    *("num_labels", "id2label", "label2id", "problem_type", "classifier_head", "classifier_activation"),
+    *("classifier_dropout", "alpha", "beta", "class_weights", "label_smoothing", "prompt_template"),
+    *("suffix_template", "rationale_after_label", "max_input_length", "tokenizer_settings"),
 )
 # What `AutoConfig.from_pretrained` and `find_adapter_config_file` understand of it.
 _HUB_NAMES = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")

@@ -36,20 +36,8 @@ SPLIT_FILE = "split.json"  # in a run's folder: which rows of its table it was n
 _OTHER_BOOKS = re.compile(r"\.(xls|xlsm|xlsb|ods|numbers)$", re.IGNORECASE)
 # Columns that are often called otherwise, and what then.
 _USUAL = {
-    "label": (
-        "target",
-        "class",
-        "category",
-        "gold",
-        "sentiment",
-        "intent",
-        "topic",
-        "label_text",
-        "rating",
-        "answer",
-        "y",
-    ),
-    "text": ("sentence", "review", "content", "body", "comment", "message", "document", "question", "title", "tweet"),
+    "label": "target class category gold sentiment intent topic label_text rating answer y",
+    "text": "sentence review content body comment message document question title tweet",
 }
 _PART = 10_000  # rows of CSV in memory at a time
 _PEEKED = 1000  # rows of JSON by whose keys columns are known
@@ -133,7 +121,7 @@ def check_columns(column_names: Iterable[str], needed: Iterable[str], optional: 
             raise TableError(f"columns {want!r} and {alike[0]!r} are spelt almost alike: rename or remove one of them")
         if want not in names and (want in needed or alike):
             near = alike or difflib.get_close_matches(want, names, n=1, cutoff=ALIKE)
-            usual = [name for name in names if name.casefold() in _USUAL.get(want, ())]
+            usual = [name for name in names if name.casefold() in _USUAL.get(want, "").split()]
             option = "--label-column {}" if want == "label" else "--prompt '{{{}}}'"
             said = f"{usual[0]!r} ({option.format(usual[0])})" if usual else ""
             hint = f": did you mean {repr(near[0]) if near else said}?" if near or usual else "."

@@ -46,13 +46,8 @@ _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _TOKEN_PAGE = "https://huggingface.co/settings/tokens"
 # What transformers and PEFT open by name: left over from an earlier push, it would be opened instead of this one.
 _OPENED_BY_NAME = (
-    "config.json",
-    "adapter_config.json",
-    "adapter_model.*",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model*.bin",
-    "pytorch_model.bin.index.json",
+    *("config.json", "adapter_config.json", "adapter_model.*", "model*.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model*.bin", "pytorch_model.bin.index.json"),
 )
 
 
