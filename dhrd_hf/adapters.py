@@ -29,7 +29,6 @@ def merged(model: nn.Module) -> nn.Module:
 
 
 def merged_copy(model: nn.Module) -> nn.Module:
-    """As `merged`, of a copy."""
     # An adapter that is tied to another keeps views of its parameters, which Python can't copy.
     views = [it for module in model.modules() for it in getattr(module, "kwargs", {}).get("tied_adapter", {}).values()]
     return merged(copy.deepcopy(model, {id(view): view.detach() for view in views}))

@@ -108,7 +108,6 @@ class DualHeadClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _trained(self, rows: list[dict], names: list[str], grouped: bool) -> dict[str, bytes]:
-        """The files of the exported classifier."""
         from .train import export_run, train
 
         with tempfile.TemporaryDirectory(prefix="dhrd-hf-") as folder, ExitStack() as said:

@@ -167,7 +167,6 @@ def _clear_dead(target: Path) -> None:
 
 
 def read_yaml(path: str | os.PathLike) -> Any:
-    """What a YAML file holds."""
     import yaml
 
     try:

@@ -205,11 +205,9 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
             getattr(self, name).update(plan)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The backbone's token embeddings."""
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the backbone's token embeddings."""
         self.model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module | None:
@@ -217,7 +215,6 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
         return self.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Replace the LM head's output layer."""
         self.lm_head = new_embeddings
 
     @classmethod

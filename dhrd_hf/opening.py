@@ -137,7 +137,6 @@ def load_tokenizer(name: str | os.PathLike, **kwargs: Any) -> Any:
 
 
 def put_on(model: Model, device: str | torch.device | None = None) -> Model:
-    """Move a model to a device."""
     import torch
 
     if device is None:

@@ -146,7 +146,6 @@ def _unused(own: TrainArguments, training: DualHeadTrainingArguments) -> Iterato
 def _look_at(
     own: TrainArguments, prompt: str, train: datasets.Dataset, dev: datasets.Dataset | None, labels: Labels, say: Say
 ) -> None:
-    """Look at what a run would be trained on."""
     from . import DualHeadEncoder
     from .evaluation.baselines import look_at_tables
     from .opening import load_tokenizer
@@ -301,7 +300,6 @@ def training_facts(
     metrics: dict[str, float] | None,
     audit: dict[str, Any] | None,
 ) -> CardFacts:
-    """What a run knows of itself, with names of tables and models only."""
     from . import __version__
     from .embedded import HUB_NAME, LICENSE
     from .export.card_facts import CardFacts, hub_name, inherited_license
@@ -357,7 +355,6 @@ def training_facts(
 
 
 def export_run(own: TrainArguments, trainer: DualHeadTrainer) -> None:
-    """Export the classifier of a run that was trained."""
     from . import AutoModelForDualHeadClassification, export_classifier
     from .export.card_facts import read_card_facts
 

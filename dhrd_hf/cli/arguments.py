@@ -86,7 +86,6 @@ def _parser(with_trainers: bool = True) -> argparse.ArgumentParser:
 
 
 def parse_train(argv: Sequence[str]) -> tuple[TrainArguments, DualHeadTrainingArguments]:
-    """The arguments of `dhrd train`, from the command line and the recipe that it may name."""
     given = parse_given(argv)
     return given.own, given.training_arguments()
 
@@ -106,7 +105,6 @@ def parse_given(argv: Sequence[str]) -> TrainOptions:
 
 
 def _alpha(text: str) -> float | str:
-    """A number or `auto`."""
     if text == "auto":
         return text
     try:
@@ -150,7 +148,6 @@ class Declared(NamedTuple):
 
 
 def declared(cls: type) -> list[Declared]:
-    """The fields of a dataclass, whose module postpones its annotations."""
     return [
         Declared(it.name, it.type, it.metadata.get("help"), it.metadata.get("choices"), it.default is True)
         for it in fields(cls)
@@ -168,8 +165,6 @@ def declared_in_source(module: str, name: str) -> list[Declared]:
 
 
 class _Source:
-    """A module as it is written."""
-
     def __init__(self, path: Path):
         self.path, self.tree = path, ast.parse(path.read_text(encoding="utf-8"))
 

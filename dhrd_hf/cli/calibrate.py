@@ -42,7 +42,6 @@ after_interrupt = "No half-written export was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
-    """Fit the temperature of a classifier, and export it calibrated."""
     parser = Parser(
         "dhrd calibrate",
         "Fit the temperature with which a classifier is as sure as it is right; prints one line of JSON.",
@@ -151,7 +150,6 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _thresholds(args: argparse.Namespace, names: Sequence[str], found: _Found) -> dict[str, Any]:
-    """The threshold of each label, and what it gives on each table."""
     from ..evaluation import fit_thresholds, rows_that_would_do, threshold_report
 
     wanted = {"precision": args.precision, "recall": args.recall}
@@ -174,7 +172,6 @@ def _would_do(rows: int | None, found: _Found) -> str:
 
 
 def _abstention(args: argparse.Namespace, found: _Found) -> dict[str, Any]:
-    """From which confidence on the accuracy is promised, and what is left then on each table."""
     from ..evaluation.thresholds import abstention_report, fit_abstention
 
     threshold, needed = fit_abstention(*found["calibration"], args.min_accuracy)

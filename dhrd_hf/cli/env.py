@@ -27,7 +27,6 @@ after_interrupt = ""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print what a bug report needs."""
     Parser(
         prog="dhrd env", description="Print what a bug report needs: versions, the machine, and no token."
     ).parse_args(argv)

@@ -43,7 +43,6 @@ after_interrupt = "No metrics were written."
 
 
 def run(argv: Sequence[str]) -> int:
-    """Measure a classifier on a table with labels."""
     parser = Parser(
         "dhrd evaluate",
         "Measure a classifier on a table with labels: is it any good? Prints a table and one line of JSON.",
@@ -153,7 +152,6 @@ def _remembered(model: str) -> str | None:
 
 
 def _history(model: str) -> list[dict[str, float]]:
-    """What a run logged, for its learning curves."""
     with suppress(OSError, ValueError, KeyError):
         return json.loads((Path(model) / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     return []

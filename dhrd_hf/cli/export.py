@@ -48,7 +48,6 @@ after_interrupt = "No half-written export was left behind."
 
 
 def run(argv: Sequence[str]) -> int:
-    """Write the classifier of a run as a checkpoint that needs no dhrd_hf."""
     parser = Parser(
         "dhrd export",
         "Write the classifier without its reasoning head, and compare its logits with the model's.",
@@ -114,7 +113,6 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _write(args: argparse.Namespace, output: str, format: str) -> Path:
-    """Write the classifier as one of transformers' or PEFT's."""
     from .. import DHRDConfig, export_classifier
     from ..auto import load_config
     from ..data.prompts import render_rows

@@ -31,11 +31,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog, description=description, epilog=epilog, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage and leaving."""
         raise ValueError(f"{message}{'' if message.endswith('?') else '.'} All options: {self.prog} --help")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        """As `argparse.ArgumentParser.parse_args`."""
         args = list(sys.argv[1:] if args is None else args)
         known = [name for action in self._actions for name in action.option_strings]
         # First of all: argparse would only say that the option that was meant is missing.
@@ -66,7 +64,6 @@ class CommandGroup:
         self.description, self.examples = description, examples
 
     def run(self, argv: Sequence[str]) -> int:
-        """Run the command that is named, or print the help."""
         argv = list(argv) or ["--help"]
         if argv[0].startswith("-"):
             width = max(map(len, self.commands))
@@ -80,7 +77,6 @@ class CommandGroup:
         return self._find(argv).run(argv[1:])
 
     def after_interrupt(self, argv: Sequence[str]) -> str:
-        """What is left after Ctrl-C."""
         return after_interrupt(self._find(argv), argv[1:])
 
     def _find(self, argv: Sequence[str]) -> ModuleType:
@@ -94,7 +90,6 @@ def after_interrupt(command: ModuleType, argv: Sequence[str]) -> str:
 
 
 def resumed(prog: str, argv: Sequence[str]) -> str:
-    """The command that goes on where these arguments were interrupted."""
     return f"{prog} {shlex.join([*argv, *(() if '--resume' in argv else ('--resume',))])}"
 
 
@@ -113,7 +108,6 @@ def add_model_options(parser: argparse.ArgumentParser, batch_tokens: bool = True
 
 
 def add_table_options(parser: argparse.ArgumentParser) -> None:
-    """Add how text files are read."""
     parser.add_argument("--encoding", metavar="NAME", help="of tables that are text and not in UTF-8, such as cp1252")
 
 
@@ -148,7 +142,6 @@ def say(line: str = "") -> None:
 
 
 def warn(line: str) -> None:
-    """Say a line on stderr that is no error."""
     print(f"warning: {line}", file=sys.stderr)
 
 
@@ -179,7 +172,6 @@ def quiet() -> None:
 
 
 def add_card_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the model card."""
     parser.add_argument(
         "--group-column", metavar="NAME", help="column of --eval-data by which the card gives the accuracy as well"
     )

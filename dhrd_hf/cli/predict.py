@@ -34,7 +34,6 @@ _HEAD = 2048
 
 
 def run(argv: Sequence[str]) -> int:
-    """Classify the rows of a table as a stream."""
     parser = Parser("dhrd predict", "Classify the rows of a table; a table larger than memory will do.", _EXAMPLES)
     add = parser.add_argument
     add_model_options(parser)

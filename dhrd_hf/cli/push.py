@@ -19,7 +19,6 @@ after_interrupt = "The new files are all in the repository or none is; to push a
 
 
 def run(argv: Sequence[str]) -> int:
-    """Upload an exported classifier to the Hugging Face Hub."""
     parser = Parser(
         "dhrd push",
         "Upload an exported classifier to the Hugging Face Hub, in one commit or not at all. In the same "

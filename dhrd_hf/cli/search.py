@@ -43,7 +43,6 @@ VARIED = {*options_of("model", "lora"), *DECISIVE, "num_train_epochs", "max_step
 
 
 def run(argv: Sequence[str]) -> int:
-    """Search for the settings of a training run."""
     args = _parser().parse_args(argv)
     if args.trials < 1:
         raise ValueError(f"--trials {args.trials} must be 1 or more.")
@@ -73,7 +72,6 @@ def run(argv: Sequence[str]) -> int:
 
 
 def after_interrupt(argv: Sequence[str]) -> str:
-    """How to go on after Ctrl-C."""
     return f"To go on with the search: {resumed('dhrd search', argv)}"
 
 
@@ -115,7 +113,6 @@ def _check_space(space: dict[str, Any], given: list[str], where: str) -> None:
 
 
 def _parsed(given: list[str], values: dict[str, Any]) -> tuple[Any, Any]:
-    """The arguments of a trial, as `dhrd train` would have read them."""
     from .arguments import parse_train
 
     return parse_train([*given, *(f"--{name}={value}" for name, value in values.items())])

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Train a dual-head model."""
     given = parse_given(argv)
     own = given.own
     reading(own.encoding)
@@ -37,12 +36,10 @@ def run(argv: Sequence[str]) -> int:
 
 
 def after_interrupt(argv: Sequence[str]) -> str:
-    """How to go on after Ctrl-C."""
     return f"To go on from the last checkpoint: {resumed('dhrd train', argv)}"
 
 
 def _finish(own: TrainArguments, trainer: DualHeadTrainer) -> None:
-    """Export if asked to, and say what to type next."""
     run_dir = shlex.quote(str(trainer.args.output_dir))
     print(f"\nSaved the dual-head model in {run_dir}. Next:")
     held_out = (Path(trainer.args.output_dir) / SPLIT_FILE).is_file()

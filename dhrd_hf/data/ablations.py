@@ -31,8 +31,6 @@ _LONGEST_WORD = 20  # characters a word on average; beyond, a text is taken to b
 
 @dataclass(frozen=True)
 class Ablation:
-    """One of the [`ABLATIONS`]."""
-
     description: str
     encoder: dict[str, Any] = field(default_factory=dict)
     needs_label: bool = False

@@ -20,7 +20,6 @@ SOFT_TARGETS = ("teacher_log_probs", "teacher_ids")
 
 
 def padded_inputs(rows: Sequence[list[int]], pad: int, side: str) -> dict[str, torch.Tensor]:
-    """Rows of token ids as one batch."""
     tensors = [torch.tensor(ids) for ids in rows]
     mask = pad_sequence([torch.ones_like(ids) for ids in tensors], True, 0, side)
     return {"input_ids": pad_sequence(tensors, True, pad, side), "attention_mask": mask}

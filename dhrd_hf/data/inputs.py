@@ -66,13 +66,11 @@ def input_limit(
 
 
 def known_limit(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The tokenizer's own `model_max_length`, where it has one."""
     limit = _own_max_length(tokenizer)
     return int(limit) if limit is not None and limit < _NO_LIMIT else None
 
 
 def positions_of(config: PreTrainedConfig) -> int | None:
-    """The number of positions that the model has, where its config says so."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 

@@ -21,8 +21,6 @@ _NAMED = 3  # of many keys at fault, as many are named
 
 @dataclass(frozen=True)
 class JoinCounts:
-    """What became of the rows and the rationales of a join."""
-
     rows: int = 0
     rationales: int = 0
     joined: int = 0
@@ -131,7 +129,6 @@ def _rationale_key(
 
 
 def _by_key(rows: list[dict[str, Any]], where: str, name: str | None) -> dict[str, dict[str, Any]]:
-    """The rows of a rationale file by their keys."""
     keys = [_key(row, number, name, where) for number, row in enumerate(rows)]
     _check_once(keys, f"{name!r} of {where}", "; several rationales of a row: choose by dhrd rationales select first")
     return dict(zip(keys, rows, strict=True))

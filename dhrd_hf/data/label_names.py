@@ -106,7 +106,6 @@ def tell_odd(values: Iterable[Any], names: Iterable[str], what: str, say: Callab
 
 
 def plain(value: Any) -> Any:
-    """A value of NumPy or torch as Python's."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 

@@ -78,7 +78,6 @@ class Labels:
 
     @classmethod
     def of(cls, config: PreTrainedConfig, column: str = "label") -> Labels:
-        """Those of a model."""
         return cls(config.label2id, config.problem_type, column)
 
     @property
@@ -123,7 +122,6 @@ class Labels:
         return [", ".join(self.label2id), "none"] if self.problem_type == _MULTI else list(self.label2id)
 
     def check(self, other: Labels, where: str, ours: str) -> None:
-        """Raise where another table has labels that are not here."""
         unknown = sorted_names(name for name in other.counts if name not in self.label2id)
         if unknown:
             raise ValueError(
@@ -147,7 +145,6 @@ class Labels:
         return found if several else found[0]
 
     def _chosen(self, values: Sequence[Any]) -> set[int]:
-        """The ids of a list of names or ids, or of multi-hot values."""
         count = len(self.label2id)
         if is_multi_hot(values) and len(values) == count:
             return {index for index, chosen in enumerate(values) if chosen}
@@ -271,7 +268,6 @@ def _namer(
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise on names of labels that are empty, or of which two are one."""
     if any(map(is_missing, names)) or len(set(names)) < len(names):
         raise ValueError(
             f"The labels' names are {', '.join(map(repr, names))}: each label needs one of its own, such as --label-names A,B."
@@ -363,7 +359,6 @@ def _with_column(
 
 
 def _entries(read: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
-    """What is read of each entry of a list of names or ids, each once."""
     if is_multi_hot(values):
         raise ValueError(
             f"its label {values!r} is multi-hot, or has an id twice, and its length is not that of all rows and labels"

@@ -56,7 +56,6 @@ def closing(template: str) -> tuple[str, str]:
 
 
 def chosen_prompt(prompt: str | None, text_column: str | None, default: str | None = None) -> str:
-    r"""The template that makes the input of a row."""
     if prompt is not None and text_column is not None:
         raise ValueError(f"--prompt and --text-column exclude each other: write --prompt '{{{text_column}}}'.")
     if prompt is not None:

@@ -101,7 +101,6 @@ def _strata(cells: Sequence[Any], regression: bool) -> np.ndarray:
 
 
 def split_note(table: datasets.Dataset, chosen: np.ndarray, where: str, group_column: str | None) -> str:
-    """What was done, in one line."""
     groups = f", no group of {group_column!r} on both sides" if group_column else ""
     return (
         f"{len(chosen)} of {len(table)} rows of {where} are held out to evaluate on, of each label its share, no text on both "

@@ -279,7 +279,6 @@ def _parquet_rows(file: Any, where: str) -> Iterator[dict[str, Any]]:
 
 
 def _numbered_rows(found: _Source) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a file, each with the place where it begins."""
     if found.kind == "xlsx":
         return workbook_rows(found.where, found.split)
     return numbered_rows(found.where, found.kind)

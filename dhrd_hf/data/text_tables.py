@@ -59,12 +59,10 @@ def reading(encoding: str | None = None, say: Any = None) -> None:
 
 
 def encoding_of_others() -> str | None:
-    """How files that are not in UTF-8 are read."""
     return _encoding.get()
 
 
 def tell(line: str) -> None:
-    """Say how a file was read to whoever wants to know."""
     say = _told.get()
     if say is not None:
         say(line)

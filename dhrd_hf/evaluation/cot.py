@@ -242,7 +242,6 @@ class CoTDecoder:
         return [ids[: ids.index(end) + 1] if end in ids else ids for ids in rows]
 
     def answer(self, ids: Sequence[int], labels: Sequence[str]) -> CoTAnswer:
-        """What a row's new ids say."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return CoTAnswer(text, read_answer(text, labels, self.suffix, self.label_first), len(ids))
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Decode the answers to a table's rows with the reasoning head of a trained model."""
     parser = argparse.ArgumentParser(prog="python -m dhrd_hf.evaluation.decode", allow_abbrev=False)
     for name in ("--model", "--data", "--output", "--metrics"):
         parser.add_argument(name, required=True)

@@ -149,7 +149,6 @@ def dense_folder(model: str) -> Iterator[str]:
 
 
 def open_run(model: str) -> tuple[Any, Any]:
-    """The dual-head model of a run directory, and its tokenizer."""
     with readable_model(model):
         return AutoModelForDualHeadClassification.from_pretrained(model), load_tokenizer(model)
 

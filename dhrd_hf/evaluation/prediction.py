@@ -296,7 +296,6 @@ def _batches(lengths: Sequence[int], batch_tokens: int, batch_size: int) -> Iter
 
 
 def padding_side_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The side on which a classifier's batches are padded."""
     return "right" if hasattr(model, "score") else tokenizer.padding_side
 
 
@@ -354,7 +353,6 @@ def agree_on_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerB
 def prediction_columns(
     prediction: Prediction, labels: list[str], thresholds: dict[str, float] | None, flat: bool
 ) -> dict[str, Any]:
-    """The columns that a prediction adds to a row."""
     if flat:
         probabilities = {f"probability_{label}": prediction.probabilities.get(label) for label in labels}
         said = {"predicted_label": prediction.label, **probabilities, "prediction_error": prediction.error or ""}

@@ -130,7 +130,6 @@ def _promised(score: np.ndarray, hit: np.ndarray, target: float) -> tuple[float 
 
 
 def _lower_end(hits: Any, rows: Any, tail: float) -> np.ndarray:
-    """The lower end of the Clopper-Pearson interval."""
     return np.where(np.asarray(hits) > 0, beta.ppf(tail, np.maximum(hits, 1e-9), np.subtract(rows, hits) + 1), 0.0)
 
 
@@ -207,7 +206,6 @@ def threshold_report(logits: Any, labels: Any, thresholds: Sequence[float | None
 
 
 def share_interval(hits: int, rows: int) -> dict[str, float]:
-    """A share with its Clopper-Pearson interval of 95%."""
     interval = binomtest(hits, rows).proportion_ci(0.95, method="exact")
     return {"value": hits / rows, "low": float(interval.low), "high": float(interval.high)}
 

@@ -18,8 +18,6 @@ from .timing import free_memory, out_of_memory, spread, turns
 
 @dataclass
 class _Variant:
-    """One way to run the rows, and what was measured of it."""
-
     engine: str
     kind: Engine
     batch_size: int
@@ -196,7 +194,6 @@ def _speeds(speeds: Sequence[float], prefix: str = "") -> dict[str, float]:
 
 
 def _measured(variant: _Variant, measured: Mapping[str, _Variant]) -> dict[str, Any]:
-    """A row of the result."""
     same = (variant.batch_size, variant.sorted)
     pooled = next(
         (it for it in measured.values() if it.engine == "torch" and (it.batch_size, it.sorted) == same), None

@@ -79,7 +79,6 @@ class BenchRows:
         )
 
     def select(self, places: Sequence[int]) -> BenchRows:
-        """Some of the rows."""
         return BenchRows(
             [self.texts[place] for place in places],
             [self.ids[place] for place in places],
@@ -90,21 +89,16 @@ class BenchRows:
         )
 
     def longest_first(self) -> BenchRows:
-        """The rows by length."""
         return self.select(sorted(range(len(self.ids)), key=lambda place: -len(self.ids[place])))
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What an engine answered to the rows, in their order."""
-
     labels: list[int | None]
     new_tokens: int | None = None
 
 
 class Engine(Protocol):
-    """A way to run a classifier."""
-
     includes_tokenization: bool
     device: str
     dtype: str  # of the weights: "float32", "bfloat16", ..., or "int8"
@@ -129,7 +123,6 @@ class ForwardEngine:
         self.options = {"use_cache": False} if takes_cache else {}
 
     def prepare(self, rows: BenchRows, batch_size: int) -> tuple[Callable[[], Any], Callable[[], Answers]]:
-        """As [`Engine`]."""
         batches = [
             {name: it.to(self.model.device) for name, it in padded_inputs(ids, self.pad, self.side).items()}
             for ids in _batches(rows.ids, batch_size)
@@ -157,7 +150,6 @@ class PipelineEngine:
         self.device, self.dtype, self.threads = _runs_on(model)
 
     def prepare(self, rows: BenchRows, batch_size: int) -> tuple[Callable[[], Any], Callable[[], Answers]]:
-        """As [`Engine`]."""
         cut = {} if rows.limit is None else {"truncation": True, "max_length": rows.limit}
 
         def run() -> Answers:

@@ -24,7 +24,6 @@ def turns(names: Iterable[str], index: int) -> list[str]:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, least and greatest of some values."""
     return statistics.median(values), min(values), max(values)
 
 

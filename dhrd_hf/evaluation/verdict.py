@@ -265,13 +265,11 @@ class Judged:
         )
 
     def text(self) -> str:
-        """The table for a terminal."""
         from ..pages.verdict import verdict_text
 
         return verdict_text(self.report)
 
     def page(self, title: str, data: str, history: Sequence[Mapping[str, float]], cut: Sequence[str]) -> str:
-        """The page, with the mistakes and the labels in doubt."""
         from ..pages.verdict import confident_mistakes, shortened, verdict_page
 
         one = self.found.labels.ndim == 1

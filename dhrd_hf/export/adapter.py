@@ -87,7 +87,6 @@ def _checked(model: nn.Module, dual_head: DHRDForDualHeadClassification) -> Any:
 
 
 def check_adapter(model: nn.Module) -> None:
-    """Raise where a model with adapters is none that can be exported."""
     if not hasattr(model, "active_adapter"):
         raise ValueError(
             "The model holds adapters and is no PeftModel: give the one that add_lora or peft.get_peft_model made of it "

@@ -198,7 +198,6 @@ def inherited_license(name: str | None, revision: str | None = None) -> CardFact
 
 
 def check_metadata(facts: CardFacts) -> None:
-    """Raise on a license or language that the Hub would refuse."""
     if facts.license is not None and facts.license not in _LICENSES:
         near = did_you_mean(facts.license.lower().replace(" ", "-"), _LICENSES) or "."
         raise ValueError(
@@ -222,7 +221,6 @@ def check_metadata(facts: CardFacts) -> None:
 
 
 def read_card_facts(model: str, output: str, card: str | None) -> CardFacts:
-    """What the run and the user say."""
     facts = CardFacts(model_name=Path(output).resolve().name).updated(_run_facts(Path(model).resolve()))
     return facts if card is None else facts.updated(CardFacts.from_yaml(card))
 
@@ -250,7 +248,6 @@ def with_results(
     group_column: str | None,
     label_names: Sequence[str],
 ) -> CardFacts:
-    """The facts with the measures of a table."""
     from ..data.tables import table_name
     from ..evaluation import evaluation_report
 

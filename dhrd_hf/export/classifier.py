@@ -162,7 +162,6 @@ def _write_dense(
     max_shard_size: int | str,
     folder: Path,
 ) -> PreTrainedModel:
-    """Write all weights, and open what was written."""
     if merged.config.classifier_head != "linear":
         return write_with_code(merged, pad_token_id, temperature, max_shard_size, folder)
     _stock_classifier(merged, pad_token_id, temperature).save_pretrained(folder, max_shard_size=max_shard_size)

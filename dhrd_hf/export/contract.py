@@ -45,11 +45,9 @@ class Golden:
     logits: list[float] | None  # None: nothing answers it, being empty, or it would take long
 
     def same_ids(self, ids: Sequence[int]) -> bool:
-        """Whether a row of ids is the golden one."""
         return written_ids(ids) == self.input_ids
 
     def difference(self, ids: Sequence[int]) -> str:
-        """Where a row of ids leaves the golden one."""
         if isinstance(self.input_ids, dict):
             return f"expected {_ends(self.input_ids)}, found {_ends(written_ids(ids, 0))}"
         pairs = enumerate(zip(self.input_ids, ids, strict=False))
@@ -121,7 +119,6 @@ class Contract:
 
     @property
     def texts(self) -> list[str]:
-        """The golden texts."""
         return [text_of(golden.text) for golden in self.golden]
 
     @property
@@ -130,7 +127,6 @@ class Contract:
         return [text_of(it.text) for it in self.golden if it.about.startswith(OWN_TEXT)]
 
     def write(self, folder: str | os.PathLike) -> None:
-        """Write it into an export's folder."""
         # Escaped: an editor or a version control that normalises text must not change a golden one.
         write_whole(Path(folder) / CONTRACT, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
 
@@ -163,7 +159,6 @@ class Contract:
 
 
 def activated(activation: str, logits: Tensor) -> Tensor:
-    """Logits after an activation."""
     return {"softmax": lambda it: it.softmax(-1), "sigmoid": Tensor.sigmoid, "none": lambda it: it}[activation](logits)
 
 
@@ -206,7 +201,6 @@ def added_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]
 
 
 def written_ids(ids: Sequence[int], most: int = _LISTED_IDS) -> list[int] | dict[str, Any]:
-    """A row of ids as the file has it."""
     if len(ids) <= most:
         return list(ids)
     digest = hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()

@@ -79,12 +79,10 @@ class EngineClassifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs are wanted: the CPU."""
         return torch.device("cpu")
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights: `torch.float32`, or `torch.int8`."""
         program = self.exported.program
         if self.exported.export_format == "onnx":
             constants = (it.const_value for it in program.graph.initializers.values())

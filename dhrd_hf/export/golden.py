@@ -67,7 +67,6 @@ def golden_texts(
 
 
 def text_of(pieces: Pieces) -> str:
-    """The text itself."""
     return pieces if isinstance(pieces, str) else "".join(piece * times for piece, times in pieces)
 
 

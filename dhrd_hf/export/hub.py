@@ -53,8 +53,6 @@ _OPENED_BY_NAME = (
 
 @dataclass(frozen=True)
 class PushedClassifier:
-    """What [`push_classifier`] put on the Hub, or would put there."""
-
     repo_id: str
     revision: str
     files: dict[str, int]

@@ -177,7 +177,6 @@ def _template() -> str:
 
 
 def _kind(folder: Path, config: dict[str, Any]) -> str:
-    """What the folder is opened with."""
     if (folder / "adapter_config.json").exists():
         return "adapter"
     if (folder / "onnx" / "model_quantized.onnx").exists():
@@ -265,7 +264,6 @@ def _training(facts: CardFacts, with_rationale: int | None) -> list[str]:
 
 
 def _audited(audit: dict[str, Any]) -> str:
-    """A line on the audit of the rationales."""
     found = [
         f"{share:.1%} {name.replace('_', ' ')}"
         for name, share in sorted(audit["flagged"].items(), key=lambda it: -it[1])
@@ -307,7 +305,6 @@ def _limits(facts: CardFacts, folder: Path, problem: str, with_rationale: int | 
 
 
 def _example(template: str | None) -> str:
-    """The lines of the snippet that make a text."""
     if template in (None, "{text}"):
         return 'text = "..."'
     columns = dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name)

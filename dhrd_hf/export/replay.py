@@ -210,7 +210,6 @@ def row_differences(found: Tensor, expected: Tensor) -> Tensor:
 
 
 def count_flips(decided: Tensor | None, should: Tensor | None) -> int:
-    """How many rows have another label, or other ones; 0 for regression."""
     if decided is None or should is None:
         return 0
     return int((decided != should).flatten(1).any(1).sum()) if decided.ndim > 1 else int((decided != should).sum())

@@ -28,8 +28,6 @@ _NOT_OF_THE_FORM = (TypeError, KeyError, IndexError, AttributeError, OverflowErr
 
 
 class _Refused(ValueError):
-    """An answer with an error status."""
-
     def __init__(self, status: int, said: str):
         super().__init__(said)
         self.status = status
@@ -238,7 +236,6 @@ class Server:
                 self.remarks[f"it calls {self._told(it.get('label'))!r} what the contract calls {best!r}"] = None
 
     def _ordered(self, row: _Row) -> list[float]:
-        """A row's scores in the order of the contract's labels."""
         labels, scores = self.contract.labels, dict(row)
         if None in scores:
             return [score for _, score in row]

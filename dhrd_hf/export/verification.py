@@ -72,7 +72,6 @@ def check_contract(folder: str | os.PathLike) -> None:
 
 
 def _opened(folder: str | os.PathLike) -> nn.Module:
-    """The classifier of an export's folder as it stands there."""
     config = load_config(folder)
     if engine_of(folder) != "torch":
         return EngineClassifier.from_pretrained(folder)
@@ -82,7 +81,6 @@ def _opened(folder: str | os.PathLike) -> nn.Module:
 
 
 def open_adapter(folder: str | os.PathLike, config: Any, **kwargs: Any) -> nn.Module:
-    """An exported adapter on the stock classifier of its base model."""
     from peft import PeftConfig, PeftModel
 
     adapter = PeftConfig.from_pretrained(folder)

@@ -190,7 +190,6 @@ class GradientBalance(TrainerCallback, ExportableState):
             values.clear()
 
     def state(self) -> dict:
-        """What a checkpoint keeps."""
         return {"args": {}, "attributes": {"classification": self.classification, "reasoning": self.reasoning}}
 
     def on_train_begin(
@@ -206,11 +205,9 @@ class GradientBalance(TrainerCallback, ExportableState):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Set the next step's weight."""
         self.finish_step(args.device)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Leave the model as it was."""
         find_dual_head(kwargs["model"]).on_shared_gradient = None

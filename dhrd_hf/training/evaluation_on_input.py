@@ -117,7 +117,6 @@ class EvaluationOnInputMixin:
             self.preprocess_logits_for_metrics = own
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate on x alone, as deployed."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(dataset, str):
             dataset = self.eval_dataset[dataset]

@@ -24,14 +24,12 @@ class TermLog(TrainerCallback):
         self.on_train_begin()
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Forget an earlier training."""
         self.alpha: float | None = None
         self.evaluations = 0
         self._sums: dict[str, Tensor] = {}
         self._steps: dict[str, set[int]] = {}  # of a term: not every step has a reasoning loss
 
     def add(self, loss: Tensor, outputs: Any, step: int) -> None:
-        """Take a micro-batch's terms in."""
         # In float32: under FSDP outputs come in the dtype that it computes in, in which a sum of many steps stands still.
         terms = {name: outputs[name].detach().float().sum() for name in TERMS if outputs.get(name) is not None}
         if not torch.isfinite(loss).all():
@@ -52,7 +50,6 @@ class TermLog(TrainerCallback):
 
 
 def measured(metrics: dict[str, float]) -> str:
-    """The metrics of an evaluation, without how long it took."""
     named = {name.removeprefix("eval_"): value for name, value in metrics.items()}
     return ", ".join(f"{name} {value:.4g}" for name, value in named.items() if not name.endswith(_NOT_MEASURED))
 
@@ -81,7 +78,6 @@ class Progress(TrainerCallback):
             self.bar.write(line)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
         self.training = state.is_world_process_zero
         self.started, self.first = time.perf_counter(), state.global_step
         if self.training:
@@ -90,7 +86,6 @@ class Progress(TrainerCallback):
             self.bar.update(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """One step further."""
         if self.bar is not None:
             self.bar.set_description("training", refresh=False)
             self.bar.update(state.global_step - self.bar.n)
@@ -110,7 +105,6 @@ class Progress(TrainerCallback):
             self.bar.update()
 
     def on_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """The evaluation is over."""
         if not self.training:
             self._close()
 

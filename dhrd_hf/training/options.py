@@ -169,12 +169,10 @@ class TrainArguments:
 
 
 def options_of(*kinds: str) -> tuple[str, ...]:
-    """The names of the options that are of a kind."""
     return tuple(it.name for it in fields(TrainArguments) if it.metadata["of"] in kinds)
 
 
 def typed(name: str) -> str:
-    """An option as one types it."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -284,7 +282,6 @@ def _stop_early(own: TrainArguments, training: dict[str, Any]) -> None:
 
 
 def _check_more_eval(own: TrainArguments) -> None:
-    """Raise on further evaluation sets that have no name, or the name of another, or that nothing would come of."""
     named = own.more_eval_data or []
     if named and own.logits is None:
         raise ValueError("--more-eval-data is read for --logits: add --logits FILE.parquet.")

@@ -33,7 +33,6 @@ def check_inputs(dataset: Any, config: DHRDConfig, tokenizer: Any) -> None:
 
 
 def _longest(dataset: Any) -> tuple[int | None, int | None]:
-    """Most tokens of a row, and of its x."""
     columns = getattr(dataset, "column_names", None) or []
     if "input_ids" not in columns or not hasattr(dataset, "with_format") or not hasattr(dataset, "num_rows"):
         return None, None

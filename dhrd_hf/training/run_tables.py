@@ -160,7 +160,6 @@ def _reading(own: TrainArguments, config: PreTrainedConfig, say: Callable[..., N
 def evaluation_set(
     own: TrainArguments, source: str, where: str, labels: Labels, say: Callable[..., None]
 ) -> datasets.Dataset:
-    """An evaluation set, whose labels are all among those of the training rows."""
     from ..data.labels import read_labels
 
     # Ids are of labels whose order is known; the order of names found is ours.
@@ -171,7 +170,6 @@ def evaluation_set(
 
 
 def _joined(train: datasets.Dataset, own: TrainArguments, say: Callable[..., None]) -> datasets.Dataset:
-    """The training rows with the rationales of a file of their own."""
     from ..data.joining import join_rationales
 
     names = {"rationale_column": own.rationale_column, "label_column": own.label_column}

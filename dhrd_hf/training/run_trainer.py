@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 def base_config(own: TrainArguments) -> PreTrainedConfig:
-    """The config of the model that is trained."""
     from ..auto import load_config
 
     return load_config(model_path(own.model), **model_files(own))
@@ -39,7 +38,6 @@ def model_path(model: str) -> str:
 
 
 def model_files(own: TrainArguments) -> dict[str, str]:
-    """Which file of a model is to be read."""
     return {} if own.gguf_file is None else {"gguf_file": own.gguf_file}
 
 

@@ -147,7 +147,6 @@ def direction_of(metric: str) -> str | None:
 
 
 def check_optuna() -> None:
-    """Raise where Optuna is missing."""
     try:
         import optuna  # noqa: F401
     except ModuleNotFoundError:
@@ -273,7 +272,6 @@ def _table(study: optuna.Study) -> str:
 
 
 def read_space(space: Any, where: str = "space") -> dict[str, list | dict[str, Any]]:
-    """Check what a search may choose from."""
     if not isinstance(space, Mapping) or not space:
         raise ValueError(f"{where} holds nothing to search: write lines such as 'alpha: {{low: 0.1, high: 2.0}}'.")
     return {str(name): _read_entry(entry, f"{where}: {name}") for name, entry in space.items()}
@@ -307,7 +305,6 @@ def _read_entry(entry: Any, where: str) -> list | dict[str, Any]:
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, list | dict[str, Any]]) -> dict[str, Any]:
-    """The values of a trial."""
     values = {}
     for name, entry in space.items():
         if isinstance(entry, list):
@@ -331,7 +328,6 @@ def candidates(space: Mapping[str, list | dict[str, Any]]) -> list[dict[str, Any
 
 
 def grid_size(space: Mapping[str, list | dict[str, Any]]) -> int:
-    """Number of points of a space of lists."""
     ranges = [name for name, entry in space.items() if not isinstance(entry, list)]
     if ranges:
         raise ValueError(f"--sampler grid wants a list of values for {ranges[0]}, which has a range.")

@@ -43,8 +43,6 @@ _BOUND_TO = {
 
 @dataclass(frozen=True)
 class CacheOf:
-    """What a cache is of."""
-
     folder: Path
     model: DHRDForDualHeadClassification
     soft_targets: Callable[[Mapping[str, Any]], SoftTargets]
