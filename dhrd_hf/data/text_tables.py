@@ -76,45 +76,31 @@ def _lines(where: str) -> Iterator[str]:
     number = 0
     try:
         opened = gzip.open if where.lower().endswith(".gz") else open
-        with nullcontext(sys.stdin.buffer) if where == "-" else opened(where, "rb") as file:
-            head = file.read1(_HEAD)
-            codec = _codec(where, head)
-            old_mac = b"\n" not in head and b"\r" in head
-            whole = _Chained(head, file)
-            if codec.startswith(("utf-16", "utf-32")):
-                with closing(
-                    io.TextIOWrapper(io.BufferedReader(whole), codec, newline="\r" if old_mac else "\n")
-                ) as it:
-                    for line in it:
-                        number += 1
-                        yield line
-                return
-            for number, raw in enumerate(_split(whole, old_mac), 1):
-                yield raw.decode("utf-8-sig" if number == 1 and codec == "utf-8" else codec)
+        # Of standard input what is beneath its buffer, which would wait until it is full.
+        stdin = nullcontext(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)) if where == "-" else None
+        with stdin or opened(where, "rb") as raw:
+            file = io.BufferedReader(raw, _HEAD)
+            try:
+                head = file.peek(_HEAD)
+                codec = _codec(where, head)
+                old_mac = b"\n" not in head and b"\r" in head
+                if codec.startswith(("utf-16", "utf-32")):
+                    text = io.TextIOWrapper(file, codec, newline="\r" if old_mac else "\n")
+                    try:
+                        for number, line in enumerate(text, 1):  # noqa: B007
+                            yield line
+                    finally:
+                        text.detach()
+                    return
+                lines = io.BytesIO(file.read().replace(b"\r", b"\n")) if old_mac else file
+                for number, line in enumerate(lines, 1):
+                    yield line.decode("utf-8-sig" if number == 1 and codec == "utf-8" else codec)
+            finally:
+                file.detach()  # else it would close standard input
     except UnicodeDecodeError as error:
         raise TableError(_undecodable(where, number, error)) from error
     except (OSError, EOFError, zlib.error) as error:
         raise TableError(f"{where}: can't be read past line {number}: {error}") from error
-
-
-class _Chained(io.RawIOBase):
-    """Bytes that were read, and the rest of their file."""
-
-    def __init__(self, head: bytes, file: Any):
-        self._head, self._file = io.BytesIO(head), file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        found = self._head.read(len(buffer)) or self._file.read1(len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
-
-
-def _split(whole: _Chained, old_mac: bool) -> Iterable[bytes]:
-    buffered = io.BufferedReader(whole, _HEAD)
-    return buffered if not old_mac else io.BytesIO(buffered.read().replace(b"\r", b"\n"))
 
 
 def _codec(where: str, head: bytes) -> str:
