@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,14 +18,22 @@ from ..modeling_dhrd import find_dual_head
 from .rows import check_labels
 
 
-class _InputOnly:
-    """A collator that shows the model x alone, as it is deployed."""
+def _of_inputs(collate: Callable[[list], dict], features: list) -> dict:
+    """A batch of x alone, as the model is deployed."""
+    return collate([input_only(feature) for feature in features])
 
-    def __init__(self, collate: Callable[[list], dict]):
-        self.collate = collate
 
-    def __call__(self, features: list) -> dict:
-        return self.collate([input_only(feature) for feature in features])
+@contextmanager
+def _replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Attributes with other values, while the context lasts."""
+    before = {name: getattr(owner, name) for name in values}
+    for name, value in values.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
 
 
 class EvaluationOnInputMixin:
@@ -40,26 +49,15 @@ class EvaluationOnInputMixin:
         with self._collating_input_only(), self._in_order():
             return super().get_test_dataloader(test_dataset)
 
-    @contextmanager
-    def _in_order(self) -> Iterator[None]:
-        strategy, drop_last = self.args.train_sampling_strategy, self.args.dataloader_drop_last
-        self.args.dataloader_drop_last = False  # which is for training: here each row counts
+    def _in_order(self) -> AbstractContextManager:
+        strategy = self.args.train_sampling_strategy
         if strategy == "group_by_length":  # transformers would shuffle these rows as well
-            self.args.train_sampling_strategy = "random"
-        try:
-            yield
-        finally:
-            self.args.train_sampling_strategy, self.args.dataloader_drop_last = strategy, drop_last
+            strategy = "random"
+        # To drop the last rows is for training: here each counts.
+        return _replaced(self.args, train_sampling_strategy=strategy, dataloader_drop_last=False)
 
-    @contextmanager
-    def _collating_input_only(self, condition: bool = True) -> Iterator[None]:
-        collate = self.data_collator
-        if condition:
-            self.data_collator = _InputOnly(collate)
-        try:
-            yield
-        finally:
-            self.data_collator = collate
+    def _collating_input_only(self) -> AbstractContextManager:
+        return _replaced(self, data_collator=partial(_of_inputs, self.data_collator))
 
     def evaluation_loop(
         self,
@@ -87,17 +85,12 @@ class EvaluationOnInputMixin:
             output.metrics[f"{prefix}_classification_loss"] = loss
         return output
 
-    @contextmanager
-    def _telling_the_problem_type(self) -> Iterator[None]:
+    def _telling_the_problem_type(self) -> AbstractContextManager:
         """Metrics that take a `problem_type`, such as ours, are given the model's."""
         metrics = self.compute_metrics
         if metrics is not None and "problem_type" in inspect.signature(metrics).parameters:
-            config = find_dual_head(self.model).config
-            self.compute_metrics = lambda *args, **kwargs: metrics(*args, problem_type=config.problem_type, **kwargs)
-        try:
-            yield
-        finally:
-            self.compute_metrics = metrics
+            metrics = partial(metrics, problem_type=find_dual_head(self.model).config.problem_type)
+        return _replaced(self, compute_metrics=metrics)
 
     @contextmanager
     def _keeping_rows(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
@@ -110,11 +103,8 @@ class EvaluationOnInputMixin:
                 rows.append(tuple(each.cpu() for each in self.gather_function((first, labels))))
             return logits if own is None else own(logits, labels)
 
-        self.preprocess_logits_for_metrics = keep
-        try:
+        with _replaced(self, preprocess_logits_for_metrics=keep):
             yield rows
-        finally:
-            self.preprocess_logits_for_metrics = own
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset

@@ -318,7 +318,7 @@ class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixi
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of x and suffix; of x alone where no loss is over the suffix, which would be computed for nothing."""
-        with self._collating_input_only(self._reads_x_alone()):
+        with self._collating_input_only() if self._reads_x_alone() else nullcontext():
             return super().get_train_dataloader()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
