@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, the last whole checkpoint among others, and weights that are not whole."""
+"""Files that appear whole or not at all, the last whole checkpoint among others, and what a mistyped name may have meant."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from filelock import FileLock
-
-if TYPE_CHECKING:
-    pass
 
 ALIKE = 0.7  # how near a word has to be to one that may have been meant
 _LOCK = "lock"  # in a folder that is being written: held as long as whoever writes it lives
@@ -95,23 +92,6 @@ def broken_part(checkpoint: Path) -> str | None:
     return f"its {missing[0]} is missing" if missing else None
 
 
-def write_whole(path: str | os.PathLike, text: str) -> None:
-    """Write a text file, replaced at once if it is there; whoever is interrupted leaves the old one."""
-    path = Path(path).expanduser()
-    unfinished = unfinished_beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        if error.filename == str(unfinished):  # a name that nobody has typed
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
-
-
 def check_new_folder(output_dir: str | os.PathLike, overwrite: bool) -> None:
     """Raise where a folder to write would replace a file, or a folder that holds something and may not be replaced."""
     target = Path(output_dir)
@@ -179,14 +159,24 @@ def read_yaml(path: str | os.PathLike) -> Any:
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """A name to write a file of any kind under, which becomes `path` at the end, or is removed after an error."""
     path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_beside(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.filename == str(unfinished):  # a name that nobody has typed
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def write_whole(path: str | os.PathLike, text: str) -> None:
+    """Write a text file, replaced at once if it is there; whoever is interrupted leaves the old one."""
+    with written_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def strict_json(value: Any, **kwargs: Any) -> str:

@@ -104,7 +104,7 @@ def evaluation_report(
         return report
 
     truth, classes = labels.astype(int), logits.shape[-1]
-    said = (logits > 0).astype(int) if labels.ndim == 2 else logits.argmax(-1)
+    said = decided(logits, labels)
     right = _right(said, truth)
     (macro,) = _resampled(truth, [said], classes)
     report["metrics"] = {"accuracy": wilson_interval(right), "macro_f1": _percentiles(values["macro_f1"], macro)}
@@ -243,23 +243,20 @@ class Judged:
         found: LabelledLogits,
         seen: tuple[datasets.Dataset, np.ndarray] | None,
         others: Mapping[str, np.ndarray],
-        seen_prompt: str | None = None,
     ):
         from ..data.prompts import render_rows
 
-        self.names, self.found, self.doubts = list(config.id2label.values()), found, None
+        self.names, self.found, self.seen = list(config.id2label.values()), found, None
         self.texts = list(render_rows(prompt, table))
-        baselines: dict[str, Any] = {}
-        self.cut: list[str] = []
+        baselines, self.cut = {}, []
         if seen is not None:
             rows, labels = seen
             self.kept = some_rows(len(rows))
             if len(self.kept) < len(rows):
                 self.cut.append(f"The baselines are trained on {len(self.kept)} of {len(rows)} training rows.")
-            self.seen = list(render_rows(seen_prompt or prompt, rows.select(self.kept)))
+            self.seen = list(render_rows(prompt, rows.select(self.kept)))
             self.seen_labels = labels[self.kept]
             baselines = baseline_answers(self.seen, self.seen_labels, self.texts)
-        self.has_seen = seen is not None
         self.report = evaluation_report(
             found.logits, found.labels, found.problem_type, label_names=self.names, others={**baselines, **others}
         )
@@ -274,24 +271,12 @@ class Judged:
 
         one = self.found.labels.ndim == 1
         doubts = None
-        if self.has_seen and one:
+        if self.seen is not None and one:
             doubts = [
-                {
-                    "row": int(self.kept[it["row"]]),
-                    "label": self.names[it["label"]],
-                    "other": self.names[it["other"]],
-                    "probability": it["probability"],
-                    "text": shortened(self.seen[it["row"]]),
-                }
+                {**it, "row": int(self.kept[it["row"]]), "text": shortened(self.seen[it["row"]])}
+                | {name: self.names[it[name]] for name in ("label", "other")}
                 for it in doubtful_labels(self.seen, self.seen_labels)
             ]
         mistakes = confident_mistakes(self.found.logits, self.found.labels, self.names, self.texts) if one else ()
-        return verdict_page(
-            self.report,
-            title=title,
-            data=data,
-            mistakes=mistakes,
-            doubts=doubts,
-            history=history,
-            cut=[*cut, *self.cut],
-        )
+        found = {"mistakes": mistakes, "doubts": doubts, "history": history, "cut": [*cut, *self.cut]}
+        return verdict_page(self.report, title=title, data=data, **found)
