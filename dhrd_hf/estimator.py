@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import NotFittedError
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
 
 from .files import did_you_mean, whole_folder
 from .opening import check_model_name
@@ -149,8 +149,7 @@ class DualHeadClassifier(ClassifierMixin, BaseEstimator):
         from .data.prompts import render_rows
         from .evaluation import predict_texts
 
-        if not hasattr(self, "classes_"):
-            raise NotFittedError("This DualHeadClassifier is not fitted yet: call fit with texts and labels first.")
+        check_is_fitted(self)
         model, tokenizer = self._opened()
         prompt = getattr(model.config, "prompt_template", None) or "{text}"
         found = list(predict_texts(model, tokenizer, render_rows(prompt, _rows(X))))
@@ -164,8 +163,7 @@ class DualHeadClassifier(ClassifierMixin, BaseEstimator):
 
     def export(self, output_dir: str | Path) -> None:
         """Write the classifier as a folder that transformers opens without this package, as `dhrd export` does."""
-        if not hasattr(self, "classes_"):
-            raise NotFittedError("This DualHeadClassifier is not fitted yet: call fit with texts and labels first.")
+        check_is_fitted(self)
         with whole_folder(output_dir, overwrite=False) as folder:
             self._write(folder)
 
