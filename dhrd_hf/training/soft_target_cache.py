@@ -6,9 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,8 @@ from ..modeling_dhrd import DHRDForDualHeadClassification
 if TYPE_CHECKING:
     import datasets
 
+    from .soft_targets import Teacher
+
 # Rows of a shard: what a kill loses at most. 256 rows of 100 tokens and k = 64 are 13 MB.
 _SHARD_ROWS = 256
 _BATCH_ROWS = 8
@@ -41,17 +42,9 @@ _BOUND_TO = {
 }
 
 
-@dataclass(frozen=True)
-class CacheOf:
-    folder: Path
-    model: DHRDForDualHeadClassification
-    soft_targets: Callable[[Mapping[str, Any]], SoftTargets]
-    tokenizer: PreTrainedTokenizerBase | None
-    vocab_size: int
-    top_k: int
-
-
-def with_soft_targets(dataset: datasets.Dataset, cache: CacheOf) -> datasets.Dataset:
+def with_soft_targets(
+    dataset: datasets.Dataset, teacher: Teacher, tokenizer: PreTrainedTokenizerBase | None
+) -> datasets.Dataset:
     """Encoded rows with the teacher's top k beside them, as [`Teacher.cached`] gives them."""
     from datasets import Dataset, concatenate_datasets, load_from_disk
 
@@ -60,17 +53,17 @@ def with_soft_targets(dataset: datasets.Dataset, cache: CacheOf) -> datasets.Dat
             "A teacher's cache is of rows of DualHeadEncoder in a datasets.Dataset, "
             f"found {type(dataset).__name__}. Leave cache_dir out, or encode the rows first."
         )
-    _bind(cache, dataset)
+    _bind(teacher, dataset, tokenizer)
     shards = []
     starts = range(0, len(dataset), _SHARD_ROWS)
-    folders = [cache.folder / f"shard-{number:05d}" for number in range(len(starts))]
+    folders = [teacher.cache_dir / f"shard-{number:05d}" for number in range(len(starts))]
     there = min(len(dataset), _SHARD_ROWS * sum(folder.exists() for folder in folders))
     whole = there == len(dataset)
     progress = tqdm(total=len(dataset), initial=there, desc="Soft targets", unit="rows", disable=whole)
     for start, folder in zip(starts, folders, strict=True):
         if not folder.exists():
             rows = dataset.select(range(start, min(start + _SHARD_ROWS, len(dataset))))
-            _write_shard(folder, _top_k_of(cache, rows, progress))
+            _write_shard(folder, _top_k_of(teacher, rows, progress))
         shards.append(load_from_disk(str(folder)))
     progress.close()
     both = concatenate_datasets([dataset, concatenate_datasets(shards)], axis=1)
@@ -95,24 +88,24 @@ def top_k_with_rest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top, ids
 
 
-def _bind(cache: CacheOf, dataset: datasets.Dataset) -> None:
+def _bind(teacher: Teacher, dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase | None) -> None:
     """Make the folder this cache's own, or raise where it is another's."""
-    vocabulary = {} if cache.tokenizer is None else cache.tokenizer.get_vocab()
+    vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
     bound = {
         "rows": _hash(_row_bytes(dataset)),
-        "teacher": _hash(_weight_bytes(cache.model)),
+        "teacher": _hash(_weight_bytes(teacher.model)),
         "tokenizer": _hash(f"{token}\t{index}".encode() for token, index in sorted(vocabulary.items())),
-        "vocab_size": cache.vocab_size,
-        "top_k": cache.top_k,
+        "vocab_size": teacher.vocab_size,
+        "top_k": teacher.top_k,
         "format": 1,
     }
-    manifest = cache.folder / _MANIFEST
+    manifest = teacher.cache_dir / _MANIFEST
     if not manifest.exists():
         there = [
-            it for it in cache.folder.glob("*") if not it.name.startswith(".")
+            it for it in teacher.cache_dir.glob("*") if not it.name.startswith(".")
         ]  # hidden: another process', unfinished
         if there and not manifest.exists():
-            raise ValueError(f"{cache.folder} holds something, but no soft targets: name another folder.")
+            raise ValueError(f"{teacher.cache_dir} holds something, but no soft targets: name another folder.")
         write_whole(manifest, json.dumps(bound, indent=2) + "\n")
         return
     found = json.loads(manifest.read_text(encoding="utf-8"))
@@ -120,16 +113,16 @@ def _bind(cache: CacheOf, dataset: datasets.Dataset) -> None:
         if found.get(name) != bound[name]:
             values = "" if isinstance(bound[name], str) else f" ({found.get(name)}, now {bound[name]})"
             raise ValueError(
-                f"{cache.folder} holds the soft targets of another {meaning}{values}: name another folder, "
+                f"{teacher.cache_dir} holds the soft targets of another {meaning}{values}: name another folder, "
                 "or remove this one."
             )
 
 
 @torch.no_grad()
-def _top_k_of(cache: CacheOf, rows: datasets.Dataset, progress: tqdm) -> datasets.Dataset:
+def _top_k_of(teacher: Teacher, rows: datasets.Dataset, progress: tqdm) -> datasets.Dataset:
     from datasets import Dataset, Features, List, Value
 
-    device = cache.model.get_input_embeddings().weight.device
+    device = teacher.model.get_input_embeddings().weight.device
     ids, targets = rows["input_ids"][:], [torch.tensor(row) for row in rows["reasoning_targets"]]
     found: list[dict[str, Any]] = [{} for _ in ids]
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
@@ -138,11 +131,11 @@ def _top_k_of(cache: CacheOf, rows: datasets.Dataset, progress: tqdm) -> dataset
         padded = padded_inputs([ids[row] for row in batch], 0, "right")
         wanted = pad_sequence([targets[row] for row in batch], batch_first=True, padding_value=IGNORE_INDEX)
         inputs = {**padded, "reasoning_targets": wanted}
-        soft = cache.soft_targets({name: it.to(device) for name, it in inputs.items()})
+        soft = teacher.soft_targets({name: it.to(device) for name, it in inputs.items()})
         number_of = (shift_targets(wanted) != IGNORE_INDEX).sum(-1).tolist()
         start = 0
         for row, number in zip(batch, number_of, strict=True):
-            log_probs, top = top_k_with_rest(soft.at(slice(start, start + number))[0], cache.top_k)
+            log_probs, top = top_k_with_rest(soft.at(slice(start, start + number))[0], teacher.top_k)
             found[row] = {
                 "teacher_log_probs": log_probs.flatten().cpu().numpy(),
                 "teacher_ids": top.flatten().int().cpu().numpy(),

@@ -19,7 +19,7 @@ from ..losses import IGNORE_INDEX, SoftTargets, shift_targets
 from ..modeling_dhrd import DHRDForDualHeadClassification
 from ..opening import load_tokenizer
 from .rows import check_padding_free
-from .soft_target_cache import CacheOf, cached_soft_targets, with_soft_targets
+from .soft_target_cache import cached_soft_targets, with_soft_targets
 
 if TYPE_CHECKING:
     import datasets
@@ -159,8 +159,7 @@ class Teacher:
         It stays on disk and is mapped into memory. It is bound to the encoded rows in their order, to the teacher's
         weights, the tokenizer, the vocabulary and `top_k`.
         """
-        cache = CacheOf(self.cache_dir, self.model, self.soft_targets, tokenizer, self.vocab_size, self.top_k)
-        return with_soft_targets(dataset, cache)
+        return with_soft_targets(dataset, self, tokenizer)
 
 
 def checked_teacher(
