@@ -14,9 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.prompts import chosen_prompt
+from ..data.prompts import chosen_prompt, input_columns
 from ..data.table_writing import check_file
+from ..data.tables import check_columns, load_table, table_name
 from ..files import did_you_mean, strict_json, write_whole
+from ..opening import load_tokenizer
 from .parsing import Parser, add_label_options, add_model_options, quiet
 
 if TYPE_CHECKING:
@@ -60,8 +62,6 @@ def run(argv: Sequence[str]) -> int:
     args = _arguments(argv)
 
     from ..auto import load_config
-    from ..data.prompts import input_columns
-    from ..data.tables import check_columns, load_table
     from ..evaluation.loading import is_training_checkpoint
     from ..evaluation.ranks import Ranks
     from ..export.engines import engine_of
@@ -139,7 +139,6 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 def _measure(
     args: argparse.Namespace, argv: Sequence[str], table: Any, prompt: str, ranks: Ranks, stack: contextlib.ExitStack
 ) -> None:
-    from ..data.tables import table_name
     from ..evaluation import load_classifier
     from ..evaluation.cot import TEMPERATURE, TOP_P
     from ..evaluation.throughput import measure_throughput
@@ -256,7 +255,6 @@ def _open_export(engine: str, folder: str | None, dense: Callable[[], str], stac
 
     from ..evaluation.throughput_engines import ForwardEngine
     from ..export import EngineClassifier, export_engine
-    from ..opening import load_tokenizer
 
     if folder is None:
         folder = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / engine)

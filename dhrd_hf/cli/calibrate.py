@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any
 
 from ..data.prompts import chosen_prompt
+from ..data.tables import check_columns, load_table, table_name
+from ..files import check_new_folder, strict_json
 from .parsing import (
     Parser,
     add_card_options,
@@ -69,13 +71,11 @@ def run(argv: Sequence[str]) -> int:
 
     from ..auto import load_config
     from ..configuration_dhrd import DHRDConfig
-    from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import calibration_metrics, fit_temperature, load_classifier, predict_table
     from ..evaluation.loading import open_run
     from ..evaluation.thresholds import check_target
     from ..export.card_facts import read_card_facts, with_results
     from ..export.classifier import check_apart
-    from ..files import check_new_folder, strict_json
     from ..modeling_dhrd import find_dual_head
 
     if args.output and not isinstance(load_config(args.model), DHRDConfig):

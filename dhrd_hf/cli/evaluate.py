@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.prompts import chosen_prompt
+from ..data.table_writing import check_file
+from ..data.tables import load_table, same_table
+from ..files import strict_json, write_whole
 from ..train import VERDICT_FILE
 from .parsing import (
     Parser,
@@ -61,10 +64,7 @@ def run(argv: Sequence[str]) -> int:
     args.data = args.data or held_out_rows(args.model, "--data")
     check_command(args, args.data)
 
-    from ..data.table_writing import check_file
-    from ..data.tables import load_table
     from ..evaluation import calibration_metrics, compute_metrics, load_classifier, predict_table
-    from ..files import strict_json, write_whole
 
     if args.output:
         check_file(args.output, args.data)
@@ -105,7 +105,6 @@ def _judged(
     import numpy as np
 
     from ..data.labels import Labels
-    from ..data.tables import load_table, same_table
     from ..evaluation import load_classifier, predict_table
     from ..evaluation.verdict import Judged, decided
 

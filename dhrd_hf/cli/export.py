@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.prompts import render_rows
+from ..data.tables import check_columns, load_table, table_name
 from ..export import ENGINES, FORMATS
+from ..files import check_new_folder
 from .parsing import (
     Parser,
     add_card_options,
@@ -90,7 +93,6 @@ def run(argv: Sequence[str]) -> int:
     check_command(args, args.eval_data, args.calibrate)
 
     from ..export.classifier import check_apart
-    from ..files import check_new_folder
 
     if args.int8 and args.format not in ENGINES:
         raise ValueError(f"--int8 goes with --format {' or '.join(ENGINES)}.")
@@ -115,8 +117,6 @@ def run(argv: Sequence[str]) -> int:
 def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     from .. import DHRDConfig, export_classifier
     from ..auto import load_config
-    from ..data.prompts import render_rows
-    from ..data.tables import check_columns, load_table, table_name
     from ..evaluation import fit_temperature, predict_table
     from ..evaluation.loading import open_run
     from ..export.card_facts import read_card_facts, with_results
@@ -170,7 +170,6 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
 def _for_engine(args: argparse.Namespace) -> str:
     """Write the classifier for another engine, and say what that costs and wins on the rows of --eval-data."""
     from ..auto import load_config
-    from ..data.tables import check_columns, load_table
     from ..evaluation.loading import dense_folder, is_training_checkpoint
     from ..export import export_engine
 
@@ -206,7 +205,6 @@ def _for_engine(args: argparse.Namespace) -> str:
 def _compared(args: argparse.Namespace, dense: str, table: datasets.Dataset) -> str:
     """A line on what an engine's export costs and wins on the rows of a table."""
     from ..auto import load_config
-    from ..data.tables import table_name
     from ..evaluation import compute_metrics, load_classifier, predict_table
 
     table = with_labels(args, table, args.eval_data, load_config(dense))

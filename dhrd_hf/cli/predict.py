@@ -11,8 +11,9 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from ..data.prompts import chosen_prompt
+from ..data.prompts import chosen_prompt, has_input, input_columns, render
 from ..data.table_writing import check_target, is_flat
+from ..data.tables import check_columns, iter_rows
 from ..export import ENGINES
 from .parsing import Parser, add_model_options, add_table_options, check_command, quiet, without_bars
 
@@ -69,8 +70,6 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> int:
     """Classify this rank's share of the rows; rank 0 shows how far it is, says what was written, and has the exit code."""
     from tqdm import tqdm
 
-    from ..data.prompts import input_columns
-    from ..data.tables import check_columns, iter_rows
     from ..evaluation import Prediction, load_classifier, predict_texts
     from ..evaluation.prediction import NOT_FINITE, prediction_columns
 
@@ -121,7 +120,6 @@ def _texts(
     rows: Iterable[tuple[int, dict[str, Any]]], prompt: str, added: Set[str], read_ahead: deque
 ) -> Iterator[str | None]:
     """The input of each numbered row, or None where a column of the prompt is empty; the row waits in `read_ahead`."""
-    from ..data.prompts import has_input, render
 
     for number, row in rows:
         taken = added & row.keys()

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..files import did_you_mean, read_yaml
+from ..files import did_you_mean, read_yaml, write_whole
 from ..training.options import DECISIVE, TrainArguments, options_of
 from ..training.search import (
     LOCK_FILE,
@@ -173,8 +173,6 @@ def _search(
 def _write_best(folder: Path, recipe: dict, params: dict[str, Any]) -> None:
     """The recipe of the best trial; names in the recipe may be written with hyphens."""
     import yaml
-
-    from ..files import write_whole
 
     kept = {
         key: value for key, value in recipe.items() if key.replace("-", "_") not in {*params, "output_dir", "resume"}

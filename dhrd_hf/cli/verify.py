@@ -9,6 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ..data.table_writing import check_file
+from ..data.tables import load_table, table_name
+from ..files import strict_json, write_whole
 from .parsing import Parser, add_label_options, with_labels
 
 if TYPE_CHECKING:
@@ -70,9 +73,7 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     _check_options(args)
 
-    from ..data.table_writing import check_file
     from ..export import Contract, Server, verify_export, verify_server
-    from ..files import strict_json, write_whole
 
     if args.output:
         check_file(args.output, args.data)
@@ -128,7 +129,6 @@ def _line(where: str, what: str, replay: Replay) -> str:
 def _on_rows(args: argparse.Namespace, contract: Contract, server: Server | None) -> tuple[Any, dict[str, Any]]:
     """What a table's rows say of the folder, and of the server beside it."""
     from ..auto import load_config
-    from ..data.tables import load_table, table_name
     from ..evaluation import compare_on_rows
 
     table = with_labels(args, load_table(args.data), args.data, load_config(args.folder))

@@ -538,7 +538,7 @@ def test_metrics_are_printed_whether_their_file_can_be_written_or_not(capsys, tr
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dhrd_hf.files.write_whole", full)
+    monkeypatch.setattr("dhrd_hf.cli.evaluate.write_whole", full)
     assert main([*evaluate, str(tmp_path / "metrics.json")]) == 2
     printed, said = capsys.readouterr()
     assert json.loads(printed)["rows"] == 24 and "No space left" in said
