@@ -8,22 +8,48 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from transformers import IntervalStrategy
+
+from . import (
+    AutoModelForDualHeadClassification,
+    DualHeadEncoder,
+    DualHeadTrainer,
+    DualHeadTrainingArguments,
+    __version__,
+    export_classifier,
+)
+from .data import EncodingCounts
+from .data.joining import key_column
+from .data.labels import Labels
 from .data.prompts import REASONING_SPANS, unescaped
+from .data.splits import write_split
 from .data.table_writing import is_flat, write_rows
 from .data.tables import SPLIT_FILE, table_name
+from .embedded import HUB_NAME, LICENSE
+from .evaluation import LabelledLogits, Prediction
+from .evaluation.baselines import look_at_tables
+from .evaluation.prediction import prediction_columns, read_logits
+from .evaluation.verdict import Judged, decided
+from .export.card_facts import FACTS_FILE, CardFacts, hub_name, inherited_license, read_card_facts
+from .export.classifier import check_apart
 from .files import checkpoints, strict_json, write_whole, written_whole
+from .modeling_dhrd import find_dual_head
+from .opening import load_tokenizer
+from .rationales.audit import quick_audit, summary
+from .rationales.report import NOTHING_FOUND
+from .training.logs import measured
 from .training.options import CLASSIFIER_INITS, SHOWN, TrainArguments, TrainOptions, options_of
-
-if TYPE_CHECKING:
-    import datasets
-    from torch import Tensor
-
-    from . import DualHeadTrainer, DualHeadTrainingArguments
-    from .data import EncodingCounts
-    from .data.labels import Labels
-    from .export import CardFacts
+from .training.resuming import checkpoint_to_resume
+from .training.run_tables import evaluation_set, read_tables
+from .training.run_trainer import encoded, model_files, model_path, trainer_of
 
 VERDICT_FILE, PAGE = "verdict.json", "report.html"
 UNTRAINED = "untrained (zero-shot)"
@@ -32,14 +58,6 @@ Say = Callable[..., None]
 
 def train(options: TrainOptions, training: DualHeadTrainingArguments, say: Say) -> DualHeadTrainer | None:
     """Train, evaluate and save a run, of which rank 0 `say`s what it does; a dry run has no trainer."""
-    from transformers import IntervalStrategy
-
-    from .data.splits import write_split
-    from .export.card_facts import FACTS_FILE
-    from .training.logs import measured
-    from .training.run_tables import evaluation_set, read_tables
-    from .training.run_trainer import encoded, trainer_of
-
     own, first = options.own, training.process_index == 0
     say = say if first else lambda *_: None
     checkpoint = _start(own, training, say)
@@ -114,9 +132,6 @@ def train(options: TrainOptions, training: DualHeadTrainingArguments, say: Say) 
 
 def _start(own: TrainArguments, training: DualHeadTrainingArguments, say: Say) -> str | None:
     """The checkpoint to go on from, if any; checks what is left to check before anything is loaded."""
-    from .export.classifier import check_apart
-    from .training.resuming import checkpoint_to_resume
-
     if own.predictions is not None:
         _check_prediction_columns(own)
     folder = Path(training.output_dir)
@@ -146,11 +161,6 @@ def _unused(own: TrainArguments, training: DualHeadTrainingArguments) -> Iterato
 def _look_at(
     own: TrainArguments, prompt: str, train: datasets.Dataset, dev: datasets.Dataset | None, labels: Labels, say: Say
 ) -> None:
-    from . import DualHeadEncoder
-    from .evaluation.baselines import look_at_tables
-    from .opening import load_tokenizer
-    from .training.run_trainer import model_files, model_path
-
     encode = DualHeadEncoder(
         load_tokenizer(model_path(own.model), **model_files(own)),
         labels.label2id,
@@ -170,10 +180,6 @@ def _look_at_rationales(
     own: TrainArguments, train: datasets.Dataset, trainer: DualHeadTrainer, say: Say
 ) -> dict[str, Any] | None:
     """Audit some of the rationales, and warn before a training run is spent on them."""
-    from .modeling_dhrd import find_dual_head
-    from .rationales.audit import quick_audit
-    from .rationales.report import NOTHING_FOUND
-
     config = find_dual_head(trainer.model).config
     if not config.alpha or own.rationale_column not in train.column_names:
         return None
@@ -190,9 +196,6 @@ def _look_at_rationales(
 
 def _check_prediction_columns(own: TrainArguments) -> None:
     """Raise where a column of the predictions would have the name of one that they are to stand beside."""
-    from .evaluation import Prediction
-    from .evaluation.prediction import prediction_columns
-
     added = prediction_columns(Prediction(None, error="none"), [], None, is_flat(own.predictions))
     if own.label_column in added or own.label_column.startswith("probability_"):
         raise ValueError(
@@ -203,8 +206,6 @@ def _check_prediction_columns(own: TrainArguments) -> None:
 
 def _untrained(own: TrainArguments, trainer: DualHeadTrainer, rows: datasets.Dataset | None) -> Tensor | None:
     """What a head that starts from label words says before it is trained; no random number of the training is drawn."""
-    import torch
-
     shared = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # which prepare a model once
     if own.classifier_init != "label_words" or rows is None or shared:
         return None
@@ -223,12 +224,6 @@ def _write_verdict(
     say: Say,
 ) -> None:
     """Say whether it is any good, and leave the page and its numbers beside the run."""
-    import numpy as np
-
-    from .evaluation import LabelledLogits
-    from .evaluation.verdict import Judged, decided
-    from .modeling_dhrd import find_dual_head
-
     config = find_dual_head(trainer.model).config
     if config.problem_type == "regression" or len(dev) < 2:
         return
@@ -251,11 +246,6 @@ def _write_verdict(
 
 def _write_logits(path: str, trainer: DualHeadTrainer, found: Mapping[str, tuple[datasets.Dataset, Tensor]]) -> None:
     """Write the logits of evaluation sets, with the labels' names in the file's metadata, whole or not at all."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from .modeling_dhrd import find_dual_head
-
     columns: dict[str, Any] = {"set": [], "row": [], "label": [], "logits": []}
     for name, (rows, logits) in found.items():
         columns["set"] += [name] * len(rows)
@@ -275,10 +265,6 @@ def _said_of_rows(
     own: TrainArguments, trainer: DualHeadTrainer, dev: datasets.Dataset, logits: Tensor
 ) -> Iterator[dict[str, Any]]:
     """A row's number or key, its label, and the columns that `dhrd predict` adds."""
-    from .data.joining import key_column
-    from .evaluation.prediction import prediction_columns, read_logits
-    from .modeling_dhrd import find_dual_head
-
     config = find_dual_head(trainer.model).config
     regression = config.problem_type == "regression"
     names = [] if regression else list(config.id2label.values())
@@ -300,12 +286,6 @@ def training_facts(
     metrics: dict[str, float] | None,
     audit: dict[str, Any] | None,
 ) -> CardFacts:
-    from . import __version__
-    from .embedded import HUB_NAME, LICENSE
-    from .export.card_facts import CardFacts, hub_name, inherited_license
-    from .modeling_dhrd import find_dual_head
-    from .rationales.audit import summary
-
     config, training = find_dual_head(trainer.model).config, trainer.args
     base_model = HUB_NAME if own.model == "smollm2" else hub_name(own.model)
     revision = config.backbone_revision if hub_name(own.model) else None
@@ -355,9 +335,6 @@ def training_facts(
 
 
 def export_run(own: TrainArguments, trainer: DualHeadTrainer) -> None:
-    from . import AutoModelForDualHeadClassification, export_classifier
-    from .export.card_facts import read_card_facts
-
     model = trainer.model
     if trainer.is_fsdp_enabled:  # of which this process has a share
         model = AutoModelForDualHeadClassification.from_pretrained(trainer.args.output_dir, dtype=own.dtype)

@@ -14,7 +14,6 @@ from ..data.prompts import chosen_prompt
 from ..data.table_writing import check_file
 from ..data.tables import load_table, same_table
 from ..files import strict_json, write_whole
-from ..train import VERDICT_FILE
 from .parsing import (
     Parser,
     add_label_options,
@@ -142,6 +141,8 @@ def _judged(
 
 def _remembered(model: str) -> str | None:
     """The table that a run was trained on, where it is still there."""
+    from ..train import VERDICT_FILE
+
     for folder in (Path(model), Path(model).parent):
         with suppress(OSError, ValueError):
             source = json.loads((folder / VERDICT_FILE).read_text(encoding="utf-8")).get("train_data")

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..data.tables import SPLIT_FILE
 from ..data.text_tables import reading
-from ..train import export_run, train
-from ..training.run_tables import check_run
+from ..training.options import check_run
 from .arguments import parse_given
 from .parsing import quiet, resumed, say, without_bars
 
@@ -29,6 +28,8 @@ def run(argv: Sequence[str]) -> int:
     if training.process_index > 0:
         quiet()
     without_bars()
+    from ..train import train
+
     trainer = train(given, training, say)
     if trainer is not None and training.process_index == 0:
         _finish(own, trainer)
@@ -47,6 +48,8 @@ def _finish(own: TrainArguments, trainer: DualHeadTrainer) -> None:
     print(f"  dhrd calibrate --model {run_dir}{'' if held_out else ' --data TABLE'} --output {run_dir}-calibrated")
     classifier = run_dir
     if own.export:
+        from ..train import export_run
+
         export_run(own, trainer)
         classifier = shlex.quote(own.export)
     else:

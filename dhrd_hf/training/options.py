@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.label_names import PROBLEM_TYPES
-from ..data.prompts import REASONING_SPANS
+from ..data.prompts import REASONING_SPANS, chosen_prompt, input_columns
+from ..data.table_writing import check_target
+from ..data.tables import SPLIT_FILE, check_labelled, check_table
 from ..files import did_you_mean
+from ..opening import check_model_name, local_config
 
 if TYPE_CHECKING:
     from .arguments import DualHeadTrainingArguments
@@ -330,3 +334,37 @@ def label_words(text: str | None) -> dict[str, str]:
     if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
         raise ValueError(f"""--label-words {text!r} must be JSON such as '{{"entailment": "True"}}'.""")
     return words
+
+
+def check_run(own: TrainArguments, output_dir: str, starts_anew: bool) -> None:
+    """Check what `dhrd train` is given: folders, models, tables and their columns."""
+    for target in filter(None, (own.predictions, own.logits)):
+        check_target(target, own.train_data, own.eval_data, own.validation_data, own.rationales)
+    folder = Path(output_dir)
+    if own.export and Path(own.export).resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(f"--export {own.export} is or holds --output-dir {folder}, the run: name another folder.")
+    if own.export and Path(own.export).exists() and (Path(own.export).is_file() or any(Path(own.export).iterdir())):
+        raise FileExistsError(f"--export {own.export} exists and is not an empty folder: name another.")
+    if folder.is_file():
+        raise FileExistsError(f"--output-dir {folder} is a file: name a folder.")
+    if own.resume and own.overwrite_output_dir:
+        raise ValueError("--resume and --overwrite-output-dir exclude each other.")
+    filled = folder.is_dir() and any(it.name != SPLIT_FILE for it in folder.iterdir())
+    if starts_anew and filled and not own.overwrite_output_dir:
+        raise FileExistsError(
+            f"--output-dir {folder} is not empty. Add --resume to go on from its last checkpoint, "
+            "--overwrite-output-dir to start anew in it, or name another."
+        )
+    for model in filter(None, (own.model if own.gguf_file is None else None, own.teacher)):
+        check_model_name(model)
+    config = {} if own.model == "smollm2" else local_config(own.model)
+    columns = [own.label_column, *filter(None, [own.group_column])]
+    if config is not None or own.prompt is not None or own.text_column is not None:
+        columns += input_columns(chosen_prompt(own.prompt, own.text_column, (config or {}).get("prompt_template")))
+    others = (own.eval_data, own.validation_data, *(it.partition("=")[2] for it in own.more_eval_data or ()))
+    for source in filter(None, (own.train_data, *others)):
+        check_table(source, columns, [own.rationale_column] if source == own.train_data else ())
+        if not own.drop_unlabelled:
+            check_labelled(source, own.label_column)
+    if own.rationales is not None:
+        check_table(own.rationales, [own.rationale_column])

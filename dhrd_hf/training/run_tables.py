@@ -5,55 +5,21 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import datasets
+import numpy as np
+from transformers import PreTrainedConfig
+
+from .. import DHRDConfig
+from ..data.joining import join_rationales
+from ..data.label_names import is_missing
+from ..data.labels import Labels, named_cells, read_labels
 from ..data.prompts import chosen_prompt, input_columns
-from ..data.table_writing import check_target
-from ..data.tables import SPLIT_FILE, check_columns, check_labelled, check_table, load_table
-from ..opening import check_model_name, local_config
+from ..data.splits import DEFAULT_SPLIT, LEAST_ROWS, held_out, split_note
+from ..data.tables import check_columns, load_table
+from .options import TrainArguments
 from .run_trainer import base_config
-
-if TYPE_CHECKING:
-    import datasets
-    from transformers import PreTrainedConfig
-
-    from ..data.labels import Labels
-    from .options import TrainArguments
-
-
-def check_run(own: TrainArguments, output_dir: str, starts_anew: bool) -> None:
-    """Check what `dhrd train` is given: folders, models, tables and their columns."""
-    for target in filter(None, (own.predictions, own.logits)):
-        check_target(target, own.train_data, own.eval_data, own.validation_data, own.rationales)
-    folder = Path(output_dir)
-    if own.export and Path(own.export).resolve() in (folder.resolve(), *folder.resolve().parents):
-        raise ValueError(f"--export {own.export} is or holds --output-dir {folder}, the run: name another folder.")
-    if own.export and Path(own.export).exists() and (Path(own.export).is_file() or any(Path(own.export).iterdir())):
-        raise FileExistsError(f"--export {own.export} exists and is not an empty folder: name another.")
-    if folder.is_file():
-        raise FileExistsError(f"--output-dir {folder} is a file: name a folder.")
-    if own.resume and own.overwrite_output_dir:
-        raise ValueError("--resume and --overwrite-output-dir exclude each other.")
-    filled = folder.is_dir() and any(it.name != SPLIT_FILE for it in folder.iterdir())
-    if starts_anew and filled and not own.overwrite_output_dir:
-        raise FileExistsError(
-            f"--output-dir {folder} is not empty. Add --resume to go on from its last checkpoint, "
-            "--overwrite-output-dir to start anew in it, or name another."
-        )
-    for model in filter(None, (own.model if own.gguf_file is None else None, own.teacher)):
-        check_model_name(model)
-    config = {} if own.model == "smollm2" else local_config(own.model)
-    columns = [own.label_column, *filter(None, [own.group_column])]
-    if config is not None or own.prompt is not None or own.text_column is not None:
-        columns += input_columns(chosen_prompt(own.prompt, own.text_column, (config or {}).get("prompt_template")))
-    others = (own.eval_data, own.validation_data, *(it.partition("=")[2] for it in own.more_eval_data or ()))
-    for source in filter(None, (own.train_data, *others)):
-        check_table(source, columns, [own.rationale_column] if source == own.train_data else ())
-        if not own.drop_unlabelled:
-            check_labelled(source, own.label_column)
-    if own.rationales is not None:
-        check_table(own.rationales, [own.rationale_column])
 
 
 class Tables(NamedTuple):
@@ -69,8 +35,6 @@ class Tables(NamedTuple):
 
 def read_tables(own: TrainArguments, say: Callable[..., None]) -> Tables:
     """Read and check them; `own.alpha` is settled by whether there are rationales."""
-    from ..data.labels import read_labels
-
     config = base_config(own)
     whole = load_table(own.train_data)
     prompt = chosen_prompt(own.prompt, own.text_column, getattr(config, "prompt_template", None))
@@ -107,12 +71,6 @@ def _generate(own: TrainArguments) -> str:
 
 def _split(own: TrainArguments, whole: datasets.Dataset, tables: Tables, say: Callable[..., None]) -> Tables:
     """Hold some of the training rows out, if that is asked for, or is not and there are enough."""
-    import numpy as np
-
-    from ..data.label_names import is_missing
-    from ..data.labels import Labels, named_cells
-    from ..data.splits import DEFAULT_SPLIT, LEAST_ROWS, held_out, split_note
-
     train, _, labels, prompt, *_ = tables
     if own.eval_split == 0 or (own.eval_split is None and len(train) < LEAST_ROWS):
         return tables
@@ -135,8 +93,6 @@ def _split(own: TrainArguments, whole: datasets.Dataset, tables: Tables, say: Ca
 
 
 def _has_rationales(table: datasets.Dataset, column: str) -> bool:
-    from ..data.label_names import is_missing
-
     if column not in table.column_names:
         return False
     parts = table.select_columns(column).with_format(None).iter(batch_size=1000)
@@ -145,9 +101,6 @@ def _has_rationales(table: datasets.Dataset, column: str) -> bool:
 
 def _reading(own: TrainArguments, config: PreTrainedConfig, say: Callable[..., None]) -> dict[str, Any]:
     """How label columns are read: a checkpoint's head keeps its labels in their order, others may be given one."""
-    from .. import DHRDConfig
-    from ..data.labels import Labels
-
     known: Any = None if own.label_names is None else [name.strip() for name in own.label_names.split(",")]
     if isinstance(config, DHRDConfig):
         given, known = known, Labels.of(config, own.label_column)
@@ -160,8 +113,6 @@ def _reading(own: TrainArguments, config: PreTrainedConfig, say: Callable[..., N
 def evaluation_set(
     own: TrainArguments, source: str, where: str, labels: Labels, say: Callable[..., None]
 ) -> datasets.Dataset:
-    from ..data.labels import read_labels
-
     # Ids are of labels whose order is known; the order of names found is ours.
     options = _reading(own, base_config(own), say)
     table, found = read_labels(load_table(source), own.label_column, labels.problem_type, where=where, **options)
@@ -170,8 +121,6 @@ def evaluation_set(
 
 
 def _joined(train: datasets.Dataset, own: TrainArguments, say: Callable[..., None]) -> datasets.Dataset:
-    from ..data.joining import join_rationales
-
     names = {"rationale_column": own.rationale_column, "label_column": own.label_column}
     rows, counts = join_rationales(train, own.rationales, own.key, **names)
     say(f"rationales  {own.rationales}: {counts}")

@@ -5,26 +5,42 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
+from transformers import (
+    AutoModelForCausalLM,
+    EarlyStoppingCallback,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    set_seed,
+)
+
+from .. import (
+    AutoModelForDualHeadClassification,
+    DHRDConfig,
+    DHRDForDualHeadClassification,
+    DualHeadCollator,
+    DualHeadEncoder,
+)
+from ..auto import find_adapter, load_config
+from ..data.inputs import positions_of
+from ..data.labels import Labels
 from ..data.prompts import DEFAULT_SUFFIX, chosen_prompt, unescaped
-from .options import label_words, options_of
-
-if TYPE_CHECKING:
-    import datasets
-    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
-
-    from .. import DHRDForDualHeadClassification, DualHeadEncoder
-    from ..data.labels import Labels
-    from .arguments import DualHeadTrainingArguments
-    from .options import TrainArguments
-    from .soft_targets import Teacher
-    from .trainer import DualHeadTrainer
+from ..evaluation import compute_metrics
+from ..opening import load_tokenizer, readable_model, without_its_code
+from .arguments import DualHeadTrainingArguments
+from .label_words import init_classifier_from_label_words, names_say_nothing, with_answer_cue
+from .logs import Progress
+from .lora import add_lora
+from .options import TrainArguments, label_words, options_of
+from .soft_targets import Teacher
+from .trainer import DualHeadTrainer
 
 
 def base_config(own: TrainArguments) -> PreTrainedConfig:
-    from ..auto import load_config
-
     return load_config(model_path(own.model), **model_files(own))
 
 
@@ -45,11 +61,6 @@ def build_model(
     own: TrainArguments, labels: Labels, tokenizer: PreTrainedTokenizerBase, say: Callable[..., None]
 ) -> DHRDForDualHeadClassification:
     """The model before it is trained; a new classification head is drawn at random, or starts from label words."""
-    from .. import AutoModelForDualHeadClassification, DHRDConfig
-    from ..auto import find_adapter, load_config
-    from ..opening import readable_model
-    from .label_words import with_answer_cue
-
     path = model_path(own.model)
     config = load_config(path, **model_files(own))
     prompt = chosen_prompt(own.prompt, own.text_column, getattr(config, "prompt_template", None))
@@ -100,8 +111,6 @@ def _start_from_words(
     say: Callable[..., None],
 ) -> None:
     """Let the classification head start as the language model's answer, and say what it starts from."""
-    from .label_words import init_classifier_from_label_words, names_say_nothing
-
     words = label_words(own.label_words)
     tokens = init_classifier_from_label_words(model, tokenizer, words)
     said = [f"{name} as {tokenizer.convert_tokens_to_string(of)!r}" for name, of in tokens.items()]
@@ -116,11 +125,6 @@ def _start_from_words(
 
 
 def teacher_of(own: TrainArguments) -> Teacher | None:
-    from transformers import AutoModelForCausalLM
-
-    from ..opening import load_tokenizer, without_its_code
-    from .soft_targets import Teacher
-
     if own.teacher is None:
         return None
     path = model_path(own.teacher)
@@ -130,8 +134,6 @@ def teacher_of(own: TrainArguments) -> Teacher | None:
 
 
 def max_length(wanted: int, config: PreTrainedConfig, say: Callable[..., None]) -> int:
-    from ..data.inputs import positions_of
-
     positions = positions_of(config)
     if positions is None or wanted <= positions:
         return wanted
@@ -140,8 +142,6 @@ def max_length(wanted: int, config: PreTrainedConfig, say: Callable[..., None]) 
 
 
 def with_lora(own: TrainArguments, model: DHRDForDualHeadClassification) -> Any:
-    from .lora import add_lora
-
     given = {name: getattr(own, name) for name in options_of("lora")}
     given["r"] = given.pop("lora_r")
     if own.target_modules != "all-linear":
@@ -177,14 +177,6 @@ def trainer_of(
     say: Callable[..., None],
 ) -> tuple[DualHeadTrainer, DualHeadEncoder]:
     """The trainer, and what encoded the training rows and counted them; says what it will do."""
-    from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, set_seed
-
-    from .. import DualHeadCollator, DualHeadEncoder
-    from ..evaluation import compute_metrics
-    from ..opening import load_tokenizer
-    from .logs import Progress
-    from .trainer import DualHeadTrainer
-
     set_seed(training.seed)  # the classification head is drawn at random
     tokenizer = load_tokenizer(model_path(own.model), **model_files(own))
     model = build_model(own, labels, tokenizer, say)
