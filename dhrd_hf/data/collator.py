@@ -182,9 +182,7 @@ class DualHeadCollator:
             start = length - len(row) if self.tokenizer.padding_side == "left" else 0
             targets[index, start : start + len(row)] = torch.tensor(row)
             if start:
-                targets[
-                    index, start
-                ] = -100  # a row's first token has nothing before it; here padding would predict it
+                targets[index, start] = -100  # of a row's first token, which padding would predict here
         return targets
 
 

@@ -84,8 +84,7 @@ class Server:
     Example:
 
     ```python
-    >>> from dhrd_hf.export.contract import Contract
-    >>> from dhrd_hf.export.serving import Server
+    >>> from dhrd_hf.export import Contract, Server
     >>> server = Server("http://localhost:8000", Contract.read("my-classifier"))  # doctest: +SKIP
     >>> server.kind, server.probabilities(["It rains."])  # doctest: +SKIP
     ('vLLM', tensor([[0.0312, 0.9688]]))
@@ -186,12 +185,8 @@ class Server:
             raise _Refused(error.code, self._reason(error, until)) from None
         except TimeoutError:
             raise ConnectionError(f"{self.name} has not answered within {self.timeout:g} s") from None
-        except (
-            OSError,
-            ValueError,
-            OverflowError,
-            http.client.HTTPException,
-        ) as error:  # urllib's and ssl's among them
+        # urllib's and ssl's are among them.
+        except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
             if isinstance(getattr(error, "reason", None), TimeoutError):
                 raise ConnectionError(f"{self.name} has not answered within {self.timeout:g} s") from None
             reason = self._told(str(getattr(error, "reason", None) or error))

@@ -101,9 +101,8 @@ def _bind(teacher: Teacher, dataset: datasets.Dataset, tokenizer: PreTrainedToke
     }
     manifest = teacher.cache_dir / _MANIFEST
     if not manifest.exists():
-        there = [
-            it for it in teacher.cache_dir.glob("*") if not it.name.startswith(".")
-        ]  # hidden: another process', unfinished
+        # What is hidden is another process's, and unfinished.
+        there = any(not it.name.startswith(".") for it in teacher.cache_dir.glob("*"))
         if there and not manifest.exists():
             raise ValueError(f"{teacher.cache_dir} holds something, but no soft targets: name another folder.")
         write_whole(manifest, json.dumps(bound, indent=2) + "\n")
