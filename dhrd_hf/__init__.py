@@ -15,20 +15,16 @@ from . import registration
 
 __version__ = "0.1.1"
 
-# Public name -> module. They are imported when first used: `import dhrd_hf` imports neither torch nor transformers.
+# Module: its public names. They are imported when first used: `import dhrd_hf` imports neither torch nor transformers.
 _LAZY = {
-    "AutoModelForDualHeadClassification": "auto",
-    "DHRDConfig": "configuration_dhrd",
-    "DHRDForDualHeadClassification": "modeling_dhrd",
-    "DHRDOutput": "modeling_dhrd",
-    "DualHeadClassifier": "estimator",
-    "DualHeadEncoder": "data",
-    "DualHeadCollator": "data",
-    "DualHeadTrainer": "training",
-    "DualHeadTrainingArguments": "training",
-    "export_classifier": "export",
-    "init_classifier_from_label_words": "training.label_words",
-    "push_classifier": "export",
+    "auto": "AutoModelForDualHeadClassification",
+    "configuration_dhrd": "DHRDConfig",
+    "modeling_dhrd": "DHRDForDualHeadClassification DHRDOutput",
+    "estimator": "DualHeadClassifier",
+    "data": "DualHeadEncoder DualHeadCollator",
+    "training": "DualHeadTrainer DualHeadTrainingArguments",
+    "export": "export_classifier push_classifier",
+    "training.label_words": "init_classifier_from_label_words",
 }
 
 __all__ = [
@@ -58,19 +54,22 @@ if TYPE_CHECKING:
     from .training.label_words import init_classifier_from_label_words
 
 
-def lazily(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package whose public names come from modules that are imported when first used."""
+def lazily(
+    package: str, names_of: Mapping[str, str]
+) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """`__all__`, `__getattr__` and `__dir__` of a package whose public names are imported when first used; by module."""
+    module_of = {name: module for module, names in names_of.items() for name in names.split()}
 
     def get(name: str) -> Any:
-        if name not in modules:
+        if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f".{modules[name]}", package), name)
+        value = getattr(importlib.import_module(f".{module_of[name]}", package), name)
         setattr(sys.modules[package], name, value)
         return value
 
-    return get, lambda: sorted({*vars(sys.modules[package]), *modules})
+    return sorted(module_of), get, lambda: sorted({*vars(sys.modules[package]), *module_of})
 
 
-__getattr__, __dir__ = lazily(__name__, _LAZY)
+_, __getattr__, __dir__ = lazily(__name__, _LAZY)
 
 registration.register()

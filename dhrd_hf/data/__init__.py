@@ -2,13 +2,11 @@
 
 from .. import lazily
 
-# Public name -> module: who reads a table needs no tokenizer, and no torch beneath it.
-_LAZY = {
-    "DualHeadCollator": "collator",
-    "DualHeadEncoder": "encoding",
-    "EncodingCounts": "counts",
-    "ensure_pad_token": "inputs",
-    "input_only": "collator",
+# By module: who reads a table needs no tokenizer, and no torch beneath it.
+_NAMES_OF = {
+    "collator": "DualHeadCollator input_only",
+    "encoding": "DualHeadEncoder",
+    "counts": "EncodingCounts",
+    "inputs": "ensure_pad_token",
 }
-__all__ = list(_LAZY)
-__getattr__, __dir__ = lazily(__name__, _LAZY)
+__all__, __getattr__, __dir__ = lazily(__name__, _NAMES_OF)

@@ -2,29 +2,16 @@
 
 from .. import lazily
 
-# Public name -> module, imported when first used.
-_LAZY = {
-    "baseline_answers": "baselines",
-    "calibration_metrics": "calibration",
-    "compare_on_rows": "served",
-    "compute_metrics": "metrics",
-    "CoTAnswer": "cot",
-    "decode_answers": "cot",
-    "doubtful_labels": "baselines",
-    "evaluation_report": "verdict",
-    "fit_abstention": "thresholds",
-    "fit_label_sets": "thresholds",
-    "fit_temperature": "calibration",
-    "fit_thresholds": "thresholds",
-    "LabelledLogits": "prediction",
-    "load_classifier": "loading",
-    "paired_change": "metrics",
-    "predict_table": "prediction",
-    "predict_texts": "prediction",
-    "Prediction": "prediction",
-    "reliability": "calibration",
-    "rows_that_would_do": "thresholds",
-    "threshold_report": "thresholds",
+# By module, imported when first used.
+_NAMES_OF = {
+    "baselines": "baseline_answers doubtful_labels",
+    "calibration": "calibration_metrics fit_temperature reliability",
+    "served": "compare_on_rows",
+    "metrics": "compute_metrics paired_change",
+    "cot": "CoTAnswer decode_answers",
+    "verdict": "evaluation_report",
+    "thresholds": "fit_abstention fit_label_sets fit_thresholds rows_that_would_do threshold_report",
+    "prediction": "LabelledLogits predict_table predict_texts Prediction",
+    "loading": "load_classifier",
 }
-__all__ = list(_LAZY)
-__getattr__, __dir__ = lazily(__name__, _LAZY)
+__all__, __getattr__, __dir__ = lazily(__name__, _NAMES_OF)

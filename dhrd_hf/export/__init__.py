@@ -4,20 +4,16 @@ from .. import lazily
 
 # What an export is written for: another engine, or torch in one of two forms.
 ENGINES, FORMATS = ("onnx", "openvino"), ("dense", "adapter")
-# Public name -> module, imported when first used.
-_LAZY = {
-    "CardFacts": "card_facts",
-    "Contract": "contract",
-    "EngineClassifier": "engines",
-    "export_classifier": "classifier",
-    "export_engine": "engines",
-    "make_model_card": "model_card",
-    "push_classifier": "hub",
-    "Replay": "replay",
-    "Server": "serving",
-    "verify_export": "verification",
-    "verify_server": "serving",
-    "write_model_card": "model_card",
+# By module, imported when first used.
+_NAMES_OF = {
+    "card_facts": "CardFacts",
+    "contract": "Contract",
+    "engines": "EngineClassifier export_engine",
+    "classifier": "export_classifier",
+    "model_card": "make_model_card write_model_card",
+    "hub": "push_classifier",
+    "replay": "Replay",
+    "serving": "Server verify_server",
+    "verification": "verify_export",
 }
-__all__ = list(_LAZY)
-__getattr__, __dir__ = lazily(__name__, _LAZY)
+__all__, __getattr__, __dir__ = lazily(__name__, _NAMES_OF)

@@ -2,18 +2,15 @@
 
 from .. import lazily
 
-# Public name -> module: an audit wants no model, and a choice no audit.
-_LAZY = {
-    "audit_rationales": "audit",
-    "check_rationale": "checks",
-    "filter_rationales": "filter",
-    "generate_rationales": "generate",
-    "LabelledTable": "labelled",
-    "open_teacher": "teacher",
-    "Sampling": "teacher",
-    "select_best": "select",
-    "shorten": "filter",
-    "TeacherPrompt": "prompt",
+# By module: an audit wants no model, and a choice no audit.
+_NAMES_OF = {
+    "audit": "audit_rationales",
+    "checks": "check_rationale",
+    "filter": "filter_rationales shorten",
+    "generate": "generate_rationales",
+    "labelled": "LabelledTable",
+    "teacher": "open_teacher Sampling",
+    "select": "select_best",
+    "prompt": "TeacherPrompt",
 }
-__all__ = list(_LAZY)
-__getattr__, __dir__ = lazily(__name__, _LAZY)
+__all__, __getattr__, __dir__ = lazily(__name__, _NAMES_OF)

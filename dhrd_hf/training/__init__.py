@@ -2,16 +2,14 @@
 
 from .. import lazily
 
-# Public name -> module: the options of a training are read without torch.
-_LAZY = {
-    "add_lora": "lora",
-    "ALPHA_SCHEDULES": "options",
-    "check_padding_free": "rows",
-    "DualHeadTrainer": "trainer",
-    "DualHeadTrainingArguments": "arguments",
-    "GradientBalance": "alpha",
-    "scheduled_alpha": "alpha",
-    "Teacher": "soft_targets",
+# By module: the options of a training are read without torch.
+_NAMES_OF = {
+    "lora": "add_lora",
+    "options": "ALPHA_SCHEDULES",
+    "rows": "check_padding_free",
+    "trainer": "DualHeadTrainer",
+    "arguments": "DualHeadTrainingArguments",
+    "alpha": "GradientBalance scheduled_alpha",
+    "soft_targets": "Teacher",
 }
-__all__ = list(_LAZY)
-__getattr__, __dir__ = lazily(__name__, _LAZY)
+__all__, __getattr__, __dir__ = lazily(__name__, _NAMES_OF)
