@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -186,39 +187,37 @@ def replay(
     off[alone] = torch.maximum(off[alone], row_differences(singly, golden[alone]))
     allowed = allowed_difference(contract, "logits") if tolerance is None else tolerance
     shown, should = contract.probabilities(found), contract.probabilities(golden)
-    flips = count_flips(contract.decisions(shown), contract.decisions(should))
+    names = [contract.golden[place].about for place in run]
+    told = beside_each_other(contract, shown, should, off, names, allowed)
+    differences = {"logits": row_differences(found, golden), "probabilities": row_differences(shown, should)}
+    measured = {name: it.max().item() for name, it in differences.items()} | {"flips": told.flips}
+    return replace(told, texts=len(rows), measured=measured, wrong_ids=wrong)
+
+
+def beside_each_other(
+    contract: Contract, found: Tensor, should: Tensor, off: Tensor, names: Sequence[str], allowed: float, **more: Any
+) -> Replay:
+    """Probabilities beside those that they should be; `off` is how far each row differs."""
+    decided = contract.decisions(found)
+    flipped = (
+        torch.zeros(0) if decided is None else (decided != contract.decisions(should)).reshape(len(off), -1).any(1)
+    )
+    order = off.argsort(descending=True).tolist()
     return Replay(
-        texts=len(rows),
-        answered=len(run),
+        texts=len(off),
+        answered=len(off),
         largest_difference=off.max().item(),
-        flips=flips,
+        flips=int(flipped.sum()),
         allowed=allowed,
         allowed_flips=int(contract.measured.get("flips", 0)),
-        measured={
-            "logits": row_differences(found, golden).max().item(),
-            "probabilities": row_differences(shown, should).max().item(),
-            "flips": flips,
-        },
-        wrong_ids=wrong,
-        farthest=told_farthest(off, [contract.golden[place].about for place in run], allowed),
+        farthest=[f"{names[place]} by {off[place].item():.3g}" for place in order if not off[place] <= allowed],
+        **more,
     )
 
 
 def row_differences(found: Tensor, expected: Tensor) -> Tensor:
     """The largest difference of each row `[N]`; infinity where a number is not finite."""
     return (found - expected).abs().amax(-1).nan_to_num(nan=float("inf"))
-
-
-def count_flips(decided: Tensor | None, should: Tensor | None) -> int:
-    if decided is None or should is None:
-        return 0
-    return int((decided != should).flatten(1).any(1).sum()) if decided.ndim > 1 else int((decided != should).sum())
-
-
-def told_farthest(off: Tensor, names: Sequence[str], allowed: float) -> list[str]:
-    """The rows past what is allowed, the farthest first."""
-    order = off.argsort(descending=True).tolist()
-    return [f"{names[place]} by {off[place].item():.3g}" for place in order if not off[place] <= allowed]
 
 
 def allowed_difference(contract: Contract, unit: str) -> float:

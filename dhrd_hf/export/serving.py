@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .contract import Contract, activated
-from .replay import Replay, allowed_difference, count_flips, row_differences, told_farthest
+from .replay import Replay, allowed_difference, beside_each_other, row_differences
 
 # Of mixed lengths, so that padding shows; text-embeddings-inference takes 32 at most where nobody raised it.
 _BATCH = 8
@@ -342,21 +342,13 @@ def compared(
     off = row_differences(found, should)
     past = {place for place in range(len(off)) if not off[place] <= allowed}
     stripped = {place for place, text in enumerate(inputs) if text != text.strip()}
-    return Replay(
-        texts=len(inputs),
-        answered=len(inputs),
-        largest_difference=off.max().item(),
-        flips=count_flips(contract.decisions(found), contract.decisions(should)),
-        allowed=allowed,
-        allowed_flips=int(contract.measured.get("flips", 0)),
-        unit="number" if contract.activation == "none" else "probability",
-        farthest=told_farthest(off, names, allowed),
-        remarks=[
-            *server.remarks,
-            *(_of_all(found, logits, contract, allowed) if past else ()),
-            *(_of_some(past, cut, stripped, contract) if past <= cut | stripped else ()),
-        ],
-    )
+    unit = "number" if contract.activation == "none" else "probability"
+    remarks = [
+        *server.remarks,
+        *(_of_all(found, logits, contract, allowed) if past else ()),
+        *(_of_some(past, cut, stripped, contract) if past <= cut | stripped else ()),
+    ]
+    return beside_each_other(contract, found, should, off, names, allowed, unit=unit, remarks=remarks)
 
 
 def _of_all(found: Tensor, logits: Tensor, contract: Contract, allowed: float) -> Iterator[str]:
