@@ -6,10 +6,9 @@ from .. import lazily
 _NAMES_OF = {
     "baselines": "baseline_answers doubtful_labels",
     "calibration": "calibration_metrics fit_temperature reliability",
-    "served": "compare_on_rows",
     "metrics": "compute_metrics paired_change",
     "cot": "CoTAnswer decode_answers",
-    "verdict": "evaluation_report",
+    "verdict": "compare_on_rows evaluation_report",
     "thresholds": "fit_abstention fit_label_sets fit_thresholds rows_that_would_do threshold_report",
     "prediction": "LabelledLogits predict_table predict_texts Prediction",
     "loading": "load_classifier",

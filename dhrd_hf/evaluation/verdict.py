@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.prompts import render, render_rows
 from .baselines import baseline_answers, doubtful_labels, some_rows
 from .calibration import calibration_metrics, reliability
 from .metrics import compute_metrics, macro_f1, paired_change
@@ -14,6 +16,7 @@ from .metrics import compute_metrics, macro_f1, paired_change
 if TYPE_CHECKING:
     import datasets
 
+    from ..export import Contract, Replay, Server
     from .prediction import LabelledLogits
 
 CONFIDENCE = 0.95
@@ -244,8 +247,6 @@ class Judged:
         seen: tuple[datasets.Dataset, np.ndarray] | None,
         others: Mapping[str, np.ndarray],
     ):
-        from ..data.prompts import render_rows
-
         self.names, self.found, self.seen = list(config.id2label.values()), found, None
         self.texts = list(render_rows(prompt, table))
         baselines, self.cut = {}, []
@@ -280,3 +281,71 @@ class Judged:
         mistakes = confident_mistakes(self.found.logits, self.found.labels, self.names, self.texts) if one else ()
         found = {"mistakes": mistakes, "doubts": doubts, "history": history, "cut": [*cut, *self.cut]}
         return verdict_page(self.report, title=title, data=data, **found)
+
+
+def compare_on_rows(
+    folder: str | os.PathLike,
+    contract: Contract,
+    table: datasets.Dataset,
+    label_column: str = "label",
+    server: Server | None = None,
+    tolerance: float | None = None,
+) -> tuple[Replay | None, dict[str, Any]]:
+    """Run the rows on the folder and, where there is one, on the server.
+
+    Example:
+
+    ```python
+    >>> from dhrd_hf.evaluation import compare_on_rows
+    >>> from dhrd_hf.export import Contract, Server
+    >>> contract = Contract.read("my-classifier")  # doctest: +SKIP
+    >>> server = Server("http://localhost:8000", contract)  # doctest: +SKIP
+    >>> replay, facts = compare_on_rows("my-classifier", contract, table, server=server)  # doctest: +SKIP
+    >>> replay.flips, facts["change"]  # doctest: +SKIP
+    (2, {'change': 0.0033, 'low': -0.0062, 'high': 0.0139})
+
+    ```
+
+    Args:
+        folder (`str` or `os.PathLike`): The export.
+        contract ([`~dhrd_hf.export.Contract`]): Its contract; its prompt makes the inputs.
+        table (`Dataset`): The rows, with labels.
+        label_column (`str`, *optional*, defaults to `"label"`): The column of the labels.
+        server ([`~dhrd_hf.export.Server`], *optional*): What serves the export; it is sent the inputs, without their labels.
+        tolerance (`float`, *optional*): The largest difference of a probability that passes; by default as in
+            [`~dhrd_hf.export.verify_server`].
+
+    Returns:
+        `tuple`: [`~dhrd_hf.export.Replay`] of the server beside the folder, None without a server; and `dict` with `rows` and,
+        but for regression, `accuracy` (`value`, `low`, `high`: Wilson's 95% interval; for multi label of rows that have
+        exactly the right labels) and with a server `server_accuracy` and `change` ([`paired_change`]).
+
+    Raises:
+        ValueError: if a column is missing, a text is empty, or a label is not one of the contract's.
+        ConnectionError: if the server does not answer.
+    """
+    import torch
+
+    from ..export.serving import compared
+    from .loading import load_classifier
+    from .prediction import predict_table
+
+    model, tokenizer = load_classifier(folder)
+    prompt = contract.prompt_template or "{text}"
+    local = predict_table(model, tokenizer, table, prompt, label_column)
+    logits = torch.from_numpy(local.logits).float()
+    facts: dict[str, Any] = {"rows": len(logits)}
+    decided = contract.decisions(contract.probabilities(logits))
+    right = None if decided is None else _right(np.asarray(decided).astype(int), local.labels.astype(int))
+    if right is not None:
+        facts["accuracy"] = wilson_interval(right)
+    if server is None:
+        return None, facts
+    inputs = [render(prompt, row) for row in table]
+    probabilities = server.probabilities(inputs)
+    names = [f"row {number}" for number in range(len(inputs))]
+    replay = compared(server, probabilities, inputs, logits, names, tolerance)
+    if right is not None:
+        served = _right(np.asarray(contract.decisions(probabilities)).astype(int), local.labels.astype(int))
+        facts |= {"server_accuracy": wilson_interval(served), "change": paired_change(right, served)}
+    return replay, facts
