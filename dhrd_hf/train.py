@@ -20,7 +20,6 @@ from transformers import IntervalStrategy
 
 from . import (
     AutoModelForDualHeadClassification,
-    DualHeadEncoder,
     DualHeadTrainer,
     DualHeadTrainingArguments,
     __version__,
@@ -28,7 +27,6 @@ from . import (
 )
 from .data import EncodingCounts
 from .data.joining import key_column
-from .data.labels import Labels
 from .data.prompts import REASONING_SPANS, unescaped
 from .data.splits import write_split
 from .data.table_writing import is_flat, write_rows
@@ -49,7 +47,7 @@ from .training.logs import measured
 from .training.options import CLASSIFIER_INITS, SHOWN, TrainArguments, TrainOptions, options_of
 from .training.resuming import checkpoint_to_resume
 from .training.run_tables import evaluation_set, read_tables
-from .training.run_trainer import encoded, model_files, model_path, trainer_of
+from .training.run_trainer import encoded, encoder_of, model_files, model_path, trainer_of
 
 VERDICT_FILE, PAGE = "verdict.json", "report.html"
 UNTRAINED = "untrained (zero-shot)"
@@ -74,7 +72,10 @@ def train(options: TrainOptions, training: DualHeadTrainingArguments, say: Say) 
         training.eval_strategy = IntervalStrategy.NO
     if own.dry_run:
         if first:
-            _look_at(own, prompt, train, dev, labels, say)
+            tokenizer = load_tokenizer(model_path(own.model), **model_files(own))
+            suffix = None if own.suffix is None else unescaped(own.suffix)
+            given = {"label2id": labels.label2id, "prompt": prompt, "suffix": suffix, "max_length": own.max_length}
+            look_at_tables(encoder_of(own, tokenizer, labels, **given), train, dev, labels, say)
         return None
     if own.logits is not None and labels.problem_type != "single_label_classification":
         raise ValueError(f"--logits is of one label a row, and {own.train_data} is {labels.problem_type}.")
@@ -156,24 +157,6 @@ def _unused(own: TrainArguments, training: DualHeadTrainingArguments) -> Iterato
         yield f"--temperature {training.temperature:g} is of a teacher's soft targets, and there is no --teacher."
     if own.alpha == 0 and own.beta == 0:
         yield "--alpha 0 and --beta 0: nothing is learned."
-
-
-def _look_at(
-    own: TrainArguments, prompt: str, train: datasets.Dataset, dev: datasets.Dataset | None, labels: Labels, say: Say
-) -> None:
-    encode = DualHeadEncoder(
-        load_tokenizer(model_path(own.model), **model_files(own)),
-        labels.label2id,
-        prompt,
-        own.max_length,
-        own.max_input_length,
-        suffix=None if own.suffix is None else unescaped(own.suffix),
-        label_column=own.label_column,
-        rationale_column=own.rationale_column,
-        problem_type=labels.problem_type,
-        reasoning_span=own.reasoning_span,
-    )
-    look_at_tables(encode, train, dev, labels, say)
 
 
 def _look_at_rationales(

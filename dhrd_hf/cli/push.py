@@ -36,14 +36,8 @@ def run(argv: Sequence[str]) -> int:
 
     from .. import push_classifier
 
-    pushed = push_classifier(
-        args.model,
-        args.repo,
-        private=args.private,
-        revision=args.revision,
-        commit_message=args.commit_message,
-        dry_run=args.dry_run,
-    )
+    options = {name: value for name, value in vars(args).items() if name not in ("model", "repo")}
+    pushed = push_classifier(args.model, args.repo, **options)
     for name, size in pushed.files.items():
         print(f"{_readable(size):>9}  {name}")
     for name in pushed.removed:

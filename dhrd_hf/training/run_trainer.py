@@ -182,16 +182,8 @@ def trainer_of(
     model = build_model(own, labels, tokenizer, say)
     if own.truncation_side is not None:
         tokenizer.truncation_side = own.truncation_side
-    encode = DualHeadEncoder(
-        tokenizer,
-        model=model,
-        max_length=max_length(own.max_length, model.config, say),
-        max_input_length=own.max_input_length,
-        label_column=own.label_column,
-        rationale_column=own.rationale_column,
-        problem_type=labels.problem_type,
-        reasoning_span=own.reasoning_span,
-    )
+    longest = max_length(own.max_length, model.config, say)
+    encode = encoder_of(own, tokenizer, labels, model=model, max_length=longest)
     encode_dev = copy.copy(encode)  # with counts of its own
     rows = encoded(train, encode, own, say)
     dev_rows = None if dev is None else encoded(dev, encode_dev, own, say)
@@ -225,6 +217,15 @@ def trainer_of(
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     say(f"parameters  {trainable:,} of {total:,} trained ({trainable / total:.1%})\n")
     return trainer, encode
+
+
+def encoder_of(
+    own: TrainArguments, tokenizer: PreTrainedTokenizerBase, labels: Labels, **given: Any
+) -> DualHeadEncoder:
+    """What encodes a run's rows."""
+    names = ("max_input_length", "label_column", "rationale_column", "reasoning_span")
+    given |= {name: getattr(own, name) for name in names}
+    return DualHeadEncoder(tokenizer, problem_type=labels.problem_type, **given)
 
 
 def encoded(
