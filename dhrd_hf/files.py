@@ -30,12 +30,14 @@ def unfinished_beside(path: Path) -> Path:
 
 
 def did_you_mean(word: str, known: Iterable[str], quote: str = "") -> str:
-    """The nearest of the known words, else one that ends as it, as `--num-train-epochs` for `--epochs`: the end of a message."""
+    """The nearest of the known words, else one that ends or begins as it, as `--num-train-epochs` for `--epochs`: the end of a message."""
     bare = {name.lstrip("-"): name for name in known}  # dashes alone make nothing alike
     typed = word.lstrip("-")
     near = get_close_matches(typed, bare, n=1, cutoff=ALIKE)
     ending = f"{'_' if '_' in typed else '-'}{typed}"
-    near = near or [name for name in bare if len(typed) > 3 and name.endswith(ending)]
+    if not near and len(typed) > 3:
+        near = [name for name in bare if name.endswith(ending)]
+        near += [name for name in bare if name.startswith((f"{typed}_", f"{typed}-"))]
     return f": did you mean {quote}{bare[near[0]]}{quote}?" if near else ""
 
 

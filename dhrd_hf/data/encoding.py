@@ -308,9 +308,9 @@ class DualHeadEncoder:
     def parts(self, texts: Sequence[str], labels: Sequence[str], rationales: Sequence[str]) -> Iterator[RowParts]:
         """What rows are made of, cut to fit: for encoding them, and for counting what would be cut."""
         inputs, cut = tokenize_inputs(self.tokenizer, texts, self.max_input_length)
-        answers = continued_ids(self.tokenizer, [self.suffix.between + label + self.suffix.after for label in labels])
-        [reason] = continued_ids(self.tokenizer, [self.suffix.before])
-        rationale_ids = continued_ids(self.tokenizer, rationales, self.suffix.before)
+        answers = self.continued([self.suffix.between + label + self.suffix.after for label in labels])
+        [reason] = self.continued([self.suffix.before])
+        rationale_ids = self.continued(rationales, self.suffix.before)
         for index, (x, rationale, answer) in enumerate(zip(inputs, rationale_ids, answers, strict=True)):
             whole = (
                 cut.get(index, len(x))
@@ -325,6 +325,10 @@ class DualHeadEncoder:
     def _end(self) -> list[int]:
         return [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
 
+    def continued(self, texts: Sequence[str], before: str | None = None) -> list[list[int]]:
+        """Token ids of parts of the suffix, as they stand behind `before` or any text."""
+        return continued_ids(self.tokenizer, texts, before)
+
     def _known_limit(self, max_length: int, config: PreTrainedConfig | None) -> int:
         limits = {"the tokenizer's model_max_length": known_limit(self.tokenizer)}
         if config is not None:
@@ -337,7 +341,7 @@ class DualHeadEncoder:
 
     def _input_limit(self, max_input_length: int | None) -> int:
         answers = [self.suffix.between + answer + self.suffix.after for answer in self.labels.longest_texts()]
-        reserved = max(len(ids) for ids in continued_ids(self.tokenizer, answers)) + len(self._end)
+        reserved = max(len(ids) for ids in self.continued(answers)) + len(self._end)
         limit = self.max_length - reserved
         if limit < 1:
             raise ValueError(
