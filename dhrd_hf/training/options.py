@@ -35,7 +35,7 @@ DECISIVE = (
     *(*SHOWN, "lr_scheduler_kwargs", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
     *("data_seed", "train_sampling_strategy", "dataloader_drop_last", "average_tokens_across_devices"),
     *("alpha_schedule", "alpha_end", "alpha_step_at", "reasoning_share", "distillation_weight", "temperature"),
-    *("neftune_noise_alpha", "bf16", "fp16"),
+    *("neftune_noise_alpha", "optim_target_modules", "bf16", "fp16"),
 )
 
 
