@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -155,13 +156,10 @@ def _boolq(row: Mapping[str, Any]) -> Iterator[_Item]:
     yield _Item(str(row["idx"]), str(row["idx"]), row["passage"], row["question"], "Yes", _name(row.get("label")))
 
 
-def _entailment(task: str) -> Callable[[Mapping[str, Any]], Iterator[_Item]]:
-    def read(row: Mapping[str, Any]) -> Iterator[_Item]:
-        question = f"Is the hypothesis entailed by the premise? {row['hypothesis']}"
-        label = _name(row.get("label"), SUPERGLUE_LABELS[task])
-        yield _Item(str(row["idx"]), str(row["idx"]), row["premise"], question, "Yes", label)
-
-    return read
+def _entailment(row: Mapping[str, Any], task: str) -> Iterator[_Item]:
+    question = f"Is the hypothesis entailed by the premise? {row['hypothesis']}"
+    label = _name(row.get("label"), SUPERGLUE_LABELS[task])
+    yield _Item(str(row["idx"]), str(row["idx"]), row["premise"], question, "Yes", label)
 
 
 def _copa(row: Mapping[str, Any]) -> Iterator[_Item]:
@@ -234,10 +232,10 @@ def _occurrence(text: str, phrase: str, word_index: int) -> tuple[int, int]:
 
 _READERS: dict[str, Callable[[Mapping[str, Any]], Iterator[_Item]]] = {
     "boolq": _boolq,
-    "cb": _entailment("cb"),
+    "cb": partial(_entailment, task="cb"),
     "copa": _copa,
     "multirc": _multirc,
-    "rte": _entailment("rte"),
+    "rte": partial(_entailment, task="rte"),
     "wic": _wic,
     "wsc": _wsc,
 }

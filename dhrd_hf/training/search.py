@@ -87,6 +87,13 @@ def search(
 
     def run_trial() -> str | None:
         current.clear()
+        # What is drawn hangs on the trial's number: the same after a resume, another in each process.
+        number = len(study.get_trials(deepcopy=False))
+        samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+        if sampler == "grid":
+            chosen = optuna.samplers.GridSampler(dict(space), seed=seed)
+        else:
+            chosen = samplers[sampler](seed=seed + number)
         try:
             trainer.hyperparameter_search(
                 hp_space=hp_space,
@@ -97,7 +104,7 @@ def search(
                 study_name=_STUDY,
                 storage=storage,
                 load_if_exists=True,
-                sampler=_sampler(sampler, space, seed),
+                sampler=chosen,
                 pruner=optuna.pruners.MedianPruner() if pruner == "median" else optuna.pruners.NopPruner(),
             )
         except Exception as error:
@@ -207,32 +214,6 @@ def _progress(trials: list[optuna.trial.FrozenTrial]) -> tuple[int, int, int]:
     replaced = {trial.user_attrs.get("again") for trial in trials}
     done = sum(trial.state.is_finished() and trial.number not in replaced for trial in trials)
     return done, *(sum(trial.state.name == state for trial in trials) for state in ("RUNNING", "WAITING"))
-
-
-def _sampler(name: str, space: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
-    import optuna
-
-    if name == "grid":
-        return optuna.samplers.GridSampler(dict(space), seed=seed)
-    make = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[name]
-
-    class SeededByTrial(optuna.samplers.BaseSampler):
-        """Draws what the trial's number says: the same after a resume, another in each process."""
-
-        def before_trial(self, study: Any, trial: Any) -> None:
-            self.own = make(seed=seed + trial.number)
-            self.own.before_trial(study, trial)
-
-        def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
-            return self.own.infer_relative_search_space(study, trial)
-
-        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
-            return self.own.sample_relative(study, trial, search_space)
-
-        def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-            return self.own.sample_independent(study, trial, param_name, param_distribution)
-
-    return SeededByTrial()
 
 
 def _best(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
