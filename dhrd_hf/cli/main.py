@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextvars import copy_context
 
 from ..data.text_tables import reading
-from .parsing import Parser, after_interrupt, find_command, note
+from .parsing import after_interrupt, commands_parser, find_command, note
 
 _COMMANDS = {
     "train": "train a language model on labels and rationales",
@@ -109,15 +109,8 @@ def _quiet_libraries(debug: bool) -> None:
 def _parser() -> argparse.ArgumentParser:
     from .. import __version__
 
-    width = max(map(len, _COMMANDS))
-    parser = Parser(
-        prog="dhrd",
-        usage="dhrd [--debug] COMMAND ...",
-        description="Dual-Head Reasoning Distillation: train a classifier on rationales, deploy a stock one.\n\n"
-        "commands:\n" + "\n".join(f"  {name:{width}}  {text}" for name, text in _COMMANDS.items()),
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "Dual-Head Reasoning Distillation: train a classifier on rationales, deploy a stock one."
+    parser = commands_parser("dhrd", _COMMANDS, what, _EXAMPLES, before="[--debug] ")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error (before the command)")
     parser.add_argument("--version", action="version", version=f"dhrd_hf {__version__}")
     return parser

@@ -46,6 +46,15 @@ class Parser(argparse.ArgumentParser):
         return found
 
 
+def commands_parser(
+    prog: str, commands: Mapping[str, str], description: str, examples: str, before: str = ""
+) -> Parser:
+    """A parser whose help lists commands; `before` are options that stand before them."""
+    width = max(map(len, commands))
+    listed = "\n".join(f"  {name:{width}}  {text}" for name, text in commands.items())
+    return Parser(prog, f"{description}\n\ncommands:\n{listed}", examples, usage=f"{prog} {before}COMMAND ...")
+
+
 def find_command(words: Sequence[str], commands: Mapping[str, str], package: str, prog: str) -> ModuleType:
     """The module of the command that the first word names."""
     if not words:
@@ -66,14 +75,7 @@ class CommandGroup:
     def run(self, argv: Sequence[str]) -> int:
         argv = list(argv) or ["--help"]
         if argv[0].startswith("-"):
-            width = max(map(len, self.commands))
-            listed = "\n".join(f"  {name:{width}}  {text}" for name, text in self.commands.items())
-            Parser(
-                prog=self.prog,
-                usage=f"{self.prog} COMMAND ...",
-                description=f"{self.description}\n\ncommands:\n{listed}",
-                epilog=self.examples,
-            ).parse_args(argv)
+            commands_parser(self.prog, self.commands, self.description, self.examples).parse_args(argv)
         return self._find(argv).run(argv[1:])
 
     def after_interrupt(self, argv: Sequence[str]) -> str:
