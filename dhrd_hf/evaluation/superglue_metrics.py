@@ -40,7 +40,6 @@ class _Metric(evaluate.Metric):
     """What the metrics share: the types of their columns, and that the rows are kept in memory."""
 
     _columns: Mapping[str, str]  # name: a key of _TYPES
-    _inputs: str
 
     def __init__(self, *args: Any, num_process: int = 1, keep_in_memory: bool | None = None, **kwargs: Any):
         # In memory, unless several processes have to share their rows by files.
@@ -53,7 +52,6 @@ class _Metric(evaluate.Metric):
         return evaluate.MetricInfo(
             description=(self.__doc__ or "").partition("\n")[0],
             citation=_SUPERGLUE,
-            inputs_description=self._inputs,
             features=[
                 datasets.Features({name: datasets.Value(types[kind]) for name, kind in self._columns.items()})
                 for types in choices
@@ -71,7 +69,6 @@ class Accuracy(_Metric):
     """Share of the rows whose label is right."""
 
     _columns = {"predictions": "label", "references": "label"}
-    _inputs = "\nArgs:\n    predictions, references (list of int or str): A label a row.\n"
 
     def _compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
         from sklearn.metrics import accuracy_score
@@ -83,7 +80,6 @@ class CommitmentBank(_Metric):
     """CB's two metrics: F1 averaged over the classes, and accuracy."""
 
     _columns = Accuracy._columns
-    _inputs = Accuracy._inputs
 
     def _compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
         from sklearn.metrics import accuracy_score, f1_score
@@ -99,7 +95,6 @@ class MultiRC(_Metric):
     """MultiRC's two metrics: F1 of `Yes` over all answers, and the share of questions with every answer right."""
 
     _columns = {"predictions": "label", "references": "label", "groups": "group"}
-    _inputs = Accuracy._inputs + "    groups (list of str or int): The question that each row belongs to.\n"
 
     def _compute(
         self, predictions: Sequence[Any], references: Sequence[Any], groups: Sequence[Any]
@@ -114,14 +109,9 @@ class MultiRC(_Metric):
 
 
 class COPA(_Metric):
-    """COPA cast as two candidates a question."""
+    """COPA cast as two candidates a question: of each the logit of Yes less that of No, and whether it is right."""
 
     _columns = {"predictions": "score", "references": "label", "groups": "group"}
-    _inputs = (
-        "\nArgs:\n    predictions (list of float): The logit of Yes less that of No.\n"
-        "    references (list of int or str): Whether each candidate is right.\n"
-        "    groups (list of str or int): The question that each row belongs to.\n"
-    )
 
     def _compute(
         self, predictions: Sequence[Any], references: Sequence[Any], groups: Sequence[Any]
