@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Timer
@@ -107,7 +108,9 @@ def train_options(words: Sequence[str]) -> dict[str, Any]:
         else:
             values.append(word)
     for name, values in found.items():
-        read = [it if name in ("prompt", "suffix") else yaml.safe_load(it) for it in values]
+        read = list(values)
+        with suppress(yaml.YAMLError):  # what YAML can't read is a text
+            read = [it if name in ("prompt", "suffix") else yaml.safe_load(it) for it in values]
         value = True if not read else read[0] if len(read) == 1 else read
         if name in _FILES and Path(str(value)).exists():
             value = str(Path(value).resolve())

@@ -152,12 +152,10 @@ class StudyData:
         if "superglue" in spec:
             tables, rationales = self._superglue(spec, rationales)
         else:
-            tables = {name: load_table(self._path(source)) for name, source in _sources(data).items()}
+            tables, grouped = {}, [] if spec.get("group_column") is None else [spec["group_column"]]
             for name, source in _sources(data).items():
-                needed = [
-                    label,
-                    *([group] if (group := spec.get("group_column")) is not None and name == MAIN_SET else []),
-                ]
+                tables[name] = load_table(self._path(source))
+                needed = [label, *(grouped if name == MAIN_SET else [])]
                 try:
                     check_columns(tables[name].column_names, needed, [rationale])
                 except ValueError as error:

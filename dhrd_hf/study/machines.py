@@ -38,20 +38,15 @@ class Machines:
     free: Any = None  # a queue of the GPUs of this machine, as CUDA_VISIBLE_DEVICES names them, by the run
 
     @classmethod
-    def of(
-        cls,
-        backend: str = "local",
-        address: str | None = None,
-        jobs: int | None = None,
-        gpus: int | None = None,
-        processes: int | None = None,
-    ) -> Machines:
-        """What was asked for, else what one would ask for: a GPU a run, a process a GPU."""
+    def of(cls, backend: str = "local", address: str | None = None, **asked: int | None) -> Machines:
+        """What was asked for of `jobs`, `gpus` and `processes`, else what one would ask for: a GPU a run, a process a GPU."""
+        jobs, gpus, processes = (asked.get(name) for name in ("jobs", "gpus", "processes"))
         is_local, least = backend == "local", 1 if jobs is None else jobs
         there = _gpus() if is_local else []
         each = int(len(there) > 1) if gpus is None else gpus
         # A Dask cluster says itself how many.
         alone = not is_local and least < 2 and (backend == "ray" or address is None)
+        theirs = "--gpus-per-run goes with this machine and Ray; Dask's workers have theirs from dask-cuda"
         too_many = f"--gpus-per-run {gpus} with {least} runs at a time needs {each * least} GPUs, and there are "
         for wrong, said in (
             (backend not in _PACKAGES, f"--backend {backend} must be one of {', '.join(_PACKAGES)}"),
@@ -59,17 +54,14 @@ class Machines:
             (least < 1, f"--jobs {jobs} must be 1 or more"),
             (each < 0, f"--gpus-per-run {gpus} must be 0 or more"),
             (processes is not None and processes < 1, f"--processes-per-run {processes} must be 1 or more"),
-            (
-                backend == "dask" and each,
-                "--gpus-per-run goes with this machine and Ray; Dask's workers have theirs from dask-cuda",
-            ),
+            (backend == "dask" and each, theirs),
             (alone, f"--backend {backend} needs --jobs N, the runs at a time: 2 or more"),
             (is_local and each * least > len(there), f"{too_many}{len(there)}"),
         ):
             if wrong:
                 raise ValueError(said)
         if find_spec(_PACKAGES[backend]) is None:
-            raise ImportError(f"--backend {backend} needs it installed: pip install 'dhrd-hf[{backend}]'")
+            raise ImportError(f"--backend {backend} needs {_PACKAGES[backend]}: pip install 'dhrd-hf[{backend}]'")
         found = cls(backend, address, least, each, processes or max(each, 1))
         if not is_local or not each:
             return found

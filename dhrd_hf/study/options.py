@@ -120,12 +120,10 @@ def typed_options(options: Mapping[str, Any]) -> list[str]:
     for name, value in ((name, value) for name, value in options.items() if value is not None):
         if isinstance(value, list) and name in _WITH_COMMAS:
             value = ",".join(map(_typed, value))
-        option, values = (
-            f"--{name.replace('_', '-')}",
-            list(map(_typed, value if isinstance(value, list) else [value])),
-        )
+        many, option = isinstance(value, list), f"--{name.replace('_', '-')}"
+        values = list(map(_typed, value if many else [value]))
         # What begins with a hyphen would be an option of its own.
-        alone = not isinstance(value, list) and values[0].startswith("-") and not _NUMBER.fullmatch(values[0])
+        alone = not many and values[0].startswith("-") and not _NUMBER.fullmatch(values[0])
         words += [f"{option}={values[0]}"] if alone else [option, *values]
     return words
 

@@ -241,10 +241,7 @@ def study_of(given: Any, where: str, folder: Path) -> Study:
     if not runs:
         raise ValueError(f"{where}: the grid has no runs: write blocks as {{data: ..., setting: [pooled, dual_head]}}")
     # What tells runs of one setting apart.
-    said = [
-        {"": run.setting} | {name: json.dumps(it, default=str) for name, it in run.config.items()}
-        for run in runs.values()
-    ]
+    said = [{"": run.setting} | {name: repr(it) for name, it in run.config.items()} for run in runs.values()]
     several = pd.DataFrame(said).groupby("").nunique(dropna=False).max()
     varying = tuple(several.index[several > 1])
     return replace(study, runs=list(runs.values()), varying=varying)

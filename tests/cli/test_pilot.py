@@ -268,6 +268,8 @@ def test_options_of_dhrd_train_are_read_as_a_study_has_them(tmp_path, monkeypatc
         "recipe.yaml",
         "--alpha",
         "-1",
+        "--run-name",
+        "first: of: three",
     ]
     assert train_options(words) == {
         "lora": True,
@@ -279,4 +281,5 @@ def test_options_of_dhrd_train_are_read_as_a_study_has_them(tmp_path, monkeypatc
         "label_names": "no,yes",
         "config": str(tmp_path / "recipe.yaml"),
         "alpha": -1,
+        "run_name": "first: of: three",
     }

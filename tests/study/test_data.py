@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dhrd_hf.data.superglue import superglue_rows
 from dhrd_hf.data.tables import load_table
 from dhrd_hf.study import read_study
 from dhrd_hf.study.data import StudyData, eval_rows
@@ -250,6 +251,26 @@ def test_a_superglue_task_is_read_with_its_questions(tmp_path):
     ]
     assert found.data["odd"].metric == "question_accuracy"
     assert it.groups == [0, 0, 1, 1, 2, 2] and it.train_rows == 20
+
+
+def test_rationales_beside_the_superglue_tables_are_theirs(tmp_path):
+    rows = [
+        {"premise": f"Cup {n} fell.", "hypothesis": "It broke.", "label": "entailment", "idx": n} for n in range(6)
+    ]
+    for part in ("superglue/cb", "superglue_rationales", "others"):
+        (tmp_path / "glue" / part).mkdir(parents=True)
+    for split in ("train", "validation"):
+        write(tmp_path / "glue" / "superglue" / "cb" / f"{split}.jsonl", rows)
+    keys = [row["id"] for row in superglue_rows("cb", rows)]
+    for folder, said in ("superglue_rationales", "It is beside."), ("others", "It is named."):
+        write(tmp_path / "glue" / folder / "cb.jsonl", [{"key": key, "rationale": said} for key in keys[:4]])
+    for more, said in ("", "It is beside."), (", rationales: glue/others", "It is named."):
+        (tmp_path / said).mkdir()
+        (tmp_path / said / "glue").symlink_to(tmp_path / "glue")
+        found, data, told = study(tmp_path / said, "{setting: pooled}", f"{{superglue: cb, source: glue{more}}}")
+        it = data.of(found.runs[0])
+        assert set(load_table(it.train)["rationale"]) == {said} and (it.train_rows, len(it.labels)) == (4, 6)
+        assert "odd: 2 of 6 training rows have no rationale: left out" in told
 
 
 def several_sets(tmp_path, label_map, labels=("Y", "N")):

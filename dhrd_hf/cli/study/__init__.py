@@ -66,7 +66,8 @@ def run(argv: Sequence[str]) -> int:
     from ...study.runner import planned_runs
 
     datasets.disable_progress_bars()
-    machines = Machines.of(args.backend, args.address, args.jobs, args.gpus_per_run, args.processes_per_run)
+    asked = {"jobs": args.jobs, "gpus": args.gpus_per_run, "processes": args.processes_per_run}
+    machines = Machines.of(args.backend, args.address, **asked)
     study = read_study(args.study)
     folder = Path(args.output_dir or Path("runs") / Path(args.study).stem)
     check_options(study, "an option of the study: ")
