@@ -9,19 +9,14 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from .budget import estimated_tokens
-from .replies import error_status, message_of, read_body, read_reply, server_message
-from .teacher import PROVIDERS, NoAnswer, Reply, Sampling, TeacherError, Unusable, without_secret_values
+from .replies import error_in, error_status, message_of, read_body, read_reply
+from .teacher import PROVIDERS, NoAnswer, Reply, Sampling, TeacherError, Unusable, without_secrets
 
-# What no further try changes: key, permission, credit, model, path.
-_HOPELESS = {301, 302, 303, 307, 308, 401, 402, 403, 404, 405}
-_BAD_REQUEST = {400, 413, 422}
 _ROUTER = "https://router.huggingface.co/v1"
 # The router and Inference Endpoints; not Spaces, which run whatever their owner put there.
 _HUB_HOSTS = (".huggingface.co", ".hf.co", ".huggingface.cloud")
@@ -41,7 +36,6 @@ _HOSTS = {
 _TAIL = re.compile(
     r"/(?:chat/completions|completions|responses|embeddings|models|batches|api/(?:chat|generate|tags))$"
 )
-
 _NOBODY = ("ClientConnector", "ConnectError", "UnsupportedProtocol", "InvalidURL", "NonHttpUrl", "InvalidUrl")
 
 
@@ -65,22 +59,15 @@ class EndpointTeacher:
         self.concurrency, self.timeout = concurrency, timeout
         self.name = self.url if url else PROVIDERS.rstrip(":")
         self._lists = url is not None
-        self._key, self._key_source, self._lacking = None, "", ""
-        try:
-            self._key, self._key_source = find_api_key(self.url, api_key_env)
-        except ValueError as error:
-            if api_key_env is not None:
-                raise
-            self._lacking = str(error)  # a dry run and a batch file need none
+        self._key, self._key_source, self._lacking = find_api_key(self.url, api_key_env)
         if self._key and not re.fullmatch(r"[!-~]+", self._key):  # the HTTP client would quote it in its error
             raise ValueError(
                 f"the key from {self._key_source} holds a blank, a line's end or a character that no key has: copy it again"
             )
         self._login = None if self._key else login
-        secrets = [self._key, *(login.split(":", 1)[1:] + [login] if login else [])]
-        for named in (self.sampling.extra_body, self._query):
-            secrets += without_secret_values(dict(named))[1]
-        self._secrets = sorted({it for it in secrets if it and len(it) > 3}, key=len, reverse=True)
+        secrets = [self._key or "", login or "", (login or "").partition(":")[2]]
+        without_secrets([dict(self.sampling.extra_body), self._query], secrets)
+        self._secrets = sorted({it for it in secrets if len(it) > 3}, key=len, reverse=True)
         self._limit_name, self._answered = "max_tokens", False
 
     async def __aenter__(self) -> EndpointTeacher:
@@ -103,23 +90,23 @@ class EndpointTeacher:
         headers: dict[str, Any] = {"Accept": "application/json", "Content-Type": "application/json"}
         if _openais(self.url):  # what the environment says of OpenAI's account is for OpenAI
             headers |= {name: value for name, value in self._client.default_headers.items() if isinstance(value, str)}
-        if self._key or self._login:
-            login = base64.b64encode((self._login or "").encode()).decode()
-            headers["Authorization"] = f"Bearer {self._key}" if self._key else f"Basic {login}"
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        elif self._login:
+            headers["Authorization"] = f"Basic {base64.b64encode(self._login.encode()).decode()}"
         query = f"?{urlencode(self._query)}" if self._query else ""
+        urls = {path: httpx2.URL(self.url + path + query) for path in ("/chat/completions", "/models")}
 
         def request(path: str, body: dict[str, Any] | None = None) -> httpx2.Request:
             content = None if body is None else json.dumps(body).encode()
             return httpx2.Request("POST" if body else "GET", urls[path], headers=headers, content=content)
 
-        urls = {path: httpx2.URL(self.url + path + query) for path in ("/chat/completions", "/models")}
         self._request = request
         try:
-            if self.model is None and self._lists:
-                listed = await self._listed_models()
+            if self.model is None and (listed := await self._listed_models()):
                 if len(listed) > 1:
                     raise TeacherError(f"{self.name} has several models: type --teacher-model {_some(listed)}")
-                self.model = listed[0] if listed else None
+                self.model = listed[0]
         except BaseException:
             await self._client.close()
             raise
@@ -129,7 +116,6 @@ class EndpointTeacher:
         await self._client.close()
 
     def body(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> dict[str, Any]:
-        """What a request says."""
         sampling = self.sampling
         every = {
             "model": self.model or "default",
@@ -142,92 +128,64 @@ class EndpointTeacher:
         return {name: value for name, value in every.items() if value is not None} | dict(sampling.extra_body)
 
     async def ask(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> Reply:
-        """Ask for one reply."""
-        request = self._request("/chat/completions", self.body(messages, seed))
         try:
             async with asyncio.timeout(self.timeout):
-                answer = await self._http.send(request)
+                answer = await self._http.send(self._request("/chat/completions", self.body(messages, seed)))
         except TimeoutError:
             raise NoAnswer(f"no answer within {self.timeout:g} s", paid=True) from None
         # What goes wrong on the way has as many exception classes as there are libraries.
         except Exception as error:
             raise self._lost(error) from None
-        if not answer.is_success:
-            await self._refused(answer.status_code, server_message(answer.content), answer.headers)
+        found: dict[str, Any] = {}
         try:
             found = read_body(answer.content)
-            self._check_error(found, answer.headers)
-            reply, why_empty, refusal = read_reply(found, sum(estimated_tokens(it["content"]) for it in messages))
-        except TeacherError:
-            raise
+            if answer.is_success and not error_in(found):
+                self._answered = True
+                return read_reply(found, messages, self._redacted)
         except (ValueError, RecursionError) as error:
-            raise NoAnswer(self._redacted(str(error)), paid=True) from None
-        self._answered = True
-        return replace(reply, text=self._redacted(reply.text, 8)).judged(why_empty, self._redacted(refusal))
+            if answer.is_success:
+                raise NoAnswer(self._redacted(str(error)), paid=True) from None
+        error = error_in(found) if answer.is_success else found.get("error") or found
+        status = error_status(error) if answer.is_success else answer.status_code
+        raise await self._failure(status, self._redacted(message_of(error)), answer.headers)
 
-    def _check_error(self, found: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-        """An error that came as an answer: by its code, what no further try changes is not tried."""
-        choices = found.get("choices")
-        first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        error = found.get("error") or first.get("error")
-        if not error and (found.get("object") == "error" or (not choices and found.get("detail"))):
-            error = found
-        if error and first.get("finish_reason") != "stop":
-            said = message_of(error)
-            self._give_up_on(error_status(error), said, headers, final=False)
-
-    async def _refused(self, status: int, said: str, headers: Mapping[str, str]) -> NoReturn:
-        if status in (400, 404) and not self._answered and "model" in said.casefold():
-            await self._check_model(status, said)
-        if status == 404:
-            await self._check_model(status, said)
-        if 300 <= status < 400:
-            said = _without_query(headers.get("location", ""))
-        self._give_up_on(status, said, headers)
-        raise NoAnswer(
-            f"status {status}{': ' + self._redacted(said) if said else ''}",
-            retry_after(headers),
-            status in (429, 503, 529),
-        )
-
-    def _give_up_on(self, status: int | None, said: str, headers: Mapping[str, str], final: bool = True) -> None:
-        told = f" ({status}{': ' + self._redacted(said) if said else ''})"
+    async def _failure(self, status: int | None, said: str, headers: Mapping[str, str]) -> Exception:
+        """What an error of the endpoint is: one that no further try changes, a request that it refuses, or no answer."""
+        because = f": {said}" if said else ""
+        told = f"({status}{because})"
+        if status == 404 or (status == 400 and not self._answered and "model" in said.casefold()):
+            listed = await self._listed_models()
+            if listed and self.model not in listed:
+                return TeacherError(
+                    f"{self.name} has no model {self.model!r}: type --teacher-model {_some(listed)} {told}"
+                )
         if status == 429 and re.search(r"insufficient_quota|exceeded your current quota|billing", said):
             status = 402
         if status in (401, 403):
-            key = f"the key from {self._key_source}" if self._key else "no key was found, and the endpoint"
-            wants = "wants one: name the variable that holds it, such as --api-key-env OPENAI_API_KEY"
-            raise TeacherError(f"{self.name}: {key} {'was refused' if self._key else wants}{told}")
+            key = f"the key from {self._key_source} was refused"
+            none = (
+                "no key was found, and the endpoint wants one: name the variable that holds it, such as --api-key-env "
+            )
+            return TeacherError(f"{self.name}: {key if self._key else f'{none}OPENAI_API_KEY'} {told}")
         if status == 402:
-            raise TeacherError(f"{self.name} wants to be paid before it answers{told}")
+            return TeacherError(f"{self.name} wants to be paid before it answers {told}")
         if status is not None and 300 <= status < 400:
-            raise TeacherError(
-                f"{self.name} sends on to {said or 'nowhere'} ({status}), where no key follows: name that in --teacher"
+            to = self._redacted(_without_query(headers.get("location", ""))) or "nowhere"
+            return TeacherError(
+                f"{self.name} sends on to {to} ({status}), where no key follows: name that in --teacher"
             )
-        if status in _HOPELESS:
-            raise TeacherError(
-                f"{self.name} answers{told}. Check --teacher-model ({self.model!r}) and the URL, which usually ends in /v1"
+        if status in (404, 405):
+            return TeacherError(
+                f"{self.name} answers {told}. Check --teacher-model ({self.model!r}) and the URL, which usually ends in /v1"
             )
-        if status in _BAD_REQUEST:
-            if (
-                "max_completion_tokens" in said
-            ):  # as OpenAI's reasoning models want it; others may be under way already
-                self._limit_name = "max_completion_tokens"
-                raise NoAnswer("the endpoint calls the limit of tokens max_completion_tokens", 0.0)
-            raise Unusable(f"the endpoint refuses the request ({status}){': ' + self._redacted(said) if said else ''}")
-        if not final:
-            crowded = status in (429, 503, 529)
-            raise NoAnswer(
-                f"an error instead of an answer{told if status else ': ' + self._redacted(said)}",
-                retry_after(headers),
-                crowded,
-            )
-
-    async def _check_model(self, status: int, said: str) -> None:
-        listed = await self._listed_models()
-        if listed and self.model not in listed:
-            told = f" ({status}{': ' + self._redacted(said) if said else ''})"
-            raise TeacherError(f"{self.name} has no model {self.model!r}: type --teacher-model {_some(listed)}{told}")
+        if status in (400, 413, 422):
+            if "max_completion_tokens" not in said:
+                return Unusable(f"the endpoint refuses the request ({status}){because}")
+            # As OpenAI's reasoning models want it; others may be under way already.
+            self._limit_name = "max_completion_tokens"
+            return NoAnswer("the endpoint calls the limit of tokens max_completion_tokens", 0.0)
+        what = f"an error, status {status}" if status else "an error instead of an answer"
+        return NoAnswer(what + because, retry_after(headers), status in (429, 503, 529))
 
     async def _listed_models(self) -> list[str]:
         """The models that the endpoint lists; none where it has no such list."""
@@ -246,16 +204,17 @@ class EndpointTeacher:
 
     def _lost(self, error: BaseException) -> NoAnswer:
         """What a connection that failed is; nobody there at the first request is a wrong address, later it may be a restart."""
-        nobody = type(error).__name__.startswith(_NOBODY)
+        names = [type(error).__name__]
         while error.__cause__ is not None:
             error = error.__cause__
-            nobody = nobody or type(error).__name__.startswith(_NOBODY)
+            names.append(type(error).__name__)
+        nobody = any(name.startswith(_NOBODY) for name in names)
         what = self._redacted(" ".join(str(error).split()))[:200]
         if nobody and not self._answered:
             raise TeacherError(
                 f"nothing answers at {self.name} ({what}): start the server, or check --teacher"
             ) from None
-        return NoAnswer(f"{type(error).__name__}{': ' + what if what else ''}", paid=not nobody)
+        return NoAnswer(f"{names[-1]}{': ' + what if what else ''}", paid=not nobody)
 
     def _redacted(self, text: str, least: int = 0) -> str:
         """A text without the secrets; a short one may be a word of a reply."""
@@ -285,29 +244,25 @@ def base_url(url: str) -> tuple[str, str | None, dict[str, str]]:
     return clean, login, dict(parse_qsl(parts.query))
 
 
-def find_api_key(url: str, variable: str | None = None) -> tuple[str | None, str]:
-    """The key for an endpoint and where it was found: the variable that is named, else the one that is this host's own."""
+def find_api_key(url: str, variable: str | None = None) -> tuple[str | None, str, str]:
+    """The key for an endpoint, where it was found (in the variable that is named, else in this host's own), and what is
+    wrong where there has to be one: a dry run and a batch file need none."""
     from huggingface_hub import get_token
 
+    host, own, key = urlsplit(url).hostname or "", "", None
     if variable is not None:
-        if not os.environ.get(variable, "").strip():
-            raise ValueError(
-                f"--api-key-env {variable}: there is no environment variable {variable!r}, or it is empty"
-            )
-        return os.environ[variable].strip(), variable
-    host = urlsplit(url).hostname or ""
-    source, key = "", None
-    if _openais(url):
-        source = "OPENAI_API_KEY"
+        own = variable
+    elif _openais(url):
+        own = "OPENAI_API_KEY"
     elif _origin(url) == ("https", host, 443):
+        own = _HOSTS[host][0] if host in _HOSTS else ""
         if f".{host}".endswith(_HUB_HOSTS):
-            key, source = get_token(), "HF_TOKEN or `hf auth login`"
-        elif host in _HOSTS:
-            source = _HOSTS[host][0]
-    key = key or os.environ.get(source, "").strip()
-    if not key and source and not _is_loopback(url):
-        raise ValueError(f"{host} wants a key: set {source}, or name a variable by --api-key-env")
-    return key or None, source
+            key, own = get_token(), "HF_TOKEN or `hf auth login`"
+    key = key or os.environ.get(own, "").strip() or None
+    if variable is not None and not key:
+        raise ValueError(f"--api-key-env {variable}: there is no environment variable {variable!r}, or it is empty")
+    lacking = not key and own and not _is_loopback(url)
+    return key, own, f"{host} wants a key: set {own}, or name a variable by --api-key-env" if lacking else ""
 
 
 def _openais(url: str) -> bool:

@@ -7,26 +7,39 @@ killed run goes on, and so that other checks re-read what is there without askin
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.metadata
+import itertools
 import platform
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..data.table_writing import check_file
-from .budget import Budget, BudgetSpent, Pace, Streak, estimated_tokens
 from .checks import ReplyChecks
-from .journal import Journal, Standing, Unit, write_all
+from .journal import Budget, BudgetSpent, Journal, Standing, Unit, write_all
 from .labelled import LabelledTable
-from .outputs import GenerationCounts, OutputFiles, accepted_row, to_line
+from .outputs import GenerationCounts, OutputFiles, accepted_row, read_batch, to_line, write_batch
 from .prompt import TeacherPrompt
-from .teacher import NoAnswer, Reply, Teacher, TeacherError, Unusable, check_tries
+from .teacher import NoAnswer, Pace, Reply, Teacher, TeacherError, Unusable, check_tries, estimated_tokens
 
 RETRIES = 3
+# When so many rows after each other can't be used for one reason, and none could in between, the run stops.
+_IN_A_ROW = 10
+_HELP = {
+    "no_answer": "",
+    "refused": "what it refuses is in --teacher-model, --extra-body or --settings",
+    "refusal": "name another --teacher-model, or say in the system prompt what this is for: --settings 'system: TEXT'",
+    "empty": "a reasoning model needs room, --max-reply-tokens 8192, or its thoughts turned off: --extra-body "
+    '\'{"chat_template_kwargs": {"enable_thinking": false}}\'',
+    "cut_off": "give it room: --max-reply-tokens 4096, or turn a reasoning model's thoughts off by --extra-body",
+    "prompt_echo": "a base model repeats its prompt: name one that is tuned to follow requests by --teacher-model",
+}
 
 
 def generate_rationales(
@@ -98,56 +111,53 @@ def generate_rationales(
         raise FileNotFoundError(f"--batch-read {batch_read}: there is no such file")
     standing = Standing(table, prompt, teacher, checks or ReplyChecks(), samples, retries)
     run = Run(standing, files, budget or Budget(), say, overwrite, progress)
-    return run.run(batch_write, batch_read)
+    files.prepare()
+    try:
+        with Journal(files.replies) as run.journal:
+            try:
+                asyncio.run(run.main(batch_write, batch_read))
+            except BaseException:
+                with suppress(OSError, ValueError):  # the first error is the one to tell
+                    run.finish()
+                raise
+            run.finish()
+        if run.journal.error is not None:
+            raise run.journal.error
+    except OSError as error:
+        if not run.begun:
+            raise
+        raise OSError(
+            f"can't write {error.filename or files.output.parent}: {error.strerror or error}. What was done so far is "
+            f"kept in {files.replies}; when there is room, start the same command to go on"
+        ) from error
+    return run.counts
 
 
+@dataclass
 class Run:
     """One call of [`generate_rationales`]."""
 
-    def __init__(
-        self,
-        standing: Standing,
-        files: OutputFiles,
-        budget: Budget,
-        say: Callable[[str], None],
-        overwrite: bool,
-        progress: bool,
-    ):
-        self.standing, self.files, self.budget, self.say = standing, files, budget, say
-        self.table, self.teacher, self.overwrite, self.progress = standing.table, standing.teacher, overwrite, progress
-        self.started, self.begun, self.changed = _now(), False, False
-        self.pace = Pace(self.teacher.concurrency, say=say)
+    standing: Standing
+    files: OutputFiles
+    budget: Budget
+    say: Callable[[str], None]
+    overwrite: bool
+    progress: bool
+    begun: bool = False
+    changed: bool = False
+    in_a_row: int = 0  # rows that could not be used, and the reasons that all of them have
+    common: set[str] = field(default_factory=set)
+    left: Counter[str] = field(default_factory=Counter)  # why rows are left pending
+    rows: BinaryIO | None = None
+
+    def __post_init__(self):
+        self.table, self.teacher, self.started = self.standing.table, self.standing.teacher, _now()
+        self.pace = Pace(self.teacher.concurrency, say=self.say)
         self.counts = GenerationCounts(rows=len(self.table), pending=len(self.table))
-        self.left: Counter[str] = Counter()  # why rows are left pending
-        self.streak = Streak(self.teacher.name)
-        self.rows: BinaryIO | None = None
 
-    def run(self, batch_write: str | Path | None, batch_read: str | Path | None) -> GenerationCounts:
-        """Ask what is to be asked, and leave the files in order whatever ends it."""
-        self.files.prepare()
-        with Journal(self.files.replies) as self.journal:
-            self.files.check_rejected()
-            if not self.overwrite and self.teacher.model is not None:
-                self.files.check_ours(self._settings(self.teacher.model))
-            if self.journal.torn:
-                self.say(f"A half-written line, {self.journal.torn} bytes, is cut off {self.files.replies}.")
-            try:
-                asyncio.run(self._main(batch_write, batch_read))
-            except BaseException as error:
-                with suppress(OSError, ValueError):  # the first error is the one to tell
-                    self._finish()
-                if isinstance(error, OSError) and self.begun:
-                    raise self._disk_error(error) from error
-                raise
-            self._finish()
-        if self.journal.error is not None:
-            raise self._disk_error(self.journal.error)
-        return self.counts
-
-    async def _main(self, batch_write: str | Path | None, batch_read: str | Path | None) -> None:
+    async def main(self, batch_write: str | Path | None, batch_read: str | Path | None) -> None:
+        self.files.check_rejected()
         if batch_write is not None or batch_read is not None:
-            from .batch import read_batch, write_batch
-
             if self.teacher.model is None or not hasattr(self.teacher, "body"):
                 raise ValueError("a batch file is for an endpoint's model: add --teacher URL and --teacher-model NAME")
             self._begin(self.teacher.model)
@@ -177,43 +187,43 @@ class Run:
 
     def _begin(self, model: str | None) -> None:
         """Work out from the journal how the rows stand, and put the files in that order."""
-        standing, budget = self.standing, self.budget
+        standing, budget, files = self.standing, self.budget, self.files
         if self.overwrite:
             self.journal.clear()
-            self.files.clear()
+            files.clear()
         standing.settings = self._settings(model)
-        self.files.check_ours(standing.settings)
-        first = next((it for it in self.table if standing.slots(it)), None)
-        messages = [] if first is None else standing.prompt.messages(first.row, first.label)
-        said = "".join(it["content"] for it in messages)
-        budget.one = estimated_tokens(said), self.teacher.sampling.max_reply_tokens or 1024
+        files.check_ours(standing.settings)
+        chats = (standing.prompt.messages(it.row, it.label) for it in self.table if standing.slots(it))
+        first = "".join(it["content"] for it in next(chats, ()))
+        budget.one = estimated_tokens(first), self.teacher.sampling.max_reply_tokens or 1024
         standing.load(self.journal, budget)
         # Journals of before 0.2 hold no request that had no answer.
-        budget.requests = max(budget.requests, (self.files.read_manifest() or {}).get("usage", {}).get("requests", 0))
+        budget.requests = max(budget.requests, (files.read_manifest() or {}).get("usage", {}).get("requests", 0))
+        if self.journal.torn:
+            self.say(f"A half-written line, {self.journal.torn} bytes, is cut off {files.replies}.")
         if lines := self.journal.unreadable:
-            self.say(f"{lines} lines of {self.files.replies} can't be read: their rows are asked again.")
-        if standing.failed and not standing.matches():
+            self.say(f"{lines} lines of {files.replies} can't be read: their rows are asked again.")
+        slots = (slot for it in self.table for slot in standing.slots(it) or ())
+        if standing.failed and not any(slot in standing.failed for slot in slots):
             raise ValueError(
-                f"{self.files.output} was made from another table: none of the replies in {self.files.replies} belongs to "
+                f"{files.output} was made from another table: none of the replies in {files.replies} belongs to "
                 f"a row of {self.table.source}. Name another --output, or start anew by --overwrite"
             )
         self.begun = True
         self._derive()
-        self._write_manifest(finished=False)
+        self._write_manifest()
 
     def _derive(self) -> None:
         self.standing.undecided = 0
         self.counts = self.files.write(self.table, self.standing.outcome, several=self.standing.samples > 1)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Put the files in order and say how it stands, whatever ended the run."""
         try:
+            if self.changed:
+                self._derive()
             if self.begun:
-                if self.changed:
-                    self._derive()
-                self._write_manifest(finished=True)
-        except OSError as error:
-            raise self._disk_error(error) from error
+                self._write_manifest("pending rows" if self.counts.pending else "finished")
         finally:
             self._report()
 
@@ -237,20 +247,17 @@ class Run:
             why = "; ".join(f"{count} x {reason}" for reason, count in self.left.most_common(3))
             self.say(f"Rows are pending{f' ({why})' if why else ''}: to go on, start the same command.")
 
-    def _disk_error(self, error: OSError) -> OSError:
-        return OSError(
-            f"can't write {error.filename or self.files.output.parent}: {error.strerror or error}. What was done so far is "
-            f"kept in {self.files.replies}; when there is room, start the same command to go on"
-        )
-
-    def _write_manifest(self, finished: bool) -> None:
+    def _write_manifest(self, status: str = "pending rows") -> None:
         budget, standing = self.budget, self.standing
         used = ("requests", "replies", "prompt_tokens", "completion_tokens", "estimated", "unanswered", "lost")
-        used += ("price_input", "price_output", "cost")
+        versions = {"python": platform.python_version()}
+        for name in ("dhrd-hf", "openai", "transformers"):
+            with suppress(importlib.metadata.PackageNotFoundError):
+                versions[name] = importlib.metadata.version(name)
         self.files.write_manifest(
             self.counts,
             self.table,
-            status="finished" if finished and not self.counts.pending else "pending rows",
+            status=status,
             prompt_version=standing.settings["prompt"]["version"],
             teacher=self.teacher.name,
             models_returned=dict(standing.models),
@@ -258,8 +265,8 @@ class Run:
             max_reply_tokens=self.teacher.sampling.max_reply_tokens,
             checks=standing.checks.settings(),
             retries=standing.retries,
-            usage={name: getattr(budget, name) for name in used},
-            versions=_versions(),
+            usage={name: getattr(budget, name) for name in (*used, "price_input", "price_output", "cost")},
+            versions=versions,
             started=self.started,
             written=_now(),
         )
@@ -275,16 +282,12 @@ class Run:
             open(self.files.output, "ab", buffering=0) as self.rows,
             tqdm(total=self.standing.undecided, unit=" rows", file=sys.stderr, disable=hidden) as self.bar,
         ):
-            count = min(self.teacher.concurrency, self.standing.undecided)
-            workers = [asyncio.create_task(self._work(units)) for _ in range(count)]
             try:
-                done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-            finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
-        for worker in done:
-            worker.result()
+                async with asyncio.TaskGroup() as workers:
+                    for _ in range(min(self.teacher.concurrency, self.standing.undecided)):
+                        workers.create_task(self._work(units))
+            except BaseExceptionGroup as errors:
+                raise errors.exceptions[0] from None
 
     async def _work(self, units: Iterator[Unit]) -> None:
         for unit in units:
@@ -294,7 +297,7 @@ class Run:
                 return
             except NoAnswer as error:
                 self.left[str(error)[:200]] += 1
-                self.streak.add({"no_answer": str(error)})
+                self._set_aside({"no_answer": str(error)})
             else:
                 money = {"cost": f"{self.budget.cost:.4g}"} if self.budget.cost else {}
                 self.bar.set_postfix(tokens=self.budget.tokens, **money, at_a_time=int(self.pace.limit), refresh=False)
@@ -304,84 +307,83 @@ class Run:
 
     async def _ask(self, unit: Unit) -> None:
         """Ask until a reply passes, or there are too many that don't."""
-        failed, tries = self.standing.last_failed(unit), unit.tries
-        while True:
-            messages, seed = self.standing.request(unit, tries, failed)
-            tries += 1
-            self.changed = True
+        for tries in itertools.count(unit.tries):
+            messages, seed = self.standing.request(unit, tries)
+            send = functools.partial(self._send, unit, messages, seed)
             try:
-                reply = await self.pace.ask(lambda: self._send(unit, messages, seed), self.budget.admit)  # noqa: B023
+                reply, problem = await self.pace.ask(send, self.budget.admit), None
             except Unusable as error:
-                if self.unusable(unit, error, tries):
-                    return
-                continue
-            failed = self.take(unit, reply, tries)
-            if failed is None:
+                reply, problem = error.reply, error
+            if not self.take(unit, reply, tries + 1, problem):
                 return
 
     async def _send(self, unit: Unit, messages: list, seed: int | None) -> Reply:
         """One request, which is written down before it is sent."""
         self.journal.append(_record(unit) | {"sent": list(self.budget.one)})
-        lost = True
         try:
-            reply = await self.teacher.ask(messages, seed)
-            lost = False
-            return reply
-        except (NoAnswer, TeacherError, Unusable) as error:
-            lost = getattr(error, "paid", False)
-            if not lost and getattr(error, "reply", None) is None:
+            return await self.teacher.ask(messages, seed)
+        except BaseException as error:
+            known = isinstance(error, (NoAnswer, TeacherError, Unusable))
+            if getattr(error, "paid", not known):
+                self.budget.lose()
+            elif getattr(error, "reply", None) is None:
                 self.journal.append(_record(unit) | {"void": str(error)[:200]})
             raise
         finally:
             self.budget.open -= 1
-            if lost:
-                self.budget.lose()
 
-    def take(self, unit: Unit, reply: Reply, tries: int) -> tuple[str, dict[str, str]] | None:
-        """File a reply; what the teacher is to be told, where the row is asked again."""
-        standing = self.standing
-        verdict = standing.judge(reply.text, unit.row)
-        place = self._keep(unit, reply)
-        if verdict.accepted:
-            standing.accepted[unit.slot] = place
-            if self.rows is not None:
-                sample = unit.sample if standing.samples > 1 else None
-                row = accepted_row(self.table, unit.row, verdict.rationale or "", sample)
-                write_all(self.rows, to_line(row).encode())
-            self.streak.end()
-        else:
-            standing.failed.setdefault(unit.slot, []).append(place)
-        if not verdict.accepted and tries <= standing.retries:
-            return reply.text, verdict.reasons
-        standing.busy.discard(unit.slot)
-        if not verdict.accepted and self.rows is not None:
-            self.streak.add(verdict.reasons)
-        return None
+    def take(self, unit: Unit, reply: Reply | None, tries: int, problem: Unusable | None = None) -> bool:
+        """File what came back; whether the row is to be asked again."""
+        standing, slot = self.standing, unit.slot
+        self.changed, accepted = True, False
+        if reply is not None:  # of one that can't be used only what it took
+            usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+            usage |= {"estimated": True} if reply.estimated else {}
+            said = {"reply": reply.text} if problem is None else {"failed": str(problem)}
+            told = {"finish_reason": reply.finish_reason, "model": reply.model, "usage": usage, "at": _now()}
+            place = self.journal.append(_record(unit) | said | told)
+            self.budget.settle(reply.prompt_tokens, reply.completion_tokens, reply.estimated)
+            standing.models[reply.model or "unnamed"] += 1
+        if problem is not None:
+            reasons = {problem.check: str(problem)}
+            standing.unusable[slot] += reply is not None
+            if tries > standing.retries:
+                standing.given_up[slot] = reasons, tries
+        elif reply is not None:
+            verdict = standing.judge(reply.text, unit.row)
+            reasons, accepted = verdict.reasons, verdict.accepted
+            if not accepted:
+                standing.failed.setdefault(slot, []).append(place)
+            else:
+                standing.accepted[slot] = place
+                if self.rows is not None:
+                    sample = unit.sample if standing.samples > 1 else None
+                    row = accepted_row(self.table, unit.row, verdict.rationale or "", sample)
+                    write_all(self.rows, to_line(row).encode())
+                self.in_a_row, self.common = 0, set()
+        if not accepted and tries <= standing.retries:
+            return True
+        if not accepted and self.rows is not None:  # a batch is taken whole
+            self._set_aside(reasons)
+        return False
 
-    def unusable(self, unit: Unit, error: Unusable, tries: int) -> bool:
-        """File what a reply took that can't be used; whether the row is set aside."""
-        if error.reply is not None:
-            self._keep(unit, error.reply, failure=str(error))
-            self.standing.unusable[unit.slot] += 1
-        if tries <= self.standing.retries:
-            return False
-        self.standing.given_up[unit.slot] = {error.check: str(error)}, tries
-        self.standing.busy.discard(unit.slot)
-        if self.rows is not None:  # a batch is taken whole
-            self.streak.add({error.check: str(error)})
-        return True
-
-    def _keep(self, unit: Unit, reply: Reply, failure: str = "") -> int:
-        """Write a reply to the journal; of one that can't be used only what it took."""
-        usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
-        usage |= {"estimated": True} if reply.estimated else {}
-        said = {"failed": failure} if failure else {"reply": reply.text}
-        record = _record(unit) | said | {"finish_reason": reply.finish_reason, "model": reply.model, "usage": usage}
-        place = self.journal.append(record | {"at": _now()})
-        self.changed = True
-        self.budget.settle(reply.prompt_tokens, reply.completion_tokens, reply.estimated)
-        self.standing.models[reply.model or "unnamed"] += 1
-        return place
+    def _set_aside(self, reasons: Mapping[str, str]) -> None:
+        """Count a row that can't be used, or is left for the next run: ten for one reason are a matter for a person."""
+        names = {*reasons} & {*_HELP}
+        self.in_a_row = self.in_a_row + 1 if names & self.common else min(1, len(names))
+        self.common = names & self.common or names
+        if self.in_a_row < _IN_A_ROW:
+            return
+        reason = next(name for name in _HELP if name in self.common)
+        if reason == "no_answer":
+            raise TeacherError(
+                f"{self.teacher.name} brings no answers any more: {self.in_a_row} rows after each other were given up, the "
+                f"last for: {reasons[reason]}"
+            )
+        raise TeacherError(
+            f"{self.in_a_row} rows after each other can't be used for one reason, {reason}, the last because: "
+            f"{reasons[reason].rstrip('.')}. What helps: {_HELP[reason]}"
+        )
 
 
 def _record(unit: Unit) -> dict[str, Any]:
@@ -390,11 +392,3 @@ def _record(unit: Unit) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    installed = {"python": platform.python_version()}
-    for name in ("dhrd-hf", "openai", "transformers"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            installed[name] = importlib.metadata.version(name)
-    return installed

@@ -1,4 +1,5 @@
-"""The requests to a teacher and its replies on disk, a file of JSON lines that only grows, and how the rows stand by it.
+"""The requests to a teacher and its replies on disk, a file of JSON lines that only grows; how the rows stand by it, and
+what is spent.
 
 A line with `sent` is written before a request is sent, one with `reply` (or `failed`: why it can't be used) when its
 answer is there, and one with `void` where the request is known to have cost nothing.
@@ -12,10 +13,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from .budget import Budget
 from .checks import ReplyChecks, Verdict
 from .labelled import LabelledRow, LabelledTable
 from .outputs import Outcome
@@ -34,18 +35,17 @@ class Journal:
     """Lines that are with the system when `append` returns, and on the disk soon after."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path, self.torn, self.unreadable = path, 0, 0
         self.error: OSError | None = None
-        self.torn = self.unreadable = 0
         self._file: BinaryIO = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by `close`)
         try:
-            self._lock()
-            self._repair()
-        except BaseException:
+            if fcntl is not None:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             self._file.close()
-            raise
+            raise ValueError(f"another process is writing {path}: wait for it, or name another --output") from None
+        self._reader: BinaryIO = open(path, "rb")  # noqa: SIM115
         self._size = self._file.seek(0, os.SEEK_END)
-        self._reader: BinaryIO | None = None
         self._dirty, self._closing = False, threading.Event()
         self._thread = threading.Thread(target=self._sync, name="journal", daemon=True)
         self._thread.start()
@@ -54,94 +54,164 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        """Put what is left on the disk, and let go of the file."""
+        self._closing.set()
+        self._thread.join()
+        self._reader.close()
+        self._file.close()
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """All that is there, in order, with the places of the lines."""
-        self.unreadable, place = 0, 0
+        """All that is there, in order, with the places of the lines; a last line without its end is cut off."""
+        place = 0
         with open(self.path, "rb") as file:
             for line in file:
-                record = _parsed(line)
-                if record is None:
-                    self.unreadable += 1
-                else:
+                if not line.endswith(b"\n"):
+                    self.torn = len(line)
+                    self._cut(place)
+                    break
+                record = None
+                with suppress(ValueError, RecursionError):
+                    record = json.loads(line)
+                if isinstance(record, dict):
                     yield place, record
+                else:
+                    self.unreadable += 1
                 place += len(line)
 
-    def read(self, place: int) -> dict[str, Any]:
-        """The line that begins at a place."""
-        if self._reader is None:
-            self._reader = open(self.path, "rb")  # noqa: SIM115 (closed by `close`)
+    def reply(self, place: int) -> str:
+        """The reply in the line that begins at a place."""
         self._reader.seek(place)
-        return json.loads(self._reader.readline())
+        return json.loads(self._reader.readline())["reply"]
 
     def append(self, record: dict[str, Any]) -> int:
-        """Write a line; its place."""
         if self.error is not None:
             raise self.error
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        line, place = json.dumps(record, ensure_ascii=False).encode() + b"\n", self._size
         try:
             write_all(self._file, line)
         except OSError as error:  # the disk is full, for one: a line that is half there was never there
             self.error = error
-            with suppress(OSError):  # else the next run repairs it
-                os.ftruncate(self._file.fileno(), self._size)
+            with suppress(OSError):  # else the next run cuts it off
+                self._cut(place)
             raise
         self._dirty = True
         self._size += len(line)
-        return self._size - len(line)
+        return place
 
     def clear(self) -> None:
-        """Forget all that is there."""
-        self._file.truncate(0)
-        self._size = 0
+        self._cut(0)
 
-    def close(self) -> None:
-        """Put what is left on the disk, and let go of the file."""
-        self._closing.set()
-        self._thread.join()
-        self._to_disk()
-        for file in (self._reader, self._file):
-            if file is not None:
-                file.close()
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another process is writing {self.path}: wait for it, or name another --output"
-            ) from None
-
-    def _repair(self) -> None:
-        """Cut off a last line without its end."""
-        size = self._file.seek(0, os.SEEK_END)
-        whole, step = size, 1 << 16
-        while whole > 0:
-            begin = max(0, whole - step)
-            self._file.seek(begin)
-            end = self._file.read(whole - begin).rfind(b"\n")
-            if end >= 0:
-                whole = begin + end + 1
-                break
-            whole = begin
-        if whole < size:
-            self.torn = size - whole
-            self._file.truncate(whole)
+    def _cut(self, size: int) -> None:
+        self._file.truncate(size)
+        self._size = size
 
     def _sync(self) -> None:
-        while not self._closing.wait(_SYNC):
-            self._to_disk()
+        closing = False
+        while not closing:
+            closing = self._closing.wait(_SYNC)
+            if self._dirty:
+                self._dirty = False
+                try:
+                    os.fsync(self._file.fileno())
+                except OSError as error:
+                    self.error = self.error or error
 
-    def _to_disk(self) -> None:
-        if self._dirty:
-            self._dirty = False
-            try:
-                os.fsync(self._file.fileno())
-            except OSError as error:
-                self.error = self.error or error
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Unbuffered, so that nothing waits in a buffer for a disk that is full."""
+    while data:
+        data = data[file.write(data) :]
+
+
+class BudgetSpent(Exception):
+    """The budget allows no further request."""
+
+
+@dataclass
+class Budget:
+    """What may be spent on an output file, over all the runs that write it, and what was."""
+
+    max_requests: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    price_input: float = 0.0  # of a million tokens
+    price_output: float = 0.0
+    # Tokens of a prompt and of a reply, until there was one; then those of the largest.
+    one: tuple[int, int] = (0, 0)
+    requests: int = 0
+    replies: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: int = 0  # replies of which the endpoint did not tell the tokens
+    unanswered: int = 0  # requests that brought no answer and may have been paid, and their tokens at most
+    lost: tuple[int, int] = (0, 0)
+    open: int = 0
+    spent: str | None = None
+
+    def __post_init__(self):
+        for name in ("max_requests", "max_tokens", "max_cost", "price_input", "price_output"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name}={value} must not be negative")
+        if self.max_cost is not None and not (self.price_input or self.price_output):
+            raise ValueError(
+                "a budget in money needs the prices of a million tokens: --settings 'price_input: 0.1, price_output: 0.3'"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompts and replies, and at most of what brought no answer."""
+        return self.prompt_tokens + self.completion_tokens + sum(self.lost)
+
+    @property
+    def cost(self) -> float:
+        return self.price(self.prompt_tokens + self.lost[0], self.completion_tokens + self.lost[1])
+
+    def price(self, prompt_tokens: float, completion_tokens: float) -> float:
+        return (prompt_tokens * self.price_input + completion_tokens * self.price_output) / 1e6
+
+    def settle(self, prompt_tokens: int, completion_tokens: int, estimated: bool = False) -> None:
+        before = self.one if self.replies else (0, 0)
+        self.one = max(before[0], prompt_tokens), max(before[1], completion_tokens)
+        self.replies += 1
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+        self.estimated += estimated
+
+    def lose(self, *took: int) -> None:
+        """Count a request that brought no answer and may have been paid: as the largest so far, if nobody knows better."""
+        prompt, completion = took or self.one
+        self.lost = self.lost[0] + prompt, self.lost[1] + completion
+        self.unanswered += 1
+
+    def room(self) -> float:
+        """How many further requests there is room for."""
+        return max(
+            0, min(((limit - used) / one for used, one, limit, _ in self._limits() if one), default=float("inf"))
+        )
+
+    def admit(self) -> bool:
+        """Whether one more request may be sent while others are open; it is counted if so."""
+        # Of the first request of all nobody knows what it will take, and of the next ones little: no more at a time than
+        # replies are known, where it is not the requests that are counted.
+        waits = self.open > self.replies and (self.max_tokens, self.max_cost) != (None, None)
+        for used, one, limit, what in self._limits():
+            if used >= limit or (not self.open and (self.replies or self.unanswered) and used + one > limit):
+                self.spent = f"{round(used, 6)} of {limit} {what}"
+                raise BudgetSpent(self.spent)
+            waits = waits or (self.open > 0 and used + (self.open + 1) * one > limit)
+        self.requests += not waits
+        self.open += not waits
+        return not waits
+
+    def _limits(self) -> Iterator[tuple[float, float, float, str]]:
+        """Of each limit what is used of it, what one request takes, and what it is called."""
+        if self.max_requests is not None:
+            yield self.requests - self.open, 1, self.max_requests, "requests (max_requests)"
+        if self.max_tokens is not None:
+            yield self.tokens, sum(self.one), self.max_tokens, "tokens (--max-total-tokens)"
+        if self.max_cost is not None:
+            yield self.cost, self.price(*self.one), self.max_cost, "in money (--max-cost)"
 
 
 class Unit(NamedTuple):
@@ -153,72 +223,57 @@ class Unit(NamedTuple):
     tries: int
 
 
+@dataclass
 class Standing:
     """Which rows are accepted, rejected or still to be asked, worked out from the journal alone.
 
     A slot is a rationale that is wanted, by what its replies are filed under: the key of the request, and the sample.
     """
 
-    def __init__(
-        self,
-        table: LabelledTable,
-        prompt: TeacherPrompt,
-        teacher: Teacher,
-        checks: ReplyChecks,
-        samples: int,
-        retries: int,
-    ):
-        self.table, self.prompt, self.teacher, self.checks = table, prompt, teacher, checks
-        self.samples, self.retries = samples, retries
-        self.settings: dict[str, Any] = {}
-        self.models: Counter[str] = Counter()
-        self.undecided = 0
-        # The places in the journal of the reply that was accepted, and of those that failed.
-        self.accepted: dict[bytes, int] = {}
-        self.failed: dict[bytes, list[int]] = {}
-        # Replies that were empty or cut off: the journal says no more of them than what they took.
-        self.unusable: Counter[bytes] = Counter()
-        # Slots that are set aside in this run.
-        self.given_up: dict[bytes, tuple[dict[str, str], int]] = {}
-        self.busy: set[bytes] = set()
+    table: LabelledTable
+    prompt: TeacherPrompt
+    teacher: Teacher
+    checks: ReplyChecks
+    samples: int
+    retries: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    models: Counter[str] = field(default_factory=Counter)
+    undecided: int = 0
+    # The places in the journal of the reply that was accepted, and of those that failed.
+    accepted: dict[bytes, int] = field(default_factory=dict)
+    failed: dict[bytes, list[int]] = field(default_factory=dict)
+    # Replies that were empty or cut off: the journal says no more of them than what they took.
+    unusable: Counter[bytes] = field(default_factory=Counter)
+    # Slots that are set aside in this run.
+    given_up: dict[bytes, tuple[dict[str, str], int]] = field(default_factory=dict)
 
     def load(self, journal: Journal, budget: Budget) -> None:
         """Read the journal, and count in the budget what its requests took."""
         self.journal = journal
-        open_: dict[bytes, tuple[int, int]] = {}
+        sent: dict[bytes, tuple[int, int]] = {}
         for place, record in journal.records():
             try:
-                slot = slot_of(record["key"], record.get("sample", 0))
-                if "sent" in record or "void" in record:
-                    before = open_.pop(slot, None)
-                    if "sent" in record:
-                        open_[slot] = record["sent"][0], record["sent"][1]
-                        budget.requests += 1
-                        if before:  # its answer never came
-                            budget.lose(*before)
-                    continue
-                usage = record.get("usage") or {}
-                took = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-            except (ValueError, TypeError, LookupError, OverflowError):
+                slot = bytes.fromhex(record["key"]) + record.get("sample", 0).to_bytes(2, "big")
+                before = sent.pop(slot, None)
+                if "sent" in record:
+                    sent[slot] = int(record["sent"][0]), int(record["sent"][1])
+                    budget.requests += 1
+                    if before:  # its answer never came
+                        budget.lose(*before)
+                elif "void" not in record:
+                    usage = record.get("usage") or {}
+                    took = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+                    self.models[record.get("model") or "unnamed"] += 1
+                    budget.settle(*took, estimated=bool(usage.get("estimated")))
+                    budget.requests += before is None  # else it was counted when it was sent
+                    if isinstance(record.get("reply"), str):
+                        self.failed.setdefault(slot, []).append(place)
+                    else:
+                        self.unusable[slot] += 1
+            except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
                 journal.unreadable += 1
-                continue
-            budget.requests += open_.pop(slot, None) is None  # else it was counted when it was sent
-            budget.settle(*took, estimated=bool(usage.get("estimated")))
-            self.models[record.get("model") or "unnamed"] += 1
-            if isinstance(record.get("reply"), str):
-                self.failed.setdefault(slot, []).append(place)
-            else:
-                self.unusable[slot] += 1
-        for before in open_.values():
+        for before in sent.values():
             budget.lose(*before)
-
-    def matches(self) -> bool:
-        """Whether any reply belongs to a row of the table."""
-        return any(slot in self.failed for it in self.table for slot in self.slots(it) or ())
-
-    def reply(self, place: int) -> str:
-        """A reply that is kept."""
-        return self.journal.read(place)["reply"]
 
     def judge(self, reply: str, it: LabelledRow) -> Verdict:
         """What the checks say of a reply."""
@@ -235,23 +290,22 @@ class Standing:
         pending, tried = False, 0
         for sample, slot in enumerate(slots):
             reasons: dict[str, str] = {}
-            places = self.failed.get(slot, [])
+            places = [] if slot in self.accepted else self.failed.get(slot, [])
             tries = len(places)
-            if slot not in self.accepted:
-                for place in places:
-                    verdict = self.judge(self.reply(place), it)
-                    reasons = verdict.reasons
-                    if verdict.accepted:
-                        self.accepted[slot] = place
-                        del self.failed[slot]
-                        break
+            for place in places:
+                verdict = self.judge(self.journal.reply(place), it)
+                reasons = verdict.reasons
+                if verdict.accepted:
+                    self.accepted[slot] = place
+                    del self.failed[slot]
+                    break
             if slot in self.accepted:
-                rationales[sample] = self.prompt.parse(self.reply(self.accepted[slot])).rationale or ""
+                rationales[sample] = self.prompt.parse(self.journal.reply(self.accepted[slot])).rationale or ""
                 tries = 1
             elif slot in self.given_up:
                 reasons, tries = self.given_up[slot]
                 why |= reasons
-            elif places and tries > self.retries:
+            elif tries > self.retries:
                 why |= reasons
             else:
                 pending = True
@@ -261,56 +315,35 @@ class Standing:
 
     def to_ask(self) -> Iterator[Unit]:
         """What is undecided, each once, as the table is streamed."""
+        seen: set[bytes] = set()
         for it in self.table:
             for sample, slot in enumerate(self.slots(it) or ()):
                 tries = len(self.failed.get(slot, ()))
-                if slot in self.accepted or slot in self.given_up or slot in self.busy or tries > self.retries:
-                    continue
-                self.busy.add(slot)
-                yield Unit(slot, sample, it, tries)
+                if not (slot in self.accepted or slot in self.given_up or slot in seen or tries > self.retries):
+                    seen.add(slot)
+                    yield Unit(slot, sample, it, tries)
 
     def slots(self, it: LabelledRow) -> list[bytes] | None:
         """The slots of a row; None where a column of its input is empty, so that there is nothing to ask."""
         if any(it.row.get(name) is None for name in self.prompt.columns):
             return None
         messages = self.prompt.messages(it.row, it.label)
-        key = request_key(messages, it.label, self.settings["model"], self.settings["sampling"])
-        return [slot_of(key, sample) for sample in range(self.samples)]
+        key = bytes.fromhex(request_key(messages, it.label, self.settings["model"], self.settings["sampling"]))
+        return [key + sample.to_bytes(2, "big") for sample in range(self.samples)]
 
-    def request(self, unit: Unit, tries: int, failed: tuple[str, dict[str, str]] | None) -> tuple[list, int | None]:
-        """The messages and the seed of a try, with what the teacher is told of the reply before."""
+    def tries(self, unit: Unit) -> int:
+        """How often a slot was asked for that has a reply each time."""
+        return unit.tries + self.unusable[unit.slot]
+
+    def request(self, unit: Unit, tries: int) -> tuple[list[dict[str, str]], int | None]:
+        """The messages and the seed of a try; the teacher is told why the last reply of a slot whose replies failed did."""
         told = None
-        if failed is not None:
+        if places := self.failed.get(unit.slot):
+            reply = self.journal.reply(places[-1])
+            reasons = self.judge(reply, unit.row).reasons
             # Who has to find the label is not told that it was another.
-            said = [it for name, it in failed[1].items() if not (name == "answer" and self.prompt.style == "free")]
-            told = (failed[0], said) if said else None
+            said = [it for name, it in reasons.items() if not (name == "answer" and self.prompt.style == "free")]
+            told = (reply, said) if said else None
         seed = self.teacher.sampling.seed
         seed = None if seed is None else seed + 1000 * unit.sample + tries
         return self.prompt.messages(unit.row.row, unit.row.label, told), seed
-
-    def last_failed(self, unit: Unit) -> tuple[str, dict[str, str]] | None:
-        """The last reply of a slot whose replies all failed, and why."""
-        places = self.failed.get(unit.slot)
-        if not places:
-            return None
-        reply = self.reply(places[-1])
-        return reply, self.judge(reply, unit.row).reasons
-
-
-def slot_of(key: str, sample: int) -> bytes:
-    """A slot, from what the journal holds."""
-    return bytes.fromhex(key) + sample.to_bytes(2, "big")
-
-
-def write_all(file: BinaryIO, data: bytes) -> None:
-    """Unbuffered, so that nothing waits in a buffer for a disk that is full."""
-    while data:
-        data = data[file.write(data) :]
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("key"), str) else None

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.joining import KEY_COLUMNS, join_rationales
 from ..data.prompts import as_text
-from ..data.table_writing import same_file, write_rows
+from ..data.table_writing import check_file, same_file, write_rows
 from ..data.tables import check_columns
-from ..files import strict_json, unfinished_beside, write_whole
+from ..files import strict_json, write_whole, written_whole
 from .checks import ReplyChecks
 from .labelled import LabelledRow, LabelledTable
 from .prompt import TeacherPrompt
-from .teacher import without_secret_values
+from .replies import message_of, read_body, read_reply
+from .teacher import Unusable, without_secrets
+
+if TYPE_CHECKING:
+    from .generate import Run
+    from .journal import Unit
 
 MANIFEST_FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a row."""
+class Outcome(NamedTuple):
+    """What became of a row: its rationales by sample, else why there are none, else it is pending."""
 
-    rationales: dict[int, str] = field(default_factory=dict)
+    rationales: Mapping[int, str] = {}
     why: dict[str, str] | None = None
     tries: int = 0
 
@@ -58,22 +61,18 @@ class OutputFiles:
     def __init__(self, output: str | Path, rejected: str | Path | None = None, apart_from: Sequence[str | Path] = ()):
         self.output = Path(output).expanduser()
         self.rejected = Path(rejected).expanduser() if rejected else self.output.with_name("rejected.jsonl")
-        for option, path in (("--output", self.output), ("the rejected rows:", self.rejected)):
-            if path.suffix != ".jsonl" or path.is_dir():
-                raise ValueError(f"{option} {path} must be a .jsonl file: rows are appended to it as they come")
         self.replies = self.output.with_suffix(".replies.jsonl")
         self.manifest = self.output.with_suffix(".manifest.json")
+        for option, path in (("--output", self.output), ("the rejected rows:", self.rejected)):
+            if path.suffix != ".jsonl":
+                raise ValueError(f"{option} {path} must be a .jsonl file: rows are appended to it as they come")
         for path in (self.output, self.replies):
             if same_file(self.rejected, path):
                 raise ValueError(
                     f"{path} and the rejected rows are one file: name another by --settings 'rejected: FILE'"
                 )
         for path in (self.output, self.rejected, self.replies, self.manifest):
-            for source in apart_from:
-                if same_file(path, source):  # such as the rejected rows of a run before
-                    raise ValueError(
-                        f"{path} would be written, and is {source} itself, which would be lost: name another"
-                    )
+            check_file(path, *apart_from)  # such as the rejected rows of a run before
 
     def prepare(self) -> None:
         """Make the folder, and clear away what a kill left half-written."""
@@ -84,20 +83,15 @@ class OutputFiles:
                     unfinished.unlink()
 
     def clear(self) -> None:
-        """Forget all but the replies."""
         for path in (self.output, self.rejected, self.manifest):
             path.unlink(missing_ok=True)
 
     def read_manifest(self) -> dict[str, Any] | None:
-        """The manifest that is there."""
         try:
-            found = json.loads(self.manifest.read_text(encoding="utf-8"))
-            if not isinstance(found, dict):
-                raise ValueError("it is no JSON object")
-            return found
+            return {**json.loads(self.manifest.read_text(encoding="utf-8"))}
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{self.manifest} can't be read ({error}): remove it, or start anew by --overwrite"
             ) from None
@@ -115,8 +109,8 @@ class OutputFiles:
             return
         old = dict(manifest.get("settings", {}))
         if "sampling" in old:
-            old["sampling"] = without_secret_values(old["sampling"])[0]
-        differing = _differing(old, json.loads(json.dumps(settings)))
+            old["sampling"] = without_secrets(old["sampling"], [])
+        differing = list(_differing(old, json.loads(json.dumps(settings))))
         if differing:
             raise ValueError(
                 f"{self.output} was written by other settings: {'; '.join(differing[:4])}. Repeat those, name another "
@@ -125,9 +119,7 @@ class OutputFiles:
 
     def check_rejected(self) -> None:
         """Check that the rejected rows of another output don't go to the same file."""
-        for other in self.output.parent.glob("*.manifest.json"):
-            if other == self.manifest:
-                continue
+        for other in {*self.output.parent.glob("*.manifest.json")} - {self.manifest}:
             files = {}
             with suppress(OSError, ValueError, AttributeError):
                 files = json.loads(other.read_text(encoding="utf-8")).get("files", {})
@@ -142,32 +134,25 @@ class OutputFiles:
     ) -> GenerationCounts:
         """Write accepted and rejected rows in the table's order, each file whole or not at all."""
         counts = GenerationCounts()
-        unfinished = unfinished_beside(self.rejected)
-        try:
-            with open(unfinished, "w", encoding="utf-8") as aside:
 
-                def accepted() -> Iterator[dict[str, Any]]:
-                    for it in table:
-                        outcome = outcome_of(it)
-                        counts.rows += 1
-                        counts.rationales += len(outcome.rationales)
-                        if outcome.rationales:
-                            counts.accepted += 1
-                            for sample, text in outcome.rationales.items():
-                                yield accepted_row(table, it, text, sample if several else None)
-                        elif outcome.why is not None:
-                            counts.rejected += 1
-                            counts.rejected_by.update(list(outcome.why))
-                            row = {**it.row, "key": it.row.get("key", it.key)}
-                            aside.write(to_line({**row, "why": outcome.why, "tries": outcome.tries}))
-                        else:
-                            counts.pending += 1
+        def accepted() -> Iterator[dict[str, Any]]:
+            for it in table:
+                rationales, why, tries = outcome_of(it)
+                counts.rows += 1
+                counts.accepted += bool(rationales)
+                counts.rationales += len(rationales)
+                for sample, text in rationales.items():
+                    yield accepted_row(table, it, text, sample if several else None)
+                if why is None:
+                    counts.pending += not rationales
+                elif not rationales:
+                    counts.rejected += 1
+                    counts.rejected_by.update(list(why))
+                    row = {**it.row, "key": it.row.get("key", it.key), "why": why, "tries": tries}
+                    aside.write(to_line(row))
 
-                write_rows(self.output, accepted())
-            os.replace(unfinished, self.rejected)
-        finally:
-            with suppress(OSError):
-                unfinished.unlink()
+        with written_whole(self.rejected) as unfinished, open(unfinished, "w", encoding="utf-8") as aside:
+            write_rows(self.output, accepted())
         return counts
 
     def write_manifest(self, counts: GenerationCounts, table: LabelledTable, **facts: Any) -> None:
@@ -179,7 +164,6 @@ class OutputFiles:
 
 
 def accepted_row(table: LabelledTable, it: LabelledRow, rationale: str, sample: int | None = None) -> dict[str, Any]:
-    """A row as it is written with its rationale."""
     row = {**it.row, "key": it.row.get("key", it.key), table.rationale_column: rationale}
     return row if sample is None else {**row, "sample": sample}
 
@@ -240,16 +224,92 @@ def take_rationales(
     return counts
 
 
-def _differing(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> list[str]:
-    """The settings that differ, with both values."""
-    found = []
-    for name in dict.fromkeys([*old, *new]):
+def write_batch(run: Run, path: str | Path) -> None:
+    """Write what is to be asked, as far as the budget has room for it, in OpenAI's batch format."""
+    standing, teacher = run.standing, run.teacher
+    secrets: list[str] = []
+    without_secrets(dict(teacher.sampling.extra_body), secrets)
+    if secrets:
+        raise ValueError("--extra-body holds a secret, which --batch-write would write into the file: leave it out")
+    room, count, left = run.budget.room(), 0, 0
+    with written_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
+        for unit in standing.to_ask():
+            tries = standing.tries(unit)
+            if tries > standing.retries:
+                standing.given_up[unit.slot] = {"empty": "Its replies were empty or cut off."}, tries
+                run.changed = True
+            elif count + 1 > room:
+                left += 1
+            else:
+                body = teacher.body(*standing.request(unit, tries))  # type: ignore[attr-defined]
+                line = {"custom_id": _id(unit, tries), "method": "POST", "url": "/v1/chat/completions", "body": body}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                count += 1
+    run.say(
+        f"{count} requests are in {path}. When a batch service has answered them: the same command with --batch-read RESULTS"
+    )
+    if left:
+        run.say(f"{left} requests more are left out, for which the budget has no room.")
+
+
+def read_batch(run: Run, path: str | Path) -> None:
+    """Take the replies to what is still to be asked; replies that were taken before are passed over."""
+    standing, places, unreadable, place = run.standing, {}, 0, 0
+    with open(Path(path).expanduser(), "rb") as file:
+        for line in file:
+            try:
+                places[json.loads(line)["custom_id"]] = place
+            except (ValueError, LookupError, TypeError, RecursionError):
+                unreadable += bool(line.strip())
+            place += len(line)
+        if not places:
+            raise ValueError(f"{path} holds no results of a batch, which are JSON lines with a custom_id")
+        taken, before = 0, run.left.total()
+        for unit in standing.to_ask():
+            found = places.pop(_id(unit, standing.tries(unit)), None)
+            if found is not None:
+                file.seek(found)
+                try:
+                    _take(run, unit, json.loads(file.readline()))
+                    taken += 1
+                except (ValueError, RecursionError) as error:
+                    run.left[str(error)[:200]] += 1
+    errors = run.left.total() - before
+    told = f"{taken} replies are taken from {path}" + (f", {errors} requests have none" if errors else "")
+    if places:
+        told += f", {len(places)} lines are of requests that are not open: answered before, or of another table"
+    run.say(told + (f", {unreadable} lines can't be read." if unreadable else "."))
+
+
+def _take(run: Run, unit: Unit, record: dict[str, Any]) -> None:
+    """File one result; a `ValueError` where there is nothing to file."""
+    response = record.get("response") if isinstance(record.get("response"), dict) else {}
+    body, status = response.get("body"), response.get("status_code", 200)
+    if record.get("error") or not body or status != 200:
+        raise ValueError(f"status {status}: {message_of(record.get('error') or body or 'no answer')}")
+    tries = run.standing.tries(unit)
+    messages, _ = run.standing.request(unit, tries)
+    found = read_body(body.encode() if isinstance(body, str) else json.dumps(body).encode())
+    try:
+        reply, problem = read_reply(found, messages), None
+    except Unusable as error:
+        reply, problem = error.reply, error  # type: ignore[assignment]
+    run.budget.requests += 1
+    run.take(unit, reply, tries + 1, problem)
+
+
+def _id(unit: Unit, tries: int) -> str:
+    """What a request of a batch is called: another name each time that it is asked."""
+    return f"{unit.slot.hex()}-{tries}"
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    for name in {**old, **new}:
         before, now = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(now, dict):
-            found += _differing(before, now, f"{name} ")
+            yield from _differing(before, now, f"{name} ")
         elif before != now:
-            found.append(f"{within}{name} was {_short(before)} and is {_short(now)} now")
-    return found
+            yield f"{within}{name} was {_short(before)} and is {_short(now)} now"
 
 
 def _short(value: Any) -> str:

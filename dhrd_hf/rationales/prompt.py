@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -45,13 +45,9 @@ _SAME_LANGUAGE = "Write in the language of the input."
 _OTHER_LANGUAGE = "Write the explanation in {language}."
 _AGAIN = "This can't be used, because:\n{reasons}\n\nWrite the explanation and the answer once more, in the same form."
 
+_TOLD = (_SYSTEM, _GUARDED, _FREE, _FORM, _SAME_LANGUAGE, _OTHER_LANGUAGE, _AGAIN)
 # It changes with every word that a teacher is told, also where nobody thinks of raising the number.
-PROMPT_VERSION = (
-    "1-"
-    + hashlib.sha256(
-        "\0".join([_SYSTEM, _GUARDED, _FREE, _FORM, _SAME_LANGUAGE, _OTHER_LANGUAGE, _AGAIN]).encode()
-    ).hexdigest()[:8]
-)
+PROMPT_VERSION = "1-" + hashlib.sha256("\0".join(_TOLD).encode()).hexdigest()[:8]
 
 # The words in the marks around a thought; models differ in their brackets.
 _THOUGHT = (
@@ -72,6 +68,7 @@ _TURN = re.compile(
     r"<\|(?:im_end|eot_id|eom_id|end|return|endoftext|end_of_turn)\|>|</?(?:s|answer|response|end_of_turn)>", re.I
 )
 _AROUND = "*_`#> \t"
+_QUOTES = "*_`\"'“”‘’«»「」 \t"
 _MARKS = rf"[{_AROUND}]*"
 _ANSWER = re.compile(
     rf"^{_MARKS}(?:final[ \t]+)?answer{_MARKS}:[^\S\n]*\n?(?P<value>[^\n]*)$", re.IGNORECASE | re.MULTILINE
@@ -95,7 +92,6 @@ def parse_reply(
     sentinel: str = SENTINEL,
     spellings: Mapping[str, Sequence[str]] | None = None,
 ) -> ParsedReply:
-    """Take a reply apart."""
     said = without_thoughts(reply)
     end = re.search(re.escape(sentinel), said, re.IGNORECASE)
     before, after = (said[: end.start()].rstrip(_AROUND), said[end.end() :]) if end else (said, said)
@@ -127,15 +123,12 @@ def without_thoughts(reply: str) -> str:
 def _label(value: str, labels: Sequence[str], spellings: Mapping[str, Sequence[str]]) -> str:
     """The label that a line's text is, if it is one and no other; else the text."""
     value = value.strip()
-    bare = value.strip("*_`\"'“”‘’«»「」 \t")
-    for text in dict.fromkeys([value, bare, bare.rstrip(".。!").strip("*_`\"'“”‘’«»「」 \t")]):
+    bare = value.strip(_QUOTES)
+    for text in (value, bare, bare.rstrip(".。!").strip(_QUOTES)):
         if text in labels:
             return text
-        alike = {
-            label
-            for label in labels
-            if any(_folded(text) == _folded(spelling) for spelling in (label, *spellings.get(label, ())))
-        }
+        named = ((label, (label, *spellings.get(label, ()))) for label in labels)
+        alike = {label for label, names in named if _folded(text) in map(_folded, names)}
         if len(alike) == 1:
             return alike.pop()
     return bare
@@ -203,51 +196,48 @@ class TeacherPrompt:
 
     def __post_init__(self):
         object.__setattr__(self, "labels", tuple(self.labels))
-        unnamed = [label for label in self.labels if not isinstance(label, str) or not label.strip()]
-        if unnamed:
-            raise ValueError(f"the teacher prompt can't name the label {unnamed[0]!r}: labels are names, as text")
-        if any("\n" in label for label in self.labels):
-            raise ValueError("a label of several lines can't be named in the answer's line: rename it")
+        for label in self.labels:
+            if not isinstance(label, str) or not label.strip() or "\n" in label:
+                raise ValueError(
+                    f"the teacher prompt can't name the label {label!r}: labels are names, of one line of text"
+                )
         if len({*self.labels}) < max(2, len(self.labels)):
             raise ValueError(f"a teacher prompt needs two labels or more, each once; these are {list(self.labels)}")
         if self.style not in STYLES:
             raise ValueError(f"style={self.style!r} is not one of {', '.join(STYLES)}")
-        if not self.sentinel.strip():
-            raise ValueError("the sentinel is empty: it closes the explanation, as '[END OF REASONING]' does")
-        if _MARK.search(self.sentinel):
-            raise ValueError(
-                f"the sentinel {self.sentinel!r} is a mark that models put around their thoughts: name another"
-            )
+        if not self.sentinel.strip() or _MARK.search(self.sentinel):
+            what = "a mark that models put around their thoughts" if self.sentinel.strip() else "empty"
+            raise ValueError(f"the sentinel {self.sentinel!r} is {what}: name another, such as {SENTINEL!r}")
         least, most = self.sentences
         if not 1 <= least <= most:
             raise ValueError(f"sentences={self.sentences} must be two numbers, such as (2, 5)")
-        unknown = {*(self.descriptions or ()), *(self.spellings or ())} - {*self.labels}
-        if unknown:
-            raise ValueError(f"there is no label {min(unknown)!r}; the labels are {', '.join(map(repr, self.labels))}")
+        self._check_labels(*(self.descriptions or ()), *(self.spellings or ()))
         for number, example in enumerate(self.examples):
             lacking = [name for name in (*self.columns, "label", "rationale") if example.get(name) in (None, "")]
             if lacking:
                 raise ValueError(f"example {number} of the prompt has no {lacking[0]!r}")
-            if example["label"] not in self.labels:
-                raise ValueError(f"example {number} of the prompt has the unknown label {example['label']!r}")
+            self._check_labels(example["label"])
+
+    def _check_labels(self, *labels: Any) -> None:
+        for label in labels:
+            if label not in self.labels:
+                known = ", ".join(map(repr, self.labels))
+                raise ValueError(
+                    f"the teacher prompt can't name the label {label!r}: there is no label {label!r} among {known}"
+                )
 
     @cached_property
     def columns(self) -> list[str]:
-        """The columns that the template takes."""
         return template_columns(self.template)
 
     def text(self, row: Mapping[str, Any]) -> str:
-        """The input of a row, as the teacher sees it."""
         return render(self.template, row)
 
     def messages(
         self, row: Mapping[str, Any], label: str, failed: tuple[str, Sequence[str]] | None = None
     ) -> list[dict[str, str]]:
         """The chat that asks for a row's rationale, with the reply before and what is wrong with it where there was one."""
-        if label not in self.labels:
-            raise ValueError(
-                f"the teacher prompt can't name the label {label!r}; its labels are {', '.join(map(repr, self.labels))}"
-            )
+        self._check_labels(label)
         system = _SYSTEM if self.system is None else self.system
         chat = [{"role": "system", "content": system}] if system.strip() else []
         for example in self.examples:
@@ -263,23 +253,17 @@ class TeacherPrompt:
         return chat
 
     def parse(self, reply: str) -> ParsedReply:
-        """Take a reply to this prompt apart."""
         return parse_reply(reply, self.labels, sentinel=self.sentinel, spellings=self.spellings)
 
     def settings(self) -> dict[str, Any]:
         """All that shapes what the teacher is told, for a manifest."""
-        return {
-            "version": PROMPT_VERSION,
-            "style": self.style,
-            "template": self.template,
-            "labels": list(self.labels),
+        told = {it.name: getattr(self, it.name) for it in fields(self) if it.name != "spellings"}
+        told |= {
             "descriptions": dict(self.descriptions or {}),
             "examples": [dict(example) for example in self.examples],
-            "system": _SYSTEM if self.system is None else self.system,
-            "language": self.language,
-            "sentinel": self.sentinel,
-            "sentences": list(self.sentences),
         }
+        told |= {"labels": list(self.labels), "sentences": list(self.sentences)}
+        return {"version": PROMPT_VERSION, **told, "system": _SYSTEM if self.system is None else self.system}
 
     def _request(self, row: Mapping[str, Any], label: str) -> str:
         least, most = self.sentences

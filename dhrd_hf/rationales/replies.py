@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .budget import estimated_tokens
-from .teacher import Reply
+from .teacher import Reply, estimated_tokens
 
 # What servers call their errors, where they give no status.
 _KINDS = {
@@ -31,72 +30,66 @@ def read_body(content: bytes) -> dict[str, Any]:
         found, _ = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the answer is no whole JSON ({type(error).__name__}: {text[:60]!r}...)") from None
-    if isinstance(found, list) and found and isinstance(found[0], dict):
-        found = found[0]
+    found = found[0] if isinstance(found, list) and found else found
     if not isinstance(found, dict):
         raise ValueError(f"the answer is no JSON object but {text[:60]!r}")
     return found
 
 
 def _read_events(text: str) -> dict[str, Any]:
-    said: dict[str, str] = {"content": "", "reasoning": "", "refusal": ""}
-    whole: dict[str, Any] = {"finish_reason": None}
+    whole: dict[str, Any] = {}
+    said, finish = ("", "", ""), None
     for line in text.split("\n"):
         name, _, data = line.partition(":")
-        if name != "data" or data.strip() in ("", "[DONE]"):
-            continue
         try:
-            event = json.loads(data)
+            event = json.loads(data) if name == "data" else None
         except ValueError:
             continue  # the last one, where the connection broke; without a reason to finish the reply is no whole one
         if not isinstance(event, dict):
             continue
         whole |= {key: event[key] for key in ("model", "usage", "error") if event.get(key)}
         for choice in _dicts(event.get("choices")):
-            if choice.get("index"):
-                continue
-            part = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
-            whole["finish_reason"] = choice.get("finish_reason") or whole["finish_reason"]
-            pieces = _said(part if isinstance(part, dict) else {"content": part})
-            said = {key: it + piece for (key, it), piece in zip(said.items(), pieces, strict=True)}
-    if whole["finish_reason"] is None and not whole.get("error") and "[DONE]" not in text[-40:]:
+            if not choice.get("index"):
+                finish = choice.get("finish_reason") or finish
+                said = tuple(before + piece for before, piece in zip(said, _said(choice), strict=True))
+    if finish is None and not whole.get("error") and "[DONE]" not in text[-40:]:
         raise ValueError("the event stream breaks off before its end")
-    choice = {"message": said, "finish_reason": whole.pop("finish_reason")}
-    return whole | ({"choices": [choice]} if any(said.values()) or not whole.get("error") else {})
+    message = dict(zip(("content", "reasoning", "refusal"), said, strict=True))
+    choices = [{"message": message, "finish_reason": finish}] if any(said) or not whole.get("error") else []
+    return whole | {"choices": choices}
 
 
-def read_reply(found: Mapping[str, Any], prompt_tokens: int) -> tuple[Reply, str, str]:
-    """What an answer says, in whatever form; why it is empty if it is, and a refusal."""
-    choices = _dicts(found.get("choices")) or _dicts(found.get("message"))
+def read_reply(
+    found: Mapping[str, Any],
+    messages: Sequence[Mapping[str, str]],
+    redacted: Callable[..., str] = lambda text, least=0: text,
+) -> Reply:
+    """What an answer says, in whatever form; an [`Unusable`] where that is nothing, a refusal or cut off."""
+    choices = _dicts(found.get("choices")) or ([found] if found.get("message") else [])
     if not choices:
         raise ValueError("the answer holds no choices")
-    readings = []
-    for choice in choices:
-        message = choice.get("message", choice.get("delta", choice.get("text", choice.get("content"))))
-        readings.append((*_said(message if isinstance(message, dict) else {"content": message}), choice))
+    readings = [(*_said(choice), choice) for choice in choices]
     text, thoughts, refusal, choice = next((it for it in readings if it[0].strip()), readings[0])
     finish = str(choice.get("finish_reason") or found.get("done_reason") or "stop").casefold()
+    asked = sum(estimated_tokens(it["content"]) for it in messages)
     spent = sum(estimated_tokens(it) for reading in readings for it in reading[:2])
-    prompt, completion, estimated = tokens_of(found.get("usage"), prompt_tokens, spent)
-    why_empty = ": all of it is thoughts; --max-reply-tokens leaves room for more, and --extra-body can turn them off"
-    reply = Reply(
-        text, str(found.get("model") or ""), prompt, completion, "length" if finish in _CUT else finish, estimated
-    )
-    return reply, why_empty if thoughts else "", refusal
+    took = tokens_of(found.get("usage"), asked, spent)
+    finish = "length" if finish in _CUT else finish
+    reply = Reply(redacted(text, 8), str(found.get("model") or ""), *took[:2], finish, took[2])
+    return reply.judged(bool(thoughts), redacted(refusal))
 
 
-def _said(message: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The text of a message, its thoughts and its refusal."""
-    texts: dict[str, list[str]] = {"text": [], "thoughts": [], "refusal": []}
-    for kind, text in _parts(message.get("content"), "text"):
-        texts[kind].append(text)
-    for name in ("reasoning", "reasoning_content", "thinking"):
-        if message.get(name) and not texts["thoughts"]:
-            texts["thoughts"] += [text for _, text in _parts(message[name], "thoughts")]
-    texts["refusal"] += [text for _, text in _parts(message.get("refusal"), "refusal")]
-    text, thoughts, refusal = ("".join(its) for its in texts.values())
+def _said(choice: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The text of a choice, its thoughts and its refusal."""
+    message = next((choice[it] for it in ("message", "delta", "text", "content") if choice.get(it)), None)
+    message = message if isinstance(message, dict) else {"content": message}
+    thoughts = next((message[it] for it in ("reasoning", "reasoning_content", "thinking") if message.get(it)), None)
+    parts = [*_parts(message.get("content"), "text"), *_parts(message.get("refusal"), "refusal")]
+    if not any(kind == "thoughts" for kind, _ in parts):
+        parts += _parts(thoughts, "thoughts")
+    texts = ("".join(text for its, text in parts if its == kind) for kind in ("text", "thoughts", "refusal"))
     # Half of a surrogate pair is JSON, and no text.
-    return tuple(it.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for it in (text, thoughts, refusal))  # type: ignore[return-value]
+    return tuple(it.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for it in texts)  # type: ignore[return-value]
 
 
 def _parts(content: Any, kind: str) -> Iterator[tuple[str, str]]:
@@ -121,15 +114,16 @@ def _parts(content: Any, kind: str) -> Iterator[tuple[str, str]]:
 def tokens_of(usage: Any, prompt_tokens: int, completion_tokens: int) -> tuple[int, int, bool]:
     """Tokens of the prompt and of the reply, and whether one of them had to be taken from what its length suggests."""
     told = usage if isinstance(usage, Mapping) else {}
-    prompt = _count(told.get("prompt_tokens")) or _count(told.get("input_tokens"))
-    completion = _count(told.get("completion_tokens")) or _count(told.get("output_tokens"))
-    total = _count(told.get("total_tokens"))
     details = told.get("completion_tokens_details")
-    thoughts = _count(details.get("reasoning_tokens")) if isinstance(details, Mapping) else 0
-    if prompt and not completion and total > prompt:
-        completion = total - prompt
-    elif completion and not prompt and total > completion:
-        prompt = total - completion
+    thoughts = _count(details, "reasoning_tokens") if isinstance(details, Mapping) else 0
+    prompt, completion = (
+        _count(told, f"{it}_tokens", f"{its}_tokens") for it, its in (("prompt", "input"), ("completion", "output"))
+    )
+    total = _count(told, "total_tokens")
+    if prompt and not completion:
+        completion = max(0, total - prompt)
+    elif completion and not prompt:
+        prompt = max(0, total - completion)
     if completion and thoughts > completion:  # they are a part of the reply, and are paid
         completion += thoughts
     estimated = not prompt or (not completion and completion_tokens > 0)
@@ -137,42 +131,45 @@ def tokens_of(usage: Any, prompt_tokens: int, completion_tokens: int) -> tuple[i
     return prompt, max(completion, total - prompt), estimated
 
 
-def _count(value: Any) -> int:
-    """A number of tokens that is one; else 0."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return 0
-    return int(number) if 0 < number < 1e9 and not isinstance(value, bool) else 0
+def _count(told: Mapping[str, Any], *names: str) -> int:
+    """The first number of tokens that is one; else 0."""
+    for value in (told.get(name) for name in names):
+        try:
+            number = 0.0 if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if 0 < number < 1e9:
+            return int(number)
+    return 0
+
+
+def error_in(found: Mapping[str, Any]) -> Any:
+    """The error that came as an answer, if one did; beside a reply that is whole it is a warning."""
+    choices = found.get("choices")
+    first = next(iter(_dicts(choices)), {})
+    error = found.get("error") or first.get("error")
+    if not error and (found.get("object") == "error" or (not choices and found.get("detail"))):
+        error = found
+    return None if first.get("finish_reason") == "stop" else error
 
 
 def error_status(error: Any) -> int | None:
     """The status that an error in a body stands for."""
-    if not isinstance(error, Mapping):
-        error = {"type": error}
+    error = error if isinstance(error, Mapping) else {"type": error}
     for name in ("code", "status", "status_code", "type"):
-        value = error.get(name)
-        if str(value).isdigit() and 300 <= int(value) < 600:
+        value = str(error.get(name))
+        if value.isdigit() and 300 <= int(value) < 600:
             return int(value)
     words = " ".join(str(error.get(name, "")) for name in ("code", "type", "status")).casefold().replace(" ", "_")
     return next((status for kind, status in _KINDS.items() if kind in words), None)
 
 
-def server_message(content: bytes) -> str:
-    """The text of an error in the forms that endpoints send it in."""
-    try:
-        body = read_body(content)
-    except (ValueError, RecursionError):
-        return ""
-    return message_of(body.get("error") or body)
-
-
 def message_of(error: Any) -> str:
-    """The text of an error."""
+    """The text of an error in the forms that endpoints send it in."""
     if isinstance(error, Mapping):
         found = next((error[it] for it in ("message", "detail", "error", "msg") if error.get(it)), None)
         code = error.get("code") or error.get("type")
-        text = message_of(found) if found else json.dumps(dict(error), ensure_ascii=False)
+        text = message_of(found) if found else json.dumps(dict(error), ensure_ascii=False) if error else ""
         error = f"{text} [{code}]" if isinstance(code, str) and code and found and code not in text else text
     return " ".join(str(error).split())[:300]
 

@@ -353,8 +353,7 @@ class LabelJudge:
 
 async def _replies(judge: Teacher, messages: Sequence[str]) -> list[str | None]:
     """What the judge says to each message; None where it gives no answer."""
-    from .budget import Pace
-    from .teacher import NoAnswer, Unusable
+    from .teacher import NoAnswer, Pace, Unusable
 
     async with judge:
         pace = Pace(judge.concurrency)

@@ -1,11 +1,12 @@
-"""Teachers: who is asked for a rationale. An endpoint that speaks the OpenAI protocol, or a chat model on this machine."""
+"""Teachers: who is asked for a rationale, and how fast. An endpoint of the OpenAI protocol, or a chat model on this machine."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +16,19 @@ KINDS = (
     "an http(s) URL of an OpenAI-compatible endpoint such as http://localhost:8000/v1, inference-providers:MODEL, "
     "a local folder or Hub id of a chat model, smollm2, column:NAME or file:PATH"
 )
+# Waits before the second, third, ... try: 0.5 s, 1 s, 2 s, ..., of which a random half is left out.
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+LONGEST_ASKED = 300.0  # seconds that an endpoint's Retry-After is followed for; then it is asked again
+TRIES = 8  # after which a row is left for the next run: about a minute, if nothing tells how long to wait
+_TELL = 3.0  # seconds of a wait that a person should hear of
+_POLL = 0.01  # how often a request that has to wait looks whether it may go
 _WAIT_FOR_MORE = 0.02  # seconds that a batch which is not full waits for further requests
+_BYTES_PER_TOKEN = 4  # of English
 _HOST = re.compile(r"(?:[\w-]+\.)*[\w-]+:\d{1,5}(?:/|$)")
-_SECRET = {"key", "apikey", "token", "secret", "password", "passwd", "credential", "credentials", "auth"}
-_SECRET |= {"authorization", "bearer", "cookie"}
+_SECRET_NAME = re.compile(
+    r"(?i)(?<![a-z])(?:(?:api)?key|token|secret|passw(?:or)?d|credentials?|auth|authorization|bearer|cookie)(?![a-z])"
+)
+_SECRET = re.compile(r"(?:sk|hf|gsk|pk)[-_]\w{8}|Bearer ")
 
 
 class TeacherError(ValueError):
@@ -52,21 +62,74 @@ class Reply:
     finish_reason: str = "stop"
     estimated: bool = False
 
-    def judged(self, why_empty: str = "", refusal: str = "") -> Reply:
+    def judged(self, thoughts: bool = False, refusal: str = "") -> Reply:
         """The reply, where it is whole and says something."""
-        if refusal and not self.text.strip():
+        empty = not self.text.strip()
+        if refusal and empty:
             raise Unusable(f"the teacher refuses: {refusal[:200]}", self, "refusal")
         if self.finish_reason == "content_filter":
             raise Unusable("the endpoint's content filter stopped the reply", self, "refusal")
         if self.finish_reason == "length":
-            raise Unusable(
-                f"the reply was cut off after {self.completion_tokens} tokens; --max-reply-tokens allows more",
-                self,
-                "cut_off",
+            cut = f"the reply was cut off after {self.completion_tokens} tokens; --max-reply-tokens allows more"
+            raise Unusable(cut, self, "cut_off")
+        if empty:
+            why = (
+                ": all of it is thoughts; --max-reply-tokens leaves room for more, and --extra-body can turn them off"
             )
-        if not self.text.strip():
-            raise Unusable(f"the reply was empty{why_empty}", self, "empty")
+            raise Unusable(f"the reply was empty{why if thoughts else ''}", self, "empty")
         return self
+
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a text has, for whom a tokenizer is not at hand."""
+    return -(-len(text.encode(errors="replace")) // _BYTES_PER_TOKEN)
+
+
+class Pace:
+    """Lets requests through: fewer at a time where the teacher says that they are too many, and later where it says when."""
+
+    def __init__(self, concurrency: int, tries: int | None = None, say: Callable[[str], None] = lambda _: None):
+        self.concurrency, self.tries, self.say = concurrency, tries or TRIES, say
+        self.limit = float(concurrency)
+        self.active = self.requests = self.errors = self.crowded = 0
+        self._resume = self._last_cut = 0.0
+
+    async def ask(self, request: Callable[[], Awaitable[Reply]], admit: Callable[[], bool] = lambda: True) -> Reply:
+        for tried in range(1, self.tries + 1):
+            while self.active >= int(self.limit) or time.monotonic() < self._resume or not admit():
+                await asyncio.sleep(max(_POLL, min(self._resume - time.monotonic(), 1.0)))
+            self.active += 1
+            self.requests += 1
+            started = time.monotonic()
+            try:
+                answer = await request()
+                self.limit = min(self.concurrency, self.limit + 1 / self.limit)
+                return answer
+            except NoAnswer as error:
+                self.errors += 1
+                self._give_way(error, started)
+                if tried == self.tries:
+                    raise
+                wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tried - 1)) * random.uniform(0.5, 1.0)
+                wait = wait if error.retry_after is None else min(error.retry_after, LONGEST_ASKED)
+            finally:
+                self.active -= 1
+            await asyncio.sleep(wait)
+        raise AssertionError("there is one try at least")
+
+    def _give_way(self, error: NoAnswer, started: float) -> None:
+        now = time.monotonic()
+        self.crowded += error.crowded
+        if error.crowded and started >= self._last_cut:  # requests that were under way together are one sign
+            self.limit, self._last_cut = max(1.0, self.limit / 2), now
+        if error.retry_after is None:
+            return
+        wait = min(error.retry_after, LONGEST_ASKED)
+        if wait > _TELL and now + wait > self._resume + 1:
+            at = time.strftime("%H:%M:%S", time.localtime(time.time() + wait))
+            bound = f", of which {wait:.0f} are waited" if wait < error.retry_after else ""
+            self.say(f"{error}. It asks for {error.retry_after:.0f} s (Retry-After){bound}: on it goes at {at}.")
+        self._resume = max(self._resume, now + wait)
 
 
 @dataclass(frozen=True)
@@ -110,42 +173,28 @@ class Sampling:
 
     def settings(self) -> dict[str, Any]:
         """The settings that are not at rest, for a key and a manifest; secrets in the extra body are left out."""
-        every = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "max_reply_tokens": self.max_reply_tokens,
-            "seed": self.seed,
-            "extra_body": without_secret_values(dict(self.extra_body))[0] or None,
-        }
+        every = vars(self) | {"extra_body": without_secrets(dict(self.extra_body), []) or None}
         return {name: value for name, value in every.items() if value is not None}
 
 
-def without_secret_values(value: Any, inside: bool = False) -> tuple[Any, list[str]]:
-    """A JSON value with "[secret]" for the texts whose name says that they are secret, and those texts."""
-    found: list[str] = []
+def without_secrets(value: Any, found: list[str], inside: bool = False) -> Any:
+    """A JSON value with "[secret]" for the texts that are secret by their name or form, which are added to `found`."""
     if isinstance(value, Mapping):
         shown = {}
         for name, its in value.items():
-            words = {*re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)).casefold())}
-            shown[name], texts = without_secret_values(its, inside or bool(words & _SECRET))
-            found += texts
-        return shown, found
+            named = _SECRET_NAME.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)))
+            shown[name] = without_secrets(its, found, inside or named is not None)
+        return shown
     if isinstance(value, (list, tuple)):
-        pairs = [without_secret_values(its, inside) for its in value]
-        return [shown for shown, _ in pairs], [text for _, texts in pairs for text in texts]
-    if isinstance(value, str) and (inside or re.match(r"(?:sk|hf|gsk|pk)[-_]\w{8}|Bearer ", value)):
-        return "[secret]", [value]
-    return value, found
+        return [without_secrets(its, found, inside) for its in value]
+    if isinstance(value, str) and (inside or _SECRET.match(value)):
+        found.append(value)
+        return "[secret]"
+    return value
 
 
 class Teacher(Protocol):
-    """What [`generate_rationales`] asks: an async context manager.
-
-    Args:
-        name (`str`): As the manifest names it.
-        model (`str`, *optional*): Known once the teacher is entered.
-        concurrency (`int`): Most requests at a time.
-    """
+    """What [`generate_rationales`] asks, as an async context manager; the model is known once it is entered."""
 
     name: str
     model: str | None
@@ -153,12 +202,8 @@ class Teacher(Protocol):
     concurrency: int
 
     async def __aenter__(self) -> Teacher: ...
-
     async def __aexit__(self, *error: Any) -> None: ...
-
-    async def ask(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> Reply:
-        """Ask for one reply."""
-        ...
+    async def ask(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> Reply: ...
 
 
 def open_teacher(
@@ -234,43 +279,38 @@ class LocalTeacher:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be above 0")
         self.name = self.model = name
-        self.sampling = sampling or Sampling()
-        self.batch_size, self.device = batch_size, device
-        self.concurrency = batch_size  # a batch is full when all that may run wait for it
+        self.sampling, self.device = sampling or Sampling(), device
+        self.batch_size = self.concurrency = batch_size  # a batch is full when all that may run wait for it
         self._waiting: list[tuple[Sequence[Mapping[str, str]], int | None, asyncio.Future]] = []
-        self._runner: asyncio.Task | None = None
 
     async def __aenter__(self) -> LocalTeacher:
+        self._turn = asyncio.Lock()
         await asyncio.to_thread(self._load)
         return self
 
-    async def __aexit__(self, *error: Any) -> None:
-        if self._runner is not None:
-            self._runner.cancel()
+    async def __aexit__(self, *error: Any) -> None: ...
 
     async def ask(self, messages: Sequence[Mapping[str, str]], seed: int | None = None) -> Reply:
-        """Ask for one reply."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append((messages, seed, future))
-        if self._runner is None or self._runner.done():
-            self._runner = asyncio.create_task(self._run())
-        return (await future).judged()
-
-    async def _run(self) -> None:
-        while self._waiting:
-            deadline = time.monotonic() + _WAIT_FOR_MORE
-            while len(self._waiting) < self.batch_size and time.monotonic() < deadline:
-                await asyncio.sleep(_WAIT_FOR_MORE / 4)
-            batch, self._waiting = self._waiting[: self.batch_size], self._waiting[self.batch_size :]
-            found: Sequence[Reply | Exception]
-            try:
-                found = await asyncio.to_thread(self._generate, [it[0] for it in batch], batch[0][1])
-            # To whoever waits: an error that stays here would leave them waiting.
-            except Exception as error:
-                found = [error] * len(batch)
-            for (*_, future), it in zip(batch, found, strict=True):
-                if not future.done():
-                    (future.set_exception if isinstance(it, Exception) else future.set_result)(it)
+        """Ask for one reply; whose turn it is asks for all that wait."""
+        mine = asyncio.get_running_loop().create_future()
+        self._waiting.append((messages, seed, mine))
+        async with self._turn:
+            if not mine.done():
+                if len(self._waiting) < self.batch_size:
+                    await asyncio.sleep(_WAIT_FOR_MORE)
+                chats, seeds, futures = zip(*self._waiting[: self.batch_size], strict=True)
+                del self._waiting[: self.batch_size]
+                try:
+                    replies = await asyncio.to_thread(self._generate, chats, seeds[0])
+                    for future, reply in zip(futures, replies, strict=True):
+                        future.set_result(reply)
+                except Exception as error:  # to whoever waits: an error that stays here would leave them waiting
+                    for future in futures:
+                        future.set_exception(error)
+                finally:
+                    for future in futures:
+                        future.cancel()  # where this one was; those that are done stay so
+        return (await mine).judged()
 
     def _load(self) -> None:
         path = self.name
@@ -297,7 +337,7 @@ class LocalTeacher:
         self._model = lm.eval()
         put_on(self._model, self.device)
 
-    def _generate(self, chats: list[Sequence[Mapping[str, str]]], seed: int | None) -> list[Reply]:
+    def _generate(self, chats: Sequence[Sequence[Mapping[str, str]]], seed: int | None) -> list[Reply]:
         import torch
 
         inputs = self._tokenizer(
@@ -312,14 +352,12 @@ class LocalTeacher:
         draw |= {"max_new_tokens": sampling.max_reply_tokens or 1024, "pad_token_id": self._tokenizer.pad_token_id}
         try:
             with torch.inference_mode():
-                drawn = self._model.generate(**inputs, **draw)
+                drawn = self._model.generate(**inputs, **draw)[:, inputs["input_ids"].shape[1] :].tolist()
         except torch.OutOfMemoryError as error:
             raise TeacherError(
                 f"no memory for {len(chats)} rows at a time on {self._model.device}: lower --concurrency"
             ) from error
-        width = inputs["input_ids"].shape[1]
-        prompt_tokens = inputs["attention_mask"].sum(1).tolist()
-        return [self._reply(ids[width:].tolist(), count) for ids, count in zip(drawn, prompt_tokens, strict=True)]
+        return list(map(self._reply, drawn, inputs["attention_mask"].sum(1).tolist()))
 
     def _render(self, chat: Sequence[Mapping[str, str]]) -> str:
         from jinja2 import TemplateError

@@ -12,7 +12,7 @@ of a pattern is bounded, so that no text, however degenerate, takes longer than 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import regex
@@ -21,60 +21,48 @@ from .words import units
 
 # What means the same as a label. A label of the first list of a line is also named by the plain words after it, and,
 # as an ordinary word, by the last ones: these are only looked for where an answer is given ("is right", "so wrong.").
-_SYNONYMS: tuple[tuple[str, str, str], ...] = (
-    # labels | plain | ordinary
-    ("yes|true|correct|right", "", "yes|yep|yeah|true|correct|right|affirmative|accurate|valid"),
-    (
-        "no|false|incorrect|wrong",
-        "untrue|incorrect|incorrectly",
-        "no|nope|false|wrong|negative|inaccurate|invalid|not true|not correct|not right",
-    ),
-    (
-        "true|false",
-        "truth|truths|truthful|truthfully|truthfulness|falsehood|falsehoods|falsity|untrue|falsely|falsify|falsified|falsifies",
-        "",
-    ),
-    ("correct|incorrect", "correctness|incorrectly|correctly", ""),
-    (
-        "entailment|entailed|entails|not_entailment|non_entailment|contradiction|contradicts|neutral",
-        "entail|entails|entailed|entailing|entailment|contradict|contradicts|contradicted|contradicting|contradiction|contradictory",
-        "",
-    ),
-    ("positive|negative", "positivity|negativity|favorable|favourable|unfavorable|unfavourable", ""),
-    ("supports|supported|support|refutes|refuted|refute", "refutation|refuting|substantiated|unsupported", ""),
-    ("oui|vrai|vraie", "", "oui|vrai|vraie|exact|exacte|juste|correct|correcte"),
-    ("non|faux|fausse", "", "non|faux|fausse|inexact|inexacte|incorrect|incorrecte"),
-    ("ja|wahr|richtig", "", "ja|wahr|richtig|korrekt|zutreffend"),
-    ("nein|falsch", "", "nein|falsch|unwahr|unrichtig|inkorrekt|unzutreffend"),
-    ("sí|si|verdadero|verdadera|cierto", "", "sí|si|verdadero|verdadera|cierto|cierta|correcto|correcta"),
-    ("no|falso|falsa", "", "no|falso|falsa|incorrecto|incorrecta"),
-    ("sì|vero|vera", "", "sì|vero|vera|giusto|giusta|corretto|corretta"),
-    ("no|falso|falsa", "", "no|falso|falsa|sbagliato|sbagliata|errato|errata"),
-    ("sim|verdadeiro|verdadeira", "", "sim|verdadeiro|verdadeira|certo|certa|correto|correta"),
-    ("não|nao|falso|falsa", "", "não|nao|falso|falsa|errado|errada|incorreto|incorreta"),
-    ("да|верно|правда|истина", "", "да|верно|правда|истина|правильно"),
-    ("нет|неверно|ложь", "", "нет|неверно|ложь|неправда|неправильно"),
-    ("是|对|真|正确", "正确", "是|对|真"),
-    ("否|不是|错|假|错误", "错误", "否|错|假|不对|不是"),
-    ("はい|正しい|真", "正しい", "はい"),
-    ("いいえ|誤り|偽", "誤り|正しくない|間違い", "いいえ"),
-)
+_SYNONYMS = """
+yes|true|correct|right; ; yes|yep|yeah|true|correct|right|affirmative|accurate|valid
+no|false|incorrect|wrong; untrue|incorrect|incorrectly; \
+no|nope|false|wrong|negative|inaccurate|invalid|not true|not correct|not right
+true|false; truth|truths|truthful|truthfully|truthfulness|falsehood|falsehoods|falsity|untrue|falsely|\
+falsify|falsified|falsifies;
+correct|incorrect; correctness|incorrectly|correctly;
+entailment|entailed|entails|not_entailment|non_entailment|contradiction|contradicts|neutral; entail|entails|entailed|\
+entailing|entailment|contradict|contradicts|contradicted|contradicting|contradiction|contradictory;
+positive|negative; positivity|negativity|favorable|favourable|unfavorable|unfavourable;
+supports|supported|support|refutes|refuted|refute; refutation|refuting|substantiated|unsupported;
+oui|vrai|vraie; ; oui|vrai|vraie|exact|exacte|juste|correct|correcte
+non|faux|fausse; ; non|faux|fausse|inexact|inexacte|incorrect|incorrecte
+ja|wahr|richtig; ; ja|wahr|richtig|korrekt|zutreffend
+nein|falsch; ; nein|falsch|unwahr|unrichtig|inkorrekt|unzutreffend
+sí|si|verdadero|verdadera|cierto; ; sí|si|verdadero|verdadera|cierto|cierta|correcto|correcta
+no|falso|falsa; ; no|falso|falsa|incorrecto|incorrecta
+sì|vero|vera; ; sì|vero|vera|giusto|giusta|corretto|corretta
+no|falso|falsa; ; no|falso|falsa|sbagliato|sbagliata|errato|errata
+sim|verdadeiro|verdadeira; ; sim|verdadeiro|verdadeira|certo|certa|correto|correta
+não|nao|falso|falsa; ; não|nao|falso|falsa|errado|errada|incorreto|incorreta
+да|верно|правда|истина; ; да|верно|правда|истина|правильно
+нет|неверно|ложь; ; нет|неверно|ложь|неправда|неправильно
+是|对|真|正确; 正确; 是|对|真
+否|不是|错|假|错误; 错误; 否|错|假|不对|不是
+はい|正しい|真; 正しい; はい
+いいえ|誤り|偽; 誤り|正しくない|間違い; いいえ
+"""
 # Labels with other uses than as the name of one: every word of at most two letters, those above, and these.
-_ORDINARY = frozenset(
-    """
-    yes no yeah nope right wrong other others none same different both neither either not more less like unlike
-    maybe perhaps good bad up down left first second third high low one two three four five six seven eight nine
-    ten all any some most few many on off in out before after equal question answer cause effect person place
-    thing time date number entity description location human object subject news world people general new old big
-    small great poor fine ok okay oui non ja nein sí si sì sim não nao richtig да нет 是 否 对 错 真 假 はい いいえ
-    """.split()  # noqa: SIM905
-)
+_ORDINARY = """
+yes no yeah nope right wrong other others none same different both neither either not more less like unlike maybe
+perhaps good bad up down left first second third high low one two three four five six seven eight nine ten all any
+some most few many on off in out before after equal question answer cause effect person place thing time date number
+entity description location human object subject news world people general new old big small great poor fine ok okay
+oui non ja nein sí si sì sim não nao richtig да нет 是 否 对 错 真 假 はい いいえ
+"""
 _ENDINGS = (
     "s|es|ed|d|ing|ings|ly|ment|ments|ion|ions|or|ory|able|ably|ive|ively|al|ally|ity|ness|ize|ized|ise|ised|"
     "er|e|en|em|y|ies|ied|a|o|as|os|i|x|le"
 )
-# From a label to what its inflections have in common; the longest first, each kept only where enough is left.
-_SUFFIXES = ("ments", "ment", "ness", "ions", "ion", "ings", "ing", "ies", "ied", "ely", "ed", "es", "s", "e", "y")
+# From a label to what its inflections have in common, where enough is left.
+_SUFFIX = regex.compile(r"(?i)(?<=.{5})(?:ments?|ness|ions?|ings?|ie[sd]|ely|e[sd]?|(?<!s)s|y)$")
 _UNSPACED = regex.compile(
     r"^[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}\s_-]+$"
 )
@@ -121,7 +109,6 @@ class Matcher(NamedTuple):
     keys: frozenset[str]
 
     def find(self, text: str) -> str | None:
-        """The first name of a label."""
         text = spaced(text)
         found = self.plain and self.plain.search(text)
         if not found and not self.keys.isdisjoint(units(text)):
@@ -146,22 +133,20 @@ def _matcher(labels: tuple[str, ...], further: tuple[tuple[str, ...], ...]) -> M
         else:
             plain.append(_inflected(name))
     folded = {name.strip().casefold().replace("-", "_").replace(" ", "_") for name in names}
-    for known, always, sometimes in _SYNONYMS:
-        if folded & set(known.split("|")):
-            plain += [_inflected(word, inflect=False) for word in always.split("|") if word]
-            ordinary += [word for word in sometimes.split("|") if word]
+    for line in _SYNONYMS.strip().splitlines():
+        known, always, sometimes = (its.strip().split("|") for its in line.split(";"))
+        if folded & {*known}:
+            plain += [_inflected(word, inflect=False) for word in always if word]
+            ordinary += [word for word in sometimes if word]
     keys = frozenset(words[-1] for word in ordinary if (words := units(word)))
-    return Matcher(_any_of(plain), _as_answer([_exactly(word) for word in ordinary]), keys)
-
-
-def _any_of(patterns: list[str]) -> regex.Pattern | None:
-    return regex.compile("|".join(dict.fromkeys(patterns)), regex.IGNORECASE) if patterns else None
+    anywhere = regex.compile("|".join(dict.fromkeys(plain)), regex.IGNORECASE) if plain else None
+    return Matcher(anywhere, _as_answer([_exactly(word) for word in ordinary]), keys)
 
 
 def _is_ordinary(name: str) -> bool:
     name = name.strip()
     letters = regex.findall(r"\p{L}", name)
-    return len(letters) <= (1 if _UNSPACED.match(name) else 2) or name.casefold() in _ORDINARY
+    return len(letters) <= (1 if _UNSPACED.match(name) else 2) or name.casefold() in _words(_ORDINARY)
 
 
 def _exactly(name: str) -> str:
@@ -180,8 +165,7 @@ def _inflected(name: str, inflect: bool = True) -> str:
     if len(last) == 1 and last.isalpha():  # "statement A", and not "the statement a person made"
         last = f"(?-i:{last})"
     elif inflect and len(last) >= 4 and regex.fullmatch(r"\p{Script=Latin}+", last):
-        stem = _stem(last)
-        last = f"(?:{regex.escape(last)}|{regex.escape(stem)})(?:{_ENDINGS})?"
+        last = f"(?:{regex.escape(last)}|{regex.escape(_SUFFIX.sub('', last))})(?:{_ENDINGS})?"
     elif inflect and len(last) >= 5 and regex.fullmatch(r"[\p{L}\p{M}]+", last):
         stem = regex.sub(r"[аеёиоуыэюяіїєйьαεηιουωάέήίόύώ]{1,2}$", "", last)
         last = rf"{regex.escape(stem)}[\p{{L}}\p{{M}}]{{0,3}}"
@@ -192,14 +176,6 @@ def _inflected(name: str, inflect: bool = True) -> str:
     after = "" if regex.search(r"\p{Script=Hangul}", name) else r"(?![\p{L}\p{M}\p{N}])"
     before = "(?:ال|و|ب|ל|ה)?" if regex.search(r"[\p{Script=Arabic}\p{Script=Hebrew}]", name) else ""
     return rf"(?<![\p{{L}}\p{{M}}\p{{N}}]){before}{pattern}{after}"
-
-
-def _stem(word: str) -> str:
-    folded = word.lower()
-    for suffix in _SUFFIXES:
-        if folded.endswith(suffix) and not (suffix == "s" and folded.endswith("ss")) and len(word) - len(suffix) >= 5:
-            return word[: -len(suffix)]
-    return word
 
 
 def _as_answer(words: list[str]) -> regex.Pattern | None:
@@ -232,16 +208,20 @@ def _as_answer(words: list[str]) -> regex.Pattern | None:
     return regex.compile("|".join(ways))
 
 
+@cache
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 class Phrases(NamedTuple):
     """Wordings, and what makes it worth to look for them."""
 
     pattern: regex.Pattern
-    keys: frozenset[str]
+    keys: str
     marks: str = ""
 
     def find(self, text: str) -> str | None:
-        """The first of them in a text."""
-        worth_it = not self.keys.isdisjoint(units(text)) or any(mark in text for mark in self.marks)
+        worth_it = not _words(self.keys).isdisjoint(units(text)) or any(mark in text for mark in self.marks)
         if not worth_it and text.isascii():
             return None
         found = self.pattern.search(spaced(text))
@@ -258,11 +238,7 @@ ANNOUNCEMENT = Phrases(
         r"|la\srisposta\s(?:corretta\s)?è|a\sresposta\s(?:correta\s)?é|het\s(?:juiste\s)?antwoord\sis|ответ\s?(?:[:—–-]|такой))"
         r"|(?:答案|正解|答え|정답|답)(?:是|为|為|は|은|:|：)|الجواب\sهو|الإجابة\sهي|उत्तर\sहै"
     ),
-    frozenset(
-        """
-        answer label verdict option choice classification réponse antwort respuesta risposta resposta antwoord
-        """.split()  # noqa: SIM905
-    ),
+    "answer label verdict option choice classification réponse antwort respuesta risposta resposta antwoord",
 )
 
 _CANNOT = r"(?:can\s?not|can['’]?t|could\s?n['’]?t|could\snot|won['’]?t|will\snot|would\snot|am\s(?:unable|not\s(?:able|allowed|permitted|comfortable))|['’]m\s(?:unable|not\s(?:able|allowed|permitted|comfortable))|must\s(?:decline|refuse)|have\sto\s(?:decline|refuse)|decline|refuse|do\snot\sfeel\scomfortable|don['’]t\sfeel\scomfortable)"
@@ -302,13 +278,10 @@ _REFUSAL_OTHERS = (
 )
 REFUSAL = Phrases(
     regex.compile("(?i)" + "|".join((*_REFUSAL_ENGLISH, *_REFUSAL_OTHERS))),
-    frozenset(
-        """
-        i i'm i'd im we we're my our ai llm assistant chatbot bot chat model intelligence sorry unable able request content
-        prompt guidelines programming policy policies principles please you else possible suis peux tant leid kann bin ki
-        sprachmodell siento puedo posso desculpe modelo ia dispiace modello spijt kan taalmodel
-        """.split()  # noqa: SIM905
-    ),
+    "i i'm i'd im we we're my our ai llm assistant chatbot bot chat model intelligence sorry unable able "
+    "request content prompt guidelines programming policy policies principles please you else possible suis "
+    "peux tant leid kann bin ki sprachmodell siento puedo posso desculpe modelo ia dispiace modello spijt kan "
+    "taalmodel",
 )
 
 _FIELDS = (
@@ -336,12 +309,8 @@ _ECHO = (
 )
 PROMPT_ECHO = Phrases(
     regex.compile("(?i)" + "|".join(_ECHO)),
-    frozenset(
-        """
-        sentences paragraph step label labels answer verdict synonym synonyms explanation rationale reasoning
-        justification justify instructions requested instructed task user line here here's correct entailed following sentinel
-        marker given tag token no let let's you your input
-        """.split()  # noqa: SIM905
-    ),
+    "sentences paragraph step label labels answer verdict synonym synonyms explanation rationale reasoning "
+    "justification justify instructions requested instructed task user line here here's correct entailed "
+    "following sentinel marker given tag token no let let's you your input",
     marks=":[<#{",
 )

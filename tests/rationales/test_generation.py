@@ -12,11 +12,10 @@ import pytest
 from chat_stand_in import BAD, EMPTY, ERRORS, FAULTS, ChatStandIn, rows
 
 from dhrd_hf.data.table_writing import write_rows
-from dhrd_hf.rationales import budget as pacing
-from dhrd_hf.rationales.budget import Budget
+from dhrd_hf.rationales import teacher as pacing
 from dhrd_hf.rationales.checks import ReplyChecks
 from dhrd_hf.rationales.generate import generate_rationales
-from dhrd_hf.rationales.journal import Journal
+from dhrd_hf.rationales.journal import Budget, Journal
 from dhrd_hf.rationales.labelled import LabelledTable
 from dhrd_hf.rationales.outputs import OutputFiles
 from dhrd_hf.rationales.prompt import TeacherPrompt

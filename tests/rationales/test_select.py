@@ -182,7 +182,7 @@ class Judge:
 
 
 def test_the_judge_chooses(monkeypatch):
-    monkeypatch.setattr("dhrd_hf.rationales.budget.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("dhrd_hf.rationales.teacher.FIRST_WAIT", 0.001)
     replies = {
         "Sample 0 of a": "3",
         "Sample 1 of a": [NoAnswer("status 500"), "<think>2 or 8?</think>Score: 8/10"],

@@ -6,7 +6,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,11 @@ from ...files import did_you_mean
 from ..parsing import Parser, add_label_options, warn
 
 if TYPE_CHECKING:
-    from ...rationales.budget import Budget
+    from ...rationales.journal import Budget
     from ...rationales.labelled import LabelledTable
     from ...rationales.prompt import TeacherPrompt
     from ...rationales.teacher import Teacher
 
-_GIVEN = ("column:", "file:")
 # What --settings takes: of the rows, the prompt, the teacher, the budget and the checks.
 _SETTINGS: dict[str, tuple[type, str]] = {
     "id_column": (str, "column of the keys (default: id, key or idx, else the row's number)"),
@@ -70,65 +69,68 @@ def run(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     if args.output is None and not args.dry_run:
         raise ValueError("--output is missing: the file to write, such as rationales.jsonl")
-    given = args.teacher.startswith(_GIVEN)
+    kind, _, where = args.teacher.partition(":")
+    given = kind in ("column", "file") and bool(where)
+    if given and args.dry_run:
+        raise ValueError("--dry-run shows what a teacher would be asked, and rationales that are there ask nobody")
     if not given and Path(args.teacher).expanduser().is_file():
         raise ValueError(
             f"--teacher {args.teacher} is a file: to take the rationales in it, --teacher file:{args.teacher}"
         )
     settings = _settings(args.settings)
+    label_map = _mapping("--label-map", args.label_map, _json, "JSON in braces nor a file")
+    extra_body = _mapping("--extra-body", args.extra_body, _json, "JSON in braces nor a file")
+
+    def chosen(*names: str) -> dict[str, Any]:
+        return {name: settings[name] for name in names if name in settings}
 
     from ...data.joining import NamedRows
     from ...rationales.checks import ReplyChecks
     from ...rationales.generate import RETRIES, generate_rationales
+    from ...rationales.journal import Budget
     from ...rationales.labelled import LabelledTable
     from ...rationales.outputs import take_rationales
     from ...rationales.prompt import TeacherPrompt
+    from ...rationales.teacher import Sampling, open_teacher
 
     template = chosen_prompt(args.prompt, None)
-    kind, _, where = args.teacher.partition(":")
     table = LabelledTable(
         args.data,
         template,
         label_column=args.label_column,
-        label_map=_object("--label-map", args.label_map),
+        label_map=label_map,
         rationale_column=settings.get("rationale_column") or (where if kind == "column" else "rationale"),
         keeps_rationales=given,
         drop_unlabelled=args.drop_unlabelled,
         say=warn,
-        **_chosen(settings, "id_column", "problem_type"),
+        **chosen("id_column", "problem_type"),
     )
-    prompt = TeacherPrompt(
-        table.labels,
-        template=template,
-        examples=tuple(NamedRows(settings["examples"])) if "examples" in settings else (),
-        spellings=table.spellings,
-        **_chosen(settings, "style", "descriptions", "system", "language"),
-    )
+    examples = tuple(NamedRows(settings["examples"])) if "examples" in settings else ()
+    asked = {"template": template, "examples": examples, "spellings": table.spellings}
+    prompt = TeacherPrompt(table.labels, **asked, **chosen("style", "descriptions", "system", "language"))
     words = {label: [its] if isinstance(its, str) else its for label, its in settings.get("label_words", {}).items()}
-    checks = ReplyChecks(words, skip=settings.get("skip_check", ()), **_chosen(settings, "min_words", "max_words"))
-    common: dict[str, Any] = {
-        "rejected": settings.get("rejected"),
-        "checks": checks,
-        "overwrite": args.overwrite,
-        "say": _say,
-    }
+    checks = ReplyChecks(words, skip=settings.get("skip_check", ()), **chosen("min_words", "max_words"))
+    common = {"rejected": settings.get("rejected"), "checks": checks, "overwrite": args.overwrite, "say": _say}
     if given:
-        if args.dry_run:
-            raise ValueError("--dry-run shows what a teacher would be asked, and rationales that are there ask nobody")
         key = settings.get("id_column")
         _say(str(take_rationales(table, prompt, args.output, **{kind: where}, key=key, **common)))
         return 0
-    teacher, budget = _teacher(args, settings), _budget(args, settings)
+    sampling = Sampling(
+        max_reply_tokens=args.max_reply_tokens, extra_body=extra_body, **chosen("temperature", "top_p", "seed")
+    )
+    at_a_time = {} if args.concurrency is None else {"concurrency": args.concurrency, "batch_size": args.concurrency}
+    options = {"api_key_env": args.api_key_env, **at_a_time, **chosen("timeout", "device")}
+    teacher = open_teacher(args.teacher, args.teacher_model, sampling, **options)
+    prices = chosen("max_requests", "price_input", "price_output")
+    budget = Budget(max_tokens=args.max_total_tokens, max_cost=args.max_cost, **prices)
     retries = settings.get("retries", RETRIES)
     if args.dry_run:
         _dry_run(table, prompt, teacher, budget, args.samples, retries)
         return 0
     if args.teacher == "smollm2":
         _say("smollm2 is too weak to teach: it shows the way, and few of its rationales will pass the checks.")
-    generate_rationales(
-        table, prompt, teacher, args.output, samples=args.samples, retries=retries, budget=budget, progress=True,
-        batch_write=args.batch_write, batch_read=args.batch_read, **common,
-    )  # fmt: skip
+    common |= {"batch_write": args.batch_write, "batch_read": args.batch_read, "progress": True, "budget": budget}
+    generate_rationales(table, prompt, teacher, args.output, samples=args.samples, retries=retries, **common)
     return 0
 
 
@@ -150,17 +152,11 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--data", required=True, metavar="TABLE", help="the rows, with their labels")
-    add(
-        "--prompt",
-        metavar="TEMPLATE",
-        help=r"the input over a row's columns, such as '{premise}\n{hypothesis}' (default: {text})",
-    )
+    over = r"the input over a row's columns, such as '{premise}\n{hypothesis}' (default: {text})"
+    add("--prompt", metavar="TEMPLATE", help=over)
     add_label_options(parser)
-    add(
-        "--label-map",
-        metavar="JSON",
-        help="""names of labels, as JSON or a file of it: '{"0": "No", "1": ["Yes", "True"]}'""",
-    )
+    names = """names of labels, as JSON or a file of it: '{"0": "No", "1": ["Yes", "True"]}'"""
+    add("--label-map", metavar="JSON", help=names)
     add("--teacher", required=True, metavar="TEACHER", help="who writes: see below")
     add("--teacher-model", metavar="NAME", help="the model at the endpoint (default: its only one)")
     add("--api-key-env", metavar="NAME", help="the environment variable that holds the endpoint's key")
@@ -170,51 +166,22 @@ def _parser() -> Parser:
     add("--batch-write", metavar="FILE", help="write the requests to a file in OpenAI's batch format, and send none")
     add("--batch-read", metavar="FILE", help="take the replies from a file of a batch's results")
     add("--samples", type=int, default=1, metavar="K", help="rationales of a row (default: 1)")
-    add(
-        "--concurrency",
-        type=int,
-        metavar="N",
-        help="most requests, or rows of a model here, at a time (default: 32; 8)",
-    )
+    at_a_time = "most requests, or rows of a model here, at a time (default: 32; 8)"
+    add("--concurrency", type=int, metavar="N", help=at_a_time)
     add("--max-reply-tokens", type=int, default=1024, metavar="N", help="most tokens of a reply (default: 1024)")
     add("--max-total-tokens", type=int, metavar="N", help="stop after so many tokens, over all runs on one output")
     add("--max-cost", type=float, metavar="X", help="stop after such a cost, over all runs on one output")
-    add(
-        "--extra-body",
-        metavar="JSON",
-        help="""sent as it is: '{"chat_template_kwargs": {"enable_thinking": false}}'""",
-    )
+    thoughts = """sent as it is: '{"chat_template_kwargs": {"enable_thinking": false}}'"""
+    add("--extra-body", metavar="JSON", help=thoughts)
     add("--settings", metavar="YAML", help="anything else: see below")
     return parser
-
-
-def _teacher(args: argparse.Namespace, settings: dict[str, Any]) -> Teacher:
-    from ...rationales.teacher import Sampling, open_teacher
-
-    extra = _object("--extra-body", args.extra_body) or {}
-    sampling = Sampling(
-        max_reply_tokens=args.max_reply_tokens, extra_body=extra, **_chosen(settings, "temperature", "top_p", "seed")
-    )
-    at_a_time = {} if args.concurrency is None else {"concurrency": args.concurrency, "batch_size": args.concurrency}
-    return open_teacher(
-        args.teacher, args.teacher_model, sampling, api_key_env=args.api_key_env, **at_a_time,
-        **_chosen(settings, "timeout", "device"),
-    )  # fmt: skip
-
-
-def _budget(args: argparse.Namespace, settings: dict[str, Any]) -> Budget:
-    from ...rationales.budget import Budget
-
-    prices = _chosen(settings, "max_requests", "price_input", "price_output")
-    return Budget(max_tokens=args.max_total_tokens, max_cost=args.max_cost, **prices)
 
 
 def _dry_run(
     table: LabelledTable, prompt: TeacherPrompt, teacher: Teacher, budget: Budget, samples: int, retries: int
 ) -> None:
     """Three prompts to standard output, and what all of them would take."""
-    from ...rationales.budget import estimated_tokens
-    from ...rationales.teacher import check_tries
+    from ...rationales.teacher import check_tries, estimated_tokens
 
     check_tries(teacher, samples, retries)
     tokens = rows = 0
@@ -242,25 +209,40 @@ def _dry_run(
 
 
 def _settings(typed: str | None) -> dict[str, Any]:
-    """What --settings says, of the settings that there are."""
-    import yaml
+    found = _mapping("--settings", typed, _yaml, "a file nor settings such as 'temperature: 0.2, style: free'")
+    return {name.replace("-", "_"): _setting(name.replace("-", "_"), value) for name, value in found.items()}
 
+
+def _mapping(option: str, typed: str | None, parse: Callable[[str], Any], kind: str) -> dict[str, Any]:
+    """What an option says, typed or in a file."""
     if typed is None:
         return {}
     path = Path(typed).expanduser()
     text = path.read_text(encoding="utf-8") if len(typed) < 250 and path.is_file() else typed
     try:
-        # A line such as "temperature: 0.2, style: free" is a mapping once there are braces around it. All of it is text to
-        # this loader: to the others, a label that is called yes would be true.
-        braced = text if "\n" in text or text.lstrip().startswith("{") else f"{{{text}}}"
+        found = parse(text)
+    except ValueError as error:
+        raise ValueError(f"{option} is no {'YAML' if parse is _yaml else 'JSON'}: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{option} is neither {kind}")
+    return found
+
+
+def _json(text: str) -> Any:
+    return json.loads(text) if text.lstrip().startswith("{") else None
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    # A line such as "temperature: 0.2, style: free" is a mapping once there are braces around it. All of it is text to
+    # this loader: to the others, a label that is called yes would be true.
+    braced = text if "\n" in text or text.lstrip().startswith("{") else f"{{{text}}}"
+    try:
         found = yaml.load(braced, yaml.BaseLoader)
     except yaml.YAMLError as error:
-        raise ValueError(f"--settings is no YAML: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(found, dict) or ":" not in text:
-        raise ValueError(
-            f"--settings {typed!r} is neither a file nor settings such as 'temperature: 0.2, style: free'"
-        )
-    return {name.replace("-", "_"): _setting(name.replace("-", "_"), value) for name, value in found.items()}
+        raise ValueError(" ".join(str(error).split())[:200]) from None
+    return found if ":" in text else None
 
 
 def _setting(name: str, value: Any) -> Any:
@@ -278,29 +260,6 @@ def _setting(name: str, value: Any) -> Any:
     except ValueError:
         wanted = {int: "a whole number", float: "a number", dict: "by label, as in {yes: ...}", str: "a text"}[kind]
         raise ValueError(f"--settings: {name} is {value!r}, and must be {wanted}") from None
-
-
-def _chosen(settings: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: settings[name] for name in names if name in settings}
-
-
-def _object(option: str, value: str | None) -> dict[str, Any] | None:
-    """An option's JSON object, typed or in a file."""
-    if value is None:
-        return None
-    text = value
-    if not value.lstrip().startswith("{"):
-        path = Path(value).expanduser()
-        if not path.is_file():
-            raise ValueError(f"{option} is neither JSON in braces nor a file")
-        text = path.read_text(encoding="utf-8")
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{option} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{option} must be a JSON object, in braces")
-    return found
 
 
 def _say(text: str) -> None:
