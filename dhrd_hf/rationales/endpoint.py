@@ -147,7 +147,7 @@ class EndpointTeacher:
                 raise NoAnswer(self._redacted(str(error)), paid=True) from None
         error = error_in(found) if answer.is_success else found.get("error") or found
         status = error_status(error) if answer.is_success else answer.status_code
-        raise await self._failure(status, self._redacted(message_of(error)), answer.headers)
+        raise await self._failure(status, self._redacted(message_of(error))[:300], answer.headers)
 
     async def _failure(self, status: int | None, said: str, headers: Mapping[str, str]) -> Exception:
         """What an error of the endpoint is: one that no further try changes, a request that it refuses, or no answer."""

@@ -65,7 +65,7 @@ def read_reply(
     redacted: Callable[..., str] = lambda text, least=0: text,
 ) -> Reply:
     """What an answer says, in whatever form; an [`Unusable`] where that is nothing, a refusal or cut off."""
-    choices = _dicts(found.get("choices")) or ([found] if found.get("message") else [])
+    choices = _dicts(found.get("choices")) or ([found] if isinstance(found.get("message"), dict) else [])
     if not choices:
         raise ValueError("the answer holds no choices")
     readings = [(*_said(choice), choice) for choice in choices]
@@ -171,7 +171,7 @@ def message_of(error: Any) -> str:
         code = error.get("code") or error.get("type")
         text = message_of(found) if found else json.dumps(dict(error), ensure_ascii=False) if error else ""
         error = f"{text} [{code}]" if isinstance(code, str) and code and found and code not in text else text
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

@@ -181,6 +181,28 @@ def test_requests_without_an_answer_count_over_runs(tmp_path, monkeypatch):
         assert sum(chat.asked.values()) == 12
 
 
+def test_what_was_under_way_when_the_teacher_was_lost_may_have_been_paid(tmp_path):
+    def answer(asked):
+        revoked = 401, {"error": {"message": "revoked"}}
+        return revoked if "case 3:" in asked["messages"][1]["content"] else None
+
+    plan = {1: ["hang"], 2: ["hang"]}
+    with (
+        ChatStandIn(lambda row: plan.get(row, []), before=answer) as chat,
+        pytest.raises(TeacherError, match="revoked"),
+    ):
+        generate(chat, tmp_path, 8, concurrency=3)
+    usage = json.loads((tmp_path / "rationales.manifest.json").read_text())["usage"]
+    assert usage["unanswered"] == 2 and usage["lost"][1] >= 100
+
+
+def test_each_try_of_each_sample_has_a_seed_of_its_own(tmp_path):
+    with ChatStandIn(lambda row: ["leak"]) as chat:
+        chat.keep_bodies = True
+        generate(chat, tmp_path, 2, samples=3, sampling=Sampling(seed=7), concurrency=1)
+        assert [body["seed"] for body in chat.bodies] == [7, 8, 1007, 2007] * 2
+
+
 def test_a_table_is_never_replaced_by_what_is_made_from_it(tmp_path):
     files = ("rejected.jsonl", "rationales.jsonl", "rationales.replies.jsonl", "rationales.manifest.json")
     with ChatStandIn() as chat:
@@ -461,7 +483,9 @@ def test_no_secret_is_stored(tmp_path, monkeypatch):
     for secret in ("body-secret", "deep-secret", "pass-word", "key-abcdef"):
         assert secret not in text
     assert text.count("[secret] [secret] [secret]") >= 3 and '"api_key": "[secret]"' in text
-    # Another secret is no other setting.
+    # Another secret is no other setting, also where a run of before has stored it.
+    manifest = tmp_path / "rationales.manifest.json"
+    manifest.write_text(manifest.read_text().replace('"api_key": "[secret]"', '"api_key": "old-secret"'))
     with ChatStandIn() as chat:
         other = Sampling(extra_body={"api_key": "new-secret", "user": {"password": "new-word"}})
         assert generate(chat, tmp_path, 3, sampling=other).accepted == 3

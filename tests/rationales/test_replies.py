@@ -62,6 +62,7 @@ TWO = [{"content": TEXT[:HALF]}, {"content": TEXT[HALF:]}]
         message(content=TEXT, reasoning="Is it arid? Answer: arid"),
         message(content=TEXT, reasoning_content="Is it arid? Answer: arid", refusal=None, tool_calls=None),
         message(content=TEXT, refusal=""),
+        message(content=TEXT, refusal="I would rather not."),
         lambda answer: answer | {"choices": [{"text": TEXT, "finish_reason": "stop"}]},
         lambda answer: answer | {"choices": {"message": {"content": TEXT}}},
         lambda answer: answer | {"choices": [{"message": TEXT}]},
@@ -78,6 +79,7 @@ TWO = [{"content": TEXT[:HALF]}, {"content": TEXT[HALF:]}]
         lambda answer: json.dumps(answer).encode() + b"\n\ndata: [DONE]",
         lambda answer: events(*TWO),
         lambda answer: events(*TWO, end=""),
+        lambda answer: b'data: {"choices": [{"index": 1, "delta": {"content": "another"}}]}\n\n' + events(*TWO),
         lambda answer: events({"reasoning": "Is it arid?"}, *TWO, {"content": "", "reasoning_content": None}),
         lambda answer: events(*[{"content": [{"type": "text", "text": it["content"]}]} for it in TWO]),
         lambda answer: b"data: not json\n\ndata: 7\n\n" + events(*TWO),
@@ -108,6 +110,7 @@ def test_a_reply_is_read_in_whatever_form_it_comes(answer):
         (lambda it: b"<html>busy</html>", NoAnswer, "no whole JSON .*<html>busy"),
         (lambda it: b"[" * 100_000, NoAnswer, "no whole JSON"),
         (lambda it: it | {"choices": None}, NoAnswer, "no choices"),
+        (lambda it: {"message": "the model is busy"}, NoAnswer, "no choices"),
         (lambda it: {"error": {"message": "come back later"}}, NoAnswer, "come back later"),
         (lambda it: {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, NoAnswer, "429: slow down"),
         (lambda it: {"error": {"message": "slow down", "code": 429}}, NoAnswer, "slow down"),
@@ -349,8 +352,58 @@ def test_no_secret_is_in_an_error(status, monkeypatch):
         assert chat.authorizations[0] == "Bearer key-abcdef" and chat.authorizations[-1].startswith("Basic ")
     for secret in ("key-abcdef", "body-secret", "deep-secret", "pass-word", "query-secret"):
         assert secret not in said + with_login
-    shown = json.dumps(Sampling(extra_body=extra).settings())
+    # Nor the half of one that stands where a long message is cut.
+    with ChatStandIn(before=lambda asked: (status, {"error": {"message": f"{'x' * 295}key-abcdef"}})) as chat:
+        assert "key-" not in secrets_told(chat.url, Sampling(), api_key_env="MINE")
+    shown = json.dumps(Sampling(extra_body=extra | {"auth": {"user": "deep-secret"}}).settings())
     assert not re.search("body-secret|deep-secret", shown) and "no secret" in shown and '"max_tokens": 5' in shown
+
+
+def test_a_short_secret_is_left_in_a_reply_where_it_may_be_a_word():
+    async def main(url):
+        async with open_teacher(url.replace("://", "://me:rain@"), "stand-in") as teacher:
+            return (await teacher.ask(REQUEST)).text
+
+    with ChatStandIn(answer=message(content="Of rain one gets wet.")) as chat:
+        assert asyncio.run(main(chat.url)) == "Of rain one gets wet."
+
+
+def test_a_server_that_has_answered_and_is_gone_may_come_back():
+    async def answer(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(re.search(rb"(?i)content-length: (\d+)", head)[1]))
+        body = json.dumps({"choices": [{"message": {"content": TEXT}}]}).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+
+    async def main():
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with open_teacher(url, "m", timeout=10) as teacher:
+            assert (await teacher.ask(REQUEST)).text == TEXT
+            server.close()
+            with pytest.raises(NoAnswer, match="Connect") as caught:
+                await teacher.ask(REQUEST)
+            assert not caught.value.paid
+
+    asyncio.run(main())
+
+
+def test_a_model_that_has_answered_is_not_looked_for_again():
+    def answer(asked):
+        refused = 400, {"error": {"message": "this model takes no such row"}}
+        return refused if "case 1" in asked["messages"][1]["content"] else None
+
+    async def main(chat):
+        async with open_teacher(chat.url, "alias") as teacher:
+            chat.models = ("alias",)
+            await teacher.ask(REQUEST)
+            chat.models = ("stand-in",)
+            with pytest.raises(Unusable, match="takes no such row"):
+                await teacher.ask(TeacherPrompt(["soaked", "arid"]).messages(rows(2)[1], "arid"))
+
+    with ChatStandIn(before=answer) as chat:
+        asyncio.run(main(chat))
 
 
 def test_a_key_does_not_follow_a_redirect(monkeypatch):

@@ -113,6 +113,7 @@ def test_a_key_goes_to_its_own_origin_alone(monkeypatch):
     assert find_api_key("http://localhost:8001/v1")[0] is None
     assert "api.mistral.ai wants a key: set MISTRAL_API_KEY" in find_api_key("https://api.mistral.ai/v1")[2]
     monkeypatch.setenv("MISTRAL_API_KEY", "mistral-key")
+    assert find_api_key("https://api.mistral.ai:8443/v1")[0] is find_api_key("http://api.mistral.ai/v1")[0] is None
     assert find_api_key("https://api.mistral.ai/v1") == ("mistral-key", "MISTRAL_API_KEY", "")
 
 
@@ -169,9 +170,26 @@ def test_too_many_requests_halve_the_concurrency_and_hold_all_back_until_retry_a
     assert asyncio.run(main()) == ["fine"] * 30
     assert pace.requests == 33 and pace.errors == pace.crowded == 3
     # Three that were under way together are one sign, not three.
-    assert 4 <= min(limits) < 6
+    assert 4 <= min(limits) < 6 < pace.limit <= 8  # and it grows again
     later = sorted(begun)[8:]
     assert min(later) - start >= 0.3
+
+
+def test_a_shorter_wait_does_not_end_a_longer_one():
+    waits, pace = [0.3, 0.01], Pace(4)
+
+    async def request():
+        await asyncio.sleep(0.001 if len(waits) == 2 else 0.02)
+        if waits:
+            raise NoAnswer("429", waits.pop(0))
+        return time.monotonic()
+
+    async def main():
+        return await asyncio.gather(*(pace.ask(request) for _ in range(4)))
+
+    started = time.monotonic()
+    answered = sorted(asyncio.run(main()))
+    assert answered[2] - started >= 0.3  # those that were under way already are in before
 
 
 def test_a_request_is_given_up_after_its_tries(monkeypatch):
@@ -250,6 +268,12 @@ def test_a_local_model_answers_a_batch_as_it_answers_one(lm_dir_of, tokenizer, t
             found = await asyncio.gather(*(teacher.ask(chat) for chat in chats), return_exceptions=True)
         return [error.reply.text for error in found], sizes  # a random model knows no end
 
+    teacher = LocalTeacher(str(tmp_path))
+    teacher._load()
+    end = teacher._tokenizer.eos_token_id
+    teacher._model.generation_config.eos_token_id = end
+    assert teacher._reply([5, 6, end, 7], 3).completion_tokens == 3  # the end was drawn as well
+    assert teacher._reply([5, end], 3).finish_reason == "stop" and teacher._reply([5], 3).finish_reason == "length"
     alone, sizes = asyncio.run(main(1))
     assert sizes == [1, 1, 1]
     together, sizes = asyncio.run(main(4))
