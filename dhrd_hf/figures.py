@@ -44,7 +44,6 @@ class Point:
 
     @property
     def named(self) -> str:
-        """Its name, with what is to be known of it."""
         return f"{self.name} {self.note}".rstrip()
 
 
@@ -73,7 +72,6 @@ class Plot:
 
     @property
     def points(self) -> list[Point]:
-        """Those of all series."""
         return [point for series in self.series for point in series.points]
 
 
@@ -107,7 +105,6 @@ class Drawn:
 
 
 def draw(plot: Plot) -> str:
-    """A plot as HTML."""
     body, height, left, below = (_horizontal if plot.form in ("forest", "bars") else _vertical)(plot)
     note = f'<p class="soft">{_BEYOND}</p>' if 'arrow"' in body else ""
     about = f". {plot.x_label + ' against ' if plot.x_label else ''}{plot.label}"
@@ -349,7 +346,6 @@ def _tick(value: float, plot: Plot) -> str:
 
 
 def mark(x: float, y: float, kind: str, hollow: bool = False, size: float = 1) -> str:
-    """The shape of a series."""
     return _shape(x, y, _SHAPES.get(kind, _SHAPES["pooled"]), _class(kind) + " hollow" * hollow, size)
 
 

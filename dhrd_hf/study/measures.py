@@ -67,7 +67,7 @@ def scores_table(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> Table:
     return Table("scores", "All scores", columns, rows, notes, drawn, mean=len(main) if len(main) > 1 else None)
 
 
-def transfer_table(main: Sequence[Pair]) -> Table | None:
+def transfer_table(main: Sequence[Pair]) -> Table:
     """The same runs on further evaluation sets, which they were not trained for."""
     rows, points = [], []
     for it in main:
@@ -84,10 +84,10 @@ def transfer_table(main: Sequence[Pair]) -> Table | None:
     title, label = "Gain on further evaluation sets", "accuracy, points over pooled"
     drawn = plots("forest", title, label, {"dual_head": points}, signed=True)
     notes = ["The runs of the first table on other evaluation sets; gains as there."]
-    return Table("transfer", "Transfer", columns, rows, notes, drawn) if rows else None
+    return Table("transfer", "Transfer", columns, rows, notes, drawn)
 
 
-def power_table(main: Sequence[Pair]) -> Table | None:
+def power_table(main: Sequence[Pair]) -> Table:
     """How small a gain this study could see, and how many seeds would see two points."""
     rows, needed = [], None
     for name, pairs, seeds in _with_mean([it for it in main if it.gain.n_items > 1]):
@@ -95,10 +95,8 @@ def power_table(main: Sequence[Pair]) -> Table | None:
         if noise.several.any():
             needed = seeds_for(noise, _POINTS)
             rows.append([name, f"{seeds or ''}", f"{visible_gain(noise):.1f}", str(needed or "more test items")])
-    if not rows:
-        return None
     said = f"about {needed} seeds" if needed else "more test items: no number of seeds would do"
-    what = rows[-1][0] if len(main) == 1 else "the mean"
+    what = main[0].data if len(main) == 1 else "the mean"
     notes = [f"To see a gain of {_POINTS} points on {what} you need {said}."]
     notes.append("Seen: in 80 of 100 such studies the 95% interval lies above 0. Both are estimates from few seeds.")
     columns = ["data", "seeds", "least gain seen, points", f"seeds for {_POINTS} points"]
@@ -130,7 +128,6 @@ def _p(differences: Sequence[np.ndarray]) -> str:
 
 
 def _losses_note(main: Sequence[Pair]) -> list[str]:
-    """The classification losses that runs were evaluated with."""
     less = []
     for it in main:
         losses = [(row.get("metrics") or {}).get("classification_loss") for row in it.runs]
@@ -149,7 +146,7 @@ def _losses_note(main: Sequence[Pair]) -> list[str]:
 # Costs
 
 
-def training_table(main: Sequence[Pair]) -> Table | None:
+def training_table(main: Sequence[Pair]) -> Table:
     """What a training with the reasoning head takes beside the pooled one, on the same rows and machine."""
     rows, left_out = [], 0
     for it in main:
@@ -166,8 +163,6 @@ def training_table(main: Sequence[Pair]) -> Table | None:
                 ratios = sides[:, 1] / sides[:, 0]
                 spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
                 rows[-1] += [f"{it:,.0f}" for it in sides.mean(0)] + [f"{np.median(ratios):.2f}{spread}"]
-    if not rows:
-        return None
     columns = ["data", "seeds", "pooled, s", "dual head, s", "ratio", "pooled, MB", "dual head, MB", "ratio"]
     notes = [
         "Training time, and peak memory of the whole process with its evaluation: means over seeds, of the ratios the "
@@ -183,7 +178,6 @@ def _has(pair: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 
 def read_throughput(path: str | Path) -> dict[str, Any]:
-    """A measurement of `dhrd bench`."""
     path = Path(path).expanduser()
     try:
         found = json.loads(path.read_bytes())
@@ -197,7 +191,6 @@ def read_throughput(path: str | Path) -> dict[str, Any]:
 
 
 def throughput_table(measured: Mapping[str, Any]) -> Table:
-    """Queries a second of the ways to run a classifier."""
     order = measured["rows"][0].get("sorted")
     its = [it for it in measured["rows"] if it.get("sorted") == order]
     rows, fastest, runs, whole = [], {}, {}, {}

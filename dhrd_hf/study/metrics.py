@@ -35,7 +35,6 @@ _COVERAGE = 0.8  # share of the rows that a classifier that may abstain answers
 
 
 def score(metric: str, labels: Any, predictions: Any, groups: Any = None, logits: np.ndarray | None = None) -> float:
-    """The score of predictions, or of logits."""
     return measured(metric, labels, predictions, groups, logits)[0]
 
 
@@ -197,7 +196,6 @@ class Noise:
 
 
 def noise(parts: Sequence[np.ndarray], weights: Sequence[float]) -> Noise:
-    """The noise of the weighted sum of parts' means."""
     found = []
     for part in parts:
         seeds, items = part.shape

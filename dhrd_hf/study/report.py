@@ -44,7 +44,6 @@ def build_report(
     commands: Sequence[str] = (),
     planned: Sequence[Run] = (),
 ) -> Report:
-    """Compare the runs of a study."""
     rows, where = list(rows), dict(where or {})
     kept, twice = _asked_for(rows, where)
     groups = grouped(kept)
@@ -73,17 +72,16 @@ def build_report(
     of_axes = {name: tables.axis_table(name, found, usual) for name, found in by_axis.items() if found}
     minor = [it for name, it in of_axes.items() if name not in AXES]
     found = [
-        tables.main_table(main, mean, usual, beside) if main else None,
-        measures.scores_table(main, beside) if main else None,
+        *([tables.main_table(main, mean, usual, beside), measures.scores_table(main, beside)] if main else []),
         measures.transfer_table(whole),
         measures.power_table(main),
-        tables.settings_table(by_setting, usual) if by_setting else None,
-        *(of_axes.get(name) for name in AXES),
-        tables.options_table(minor) if minor else None,
+        *([tables.settings_table(by_setting, usual)] if by_setting else []),
+        *(of_axes[name] for name in AXES if name in of_axes),
+        *([tables.options_table(minor)] if minor else []),
         measures.training_table(whole),
-        measures.throughput_table(throughput) if throughput is not None else None,
+        *([measures.throughput_table(throughput)] if throughput is not None else []),
     ]
-    found = [it for it in found if it is not None]
+    found = [it for it in found if it.rows]
     found += [replace(it, folded=bool(found) and it.folded) for it in tables.others_tables(others, usual)]
     # What is told beside them.
     notes = [f"Not compared: {it.problem}." for it in candidates if it.problem]
@@ -98,7 +96,6 @@ def build_report(
 
 
 def report_markdown(report: Report) -> str:
-    """A report as Markdown, for a README."""
     parts = [_escaped(" ".join(report.headline))]
     for table in report.tables:
         lines = [table.columns, ["---"] * len(table.columns), *table.rows]
@@ -305,7 +302,6 @@ def several_data(groups: Sequence[Group]) -> list[str]:
 
 
 def _not_run(groups: Sequence[Group], throughput: Any) -> list[str]:
-    """What nobody has looked at."""
     settings, varying = {it.setting for it in groups}, _axes(_by_data(groups))
     there = {
         "pooled against dual head": any(it.setting == "dual_head" and baseline_of(it, groups) for it in groups),
@@ -319,7 +315,6 @@ def _not_run(groups: Sequence[Group], throughput: Any) -> list[str]:
 
 
 def _left(planned: Sequence[Run], rows: Sequence[Row]) -> list[str]:
-    """The runs of the plan that are not there."""
     ran, said = {row["cell"] for row in rows}, []
     left = [run for run in planned if run.id not in ran]
     for its in together(left, lambda run: run.data):
@@ -333,7 +328,6 @@ def _values(rows: Sequence[Row], name: str) -> list[str]:
 
 
 def _facts(kept: Sequence[Row], usual: Mapping[str, Any]) -> list[str]:
-    """Where the numbers come from."""
     frame = pd.DataFrame([row.get("versions") or {} for row in kept])
     versions = [f"{name} {' and '.join(map(str, its.dropna().unique()))}" for name, its in frame.items()]
     whole = [row for row in kept if not row.get("resumed")]

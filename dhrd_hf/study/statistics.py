@@ -244,7 +244,6 @@ class Pair:
 
     @cached_property
     def problem(self) -> str | None:
-        """Why its runs can't be compared."""
         try:
             scored(self.runs, self.metric)
         except ValueError as error:
@@ -272,7 +271,6 @@ def _summary(group: Group | None) -> Summary | None:
 
 
 def summary_of(group: Group, among: Sequence[Group] = ()) -> Summary:
-    """The scores of one group, as [`summarise`] has them."""
     part = scored(group.rows, group.metric)
     value, low, high = interval([part], within=(0.0, 1.0))
     sd = float(part.mean(1).std(ddof=1)) if len(part) > 1 else None

@@ -40,7 +40,6 @@ class ResultsTable:
         self.path, self.study, self.say = Path(path), study, say
 
     def read(self) -> list[Row]:
-        """The rows that are whole."""
         found = _rows(self.path, self.path.read_bytes()) if self.path.exists() else []
         for row in found:
             if row["study"] != self.study:
@@ -190,7 +189,6 @@ class Group:
         return _key(self.rows[0], "seed", *but)
 
     def only(self, seeds: Collection[int]) -> Group:
-        """The runs of some seeds."""
         return Group(row for row in self.rows if row["seed"] in seeds)
 
     def varying(self, groups: Sequence[Group]) -> dict[str, Any]:

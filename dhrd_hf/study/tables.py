@@ -48,7 +48,6 @@ def shown(value: Any) -> str:
 
 
 def words(name: str) -> str:
-    """A setting, an option or a score in words."""
     return _WORDS.get(name, name.replace("_", " "))
 
 
@@ -78,7 +77,6 @@ def _ends(it: Any, of: str) -> list[float]:
 
 
 def _score(it: Summary | None) -> str:
-    """A mean and its deviation over seeds, in percent."""
     return DASH if it is None else f"{100 * it.mean:.1f} ± {DASH if it.sd is None else f'{100 * it.sd:.1f}'}"
 
 
@@ -127,7 +125,6 @@ def plots(form: str, title: str, label: str, series: Mapping[str, Sequence[Point
 
 
 def main_table(main: Sequence[Pair], mean: Gain, usual: Mapping[str, Any], apart: Sequence[Pair] = ()) -> Table:
-    """Pooled against the dual head, a row for each data set and one for their mean."""
     whole, several = [*main, *apart], len(main) > 1
     columns = ["data", "rows (train / evaluation)", "seeds", "chance", "pooled", "dual head", _GAIN]
     columns.append("relative gain [95%]")
@@ -165,7 +162,6 @@ def main_table(main: Sequence[Pair], mean: Gain, usual: Mapping[str, Any], apart
 
 
 def settings_table(by_data: Sequence[Sequence[Pair]], usual: Mapping[str, Any]) -> Table:
-    """The ablations and controls of each data set, against pooled and against the dual head."""
     rows, drawn, few, decoded, unlike = [], [], [], [], False
     columns = ["data", "setting", "seeds", "score", _OVER_POOLED, "against dual head, points [95%]"]
     for pairs in by_data:
@@ -211,7 +207,6 @@ def _decoded(it: Pair) -> list[str]:
 
 
 def axis_table(axis: str, by_data: Sequence[Sequence[Pair]], usual: Mapping[str, Any]) -> Table:
-    """Pooled and the dual head at each value of an option."""
 
     def value(it: Pair) -> str:
         given = it.config.get(axis)
@@ -244,7 +239,6 @@ def axis_table(axis: str, by_data: Sequence[Sequence[Pair]], usual: Mapping[str,
 
 
 def number(value: Any) -> float | None:
-    """A value that is a number, as one."""
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
@@ -279,7 +273,6 @@ def others_tables(pairs: Sequence[Pair], usual: Mapping[str, Any]) -> list[Table
 
 
 def told(text: str, names: Sequence[str], between: str = ", ") -> list[str]:
-    """A note on names, if there are any."""
     return [text.replace("{}", between.join(names))] if names else []
 
 

@@ -193,7 +193,6 @@ def cost_of(verdict: Verdict, rows: int, price: float | None) -> dict[str, Any] 
 
 
 def gains_table(verdict: Verdict) -> Table:
-    """The gains as a table of the report."""
     rows = []
     for control, its in verdict.gains.items():
         texts = [[signed(end, 1 if name == "accuracy" else 3) for end in its[name]] for name in MEASURES]
@@ -203,7 +202,6 @@ def gains_table(verdict: Verdict) -> Table:
 
 
 def said(verdict: Verdict) -> list[str]:
-    """The verdict in sentences."""
     it = verdict
     lines = [f"Verdict: {it.verdict}. {it.why[:1].upper()}{it.why[1:]}."]
     if it.visible_points is not None:
