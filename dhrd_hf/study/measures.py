@@ -32,23 +32,27 @@ _WAYS = {
 
 def scores_table(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> Table:
     """The gain by every score that the runs have, and how often one would have come from chance alone."""
-    whole, problems = _with_mean(main, apart), {}
-    gains = {metric: [_gain(pairs, metric, problems) for _, pairs, _ in whole] for metric in SCORES}
-    gains = {metric: its for metric, its in gains.items() if any(its)}
-    rows = [
-        [name, f"{seeds or ''}", *(gain_text(its[place]) for its in gains.values())]
-        for place, (name, _, seeds) in enumerate(whole)
-    ]
-    tests = [
-        _p([difference(*it.sides(metric), metric).mean(1) for it in main]) if all(its[: len(main)]) else DASH
-        for metric, its in gains.items()
-    ]
-    rows.append(["p, signs of all pairs", "", *tests])
+    whole, problems, drawn = _with_mean(main, apart), {}, []
+    columns = {"data": [name for name, _, _ in whole], "seeds": [f"{seeds or ''}" for _, _, seeds in whole]}
+    for metric, name in _SCORES.items():
+        gains = [_gain(pairs, metric, problems) for _, pairs, _ in whole]
+        if not any(gains):
+            continue
+        p = DASH
+        if all(gains[: len(main)]):
+            p = _p([difference(*it.sides(metric), metric).mean(1) for it in main])
+        columns[f"{name} [95%]"] = [*map(gain_text, gains), p]
+        if metric.endswith("log_loss"):
+            its = [(it, gain) for it, gain in zip(whole, gains, strict=True) if gain]
+            points = [point(name, it, seeds=seeds, kind=None if seeds else "mean") for (name, _, seeds), it in its]
+            title = f"{name.capitalize()}, by data set"
+            drawn += plots("forest", title, "nats less than pooled", {"dual_head": points}, signed=True)
+    columns["data"].append("p, signs of all pairs")
+    columns["seeds"].append("")
     notes = ["Gains of the dual head over pooled: accuracy and macro F1 in points; of losses how much less there is."]
-    notes.append(
-        "p is that of the mean gain if either sign of every pair of runs were as likely: a permutation test, two-sided."
-    )
-    if "scaled_log_loss" in gains:
+    test = "a permutation test, two-sided."
+    notes.append(f"p is that of the mean gain if either sign of every pair of runs were as likely: {test}")
+    if f"{_SCORES['scaled_log_loss']} [95%]" in columns:
         notes.append("Scaled: each half of the test items at the temperature that is best on the other half.")
     without = [it.data for it in (*main, *apart) if not _gain([it], "brier", problems)]
     notes += [f"Not read: {problem}." for problem in problems]
@@ -57,14 +61,8 @@ def scores_table(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> Table:
         notes += _losses_note(main)
     else:
         notes += told("Runs without logits, which the other scores are of: {}.", without)
-    drawn = []
-    for metric in ("log_loss", "scaled_log_loss"):
-        its = zip(whole, gains.get(metric, ()), strict=False)
-        points = [point(name, it, seeds=seeds, kind=None if seeds else "mean") for (name, _, seeds), it in its if it]
-        title = f"{_SCORES[metric].capitalize()}, by data set"
-        drawn += plots("forest", title, "nats less than pooled", {"dual_head": points}, signed=True)
-    columns = ["data", "seeds", *(f"{_SCORES[metric]} [95%]" for metric in gains)]
-    return Table("scores", "All scores", columns, rows, notes, drawn, mean=len(main) if len(main) > 1 else None)
+    rows, place = [list(row) for row in zip(*columns.values(), strict=True)], len(main) if len(main) > 1 else None
+    return Table("scores", "All scores", [*columns], rows, notes, drawn, mean=place)
 
 
 def transfer_table(main: Sequence[Pair]) -> Table:
@@ -196,10 +194,8 @@ def throughput_table(measured: Mapping[str, Any]) -> Table:
     rows, fastest, runs, whole = [], {}, {}, {}
     for it in its:
         way = _way(it)[0]
-        speeds = [
-            f"{it[name]:,.0f}" if it[name] >= 100 else f"{it[name]:.3g}"
-            for name in ("samples_per_second", "low", "high")
-        ]
+        speeds = [it[name] for name in ("samples_per_second", "low", "high")]
+        speeds = [f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}" for speed in speeds]
         accuracy = _accuracy(it)
         said = DASH if accuracy is None else f"{accuracy.value:.1f} [{accuracy.low:.1f}, {accuracy.high:.1f}]"
         speed = f"{speeds[0]} ({speeds[1]} to {speeds[2]})"

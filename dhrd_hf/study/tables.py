@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
@@ -51,11 +51,10 @@ def words(name: str) -> str:
     return _WORDS.get(name, name.replace("_", " "))
 
 
-def options_text(config: Mapping[str, Any], but: Mapping[str, Any] | None = None) -> str:
+def options_text(config: Mapping[str, Any], but: Collection[str] = ()) -> str:
     """Options in words, those that are known elsewhere left out."""
-    return ", ".join(
-        f"{name} {shown(it)}" for name, it in config.items() if it is not None and name not in (but or ())
-    )
+    kept = {name: it for name, it in config.items() if it is not None and name not in but}
+    return ", ".join(f"{name} {shown(it)}" for name, it in kept.items())
 
 
 def signed(value: float, digits: int = 1) -> str:
@@ -181,10 +180,8 @@ def settings_table(by_data: Sequence[Sequence[Pair]], usual: Mapping[str, Any]) 
                     few.append(f"{data}, {name} {it.gain.n_items} of {it.pooled.n_items}")
         drawn += plots("bars", data, "gain over pooled, points", {"dual_head": points}, signed=True)
     notes = _about([it for pairs in by_data for it in pairs], usual)
-    if unlike:
-        notes.append(
-            "Gains are on the seeds that both sides have: where these differ, they are not those of the scores."
-        )
+    unlike = "where these differ, they are not those of the scores" if unlike else ""
+    notes += told("Gains are on the seeds that both sides have: {}.", [unlike])
     notes += told("Tested on the first items alone, and compared on those: {}.", few, "; ") + decoded
     return Table("settings", "Ablations and controls", columns, rows, notes, drawn)
 
@@ -272,8 +269,10 @@ def others_tables(pairs: Sequence[Pair], usual: Mapping[str, Any]) -> list[Table
 # What stands behind a table
 
 
-def told(text: str, names: Sequence[str], between: str = ", ") -> list[str]:
-    return [text.replace("{}", between.join(names))] if names else []
+def told(text: str, names: Iterable[str], between: str = ", ") -> list[str]:
+    """A note on names, if there are any."""
+    said = between.join(filter(None, names))
+    return [text.replace("{}", said)] if said else []
 
 
 def _about(pairs: Sequence[Pair], known: Mapping[str, Any]) -> list[str]:
@@ -286,9 +285,9 @@ def _about(pairs: Sequence[Pair], known: Mapping[str, Any]) -> list[str]:
     names = dict.fromkeys(name for config in configs.values() for name in config)
     alike = [name for name in names if len({shown(it.get(name)) for it in configs.values()}) == 1]
     same = {name: next(iter(configs.values())).get(name) for name in alike}
-    notes = told("Options: {}.", [text for text in [options_text(same)] if text])
+    notes = told("Options: {}.", [options_text(same)])
     for data, config in configs.items():
-        notes += told(f"{data}: {{}}.", [text for text in [options_text(config, same)] if text])
+        notes += told(f"{data}: {{}}.", [options_text(config, same)])
     scores = []
     for metric, its in metrics.items():
         name = " and ".join(map(words, metric.split("+")))
@@ -300,11 +299,11 @@ def _about(pairs: Sequence[Pair], known: Mapping[str, Any]) -> list[str]:
 def _seeds(pairs: Sequence[Pair]) -> list[str]:
     notes = [f"Not compared: {it.problem}." for it in pairs if it.problem]
     few = dict.fromkeys(it.data for it in pairs if it.gain and it.gain.n_items == 1)
-    notes += told("One test item (in {}) has no interval.", [*few])
+    notes += told("One test item (in {}) has no interval.", few)
     left_out = sum(it.left_out for it in pairs)
     if left_out:
         notes.append(f"On the seeds that all values have; cells of other seeds left out: {left_out}.")
     single = dict.fromkeys(it.data for it in pairs if it.n_seeds == 1)
     if single and all(it.n_seeds == 1 for it in pairs):
         return [*notes, "One seed: the intervals are over test items alone."]
-    return notes + told("Where there is one seed (in {}) the interval is over test items alone.", [*single])
+    return notes + told("Where there is one seed (in {}) the interval is over test items alone.", single)
