@@ -66,18 +66,12 @@ def run(argv: Sequence[str]) -> int:
         help="dense: a whole stock classifier (default); adapter: a PEFT adapter and its head for the stock base model; "
         "onnx, openvino: for that engine, from a run directory or a dense export",
     )
-    add(
-        "--layout",
-        choices=("transformers.js",),
-        help="with onnx: the files and the config that transformers.js opens, float32 and int8 side by side",
-    )
+    said = "with onnx: the files and the config that transformers.js opens, float32 and int8 side by side"
+    add("--layout", choices=("transformers.js",), help=said)
     add("--int8", action="store_true", help="with onnx or openvino: weights in 8 bits")
     add("--calibrate", metavar="TABLE", help="fit the temperature on these rows (see dhrd calibrate) and bake it in")
-    add(
-        "--eval-data",
-        metavar="TABLE",
-        help="measure on these rows, for the model card, or what another engine costs and wins; not those of --calibrate",
-    )
+    said = "measure on these rows, for the model card, or what another engine costs and wins; not those of --calibrate"
+    add("--eval-data", metavar="TABLE", help=said)
     add_label_options(parser, default=None)
     add_table_options(parser)
     add(

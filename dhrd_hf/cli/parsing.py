@@ -115,12 +115,8 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
 
 def add_label_options(parser: argparse.ArgumentParser, default: str | None = "label") -> None:
     """Add what each command takes that reads labels; without a default the label column is the model's."""
-    parser.add_argument(
-        "--label-column",
-        default=default,
-        metavar="NAME",
-        help=f"column of the labels (default: {default or 'the one that was trained on'})",
-    )
+    said = f"column of the labels (default: {default or 'the one that was trained on'})"
+    parser.add_argument("--label-column", default=default, metavar="NAME", help=said)
     parser.add_argument(
         "--drop-unlabelled", action="store_true", help="leave out rows without a label; else they are refused"
     )

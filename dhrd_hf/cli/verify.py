@@ -44,22 +44,13 @@ def run(argv: Sequence[str]) -> int:
     add("folder", metavar="FOLDER", help="what dhrd export wrote, in whatever format")
     add("--server", metavar="URL", help="the server that serves it, such as http://localhost:8000")
     add("--model", metavar="NAME", help="with --server: the model's name there, if it serves several")
-    add(
-        "--token-env",
-        metavar="NAME",
-        help="with --server: the variable of its token; default: HF_TOKEN for the Hub's hosts",
-    )
-    add(
-        "--ignore-blanks",
-        action="store_true",
-        help="with --server: leave out golden texts with blanks at an end, which infinity strips",
-    )
+    said = "with --server: the variable of its token; default: HF_TOKEN for the Hub's hosts"
+    add("--token-env", metavar="NAME", help=said)
+    said = "with --server: leave out golden texts with blanks at an end, which infinity strips"
+    add("--ignore-blanks", action="store_true", help=said)
     add("--timeout", type=float, default=60.0, metavar="S", help="seconds of a request (default: 60)")
-    add(
-        "--data",
-        metavar="TABLE",
-        help="rows with labels as well: the folder's accuracy, and with --server its change there",
-    )
+    said = "rows with labels as well: the folder's accuracy, and with --server its change there"
+    add("--data", metavar="TABLE", help=said)
     add_label_options(parser)
     add(
         "--tolerance",
