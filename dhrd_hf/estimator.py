@@ -226,5 +226,4 @@ def _rows(X: Any) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Of NumPy, as JSON has it."""
     return value.item() if hasattr(value, "item") else str(value)

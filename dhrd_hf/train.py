@@ -162,7 +162,6 @@ def _unused(own: TrainArguments, training: DualHeadTrainingArguments) -> Iterato
 def _look_at_rationales(
     own: TrainArguments, train: datasets.Dataset, trainer: DualHeadTrainer, say: Say
 ) -> dict[str, Any] | None:
-    """Audit some of the rationales, and warn before a training run is spent on them."""
     config = find_dual_head(trainer.model).config
     if not config.alpha or own.rationale_column not in train.column_names:
         return None

@@ -140,7 +140,6 @@ def _judged(
 
 
 def _remembered(model: str) -> str | None:
-    """The table that a run was trained on, where it is still there."""
     from ..train import VERDICT_FILE
 
     for folder in (Path(model), Path(model).parent):

@@ -171,7 +171,6 @@ def _search(
 
 
 def _write_best(folder: Path, recipe: dict, params: dict[str, Any]) -> None:
-    """The recipe of the best trial; names in the recipe may be written with hyphens."""
     import yaml
 
     kept = {

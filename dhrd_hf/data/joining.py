@@ -105,7 +105,6 @@ def join_rationales(
 
 
 def key_column(column_names: Iterable[str]) -> str | None:
-    """The column that tells the rows of a table apart where none was named."""
     names = set(column_names)
     return next((name for name in KEY_COLUMNS if name in names), None)
 

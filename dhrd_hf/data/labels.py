@@ -294,7 +294,6 @@ def check_fractions(values: Iterable[Any], what: str) -> None:
 
 
 def check_lists(values: Sequence[Any], what: str) -> None:
-    """Raise on rows of 0 and 1 that could be ids of two labels, or multi-hot."""
     lists = [value for value in values if isinstance(value, (list, tuple))]
     size = len(lists[0]) if lists else 0
     binary = 0 < size < 3 and all(len(value) == size and is_binary(value) for value in lists)

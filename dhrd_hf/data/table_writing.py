@@ -71,13 +71,11 @@ def check_file(path: str | Path, *others: str | Path | None) -> None:
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:
-    """Whether two names are of one file, which need not be there."""
     first, second = (Path(it).expanduser().resolve() for it in (one, other))
     return first == second or (first.exists() and second.exists() and first.samefile(second))
 
 
 def _target(path: str | Path) -> tuple[Path, str, bool]:
-    """Where a file goes, its kind, and whether it is compressed."""
     path = Path(path).expanduser()
     match = FILE_NAME.search(path.name)
     kind = match and (match[1] or match[3]).lower()

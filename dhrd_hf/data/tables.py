@@ -188,7 +188,6 @@ def same_table(one: str | Path, other: str | Path) -> bool:
 
 
 def _locate(source: str | Path, split: str | None, name: str | None) -> _Source:
-    """Say what kind of table a source is, without reading it."""
     text = str(source)
     if text == "-":
         return _Source("jsonl", "-", None, None)

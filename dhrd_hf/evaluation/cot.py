@@ -207,7 +207,6 @@ class CoTDecoder:
         self.options |= {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id", "bos_token_id")}
 
     def prompts(self, texts: Sequence[str | None]) -> tuple[list[list[int]], int]:
-        """Token ids of each text with the first delimiter behind it."""
         given = [text or "" for text in texts]
         if not given:
             return [], 0

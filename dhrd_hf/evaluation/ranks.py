@@ -117,7 +117,6 @@ class Ranks:
         return scratch
 
     def _first_to_fail(self) -> int:
-        """Say that this rank has failed; the rank that said so first."""
         return int(self._store.compare_set(_FAILED, "", str(self.rank)))
 
     def _wait_for(self, key: str) -> str:

@@ -141,7 +141,6 @@ def export_classifier(
 
 
 def _facts(dual_head: DHRDForDualHeadClassification, temperature: float) -> CardFacts:
-    """What the model knows itself for its card."""
     config = dual_head.config
     # Without a commit it was read from a folder, whose name is nobody else's business.
     base_model = None if config.backbone_revision is None else hub_name(config.name_or_path)

@@ -107,7 +107,6 @@ class EngineClassifier(nn.Module):
 
 
 def engine_of(classifier: str | os.PathLike) -> str:
-    """What a classifier's folder was written for."""
     manifest = Path(classifier) / MANIFEST
     return json.loads(manifest.read_text("utf-8"))["export_format"] if manifest.is_file() else "torch"
 
@@ -283,7 +282,6 @@ def _narrows(node: Any) -> bool:
 
 
 def _runner_options(engine: str, threads: int | None) -> dict[str, Any]:
-    """What transformers' runner of an engine is opened with."""
     if engine == "openvino":
         # It would compute in bfloat16 on processors that have it.
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -327,7 +325,6 @@ def rearrange(folder: Path, quantised: Path) -> None:
 
 
 def _write_graph(source: Path, target: Path) -> bool:
-    """Write a graph with its weights; whether they lie beside it."""
     import onnx
 
     target.parent.mkdir(exist_ok=True)

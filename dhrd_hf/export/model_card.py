@@ -187,7 +187,6 @@ def _kind(folder: Path, config: dict[str, Any]) -> str:
 
 
 def _opens(config: dict[str, Any]) -> str:
-    """A sentence on what else opens a dense export."""
     name, kind = (config.get("architectures") or ["classifier"])[0], config.get("model_type")
     if kind in NOT_IN_VERSION_4:
         return f"It is a stock `{name}` of transformers 5; version 4 has none for {kind}."

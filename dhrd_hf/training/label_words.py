@@ -74,7 +74,6 @@ def init_classifier_from_label_words(
 
 
 def names_say_nothing(names: list[str]) -> bool:
-    """Whether labels are numbers or codes, which mean nothing to a language model."""
     return any(re.fullmatch(r"(?i)(label|class)?[\W\d_]*", name) for name in names)
 
 

@@ -163,7 +163,6 @@ class ResumingMixin:
 
 
 def checkpoint_to_resume(folder: str, tell: Callable[[str], None]) -> str | None:
-    """The last checkpoint of a run that is whole, having told of those that are not; None where none was finished."""
     skipped: list[str] = []
     found = last_checkpoint(folder, skipped.append)
     if found is None and any((it / "trainer_state.json").is_file() for it in checkpoints(folder)):

@@ -222,7 +222,6 @@ def trainer_of(
 def encoder_of(
     own: TrainArguments, tokenizer: PreTrainedTokenizerBase, labels: Labels, **given: Any
 ) -> DualHeadEncoder:
-    """What encodes a run's rows."""
     names = ("max_input_length", "label_column", "rationale_column", "reasoning_span")
     given |= {name: getattr(own, name) for name in names}
     return DualHeadEncoder(tokenizer, problem_type=labels.problem_type, **given)

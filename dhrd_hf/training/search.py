@@ -146,7 +146,6 @@ def search(
 
 
 def direction_of(metric: str) -> str | None:
-    """Which way a metric is better: losses and errors down, shares of right answers up."""
     name = metric.removeprefix("eval_")
     if name.endswith("loss") or name in _LOWER:
         return "minimize"

@@ -308,7 +308,6 @@ class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixi
         super().log(logs, *args, **kwargs)
 
     def _over_ranks(self, total: Tensor) -> float:
-        """What all ranks added up to: each has divided by counts of all ranks (or, if told so, by its own)."""
         if self.args.world_size > 1:
             reduction = "sum" if self.args.average_tokens_across_devices else "mean"
             total = self.accelerator.reduce(total, reduction=reduction)
