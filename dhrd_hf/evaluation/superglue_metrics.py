@@ -66,6 +66,8 @@ class _Metric(evaluate.Metric):
 
 
 class Accuracy(_Metric):
+    """Share of the rows whose label is right."""
+
     _columns = {"predictions": "label", "references": "label"}
 
     def _compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
