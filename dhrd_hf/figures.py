@@ -140,13 +140,14 @@ def _horizontal(plot: Plot) -> tuple[str, int, int, int]:
                 f'<rect class="bar" x="{_percent(start)}" width="{_percent(end - start)}" y="{y - 9:g}" height="18"/>'
             )
         shape = "" if plot.form == "bars" else mark(100 * axis.share(point.value), y, kind, kind == "mean")
-        whisker = f'<line class="whisker" x1="{low}" x2="{high}" y1="{y:g}" y2="{y:g}"/>'
+        sure = point.low == point.high  # a count, which has no interval
+        whisker = "" if sure else f'<line class="whisker" x1="{low}" x2="{high}" y1="{y:g}" y2="{y:g}"/>'
         # The mean's, which is narrow, over a hollow mark.
         parts += [shape, whisker] if kind == "mean" else [whisker, shape]
         for end, further, arrow in zip((low, high), beyond, ("M9 -5L0 0L9 5Z", "M-9 -5L0 0L-9 5Z"), strict=True):
             if further:
                 parts.append(_shape(float(end.rstrip("%")), y, arrow, f"{_class(kind)} arrow"))
-            elif kind == "mean" or plot.form == "bars":
+            elif kind == "mean" or (plot.form == "bars" and not sure):
                 parts.append(f'<line class="whisker" x1="{end}" x2="{end}" y1="{y - 4:g}" y2="{y + 4:g}"/>')
         parts.append("</g>")
     parts.append(_below("50%", height + 38, escape(plot.label), "label"))
@@ -338,7 +339,8 @@ def _said(point: Point, plot: Plot) -> str:
     """A point in words, for whoever hovers over it."""
     sign = "+" if plot.signed else ""
     at = f" ({point.x:.4g})" if plot.form == "scatter" else ""
-    return f"{point.named}{at}: {point.value:{sign}.1f} [{point.low:{sign}.1f}, {point.high:{sign}.1f}]"
+    interval = f" [{point.low:{sign}.1f}, {point.high:{sign}.1f}]" if point.low < point.high else ""
+    return f"{point.named}{at}: {point.value:{sign}.1f}{interval}"
 
 
 def _tick(value: float, plot: Plot) -> str:

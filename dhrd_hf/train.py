@@ -41,8 +41,7 @@ from .export.classifier import check_apart
 from .files import checkpoints, strict_json, write_whole, written_whole
 from .modeling_dhrd import find_dual_head
 from .opening import load_tokenizer
-from .rationales.audit import quick_audit, summary
-from .rationales.report import NOTHING_FOUND
+from .rationales.audit import NOTHING_FOUND, quick_audit, summary
 from .training.logs import measured
 from .training.options import CLASSIFIER_INITS, SHOWN, TrainArguments, TrainOptions, options_of
 from .training.resuming import checkpoint_to_resume

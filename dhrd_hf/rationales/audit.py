@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from ..data.joining import key_column
-from ..data.label_names import is_missing, kind_of, label_names, sorted_names
+from ..data.label_names import alike, is_missing, kind_of, label_names, some, sorted_names
 from ..data.labels import check_lists, named_rows
 from ..data.prompts import DEFAULT_PROMPT, as_text, input_or_empty, render, render_rows, template_columns
-from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale, near_duplicates
-from .report import advice_on
+from ..data.tables import check_columns
+from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale
+from .matching import label_probe, match_rationales, near_duplicates
 from .words import count_words, units
-
-if TYPE_CHECKING:
-    from ..data.encoding import DualHeadEncoder
 
 _OPENING = 4  # words at the start of a rationale that make it like others
 _SHOWN = 5
@@ -25,12 +23,30 @@ _BATCH = 1000  # rows whose tokens are in memory at a time
 NOT_TEXT = "not_text"
 # What an audit tells of single rows: what the checks flag, and lists and objects, which training refuses.
 AUDIT_CHECKS = (*CHECKS, NOT_TEXT)
+MANY = 0.02  # from which share of the rows on a check is a matter for the verdict
+# How much better than text alone or majority the rationale alone may do before its wording is called a give-away.
+_GIVES_AWAY = 0.15
+NOTHING_FOUND = "Nothing speaks against training on these rationales."
+_ADVICE = {
+    "label_leak": "name a label or announce the answer: a student learns to look for it. Drop them or have them written again",
+    "empty": "are empty: these rows train on their label alone",
+    "truncated": "stop in the middle of a sentence: raise the teacher's limit of new tokens, or drop the last piece",
+    "refusal": "are refusals: drop them",
+    "repetition": "repeat themselves: drop them, or raise the teacher's repetition penalty",
+    "copy": "copy the input: they teach nothing that the input does not",
+    "prompt_echo": "repeat the teacher's prompt: cut the echo",
+    "wrong_language": "are in another language than their text: drop them",
+    "near_duplicate": "are nearly the same as another row's: a template, which teaches its words instead of a reason",
+    "length": "are too short or too long",
+    NOT_TEXT: "are lists or objects, which training refuses: make one text of each",
+}
 
 Judge = Callable[[list[str], list[str]], list[str | None]]
+Rows = Sequence[Mapping[str, Any]]
 
 
 def audit_rationales(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Rows,
     *,
     prompt: str = DEFAULT_PROMPT,
     label_column: str = "label",
@@ -40,7 +56,7 @@ def audit_rationales(
     label_words: Mapping[str, Sequence[str]] | None = None,
     min_words: int = MIN_WORDS,
     max_words: int = MAX_WORDS,
-    other_splits: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    other_splits: Mapping[str, Rows] | None = None,
     tokenizer: Any = None,
     max_length: int | None = None,
     suffix: str | None = None,
@@ -84,26 +100,22 @@ def audit_rationales(
         progress (`bool`, *optional*, defaults to `False`): Show a bar on standard error.
 
     Returns:
-        `dict`: `rows`; `checks`, for each of [`~dhrd_hf.rationales.checks.CHECKS`] the ids of the rows it flags, and as
-        `not_text` those whose rationale is a list or an object; `matching`
-        ([`~dhrd_hf.rationales.matching.match_rationales`], with ids); `label_probe`
-        ([`~dhrd_hf.rationales.probe.label_probe`]); `labels`, `per_label`, `lengths`, `openings`, `duplicates`,
+        `dict`: `rows`; `checks`, for each check the ids of the rows it flags, and as `not_text` those whose rationale is a
+        list or an object; `matching` ([`~dhrd_hf.rationales.matching.match_rationales`], with ids); `label_probe`
+        ([`~dhrd_hf.rationales.matching.label_probe`]); `labels`, `per_label`, `lengths`, `openings`, `duplicates`,
         `truncation`, `consistency`; `verdict`, sentences of what to do; `notes`, what could not be looked at.
 
     Raises:
-        ValueError: if there are no rows, no rationale column, ids of a named column repeat, no length is between
-            `min_words` and `max_words`, `max_length` leaves no room for the
-            text, or the suffix lacks `{rationale}` or `{label}`.
+        ValueError: if there are no rows, no rationale column, ids of a named column repeat, no length is between the bounds,
+            `max_length` leaves no room for the text, or the suffix lacks `{rationale}` or `{label}`.
     """
     from tqdm import tqdm
 
-    from .matching import label_probe, match_rationales
-
     check_bounds(min_words, max_words)
     table = _Table(rows, prompt, label_column, rationale_column, id_column, group_column)
-    ids, texts, labels, rationales = table.ids, table.texts, table.labels, table.rationales
+    ids, texts, rationales, groups = table.ids, table.texts, table.rationales, table.groups
     encode = None if tokenizer is None else _training_encoder(table.label_values, tokenizer, max_length, suffix)
-    names = sorted({name for its in table.names for name in its})
+    labels = Counter(sorted(name for its in table.names for name in its))
     flagged: dict[str, list[int]] = {name: [] for name in AUDIT_CHECKS}
     examples: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
@@ -112,67 +124,56 @@ def audit_rationales(
         if len(examples[name]) < _SHOWN:
             examples[name].append({"id": ids[row], "reason": reason, "rationale": (rationales[row] or "")[:300]})
 
-    options = {"labels": names, "label_words": label_words, "min_words": min_words, "max_words": max_words}
-    words, openings = [], Counter()
-    same: list[bytes | None] = []
-    for row, rationale in enumerate(tqdm(rationales, desc="checks", unit="row", disable=not progress)):
-        same.append(_folded(rationale))
-        if row in table.not_text:
-            flag(NOT_TEXT, row, f"It is {table.not_text[row]}, not a text.")
-            continue
-        for name, reason in check_rationale(rationale, text=texts[row] if texts else "", **options).items():
-            flag(name, row, reason)
-        if rationale:
-            words.append(count_words(rationale))
-            openings[" ".join(units(rationale)[:_OPENING])] += 1
-    alike = near_duplicates(rationales, groups=table.groups)
-    for group in alike[:_SHOWN]:
-        flag("near_duplicate", group[0], f"{len(group)} rows are alike.")
-    flagged["near_duplicate"] = sorted(row for group in alike for row in group)
-
-    with tqdm(total=2, desc="matching and probe", disable=not progress) as bar:
+    options = {"labels": list(labels), "label_words": label_words, "min_words": min_words, "max_words": max_words}
+    lengths, openings, said = [], Counter(), []
+    with tqdm(total=len(ids), desc="checks", unit="row", disable=not progress) as bar:
+        for row, rationale in enumerate(rationales):
+            bar.update()
+            said.append(_folded(rationale))
+            if row in table.not_text:
+                flag(NOT_TEXT, row, f"It is {table.not_text[row]}, not a text.")
+                continue
+            for name, reason in check_rationale(rationale, text=texts[row] if texts else "", **options).items():
+                flag(name, row, reason)
+            if rationale:
+                lengths.append(count_words(rationale))
+                openings[" ".join(units(rationale)[:_OPENING])] += 1
+        bar.set_description("near duplicates")
+        near = near_duplicates(rationales, groups=groups)
+        bar.set_description("matching")
+        matching = {"verdict": None, "accuracy": None, "mismatched": [], "reason": "matching needs the rows' texts"}
         if texts:
-            matching = match_rationales(texts, rationales, groups=table.groups, seed=seed)
-        else:
-            nothing = {"verdict": None, "accuracy": None, "mismatched": []}
-            matching = nothing | {"reason": "matching needs the rows' texts"}
-        matching["mismatched"] = [ids[row] for row in matching["mismatched"]]
-        bar.update()
-        known = [row for row, label in enumerate(labels) if label is not None]
-        probe = label_probe(
-            [rationales[row] for row in known],
-            [labels[row] for row in known],
-            texts=[texts[row] for row in known] if texts else None,
-            groups=None if table.groups is None else [table.groups[row] for row in known],
-            most_rows=probe_rows,
-            seed=seed,
-        )
-        bar.update()
-
+            matching = match_rationales(texts, rationales, groups=groups, seed=seed)
+        bar.set_description("label probe")
+        probe = label_probe(rationales, table.labels, texts=texts, groups=groups, most_rows=probe_rows, seed=seed)
+    for its in near[:_SHOWN]:
+        flag("near_duplicate", its[0], f"{len(its)} rows are alike.")
+    flagged["near_duplicate"] = sorted(row for its in near for row in its)
+    matching["mismatched"] = [ids[row] for row in matching["mismatched"]]
+    flags = {name: Counter(label for row in its for label in table.names[row]) for name, its in flagged.items()}
     report: dict[str, Any] = {
         "rows": len(ids),
-        "labels": dict(sorted(Counter(name for its in table.names for name in its).items())),
-        "checks": {name: [ids[row] for row in found] for name, found in flagged.items()},
-        "per_label": _per_label(table.names, flagged),
+        "labels": dict(labels),
+        "checks": {name: [ids[row] for row in its] for name, its in flagged.items()},
+        "per_label": {
+            label: {"rows": n, "flagged": {name: its[label] for name, its in flags.items()}}
+            for label, n in labels.items()
+        },
         "matching": matching,
         "label_probe": probe,
-        "lengths": _lengths(words),
-        "openings": [
-            {"words": its, "rows": count} for its, count in openings.most_common(_SHOWN) if count > 1 and its
-        ],
-        "duplicates": _duplicates(table, same, other_splits or {}, prompt, rationale_column),
+        "lengths": _lengths(lengths),
+        "openings": [{"words": its, "rows": n} for its, n in openings.most_common(_SHOWN) if n > 1 and its],
+        "duplicates": _duplicates(table, said, other_splits or {}, prompt, rationale_column),
         "truncation": None if encode is None else _truncation(encode, table),
-        "consistency": _consistency(table, judge) if judge is not None else None,
+        "consistency": None if judge is None else _consistency(table, judge),
         "examples": dict(examples),
         "notes": table.notes,
     }
-    if probe.get("rows", 0) < len([row for row in known if rationales[row]]) and "reason" not in probe:
-        report["notes"].append(f"The label probe saw {probe['rows']} rows, drawn with seed {seed}.")
-    for part in (matching, probe):
-        if "reason" in part:
-            report["notes"].append(f"Not looked at: {part['reason']}.")
-    report["verdict"] = advice_on(report)
-    return report
+    known = sum(label is not None for label, it in zip(table.labels, rationales, strict=True) if it and it.strip())
+    if "reason" not in probe and probe["rows"] < known:
+        table.notes.append(f"The label probe saw {probe['rows']} rows, drawn with seed {seed}.")
+    table.notes += [f"Not looked at: {part['reason']}." for part in (matching, probe) if "reason" in part]
+    return report | {"verdict": advice_on(report)}
 
 
 class _Table:
@@ -180,7 +181,7 @@ class _Table:
 
     def __init__(
         self,
-        rows: Sequence[Mapping[str, Any]],
+        rows: Rows,
         prompt: str,
         label_column: str,
         rationale_column: str,
@@ -191,9 +192,7 @@ class _Table:
         if not rows:
             raise ValueError("there are no rows to audit")
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        for name in filter(None, (rationale_column, id_column, group_column)):
-            if name not in columns:
-                raise ValueError(f"no column {name!r}; the table has: {', '.join(map(repr, columns))}")
+        check_columns(columns, filter(None, (rationale_column, id_column, group_column)))
         self.notes: list[str] = []
         self.not_text: dict[int, str] = {}
         self.rationales = [self._text(number, row.get(rationale_column)) for number, row in enumerate(rows)]
@@ -201,33 +200,22 @@ class _Table:
         check_lists(self.label_values, f"column {label_column!r}")
         # Each once, and in order, so that one set of labels reads the same in every row.
         self.names = [sorted(set(label_names(value))) for value in self.label_values]
-        self.labels = [
-            None if is_missing(value) else ", ".join(its) or "none"
-            for value, its in zip(self.label_values, self.names, strict=True)
-        ]
-        if None in self.labels:
-            missing = [str(row) for row, label in enumerate(self.labels) if label is None]
-            some = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        named = zip(self.label_values, self.names, strict=True)
+        self.labels = [None if is_missing(value) else ", ".join(its) or "none" for value, its in named]
+        if missing := [str(row) for row, label in enumerate(self.labels) if label is None]:
+            of = f"{len(missing)} of {len(rows)} rows have no label in column {label_column!r}"
+            self.notes.append(f"{of}: {some(missing)} (numbered from 0).")
+        lacking = [repr(name) for name in template_columns(prompt) if name not in columns]
+        self.texts = None if lacking else list(render_rows(prompt, rows, input_or_empty))
+        if lacking:
             self.notes.append(
-                f"{len(missing)} of {len(rows)} rows have no label in column {label_column!r}: {some} (numbered from 0)."
-            )
-        wanted = template_columns(prompt)
-        self.texts: list[str] | None = None
-        if set(wanted) <= set(columns):
-            self.texts = list(render_rows(prompt, rows, input_or_empty))
-        else:
-            lacking = ", ".join(repr(name) for name in wanted if name not in columns)
-            self.notes.append(
-                f"There is no column {lacking}: matching, copies of the text, its language and the probe of the text alone "
-                "are not possible."
+                f"There is no column {', '.join(lacking)}: matching, copies of the text, its language and the probe of the "
+                "text alone are not possible."
             )
         group_column = group_column or ("group" if "group" in columns else None)
         # A row without a group is one of its own.
-        self.groups = (
-            [row.get(group_column) if row.get(group_column) is not None else ("row", n) for n, row in enumerate(rows)]
-            if group_column
-            else None
-        )
+        own = [("row", n) if row.get(group_column) is None else row[group_column] for n, row in enumerate(rows)]
+        self.groups = own if group_column else None
         self.ids = self._ids(rows, columns, id_column)
 
     def _text(self, number: int, value: Any) -> str | None:
@@ -252,112 +240,81 @@ class _Table:
         return list(range(len(rows)))
 
 
-def _per_label(names: list[list[str]], flagged: dict[str, list[int]]) -> dict[str, Any]:
-    rows = Counter(label for its in names for label in its)
-    counts = {name: Counter(label for row in found for label in names[row]) for name, found in flagged.items()}
-    return {
-        label: {"rows": count, "flagged": {name: counts[name][label] for name in AUDIT_CHECKS}}
-        for label, count in sorted(rows.items())
-    }
-
-
 def _lengths(words: list[int]) -> dict[str, Any]:
     if not words:
-        return {"mean": None, "median": None, "least": None, "most": None, "histogram": []}
-    ordered = sorted(words)
-    width = max(1, -(-ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))] // 20))
+        return dict.fromkeys(("mean", "median", "least", "most")) | {"histogram": []}
+    ordered, count = sorted(words), len(words)
+    width = max(1, -(-ordered[int(0.99 * count)] // 20))
     bins = Counter(min(it // width, 20) for it in words)
-    return {
-        "mean": sum(words) / len(words),
-        "median": ordered[len(ordered) // 2],
-        "least": ordered[0],
-        "most": ordered[-1],
-        "histogram": [{"from": place * width, "rows": bins[place]} for place in range(max(bins) + 1)],
-    }
+    histogram = [{"from": place * width, "rows": bins[place]} for place in range(max(bins) + 1)]
+    found = {"mean": sum(words) / count, "median": ordered[count // 2], "least": ordered[0], "most": ordered[-1]}
+    return found | {"histogram": histogram}
 
 
-def _folded(text: str | None) -> bytes | None:
+def _folded(text: str | None) -> int | None:
     """What is the same for texts of the same words; None where there are none."""
-    words = " ".join(units(text or ""))
-    return hashlib.blake2b(words.encode(), digest_size=16).digest() if words else None
+    words = units(text or "")
+    return hash(words) if words else None
 
 
 def _duplicates(
-    table: _Table,
-    said: list[bytes | None],
-    others: Mapping[str, Sequence[Mapping[str, Any]]],
-    prompt: str,
-    rationale_column: str,
+    table: _Table, said: list[int | None], others: Mapping[str, Rows], prompt: str, rationale_column: str
 ) -> dict[str, Any]:
-    counts, texts = Counter(said), list(map(_folded, table.texts or ()))
-    of_texts, wanted = Counter(texts), template_columns(prompt)
-    found: dict[str, Any] = {
-        "same_rationale": sum(counts[it] > 1 for it in said if it),
-        "same_text": sum(of_texts[it] > 1 for it in texts if it) if texts else None,
-        "across_splits": {},
-    }
+    texts, wanted = table.texts and [_folded(it) for it in table.texts], template_columns(prompt)
+
+    def among(values: list[int | None] | None, theirs: Collection[int | None]) -> int | None:
+        return None if values is None else sum(it in theirs for it in values if it is not None)
+
+    def twice(values: list[int | None] | None) -> set[int | None]:
+        return {it for it, count in Counter(values or ()).items() if count > 1}
+
+    across = {}
     for name, rows in others.items():
         theirs = {_folded(it) for row in rows if isinstance(it := row.get(rationale_column), str)}
-        their_texts = {
-            _folded(render(prompt, row)) for row in rows if all(row.get(column) is not None for column in wanted)
-        }
-        found["across_splits"][name] = {
-            "rationales": sum(it in theirs for it in said if it),
-            "texts": sum(it in their_texts for it in texts if it) if texts else None,
-        }
-    return found
+        whole = (row for row in rows if all(row.get(column) is not None for column in wanted))
+        of_texts = among(texts, {_folded(render(prompt, row)) for row in whole})
+        across[name] = {"rationales": among(said, theirs), "texts": of_texts}
+    found = {"same_rationale": among(said, twice(said)), "same_text": among(texts, twice(texts))}
+    return found | {"across_splits": across}
 
 
-def _training_encoder(
-    values: Sequence[Any], tokenizer: Any, max_length: int | None = None, suffix: str | None = None
-) -> DualHeadEncoder:
+def _training_encoder(values: Sequence[Any], tokenizer: Any, max_length: int | None, suffix: str | None) -> Any:
     """The encoder of a training run on rows of these labels."""
     from ..data.encoding import DualHeadEncoder
 
     known = [value for value in values if not is_missing(value)]
     kind = kind_of(known)
     found = ["label"] if kind == "regression" else sorted_names(name for value in known for name in label_names(value))
-    given = {name: it for name, it in (("max_length", max_length), ("suffix", suffix)) if it is not None}
     ids = {name: number for number, name in enumerate(found or [""])}
-    return DualHeadEncoder(tokenizer, ids, problem_type=kind, **given)
+    limit = {} if max_length is None else {"max_length": max_length}
+    return DualHeadEncoder(tokenizer, ids, problem_type=kind, suffix=suffix, **limit)
 
 
-def _truncation(encode: DualHeadEncoder, table: _Table) -> dict[str, Any]:
+def _truncation(encode: Any, table: _Table) -> dict[str, Any]:
     """How many rationales, and texts, a training run would cut to fit, by the encoder that would cut them."""
-    cut, inputs_cut, most = [], 0, 0
+    labels = encode.labels
+    longest = max(labels.longest_texts(), key=len)  # of a row without a label
+    read = {
+        "multi_label_classification": lambda it: labels.text(labels.read(label_names(it))),
+        "regression": lambda it: labels.text(float(it)),
+    }.get(labels.problem_type, lambda it: label_names(it)[0])
+    answers = [longest if is_missing(it) else read(it) for it in table.label_values]
+    cut, texts_cut, most = [], 0, 0
     for start in range(0, len(table.ids), _BATCH):
         batch = slice(start, start + _BATCH)
         said = [(it or "").strip() for it in table.rationales[batch]]
         inputs = table.texts[batch] if table.texts else [""] * len(said)
-        for row, parts in enumerate(encode.parts(inputs, _answers(table.label_values[batch], encode), said), start):
-            if parts.rationale_cut:
-                cut.append(table.ids[row])
-            inputs_cut += parts.input_cut
-            most = max(most, parts.whole)
-    return {
-        "max_length": encode.max_length,
-        "rows": len(cut),
-        "texts_alone": inputs_cut,
-        "ids": cut,
-        "most_tokens": most,
-    }
-
-
-def _answers(values: Sequence[Any], encode: DualHeadEncoder) -> list[str]:
-    """Each row's label as it stands in the answer; the longest where there is none."""
-    labels = encode.labels
-    longest = max(labels.longest_texts(), key=len)
-    if labels.problem_type == "multi_label_classification":
-        return [longest if is_missing(it) else labels.text(labels.read(label_names(it))) for it in values]
-    if labels.problem_type == "regression":
-        return [longest if is_missing(it) else labels.text(float(it)) for it in values]
-    return [longest if is_missing(it) else label_names(it)[0] for it in values]
+        for name, parts in zip(table.ids[batch], encode.parts(inputs, answers[batch], said), strict=True):
+            cut += [name] if parts.rationale_cut else []
+            texts_cut, most = texts_cut + parts.input_cut, max(most, parts.whole)
+    counts = {"max_length": encode.max_length, "rows": len(cut), "texts_alone": texts_cut}
+    return counts | {"ids": cut, "most_tokens": most}
 
 
 def _consistency(table: _Table, judge: Judge) -> dict[str, Any]:
     if table.texts is None:
-        nothing = {"accuracy": None, "inconsistent": [], "rows": 0, "unjudged": 0}
-        return nothing | {"reason": "a judge needs the rows' texts"}
+        reason = "a judge needs the rows' texts"
+        return {"accuracy": None, "inconsistent": [], "rows": 0, "unjudged": 0, "reason": reason}
     kept = [n for n, it in enumerate(table.rationales) if it and table.names[n]]
     said = judge([table.texts[n] for n in kept], [table.rationales[n] for n in kept])
     if len(said) != len(kept):
@@ -372,10 +329,53 @@ def _consistency(table: _Table, judge: Judge) -> dict[str, Any]:
     }
 
 
-def quick_audit(rows: Sequence[Mapping[str, Any]], *, seed: int = 0, **options: Any) -> dict[str, Any] | None:
-    """The audit of at most 2000 rows that have a rationale, drawn at random: what a training run looks at first."""
-    import random
+def advice_on(report: Mapping[str, Any]) -> list[str]:
+    """What a person should do about rationales, most important first."""
+    said, rows, flagged = [], report["rows"], report["checks"]
+    matching, probe, cut, judged = (report[it] for it in ("matching", "label_probe", "truncation", "consistency"))
+    if matching["verdict"] == "shuffled":
+        said.append(
+            "The rationales do not belong to their rows (or fit any row alike): do not train on them. Look for a join by the "
+            "wrong key or a sort of one column."
+        )
+    elif matching["verdict"] == "partly shuffled":
+        listed = len(matching["mismatched"])
+        said.append(
+            f"About {max(matching['unrelated'], listed / matching['rows']):.0%} of the rationales do not belong to their rows; "
+            f"{listed} are listed. Look for a join by the wrong key before training."
+        )
+    alone, text_only = probe["rationale_only"], probe["text_only"]
+    base = max(filter(None, (text_only, probe["majority"])), default=None)
+    if alone is not None and base is not None and alone - base > _GIVES_AWAY:
+        by_text = "not known" if text_only is None else f"{text_only:.0%}"
+        said.append(
+            f"The rationale alone gives the label away to {alone:.0%} (text alone {by_text}, majority "
+            f"{probe['majority']:.0%}): accuracy with a gold rationale in the input is no result."
+        )
+    for name in sorted(_ADVICE, key=lambda it: -len(flagged[it])):
+        count = len(flagged[name])
+        if count > (0 if name == NOT_TEXT else MANY * rows):
+            said.append(f"{count} of {rows} rationales ({count / rows:.1%}) {_ADVICE[name]} ({name}).")
+    if across := sum(it["rationales"] for it in report["duplicates"]["across_splits"].values()):
+        said.append(f"{across} rationales stand in another split as well: results on it are too good.")
+    if cut and cut["rows"]:
+        tokens = cut["max_length"]
+        said.append(f"{cut['rows']} rationales do not fit into {tokens} tokens behind their texts: shorten them.")
+    if judged and judged["accuracy"] is not None and judged["accuracy"] < 0.95:
+        wrong = len(judged["inconsistent"])
+        said.append(f"The judge reads another label out of {wrong} of {judged['rows']} rationales.")
+    for names in alike(report["labels"]):
+        said.append(
+            f"Labels {' and '.join(map(repr, names))} differ by spaces, case or spelling alone, and are {len(names)} classes: spell "
+            "them alike if they are one."
+        )
+    few = any(0 < len(ids) <= MANY * rows for ids in flagged.values())
+    tail = " `dhrd rationales filter` drops the few that a check flags." if few else ""
+    return said or [f"{NOTHING_FOUND}{tail}"]
 
+
+def quick_audit(rows: Rows, *, seed: int = 0, **options: Any) -> dict[str, Any] | None:
+    """The audit of at most 2000 rows that have a rationale, drawn at random: what a training run looks at first."""
     column = options.get("rationale_column", "rationale")
     rows = named_rows(rows, options.get("label_column", "label"))
     drawn = sorted(random.Random(seed).sample(range(len(rows)), min(_QUICK_ROWS, len(rows))))

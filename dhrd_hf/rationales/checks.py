@@ -12,26 +12,19 @@ from typing import Any
 
 import regex
 
-from .matching import near_duplicates
-from .prompt import TeacherPrompt, without_thoughts
+from .prompt import SENTINEL, TeacherPrompt, without_thoughts
 from .wordings import ANNOUNCEMENT, PROMPT_ECHO, REFUSAL, label_matcher
 from .words import count_words, other_language, split_sentences, units
 
-SENTINEL = "[END OF REASONING]"
 MIN_WORDS, MAX_WORDS = 3, 150
-# The checks of an audit, in the order of its report. All but near_duplicate look at one row at a time.
-CHECKS = (
-    "label_leak",
-    "empty",
-    "truncated",
-    "refusal",
-    "repetition",
-    "copy",
-    "prompt_echo",
-    "wrong_language",
-    "near_duplicate",
-    "length",
-)
+# The checks that look at one row at a time, and those of an audit, in the order of its report.
+ROW_CHECKS = (
+    "label_leak", "empty", "truncated", "refusal", "repetition", "copy", "prompt_echo", "wrong_language", "length"
+)  # fmt: skip
+CHECKS = (*ROW_CHECKS[:-1], "near_duplicate", "length")
+# Of the form of a reply; the others look at the rationale alone.
+FORM_CHECKS = ("sentinel", "answer")
+REPLY_CHECKS = (*FORM_CHECKS, *ROW_CHECKS)
 
 _PLACEHOLDER = regex.compile(
     r"(?i)^[\W_]*+(?:n/?a|none|null|nan|nil|todo|tbd|empty|no (?:rationale|explanation|reasoning))?+[\W_]*+$"
@@ -58,11 +51,8 @@ def empty(rationale: str | None) -> str | None:
 def length(rationale: str, min_words: int = MIN_WORDS, max_words: int = MAX_WORDS) -> str | None:
     """Too few or too many words."""
     words = count_words(rationale)
-    if words < min_words:
-        return f"The explanation has {words} words; at least {min_words} are wanted."
-    if words > max_words:
-        return f"The explanation has {words} words; at most {max_words} are wanted."
-    return None
+    bound = f"least {min_words}" if words < min_words else f"most {max_words}" if words > max_words else None
+    return bound and f"The explanation has {words} words; at {bound} are wanted."
 
 
 def check_bounds(min_words: int, max_words: int) -> None:
@@ -90,9 +80,8 @@ def answer(answer: str | None, label: str) -> str | None:
         bare = regex.sub(r"^[\W_]+|[\W_]+$", "", name.casefold()[:_LAST])
         return regex.sub(r"[\s_-]+", " ", bare) or name.strip()
 
-    return (
-        None if folded(answer) == folded(str(label)) else f"The answer is {answer.strip()!r}, and should be {label!r}."
-    )
+    right = folded(answer) == folded(str(label))
+    return None if right else f"The answer is {answer.strip()!r}, and should be {label!r}."
 
 
 def label_leak(
@@ -129,10 +118,10 @@ def repetition(rationale: str) -> str | None:
 
 
 def _repeated_sentence(text: str) -> str | None:
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for sentence in split_sentences(text):
         bare = sentence.casefold().strip(_AROUND_A_SENTENCE)
-        seen[bare] = seen.get(bare, 0) + 1
+        seen[bare] += 1
         # A short sentence may be said twice for effect; a whole one is not.
         if bare and seen[bare] > 1 and seen[bare] >= (2 if count_words(bare) >= 5 else 3):
             return sentence.strip()
@@ -221,9 +210,9 @@ def check_rationale(
             the last 5,000.
         text (`str`, *optional*): The row's text; without it `copy` and `wrong_language` say nothing.
         labels (`Sequence[str]`, *optional*): The labels' names; without them `label_leak` only looks for "the answer is".
-        label_words (`Mapping[str, Sequence[str]]`, *optional*): As for [`label_leak`].
-        min_words, max_words (`int`, *optional*): As for [`length`].
-        only (`Collection[str]`, *optional*): Names of [`CHECKS`] to run; by default all but `near_duplicate`.
+        label_words (`Mapping[str, Sequence[str]]`, *optional*): Further words that name a label.
+        min_words, max_words (`int`, *optional*, default to 3 and 150): Bounds of a rationale's length.
+        only (`Collection[str]`, *optional*): Names of checks to run; by default all but `near_duplicate`.
 
     Returns:
         `dict[str, str]`: what is wrong by check, without those that have nothing to say; of an empty rationale only that.
@@ -251,12 +240,6 @@ def check_rationale(
     }
     found = {name: check() for name, check in checks.items() if name in wanted}
     return {name: reason for name, reason in found.items() if reason}
-
-
-# Of the form of a reply; the others look at the rationale alone.
-FORM_CHECKS = ("sentinel", "answer")
-# A near duplicate shows only when all rows are there: the audit looks for those.
-REPLY_CHECKS = (*FORM_CHECKS, *(name for name in CHECKS if name != "near_duplicate"))
 
 
 @dataclass(frozen=True)
@@ -316,13 +299,3 @@ class ReplyChecks:
             "max_words": self.max_words,
             "skip": sorted(self.skip),
         }
-
-
-__all__ = [
-    *(name for name in CHECKS if name not in ("empty", "near_duplicate", "length")),
-    "CHECKS",
-    "MAX_WORDS",
-    "MIN_WORDS",
-]
-__all__ += ["SENTINEL", "answer", "check_bounds", "check_rationale", "empty", "length", "near_duplicates", "sentinel"]
-__all__ += ["FORM_CHECKS", "REPLY_CHECKS", "ReplyChecks", "Verdict"]

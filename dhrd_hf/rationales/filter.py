@@ -6,32 +6,23 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import accumulate, islice
+from typing import TYPE_CHECKING, Any
 
 import regex
 
 from ..data.label_names import label_names
 from ..data.labels import named_rows
 from ..data.prompts import DEFAULT_PROMPT, rationale_text, render, template_columns
-from .checks import (
-    CHECKS,
-    MAX_WORDS,
-    MIN_WORDS,
-    MOST_READ,
-    check_bounds,
-    check_rationale,
-    near_duplicates,
-    prompt_echo,
-)
+from .checks import CHECKS, MAX_WORDS, MIN_WORDS, MOST_READ, ROW_CHECKS, check_bounds, check_rationale, prompt_echo
+from .matching import near_duplicates
 from .words import count_words, split_sentences, units
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# A near duplicate is one of several rows: in sets where one rationale stands in all rows of a question that is no fault.
-ROW_CHECKS = tuple(name for name in CHECKS if name != "near_duplicate")
-DROPS = ("rationales", "rows")
+    Judged = tuple[dict[str, Any], str | None, str | None, dict[str, str]]  # row, rationale, what is left, reasons
+
 _WINDOW = 1000  # rows tokenised together
 
 # What the teacher was told to write behind the explanation, and what follows it.
@@ -79,21 +70,19 @@ class Tally:
         (self.dropped if gone else self.repaired).update(list(reasons))
 
     def __str__(self) -> str:
-        lines = [
+        said = [
             f"{self.rows_in} rows in, {self.rows_out} out; {self.rationales_in} rationales in, "
             f"{self.rationales_out} out, {self.changed} of them changed"
         ]
+        counts = {"dropped": self.dropped, "repaired": self.repaired}
         reasons = [
-            f"{name}: " + ", ".join(f"{count[name]} {what}" for what, count in counts if count[name])
-            for counts in [(("dropped", self.dropped), ("repaired", self.repaired))]
+            f"{name}: " + ", ".join(f"{its[name]} {what}" for what, its in counts.items() if its[name])
             for name in sorted({*self.dropped, *self.repaired}, key=lambda it: (-self.dropped[it], it))
         ]
-        lines += ["by reason  " + "; ".join(reasons)] if reasons else []
-        labels = [
-            f"{label}: {self.labels_in[label]} in, {self.labels_out[label]} out" for label in sorted(self.labels_in)
-        ]
-        shown = labels[:20] + ([f"and {len(labels) - 20} more labels"] if len(labels) > 20 else [])
-        return "\n".join([*lines, "by label   " + "; ".join(shown)] if labels else lines)
+        labels = [f"{it}: {self.labels_in[it]} in, {self.labels_out[it]} out" for it in sorted(self.labels_in)]
+        labels[20:] = [f"and {len(labels) - 20} more labels"] if len(labels) > 20 else []
+        said += [f"by {what:7} {'; '.join(its)}" for what, its in (("reason", reasons), ("label", labels)) if its]
+        return "\n".join(said)
 
 
 def filter_rationales(
@@ -133,8 +122,7 @@ def filter_rationales(
 
     Args:
         rows (`Iterable[Mapping[str, Any]]`): The rows, streamed if `labels` are given and there is no `near_duplicate`.
-        checks (`Collection[str]`, *optional*): Names of [`~dhrd_hf.rationales.checks.CHECKS`]; by default all but
-            `near_duplicate`.
+        checks (`Collection[str]`, *optional*): Names of checks; by default all but `near_duplicate`.
         drop (`str`, *optional*, defaults to `"rationales"`): `"rationales"`, or `"rows"` to drop the row as well; then
             a row that has no rationale goes too if `empty` is among the checks.
         repair (`bool`, *optional*, defaults to `False`): Repair what can be repaired before it is dropped.
@@ -155,14 +143,11 @@ def filter_rationales(
     Raises:
         ValueError: if there is no such check, `drop` is neither, or the bounds leave no length between them.
     """
-    checks = list(checks)
-    for name in checks:
-        if name not in CHECKS:
-            near = difflib.get_close_matches(name, CHECKS, n=1)
-            raise ValueError(
-                f"no check {name!r}{f': did you mean {near[0]!r}?' if near else '.'} There are {', '.join(CHECKS)}"
-            )
-    if drop not in DROPS:
+    if unknown := [name for name in checks if name not in CHECKS]:
+        near = difflib.get_close_matches(unknown[0], CHECKS, n=1)
+        hint = f": did you mean {near[0]}?" if near else "."
+        raise ValueError(f"no check {unknown[0]!r}{hint} There are {', '.join(CHECKS)}")
+    if drop not in ("rationales", "rows"):
         raise ValueError(f"drop={drop!r} is neither 'rationales' nor 'rows'")
     check_bounds(min_words, max_words)
     tally = Tally() if tally is None else tally
@@ -170,19 +155,19 @@ def filter_rationales(
     options = {"label_words": label_words, "min_words": min_words, "max_words": max_words, "only": checks}
     columns = template_columns(prompt)
 
+    def judged(stream: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Iterator[Judged]:
+        for row in stream:
+            text = render(prompt, row) if all(row.get(name) is not None for name in columns) else ""
+            before = rationale_text(row.get(rationale_column))
+            yield dict(row), before, *_judge(before, mend, text=text, labels=names, **options)
+
     def filtered() -> Iterator[dict[str, Any]]:
         stream, names = named_rows(rows, label_column), labels
         if names is None:
-            stream = [dict(row) for row in stream]
+            stream = list(stream)
             names = list(dict.fromkeys(name for row in stream for name in label_names(row.get(label_column))))
-
-        def judged() -> Iterator[_Judged]:
-            for row in stream:
-                text = render(prompt, row) if all(row.get(name) is not None for name in columns) else ""
-                before = rationale_text(row.get(rationale_column))
-                yield _Judged(dict(row), before, *_judge(before, mend, text=text, labels=names, **options))
-
-        for row, before, after, reasons in _first_of_alike(judged()) if "near_duplicate" in checks else judged():
+        found = judged(stream, names)
+        for row, before, after, reasons in _first_of_alike(list(found)) if "near_duplicate" in checks else found:
             stays = drop == "rationales" or not reasons or after is not None
             if before is None and stays:
                 reasons = {}  # it had none, and nothing happened to it
@@ -193,13 +178,6 @@ def filter_rationales(
                 yield {**row, rationale_column: after}
 
     return filtered()  # a generator of its own, so that wrong arguments raise at the call
-
-
-class _Judged(NamedTuple):
-    row: dict[str, Any]
-    before: str | None
-    after: str | None  # what is left of the rationale, if anything
-    reasons: dict[str, str]  # what was wrong with it
 
 
 def _judge(
@@ -220,17 +198,24 @@ def _judge(
     return (None, {**now, **reasons}) if now or not left else (left, reasons)
 
 
-def _first_of_alike(judged: Iterable[_Judged]) -> Iterator[_Judged]:
+def _first_of_alike(judged: list[Judged]) -> Iterator[Judged]:
     """Of rationales that are left and nearly the same, all but the first dropped; those of one `group` may be alike."""
-    table = list(judged)
-    own = [number if it.row.get("group") is None else str(it.row["group"]) for number, it in enumerate(table)]
-    alike = near_duplicates([it.after for it in table], groups=own)
+    own = [n if row.get("group") is None else str(row["group"]) for n, (row, *_) in enumerate(judged)]
+    alike = near_duplicates([after for _, _, after, _ in judged], groups=own)
     again = {number for rows in alike for number in rows[1:]}
-    for number, it in enumerate(table):
-        if number in again:
-            said = {"near_duplicate": "The explanation is nearly that of another row."}
-            it = it._replace(after=None, reasons={**it.reasons, **said})
-        yield it
+    said = {"near_duplicate": "The explanation is nearly that of another row."}
+    for number, (row, before, after, reasons) in enumerate(judged):
+        yield (row, before, None, reasons | said) if number in again else (row, before, after, reasons)
+
+
+def repairs(max_words: int) -> dict[str, Callable[[str], str]]:
+    """The repairs by the check that asks for them, in the order in which they are tried."""
+    return {
+        "prompt_echo": without_echo,
+        "repetition": without_repetition,
+        "truncated": without_rest,
+        "length": lambda rationale: within_words(rationale, max_words),
+    }
 
 
 def without_echo(rationale: str) -> str:
@@ -243,7 +228,7 @@ def without_repetition(rationale: str) -> str:
     """Keep the first of sentences that are said again, and of a phrase that loops."""
     seen, kept = set(), []
     for sentence in split_sentences(rationale):
-        words = tuple(units(sentence))
+        words = units(sentence)
         if not words or words not in seen:
             seen.add(words)
             kept.append(sentence)
@@ -257,22 +242,8 @@ def without_rest(rationale: str) -> str:
 
 def within_words(rationale: str, max_words: int) -> str:
     """Keep the first sentences that fit into a number of words."""
-    kept = ""
-    for sentence in split_sentences(rationale.strip()):
-        if count_words(kept + sentence) > max_words:
-            break
-        kept += sentence
-    return kept.strip()
-
-
-def repairs(max_words: int) -> dict[str, Callable[[str], str]]:
-    """The repairs by the check that asks for them, in the order in which they are tried."""
-    return {
-        "prompt_echo": without_echo,
-        "repetition": without_repetition,
-        "truncated": without_rest,
-        "length": lambda rationale: within_words(rationale, max_words),
-    }
+    starts = accumulate(split_sentences(rationale.strip()))
+    return max((it for it in starts if count_words(it) <= max_words), key=len, default="").strip()
 
 
 def shorten(rationale: str, max_tokens: int, tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -301,8 +272,8 @@ def shorten(rationale: str, max_tokens: int, tokenizer: PreTrainedTokenizerBase)
     Raises:
         ValueError: if `max_tokens` is below 1.
     """
-    _check(max_tokens)
-    return _shortened([rationale.strip()], max_tokens, tokenizer)[0]
+    [row] = shorten_rationales([{"rationale": rationale}], max_tokens, tokenizer)
+    return row["rationale"]
 
 
 def shorten_rationales(
@@ -315,49 +286,30 @@ def shorten_rationales(
     tally: Tally | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Shorten the rationales of a stream of rows."""
-    _check(max_tokens)
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens={max_tokens} must be 1 or greater")
     tally = Tally() if tally is None else tally
+
+    def fits(texts: list[str]) -> list[bool]:
+        # One call of the tokenizer for many costs much less than many calls.
+        ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        return [len(its) <= max_tokens for its in ids]
 
     def shortened() -> Iterator[dict[str, Any]]:
         stream = iter(rows)
         while window := [dict(row) for row in islice(stream, _WINDOW)]:
             said = [row.get(rationale_column) for row in window]
             texts = ["" if it is None else str(it).strip() for it in said]
-            for row, text, after in zip(window, texts, _shortened(texts, max_tokens, tokenizer), strict=True):
+            found = [text if text and fit else None for text, fit in zip(texts, fits(texts), strict=True)]
+            long = [place for place, text in enumerate(texts) if text and found[place] is None]
+            starts = [(place, it.strip()) for place in long for it in accumulate(split_sentences(texts[place])[:-1])]
+            # Of the starts of a text, each longer than the one before, the last that fits stays.
+            for (place, start), fit in zip(starts, fits([it for _, it in starts]), strict=True):
+                if fit:
+                    found[place] = start
+            for row, text, after in zip(window, texts, found, strict=True):
                 reasons = ["first sentence too long"] if text and after is None else []
                 tally.add(row.get(label_column), text or None, after, reasons)
                 yield {**row, rationale_column: after}
 
     return shortened()  # a generator of its own, so that a wrong number raises at the call
-
-
-def _shortened(texts: list[str], max_tokens: int, tokenizer: PreTrainedTokenizerBase) -> list[str | None]:
-    """What is left of each text; one call of the tokenizer for many costs much less than many calls."""
-    lengths = _lengths(tokenizer, texts)
-    found = [text if text and length <= max_tokens else None for text, length in zip(texts, lengths, strict=True)]
-    long = [place for place, length in enumerate(lengths) if length > max_tokens]
-    starts = [(place, start) for place in long for start in _starts(texts[place])]
-    # Of the starts of a text, each longer than the one before, the last that fits stays.
-    for (place, text), length in zip(starts, _lengths(tokenizer, [text for _, text in starts]), strict=True):
-        if length <= max_tokens:
-            found[place] = text
-    return found
-
-
-def _starts(text: str) -> Iterator[str]:
-    """The first sentence, the first two, and so on, but not all of them."""
-    so_far = ""
-    for sentence in split_sentences(text)[:-1]:
-        so_far += sentence
-        yield so_far.strip()
-
-
-def _check(max_tokens: int) -> None:
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens={max_tokens} must be 1 or greater")
-
-
-def _lengths(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
-    if not texts:
-        return []
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from transformers.utils import logging
 
 from ..data.joining import NamedRows, key_column
-from ..data.label_names import is_missing, label_name, tell_odd
-from ..data.labels import check_fractions, check_missing
+from ..data.label_names import check_missing, is_missing, label_name, tell_odd
+from ..data.labels import check_fractions
 from ..data.prompts import DEFAULT_PROMPT, template_columns
-from ..data.tables import TableError, check_columns
+from ..data.tables import check_columns
 
 logger = logging.get_logger(__name__)
 _NUMBER = re.compile(r"-?\d+")
@@ -50,8 +50,7 @@ class LabelledTable:
     ```
 
     Args:
-        source (`str` or `Path`): As for [`~dhrd_hf.data.tables.load_table`], but for standard input: it is read more
-            than once.
+        source (`str` or `Path`): A table, but for standard input: it is read more than once.
         template (`str`, *optional*, defaults to `"{text}"`): The input over the columns.
         label_column (`str`, *optional*, defaults to `"label"`): The column of the labels.
         id_column (`str`, *optional*): The column of the keys; by default the first of `id`, `key` and `idx`, else a row's
@@ -85,6 +84,8 @@ class LabelledTable:
     ):
         if str(source) == "-":
             raise ValueError("--data - can't be read more than once: write the rows to a file and name it")
+        if problem_type not in (None, "single_label_classification"):
+            raise ValueError(f"a rationale explains one label a row, which problem_type: {problem_type} has not")
         self.source, self.label_column, self.rationale_column = source, label_column, rationale_column
         self.names: dict[str, str] = {}
         self.spellings: dict[str, list[str]] = {}
@@ -92,14 +93,53 @@ class LabelledTable:
             name, *others = [spelt] if isinstance(spelt, str) else spelt
             self.names[label_name(value) or str(value)] = name
             self.spellings.setdefault(name, []).extend(others)
-        self._needed = [*template_columns(template), label_column, *([id_column] if id_column else [])]
         self.counts: Counter[str] = Counter()
         self._rows = NamedRows(source, label_column)
-        self._kind, self._drops, self.dropped = problem_type, drop_unlabelled, 0
-        self._say = say
-        if problem_type not in (None, "single_label_classification"):
-            raise ValueError(f"a rationale explains one label a row, which problem_type: {problem_type} has not")
-        self._survey(id_column, keeps_rationales)
+        what = f"column {label_column!r}"
+        columns, filled, cells, lacking = {}, 0, [], []
+        for number, row in enumerate(self._rows):
+            if number == 0:
+                check_columns(row, [*template_columns(template), label_column, *filter(None, [id_column])])
+            columns.update(dict.fromkeys(row))
+            value = row.get(label_column)
+            if is_missing(value):
+                lacking.append(number)
+                continue
+            try:
+                self.counts[self._name(value)] += 1
+            except ValueError as error:
+                raise ValueError(
+                    f"the teacher prompt can't name the labels in {what}: row {number}: {error}"
+                ) from None
+            if len(self.counts) > _MOST_LABELS:
+                raise ValueError(f"{what} has more than {_MOST_LABELS} labels: name the right one by --label-column")
+            cells.append(value)
+            filled += bool(row.get(rationale_column))
+        where, self.dropped = f"{source}, {what}", len(lacking)
+        check_missing(lacking, len(lacking) + len(self), where, drop_unlabelled, say)
+        unnamed = [value for value in dict.fromkeys(cells) if label_name(value) not in self.names]
+        try:
+            check_fractions(() if problem_type else unnamed, where)
+        except ValueError as error:
+            raise ValueError(
+                f"{str(error).partition(': add --')[0]}: name them by --label-map, or, if these are their names, add "
+                "--settings 'problem_type: single_label_classification'"
+            ) from None
+        tell_odd(cells, self.counts, where, say)
+        given = {*self.names.values()}
+        if some := sorted((it for it in self.counts if _NUMBER.fullmatch(it) and it not in given), key=float):
+            example = ", ".join(f'"{it}": "..."' for it in some[:3])
+            raise ValueError(
+                f"the teacher prompt can't name the labels in {what}: {', '.join(some[:5])} "
+                f"{'are numbers' if len(some) > 1 else 'is a number'}, which tells a teacher nothing. Name them: "
+                f"--label-map '{{{example}}}'"
+            )
+        if filled and not keeps_rationales:
+            raise ValueError(
+                f"{filled} of {len(self)} rows have a rationale in column {rationale_column!r} already. To check "
+                f"those: --teacher column:{rationale_column}. To write others: --settings 'rationale_column: NAME'"
+            )
+        self.columns, self.id_column = list(columns), id_column or key_column(columns)
 
     def __iter__(self) -> Iterator[LabelledRow]:
         for number, row in enumerate(self._rows):
@@ -116,65 +156,8 @@ class LabelledTable:
         """The labels' names: those of the label map, then the others in order."""
         return list(dict.fromkeys([*self.names.values(), *sorted(self.counts)]))
 
-    def _survey(self, id_column: str | None, keeps_rationales: bool) -> None:
-        columns: dict[str, None] = {}
-        filled, numbers, values, lacking, cells = 0, set(), {}, [], []
-        for number, row in enumerate(self._rows):
-            if number == 0:
-                check_columns(row, self._needed)
-            columns.update(dict.fromkeys(row))
-            value = row.get(self.label_column)
-            if is_missing(value):
-                lacking.append(number)
-                continue
-            try:
-                name = self._name(value)
-            except ValueError as error:
-                raise ValueError(
-                    f"the teacher prompt can't name the labels in column {self.label_column!r}: row {number}: {error}"
-                ) from None
-            self.counts[name] += 1
-            cells.append(value)
-            if len(self.counts) > _MOST_LABELS:
-                raise ValueError(
-                    f"column {self.label_column!r} has more than {_MOST_LABELS} labels: name the right one by --label-column"
-                )
-            if label_name(value) not in self.names:
-                values[value] = None
-                numbers |= {name} if _NUMBER.fullmatch(name) else set()
-            filled += bool(row.get(self.rationale_column))
-        what, self.dropped = f"{self.source}, column {self.label_column!r}", len(lacking)
-        check_missing(lacking, len(lacking) + len(self), what, self._drops, self._say)
-        if self._kind is None:
-            try:
-                check_fractions(values, what)
-            except ValueError as error:
-                raise ValueError(
-                    f"{str(error).partition(': add --')[0]}: name them by --label-map, or, if these are their names, add "
-                    "--settings 'problem_type: single_label_classification'"
-                ) from None
-        tell_odd(cells, self.counts, what, self._say)
-        if numbers:
-            some = sorted(numbers, key=float)
-            example = ", ".join(f'"{it}": "..."' for it in some[:3])
-            raise ValueError(
-                f"the teacher prompt can't name the labels in column {self.label_column!r}: {', '.join(some[:5])} "
-                f"{'are numbers' if len(some) > 1 else 'is a number'}, which tells a teacher nothing. Name them: "
-                f"--label-map '{{{example}}}'"
-            )
-        if filled and not keeps_rationales:
-            raise ValueError(
-                f"{filled} of {len(self)} rows have a rationale in column {self.rationale_column!r} already. To check "
-                f"those: --teacher column:{self.rationale_column}. To write others: --settings 'rationale_column: NAME'"
-            )
-        self.columns = list(columns)
-        self.id_column = id_column or key_column(columns)
-
     def _name(self, value: Any) -> str:
         if isinstance(value, (list, tuple)):
             raise ValueError(f"{value!r} are several; a rationale explains one, so give each its own row")
         name = label_name(value)
         return self.names.get(name, name)
-
-
-__all__ = ["LabelledRow", "LabelledTable", "TableError"]

@@ -250,7 +250,7 @@ def _buckets(words: np.ndarray, ends: np.ndarray) -> Iterator[list[int]]:
 
 def label_probe(
     rationales: Sequence[str | None],
-    labels: Sequence[str],
+    labels: Sequence[str | None],
     *,
     texts: Sequence[str] | None = None,
     groups: Sequence[Hashable] | None = None,
@@ -259,7 +259,8 @@ def label_probe(
 ) -> dict[str, Any]:
     """How much of the label the wording gives away: cross-validated accuracy of logistic regression on TF-IDF of the
     rationale alone, of the text alone, and by majority."""
-    kept = np.array([row for row, it in enumerate(rationales) if it and it.strip()], dtype=np.int64)
+    named = [row for row, label in enumerate(labels) if label is not None]
+    kept = np.array([row for row in named if (rationales[row] or "").strip()], dtype=np.int64)
     counts = Counter(labels[row] for row in kept)
     found = {"rationale_only": None, "text_only": None, "majority": None, "rows": len(kept)}
     if counts:

@@ -110,14 +110,14 @@ def select_best(
         raise ValueError(f"best_of={best_of} must be 1 or greater")
     tally = Tally() if tally is None else tally
     groups = _samples(rows, key, label_column, rationale_column)
-    sizes = [sum(rationale_text(row[rationale_column]) is not None for row in group) for group in groups]
+    kept = [[row for row in group if rationale_text(row[rationale_column]) is not None] for group in groups]
+    sizes = list(map(len, kept))
     fewer = sum(size < (best_of or 0) for size in sizes)
     if best_of is not None and groups and fewer == len(groups):
         raise ValueError(
             f"the best of {best_of} can't be chosen: all {len(groups)} rows have fewer samples, {max(sizes)} at most"
         )
-    kept = [[row for row in group if rationale_text(row[rationale_column]) is not None][:best_of] for group in groups]
-    flat = [row for group in kept for row in group]
+    flat = [row for samples in kept for row in samples[:best_of]]
     scores: list[float] = []
     for start in range(0, len(flat), _WINDOW):
         part = flat[start : start + _WINDOW]
@@ -127,21 +127,17 @@ def select_best(
         scores += found
         if progress is not None:
             progress(len(part))
-    chosen, place = [], 0
+    chosen, left = [], iter(scores)
     for group, samples in zip(groups, kept, strict=True):
-        its = scores[place : place + len(samples)]
-        place += len(samples)
-        best = its.index(max(its)) if its else None
-        row = {**group[0], rationale_column: None} if best is None else samples[best]
-        chosen.append({**row, score_column: None if best is None else its[best]})
-        for number, sample in enumerate(samples):
-            said = sample[rationale_column]
-            it_is = number == best
-            tally.add(
-                row.get(label_column), said, said if it_is else None, () if it_is else ["another is better"], it_is
-            )
-        if best is None:
-            tally.add(row.get(label_column), None, None)
+        scored = [(next(left), sample) for sample in samples[:best_of]]
+        label = group[0].get(label_column)
+        if not scored:
+            tally.add(label, None, None)
+        most, best = max(scored, key=lambda it: it[0], default=(None, group[0] | {rationale_column: None}))
+        for _, sample in scored:
+            reasons = () if sample is best else ["another is better"]
+            tally.add(label, sample[rationale_column], sample[rationale_column], reasons, sample is best)
+        chosen.append({**best, score_column: most})
     return chosen, fewer
 
 
@@ -186,30 +182,21 @@ class LikelihoodScore:
         prompt: str = DEFAULT_PROMPT,
         max_length: int = 1024,
         *,
-        suffix: str = DEFAULT_SUFFIX,
-        label_column: str = "label",
-        rationale_column: str = "rationale",
-        problem_type: str = "single_label_classification",
         batch_tokens: int | None = None,
+        problem_type: str = "single_label_classification",
+        **columns: Any,
     ):
         if batch_tokens is not None and batch_tokens < 1:
             raise ValueError(f"batch_tokens={batch_tokens} must be 1 or greater")
         self.model = model.eval()
         self.encode = DualHeadEncoder(
-            tokenizer,
-            label2id,
-            prompt,
-            max_length,
-            suffix=suffix,
-            label_column=label_column,
-            rationale_column=rationale_column,
-            problem_type=problem_type,
+            tokenizer, label2id, prompt, max_length, suffix=DEFAULT_SUFFIX, problem_type=problem_type, **columns
         )
         # Any token will do: causal attention keeps what follows a row out of it.
         self._pad = tokenizer.pad_token_id or 0
-        on_cpu = model.device.type == "cpu"
-        by_default = _CPU_BATCH_TOKENS if on_cpu else _ACCELERATOR_BATCH_TOKENS
-        self.batch_tokens = by_default if batch_tokens is None else batch_tokens
+        self.batch_tokens = batch_tokens or (
+            _CPU_BATCH_TOKENS if model.device.type == "cpu" else _ACCELERATOR_BATCH_TOKENS
+        )
 
     @classmethod
     def from_pretrained(
@@ -237,13 +224,11 @@ class LikelihoodScore:
             )
         # The classification head is not asked: a causal LM gets one that stays as it was drawn.
         own = {} if trained else {"num_labels": max(2, len(names))}
-        model = AutoModelForDualHeadClassification.from_pretrained(name_or_path, dtype=dtype, **own)
-        model = merged(model)
+        model = merged(AutoModelForDualHeadClassification.from_pretrained(name_or_path, dtype=dtype, **own))
         known = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
         prompt = prompt or getattr(config, "prompt_template", None) or DEFAULT_PROMPT
-        tokenizer = load_tokenizer(name_or_path)
         max_length = min(known, 1024) if max_length is None else max_length
-        return cls(put_on(model, device), tokenizer, label2id, prompt, max_length, **kwargs)
+        return cls(put_on(model, device), load_tokenizer(name_or_path), label2id, prompt, max_length, **kwargs)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
         if not rows:
@@ -275,27 +260,21 @@ class LikelihoodScore:
     @torch.inference_mode()
     def _log_likelihoods(self, rows: Sequence[tuple[tuple[int, ...], int]]) -> list[float]:
         order = sorted(range(len(rows)), key=lambda row: len(rows[row][0]), reverse=True)
-        found = [0.0] * len(rows)
+        found, device = [0.0] * len(rows), self.model.device
         while order:
             size = max(1, self.batch_tokens // len(rows[order[0]][0]))
             batch, order = order[:size], order[size:]
-            ids = [torch.tensor(rows[row][0]) for row in batch]
-            padded = pad_sequence(ids, True, self._pad)  # [B, L]
-            device = self.model.device
+            padded = pad_sequence([torch.tensor(rows[row][0]) for row in batch], True, self._pad)  # [B, L]
             # Nothing before the padding can see it, so there is no mask; with one, a sliding window that holds nothing but
             # padding has no key left, and in some kernels that is NaN.
             outputs = self.model.model(input_ids=padded.to(device), use_cache=False)
             # Only what comes before a token of a label is given to the vocabulary.
-            places = [
-                (place, len(it) - back - 1)
-                for place, (row, it) in enumerate(zip(batch, ids, strict=True))
-                for back in range(rows[row][1], 0, -1)
-            ]
-            at, before = (torch.tensor(numbers) for numbers in zip(*places, strict=True))
-            hidden = outputs.last_hidden_state[at.to(device), before.to(device)]  # [N, H]
+            spans = [(len(ids) - of_label, len(ids)) for ids, of_label in map(rows.__getitem__, batch)]
+            places = [(place, token) for place, span in enumerate(spans) for token in range(*span)]
+            at, token = (torch.tensor(numbers) for numbers in zip(*places, strict=True))
+            hidden = outputs.last_hidden_state[at.to(device), token.to(device) - 1]  # [N, H]
             log_p = self.model.reasoning_logits(hidden, outputs).float().log_softmax(-1)
-            targets = padded[at, before + 1].to(device)
-            values = log_p.gather(-1, targets[:, None]).squeeze(-1).double().cpu()
+            values = log_p.gather(-1, padded[at, token].to(device)[:, None]).squeeze(-1).double().cpu()
             for place, value in zip(at.tolist(), values.tolist(), strict=True):
                 found[batch[place]] += value
         return found
@@ -318,18 +297,19 @@ class JudgeScore:
         self.unjudged = 0
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
-        replies = asyncio.run(_replies(self.judge, [self._message(row) for row in rows]))
+        messages = [
+            JUDGE_PROMPT.format(
+                text=render(self.prompt, row),
+                labels=", ".join(self.labels),
+                label=", ".join(label_names(row[self.label_column])) or "none",
+                rationale=str(row[self.rationale_column]).strip(),
+            )
+            for row in rows
+        ]
+        replies = asyncio.run(_replies(self.judge, messages))
         found = [UNJUDGED if reply is None else read_verdict(reply) for reply in replies]
         self.unjudged += found.count(UNJUDGED)
         return found
-
-    def _message(self, row: Mapping[str, Any]) -> str:
-        return JUDGE_PROMPT.format(
-            text=render(self.prompt, row),
-            labels=", ".join(self.labels),
-            label=", ".join(label_names(row[self.label_column])) or "none",
-            rationale=str(row[self.rationale_column]).strip(),
-        )
 
 
 class LabelJudge:
@@ -344,11 +324,9 @@ class LabelJudge:
             for text, rationale in zip(texts, rationales, strict=True)
         ]
         replies = asyncio.run(_replies(self.judge, messages))
-        return [None if reply is None else self._read(reply) for reply in replies]
-
-    def _read(self, reply: str) -> str | None:
-        answer = parse_reply(f"Answer: {without_thoughts(reply).strip()}", self.labels).answer
-        return answer if answer in self.labels else None
+        said = [f"Answer: {without_thoughts(reply or '').strip()}" for reply in replies]
+        answers = [parse_reply(it, self.labels).answer for it in said]
+        return [answer if answer in self.labels else None for answer in answers]
 
 
 async def _replies(judge: Teacher, messages: Sequence[str]) -> list[str | None]:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import regex
 
 if TYPE_CHECKING:
-    import numpy as np
     from py3langid.langid import LanguageIdentifier
 
 # Scripts that put no spaces between words: a character is a unit of these.
@@ -50,29 +50,23 @@ _ABBREVIATION = regex.compile(r"(?:\p{L}\.)+\p{L}$")  # U.S, a.m: may end a sent
 _INITIAL = regex.compile(r"\p{Lu}$")
 
 
+@lru_cache(maxsize=256)  # each check of a row asks for the same words
 def units(text: str) -> tuple[str, ...]:
     """The words of a text in lower case, and the characters of what is written without spaces."""
-    return _units(text)
-
-
-@lru_cache(maxsize=256)
-def _units(text: str) -> tuple[str, ...]:
-    # Each check of a row asks for the same words; and most texts are ASCII, for which the simple pattern is much faster.
+    # Most texts are ASCII, for which the simple pattern is much faster.
     return tuple(_ASCII_UNIT.findall(text.lower()) if text.isascii() else _UNIT.findall(text.casefold()))
 
 
 def count_words(text: str) -> int:
     """The number of words of a text; of what is written without spaces, a word for every 1.7 characters."""
     characters = 0 if text.isascii() else len(_UNSPACED_UNIT.findall(text))
-    return len(_units(text)) - characters + round(characters / _CHARACTERS_A_WORD)
+    return len(units(text)) - characters + round(characters / _CHARACTERS_A_WORD)
 
 
 def numbered(
     texts: Iterable[str], terms: Callable[[str], Iterable[str]] = units
 ) -> tuple[np.ndarray, np.ndarray, list]:
     """The terms of all texts as numbers in one row, where each text begins and ends in it, and what the numbers mean."""
-    import numpy as np
-
     numbers: defaultdict[str, int] = defaultdict()
     numbers.default_factory = numbers.__len__
     flat, ends = array("i"), [0]
@@ -84,7 +78,6 @@ def numbered(
 
 def counted(texts: Iterable[str], terms: Callable[[str], Iterable[str]] = units) -> tuple[Any, list[str]]:
     """How often each term stands in each text, as a sparse matrix of texts and terms, and the terms."""
-    import numpy as np
     from scipy.sparse import csr_matrix
 
     flat, ends, names = numbered(texts, terms)

@@ -84,6 +84,16 @@ def test_rationales_joined_to_their_texts(tmp_path, capsys):
     assert report["rows"] == 12 and report["checks"]["empty"] == [0]
 
 
+def test_rationales_without_keys_are_joined_in_their_order(tmp_path, capsys):
+    texts = write(tmp_path / "texts.jsonl", [{k: row[k] for k in ("text", "label")} for row in ROWS])
+    said = [{"rationale": row["rationale"]} for row in ROWS]
+    said[3] = {"rationale": ["It sank."]}
+    assert audit(write(tmp_path / "said.jsonl", said), "--data", texts, "--json", "-") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["rows"] == 16 and report["checks"]["not_text"] == [3]
+    assert report["matching"]["verdict"] == "aligned" and report["matching"]["accuracy"] == 1.0
+
+
 def test_lists_and_objects_are_named(tmp_path, capsys):
     rows = [dict(row) for row in ROWS]
     rows[2]["rationale"], rows[5]["rationale"] = ["It sank.", "So it is."], {"said": "It sank."}
@@ -169,7 +179,7 @@ def test_no_output_replaces_a_table_or_the_other(tmp_path, capsys):
         for table in (said, texts, dev):
             assert audit(said, "--data", texts, "--other-split", dev, option, table) == 2
             error = capsys.readouterr().err.strip()
-            assert f"can't write {option} {table}: it is {table} itself" in error and "\n" not in error
+            assert f"can't write {table}: it is {table} itself" in error and "\n" not in error
             assert (tmp_path / table).read_text() == before
     one = tmp_path / "one.html"
     assert audit(said, "--json", one, "--html", tmp_path / "." / "one.html") == 2

@@ -286,6 +286,8 @@ def test_shorten(rationales, lm_dir_of, tokenizer, tmp_path, capsys):
     assert "first sentence too long: 1 dropped" in told
     bad = [*options[:1], "0", *options[2:]]
     assert "--max-tokens 0 must be 1 or greater" in fails(capsys, "shorten", rationales, *bad)
+    bad = [*options[:2], "--tokenizer", "./nowhere", *options[4:]]
+    assert "--tokenizer ./nowhere: no tokenizer can be read there" in fails(capsys, "shorten", rationales, *bad)
 
 
 # ablate

@@ -12,11 +12,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from dhrd_hf.rationales.audit import audit_rationales, quick_audit, summary
+from dhrd_hf.rationales.audit import NOTHING_FOUND, advice_on, audit_rationales, quick_audit, summary
 from dhrd_hf.rationales.checks import CHECKS
 from dhrd_hf.rationales.filter import filter_rationales
 from dhrd_hf.rationales.matching import label_probe
-from dhrd_hf.rationales.report import NOTHING_FOUND, advice_on
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -79,6 +78,40 @@ def test_the_lengths_the_openings_and_the_duplicates():
     assert report["duplicates"] == {"same_rationale": 2, "same_text": 6, "across_splits": {}}
 
 
+def test_the_lengths_of_many_rows_and_of_an_even_number():
+    counts = [4, 6, *range(1, 41), *range(1, 41), *[500] * 2, *[5] * 200]
+    rows = [{"label": "a", "rationale": " ".join(["word"] * count)} for count in counts]
+    lengths = audit_rationales(rows)["lengths"]
+    assert (lengths["median"], lengths["most"]) == (5, 500)
+    # Bins of two words: a twentieth of what 99 of 100 rationales have at most; longer ones share the last bin.
+    assert [it["from"] for it in lengths["histogram"]] == list(range(0, 41, 2))
+    assert (
+        lengths["histogram"][-1]["rows"] == 2 + 2
+        and lengths["histogram"][2]["rows"] == 1 + 4 + 200
+        and sum(it["rows"] for it in lengths["histogram"]) == 284
+    )
+    even = audit_rationales([{"rationale": "one two"}, {"rationale": "one two three four"}])
+    assert even["lengths"]["median"] == 4
+
+
+def test_rows_of_a_group_may_be_alike_and_are_no_fold_apart():
+    rows = []
+    for place, row in enumerate(made(60)):
+        row["label"] = ["yes", "no"][place % 2]
+        name = row["text"].split()[4]
+        rows += [
+            row | {"id": f"{row['id']} {n}", "rationale": f"{name} {name[::-1]} {name}ly {name}st, {n}."}
+            for n in range(4)
+        ]
+    told = audit_rationales(rows)
+    apart = audit_rationales([row | {"group": row["id"].split()[0]} for row in rows])
+    # The rows of a text say the same rare words: of one group, no fold can learn them from another.
+    assert told["label_probe"]["rationale_only"] > 0.9 and apart["label_probe"]["rationale_only"] < 0.6
+    assert len(told["checks"]["near_duplicate"]) == 240 and apart["checks"]["near_duplicate"] == []
+    lone = audit_rationales([row | {"group": None} for row in rows])  # a row without a group is one of its own
+    assert lone["checks"] == told["checks"] and lone["label_probe"] == told["label_probe"]
+
+
 def advice(**changes):
     """What is said of a report in which nothing is wrong but what is given."""
     report = audit_rationales(made(100))
@@ -97,6 +130,11 @@ def test_what_is_advised():
     said = advice(label_probe=probe | {"rationale_only": 0.81, "text_only": 0.6, "majority": 0.65})
     assert "gives the label away to 81% (text alone 60%, majority 65%)" in said[0]
     assert advice(label_probe=probe | {"rationale_only": 0.79, "text_only": 0.6, "majority": 0.65})[0] == NOTHING_FOUND
+    # The text alone may give it away as well; the commonest label may be most.
+    for text_only, majority in ((0.7, 0.5), (0.5, 0.7), (None, 0.7)):
+        known = probe | {"rationale_only": 0.81, "text_only": text_only, "majority": majority}
+        assert advice(label_probe=known)[0] == NOTHING_FOUND
+    assert "(not_text)" in advice(checks=checks | {"not_text": [1]})[0]
     said = advice(checks=checks | {"copy": [1, 2, 3], "refusal": [1, 2, 3, 4], "length": [1, 2]})
     assert [line.split("(")[-1] for line in said] == ["refusal).", "copy)."]
     assert said[0].startswith("4 of 100 rationales (4.0%) are refusals")
@@ -153,7 +191,7 @@ def test_a_row_with_several_labels_is_looked_at_by_each_of_them():
     leaks = {label: it["flagged"]["label_leak"] for label, it in report["per_label"].items()}
     assert leaks == {"entailed": 0, "refuted": 1, "spoken": 2}
     # The order of a list says nothing: four sets of labels, of which a fifth of the rows has none.
-    assert report["label_probe"]["majority"] == 0.4
+    assert report["label_probe"]["majority"] == 0.4 and "none" in report["label_probe"]["telling"]
     # A judge names one label, and there is none to name for a row without any.
     assert report["consistency"] == {"accuracy": 1.0, "inconsistent": [], "rows": 48, "unjudged": 0}
 
@@ -186,6 +224,18 @@ def test_probe_against_what_is_known():
     twice = label_probe([it for it in told for _ in range(2)], ["yes", "no"] * 200)
     assert twice["rationale_only"] <= 0.55
     assert label_probe(told, labels, most_rows=50)["rows"] == 50
+    groups = ["all" if label == "no" else n for n, label in enumerate(labels)]
+    assert label_probe(told, labels, groups=groups)["reason"] == "a probe needs two rationales of each label"
+    by_label = sorted(range(200), key=labels.__getitem__)  # a draw is no look at the first rows
+    found = label_probe([told[n] for n in by_label], [labels[n] for n in by_label], most_rows=50)
+    assert found["majority"] < 0.8 and found["rationale_only"] > 0.8
+
+
+def test_a_draw_of_the_probe_is_told_and_blanks_are_no_draw():
+    rows = [*made(60), *(row | {"id": f"blank {row['id']}", "rationale": " \n"} for row in made(3))]
+    said = "The label probe saw {} rows, drawn with seed 0."
+    assert said.format(40) in audit_rationales(rows, probe_rows=40)["notes"]
+    assert audit_rationales(rows)["notes"] == []
 
 
 def test_the_probe_against_a_stock_pipeline():
@@ -230,6 +280,8 @@ def test_quick_audit_looks_at_some_rows_and_is_quick():
     assert "do not belong" in quick_audit(shuffled(rows[:1000]))["verdict"][0]
     leaking = [row | {"rationale": f"{row['rationale']} So the answer is {row['label']}."} for row in rows[:300]]
     assert any("label_leak" in line for line in quick_audit(leaking)["verdict"])
+    late = [*rows[:2000], *(row | {"rationale": f"{row['rationale']} The answer is no."} for row in rows[2000:3000])]
+    assert any("label_leak" in line for line in quick_audit(late)["verdict"])
     half = [row | {"rationale": row["rationale"] if number % 2 else None} for number, row in enumerate(rows[:40])]
     assert quick_audit(half)["rows"] == 20
     assert quick_audit([row | {"rationale": None} for row in rows[:20]]) is None

@@ -5,9 +5,9 @@ import re
 import pytest
 from browser import needs_browser, shown
 
+from dhrd_hf.pages.audit import audit_page
 from dhrd_hf.rationales.audit import audit_rationales
 from dhrd_hf.rationales.checks import CHECKS
-from dhrd_hf.rationales.report import audit_page
 
 EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 
@@ -33,34 +33,55 @@ def test_nothing_is_loaded_and_nothing_is_run(page):
     assert "url(" not in page and "@import" not in page
 
 
-def test_plots_have_a_bar_for_each_check(page):
-    assert page.count("<svg") >= 3
-    assert all(f">{name}</text>" in page for name in ("label_leak", "near_duplicate", "length", "majority"))
+def bars(page, title):
+    """Name, what is said of it, and the share of the axis that a bar takes, times the axis: of each bar of a figure."""
+    figure = re.search(rf"<title>{title}</title>(.*?)</svg></div>", page, re.DOTALL)[1]
+    [end] = re.findall(r'x="100.00%"[^>]*>([\d.]+)</text>', figure)
+    found = re.findall(
+        r'<g class="s (\w+)"><title>(.+?)((?: \d+)?) \(?([\d.]+)%\)?: [\d.]+</title>.*?<rect class="bar" x="0.00%" width="([\d.]+)%"',
+        figure,
+    )
+    return {
+        name: (kind, count.strip(), float(said), float(width) * float(end) / 100)
+        for kind, name, count, said, width in found
+    }
 
 
 def test_a_bar_is_as_long_as_its_share(page):
-    tracks = {float(width) for width in re.findall(r'class="track"[^>]* width="([\d.]+)"', page)}
-    (whole,) = tracks
-    drawn = re.findall(
-        r'class="(?:bar|warn)" [^>]*width="([\d.]+)"[^>]*></rect>\s*<text class="num"[^>]*>([^<]+)<', page
-    )
-    assert len(drawn) >= len(CHECKS) + 3
-    for width, said in drawn:
-        share = float(re.search(r"([\d.]+)%", said)[1]) / 100
-        assert float(width) / whole == pytest.approx(share, abs=0.001)
-    assert {"0 (0.0%)", "14 (100.0%)"} <= {said for _, said in drawn}
+    checks = bars(page, "Checks")
+    assert list(checks) == [*CHECKS, "not_text"]
+    assert {(count, said) for _, count, said, _ in checks.values()} >= {("0", 0.0), ("14", 100.0)}
+    assert {kind for kind, _, said, _ in checks.values() if said > 2} == {"pooled"}
+    assert {kind for kind, _, said, _ in checks.values() if said <= 2} == {"dual_head"}
+    others = [bars(page, title) for title in ("Label probe", "Matching", "Length in words")]
+    assert [list(its) for its in others[:2]] == [
+        ["rationale alone", "text alone", "majority"],
+        ["matched", "by chance", "fit no better"],
+    ]
+    assert {kind for its in others for kind, *_ in its.values()} == {"dual_head"}
+    for _, _, said, drawn in (bar for its in (checks, *others) for bar in its.values()):
+        assert drawn == pytest.approx(said, abs=0.06)
 
 
-def test_the_histogram_stands_on_one_line_and_in_proportion():
+def test_the_numbers_stand_in_tables_too(page):
+    cells = re.findall(r"<td>([^<]*)</td>", page)
+    assert page.count("<table>") == 4 and cells.count("14") >= 1 and "50.0%" in cells
+
+
+def test_the_lengths_are_drawn_in_proportion():
     rows = [{"label": "a", "rationale": " ".join(["word"] * count)} for count in (3, 4, 4, 4, 4, 9)]
-    page = audit_page(audit_rationales(rows))
-    bars = re.findall(r'x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" rx="2"><title>(\d+)', page)
-    assert [int(bar[4]) for bar in bars] == list(range(10))
-    assert {float(y) + float(height) for _, y, _, height, _ in bars} == {140.0}
-    assert [float(bar[3]) / 130 for bar in bars] == pytest.approx([0, 0, 0, 0.25, 1, 0, 0, 0, 0, 0.25], abs=0.001)
-    ends = [(float(x), float(x) + float(width)) for x, _, width, _, _ in bars]
-    assert all(before[1] < after[0] for before, after in zip(ends, ends[1:], strict=False))
-    assert ends[0][0] >= 0 and 590 <= ends[-1][1] <= 600
+    found = bars(audit_page(audit_rationales(rows)), "Length in words")
+    assert list(found) == [f"from {words}" for words in range(10)]
+    assert [count for _, count, _, _ in found.values()] == ["0", "0", "0", "1", "4", "0", "0", "0", "0", "1"]
+    whole = [100 * count / 6 for count in (0, 0, 0, 1, 4, 0, 0, 0, 0, 1)]
+    assert [drawn for _, _, _, drawn in found.values()] == pytest.approx(whole, abs=0.01)
+
+
+def test_a_page_of_little_says_so():
+    nothing = audit_page(audit_rationales([{"label": "a", "rationale": None}] * 3, min_words=0))
+    assert "There are no rationales." in nothing and "matching needs the rows" in nothing
+    fine = [{"text": "Is it even?", "label": "a", "rationale": "A number is told by its end."}]
+    assert "No check flags a row." in audit_page(audit_rationales(fine))
 
 
 @needs_browser
@@ -68,4 +89,4 @@ def test_a_browser_shows_it(page, tmp_path):
     document = shown(page, tmp_path)
     title = re.search(r"<title>(.*?)</title>", document, re.DOTALL)[1]
     assert title.startswith("Audit of &lt;script&gt;")
-    assert document.count("<rect") > 20 and "<h2>Checks</h2>" in document
+    assert document.count("<rect") > 20 and ">Checks</h2>" in document

@@ -10,13 +10,13 @@ import pytest
 
 from dhrd_hf.rationales.checks import (
     CHECKS,
+    ReplyChecks,
     answer,
     check_rationale,
     copy,
     empty,
     label_leak,
     length,
-    near_duplicates,
     prompt_echo,
     refusal,
     repetition,
@@ -24,6 +24,8 @@ from dhrd_hf.rationales.checks import (
     truncated,
     wrong_language,
 )
+from dhrd_hf.rationales.matching import near_duplicates
+from dhrd_hf.rationales.prompt import TeacherPrompt
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 NLI, YES_NO, TRUE_FALSE = ["entailment", "neutral", "contradiction"], ["yes", "no"], ["true", "false"]
@@ -260,6 +262,7 @@ def test_empty_and_length():
     assert all(empty(nothing) for nothing in (None, "", " \n", "N/A", "none", "..."))
     assert empty("It is wet.") is None
     assert length("It rains.") and length("word " * 200) and length(GOOD) is None
+    assert length("word " * 5, 5, 5) is None and length("word " * 5, 6, 6) and length("word " * 5, 4, 4)
     assert length("狗在院子里睡觉。") is None
 
 
@@ -271,6 +274,16 @@ def test_sentinel_and_answer():
     assert answer("**Not entailment.**", "not_entailment") is None
     assert answer("+", "+") is None and answer("+", "-")
     assert answer(None, "yes") and answer("no", "yes")
+
+
+def test_a_teacher_that_is_asked_for_a_language_may_write_in_it():
+    english = "Is the following claim true or false? The heron in the yard was fed at noon."
+    said = "Der Reiher im Hof ist satt, weil er am Mittag von dem Mädchen mit Fisch gefüttert wurde."
+    for language, flagged in ((None, ["wrong_language"]), ("German", [])):
+        prompt = TeacherPrompt(["wet", "dry"], language=language)
+        assert list(ReplyChecks().of_rationale(said, prompt, english)) == flagged
+        verdict = ReplyChecks().judge(f"{said} [END OF REASONING]\nAnswer: wet", prompt, {"text": english}, "wet")
+        assert list(verdict.reasons) == flagged and verdict.accepted == (not flagged)
 
 
 DEGENERATE = {

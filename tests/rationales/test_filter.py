@@ -4,9 +4,8 @@ from collections import Counter
 
 import pytest
 
-from dhrd_hf.rationales.checks import check_rationale
+from dhrd_hf.rationales.checks import ROW_CHECKS, check_rationale
 from dhrd_hf.rationales.filter import (
-    ROW_CHECKS,
     Tally,
     filter_rationales,
     shorten,
@@ -118,6 +117,30 @@ def test_a_repair_that_leaves_too_little_is_none():
     assert tally.dropped == {"truncated": 1, "length": 1}
 
 
+def test_what_is_much_too_long_is_not_mended():
+    row = {"text": "The kiln.", "label": "refuted", "rationale": "So it is wet and cold there. " * 400}
+    assert next(filter_rationales([row], repair=True))["rationale"] is None
+    row["rationale"] = row["rationale"][:9000]
+    assert next(filter_rationales([row], repair=True))["rationale"] == "So it is wet and cold there."
+
+
+def test_counts_in_words():
+    tally = Tally()
+    for label in range(22):
+        tally.add(label, "So it is.", "So it is.")
+    tally.add(0, "So.", None, ["length"])
+    tally.add(0, "So.", None, ["truncated"])
+    tally.add(0, "So.", "It is so.", ["truncated"])
+    for _ in range(2):
+        tally.add(None, "So.", "So.", ["refusal"], row_stays=False)
+    tally.add(0, None, None)
+    counts, reasons, labels = str(tally).splitlines()
+    assert counts == "28 rows in, 26 out; 27 rationales in, 23 out, 1 of them changed"
+    assert reasons == "by reason  refusal: 2 dropped; length: 1 dropped; truncated: 1 dropped, 1 repaired"
+    assert labels.startswith("by label   (none): 2 in, 0 out; 0: 4 in, 2 out; 1: 1 in, 1 out; 10: 1 in, 1 out;")
+    assert labels.endswith("; and 3 more labels") and labels.count(";") == 20
+
+
 def test_the_first_near_duplicate_that_is_sound_is_kept():
     def alike(name, end="."):
         return f"A kiln that is cold gives off no light, so {name} can not see in the yard{end}"
@@ -144,7 +167,7 @@ def test_rows_are_streamed_where_the_labels_are_known():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"checks": ["trunkated"]}, "did you mean 'truncated'"), ({"drop": "both"}, "neither 'rationales' nor 'rows'")],
+    [({"checks": ["trunkated"]}, "did you mean truncated"), ({"drop": "both"}, "neither 'rationales' nor 'rows'")],
 )
 def test_wrong_arguments_of_filter(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -10,7 +10,7 @@ import pytest
 from made_rows import made, shuffled
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from dhrd_hf.rationales.matching import joined_groups, match_rationales, near_duplicates
+from dhrd_hf.rationales.matching import _grams, joined_groups, match_rationales, near_duplicates
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -185,6 +185,22 @@ def test_near_duplicates_equal_brute_force():
     together = {row: number for number, group in enumerate(groups) for row in group}
     assert all(together[i] == together[j] for i, j in pairs) and groups == sorted(map(sorted, groups))
     assert near_duplicates(texts, groups=["one"] * len(texts)) == []
+
+
+@pytest.mark.parametrize(("words", "more"), [(6, 4), (8, 6), (10, 7)])
+def test_a_text_in_a_longer_one_is_no_near_duplicate(words, more):
+    """All of it is there, and the two are less than three fifths alike."""
+    long = [f"w{n}" for n in range(words + more)]
+    texts = [" ".join(long), " ".join(long[:words])]
+    likeness = (2 * words - 1) / (2 * (words + more) - 1)
+    for pair in (texts, texts[::-1]):
+        assert near_duplicates(pair) == [] and likeness < 0.6
+        assert near_duplicates(pair, similarity=likeness - 0.01) == [[0, 1]]
+
+
+def test_words_and_pairs_end_with_their_row():
+    grams = _grams(np.array([4, 6, 8, 9], dtype=np.int32), np.array([0, 1, 4]))
+    assert grams.tolist() == [[5, 7, 9, 10], [5, 7 << 32 | 9, 9 << 32 | 10, 10]]
 
 
 def test_near_duplicates_are_of_four_words_or_more():

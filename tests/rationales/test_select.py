@@ -96,6 +96,20 @@ def test_what_can_not_be_chosen_from(table, options, message):
         select_best(table, by_hash, **options)
 
 
+def test_many_samples_are_scored_a_window_at_a_time():
+    table, seen, told = samples(dict.fromkeys(range(400), 3)), [], []
+
+    def score(rows):
+        seen.extend(row["rationale"] for row in rows)
+        return by_hash(rows)
+
+    best, _ = select_best(table, score, progress=told.append)
+    assert seen == [row["rationale"] for row in table] and told == [512, 512, 176]
+    for number, row in enumerate(best):
+        its = table[3 * number : 3 * number + 3]
+        assert row["rationale_score"] == max(by_hash(its)) == by_hash([row])[0]
+
+
 @pytest.mark.parametrize("found", [[0.5], [0.5, float("nan")]])
 def test_a_score_that_is_none(found):
     with pytest.raises(ValueError, match="expected a number for each"):
@@ -197,7 +211,8 @@ def test_the_judge_chooses(monkeypatch):
         ("Sample 1 of b.", 1.0),
     ]
     assert score.unjudged == 1 and len(judge.asked) == 5
-    shown = judge.asked[0]
+    assert score(samples({"b": 1})) == [-1.0] and score.unjudged == 2 and len(judge.asked) == 6
+    shown = next(it for it in judge.asked if "Sample 0 of a" in it)
     assert "Text a." in shown and "entailed, refuted" in shown and ": refuted" in shown
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from ..parsing import CommandGroup
 
 COMMANDS = {
@@ -20,7 +23,17 @@ _EXAMPLES = """examples:
 Each command has its own help: dhrd rationales audit --help
 """
 
-_GROUP = CommandGroup(
+
+class _Group(CommandGroup):
+    """Commands of which four share a module."""
+
+    def _find(self, argv: Sequence[str]) -> Any:
+        from . import choose
+
+        return choose.COMMANDS.get(argv[0]) if argv and argv[0] in choose.COMMANDS else super()._find(argv)
+
+
+_GROUP = _Group(
     "dhrd rationales", COMMANDS, __package__, "Rationales: write them, check them, choose among them.", _EXAMPLES
 )
 run, after_interrupt = _GROUP.run, _GROUP.after_interrupt
