@@ -197,11 +197,10 @@ def _say(line: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="dhrd pilot",
+        "dhrd pilot",
         usage="dhrd pilot --model MODEL --data TABLE --output-dir DIR --hours H [options, also of dhrd train]",
         description="Are rationales worth buying here? A small study of one's own rows that ends with a verdict.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--model", required=True, help="as dhrd train --model")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
+
+from ..files import did_you_mean
 
 # What the runner says itself, what would make a run another than it is recorded as, and what writes or uploads.
 _SAID_BY = {
@@ -37,8 +38,7 @@ _NUMBER = re.compile(r"-[\d.]+(e[+-]?\d+)?", re.IGNORECASE)
 
 def hint(name: Any, known: Iterable[str]) -> str:
     """The nearest of the known names, or all of them, as the end of an error message."""
-    near = difflib.get_close_matches(str(name), [*known], n=1)
-    return f": did you mean {near[0]!r}?" if near else f". There are {', '.join(known)}"
+    return did_you_mean(str(name), known, "'") or f". There are {', '.join(known)}"
 
 
 def kind_of(value: Any) -> str:

@@ -1,5 +1,6 @@
 """`dhrd pilot`, and what it needs of `dhrd train`."""
 
+import argparse
 import functools
 import html
 import json
@@ -18,7 +19,7 @@ import torch
 import dhrd_hf.study
 from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHeadEncoder
 from dhrd_hf.cli import main
-from dhrd_hf.cli.pilot import train_options
+from dhrd_hf.cli.pilot import _seeds, train_options
 from dhrd_hf.opening import load_tokenizer
 from dhrd_hf.study import read_study
 from dhrd_hf.study.machines import Ended, Processes
@@ -253,6 +254,22 @@ def test_seeds_are_as_many_as_fit_and_what_fails_is_told(write, tmp_path, stand_
     (out / "timing" / "results.jsonl").unlink()
     assert main([*command, "--model", "other", "--label-column", "missing"]) == 2
     assert "no column 'missing'" in capsys.readouterr().err
+
+
+def test_runs_side_by_side_make_room_for_more_seeds(write, tmp_path, stand_in, capsys, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    table, out = write("rows.jsonl", rows_with_rationales(150, 40)), tmp_path / "out"
+    command = ["pilot", "--model", "tiny", "--data", table, "--output-dir", str(out), "--hours", "0.1", "--dry-run"]
+    assert main(command) == 0
+    # The stand-ins take 110 s a seed, as they say, of which three fit into six minutes.
+    assert int(re.search(r"(\d+) seeds in", capsys.readouterr().err)[1]) > 3
+
+
+def test_seeds_that_do_not_fit_are_refused_before_the_first_run_alone():
+    args, seconds = argparse.Namespace(seeds=None, hours=1.0), {"rationales": 3600.0}
+    assert _seeds(args, seconds, 0.5, started=True) == 2
+    with pytest.raises(ValueError, match="2 seeds take about 2 h, and --hours is 1"):
+        _seeds(args, seconds, 0.5)
 
 
 def test_options_of_dhrd_train_are_read_as_a_study_has_them(tmp_path, monkeypatch):

@@ -62,10 +62,14 @@ def test_a_gpu_a_run_by_default_and_all_of_them_if_asked_for(study, tmp_path, mo
 @pytest.mark.parametrize("visible", ["", "-1", "0"])
 def test_with_one_gpu_or_none_a_run_sees_what_we_see(monkeypatch, visible):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     machines = Machines.of()
     assert (machines.jobs, machines.gpus, machines.processes) == (1, 0, 1)
     with machines.devices() as own:
         assert own == {}
+    if visible != "0":
+        with pytest.raises(ValueError, match="needs 1 GPUs, and there are 0"):
+            Machines.of(gpus=1)
 
 
 def test_runs_side_by_side_share_the_cores(monkeypatch):

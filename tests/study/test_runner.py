@@ -630,6 +630,32 @@ def test_a_cell_that_another_process_has_is_told_and_left(make, out, hold):
         process.join(60)
 
 
+def test_a_run_that_was_given_back_meanwhile_is_done(make, out):
+    study = make("{data: odd, setting: pooled, seed: [0, 1], train_size: 6}")
+    lock = RunLock(out, study.runs[0].id)
+    assert lock.take()
+
+    def say(line):
+        if "another process has it" in line:
+            lock.release()
+
+    outcome = run_study(study, out, launch=STAND_IN, say=say)
+    assert (outcome.done, outcome.ran, outcome.elsewhere) == (2, 2, 0)
+
+
+def test_a_run_that_another_process_took_meanwhile_is_none_of_ours(make, out):
+    study = make("{data: odd, setting: pooled, train_size: 60}")
+    lock = RunLock(out, study.runs[0].id)
+
+    def say(line):
+        if "not the 60 that were asked for" in line:  # between a look at the lock and its taking
+            lock.take()
+
+    outcome = run_study(study, out, launch=STAND_IN, say=say)
+    assert (outcome.done, outcome.ran, outcome.elsewhere) == (0, 0, 1) and not started(out)
+    lock.release()
+
+
 def test_the_best_epoch_is_chosen_on_validation_rows_alone(make, out, tmp_path):
     held_out = [{"id": f"v{i}", "text": f"Is {i} odd?", "label": "yes" if i % 2 else "no"} for i in range(4)]
     (tmp_path / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))

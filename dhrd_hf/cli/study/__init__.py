@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import signal
 import sys
@@ -95,11 +94,10 @@ def after_interrupt(argv: Sequence[str]) -> str:
 
 def _parser() -> parsing.Parser:
     parser = parsing.Parser(
-        prog="dhrd study",
+        "dhrd study",
         usage="dhrd study FILE.yaml --output-dir DIR [options]\n       dhrd study report ...",
         description="Do a grid of dhrd train runs, paired across settings; the table results.jsonl grows as they end.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("study", metavar="FILE.yaml", help="the study")
