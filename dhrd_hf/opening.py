@@ -176,6 +176,10 @@ def open_stock(name: str | os.PathLike, **kwargs: Any) -> Any:
 # What the values of a saved config should be: transformers reads them from the file as they are
 
 
+# By which a calibrated classifier is judged: what each label needs, what an answer needs, what a label of a set needs.
+THRESHOLDS = ("label_thresholds", "abstention_threshold", "label_set_threshold")
+
+
 def check_config(config: PreTrainedConfig, name: str | os.PathLike) -> None:
     """Raise on a value that something would trip over later, or that would have the labels mean other ones."""
     for key, value, expected in _faults(config):
@@ -206,9 +210,15 @@ def _faults(config: PreTrainedConfig) -> Iterator[tuple[str, Any, str]]:
         yield "max_input_length", limit, "a whole number above 0"
     if kind is not None and kind not in PROBLEM_TYPES:
         yield "problem_type", kind, f"one of {', '.join(PROBLEM_TYPES)}"
-    given = getattr(config, "label_thresholds", None)
+    given, *others = (getattr(config, key, None) for key in THRESHOLDS)
     if given is not None and not (
-        isinstance(given, dict)
-        and all(it in labels.values() and type(p) in (int, float) and 0 <= p <= 1 for it, p in given.items())
+        isinstance(given, dict) and all(it in labels.values() and _is_share(share) for it, share in given.items())
     ):
         yield "label_thresholds", given, "some of its labels, each with a number from 0 to 1"
+    for key, share in zip(THRESHOLDS[1:], others, strict=True):
+        if share is not None and not _is_share(share):
+            yield key, share, "a number from 0 to 1"
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1

@@ -144,6 +144,8 @@ def run(argv: Sequence[str]) -> int:
         config.prompt_template = prompt  # what the temperature was fitted with, which may be the user's
         config.max_input_length = args.max_length or config.max_input_length
         options = {"temperature": temperature, "thresholds": reached, "overwrite": args.overwrite, "card": facts}
+        options["abstention_threshold"] = said.get("abstention", {}).get("threshold")
+        options["label_set_threshold"] = said.get("label_sets", {}).get("threshold")
         folder = export_classifier(dual_head, tokenizer, args.output, **options)
         print(f"Wrote {folder}: its head is divided by {temperature:.4g}, its labels are the same.", file=sys.stderr)
     return 0

@@ -27,7 +27,8 @@ _EXAMPLES = """examples:
 
 The columns are kept. New ones: predicted_label, probabilities (in .csv, .tsv and .parquet one probability_LABEL for
 each label) and, where a row has no prediction, prediction_error. A classifier with thresholds (dhrd calibrate --precision)
-adds accepted_labels, the labels whose probability reaches theirs.
+adds accepted_labels, the labels whose probability reaches theirs; one of dhrd calibrate --min-accuracy adds abstains, whether it
+is too unsure for that accuracy, and of --label-sets label_set.
 """
 after_interrupt = "No half-written predictions were left behind."
 # Of so many rows the columns are known before the model is loaded: as many as predict_texts reads ahead.
@@ -72,13 +73,14 @@ def _predict(args: argparse.Namespace, ranks: Ranks) -> int:
 
     from ..evaluation import Prediction, load_classifier, predict_texts
     from ..evaluation.prediction import NOT_FINITE, prediction_columns
+    from ..opening import THRESHOLDS
 
     rows = iter_rows(args.data)
     head = list(islice(rows, _HEAD))  # before the model is loaded: a wrong name or a broken file is an error at once
     model, tokenizer = load_classifier(args.model, device=args.device, dtype=args.dtype)
     prompt = chosen_prompt(args.prompt, args.text_column, getattr(model.config, "prompt_template", None))
     labels = list(model.config.id2label.values())
-    thresholds = getattr(model.config, "label_thresholds", None)
+    thresholds = {name: getattr(model.config, name, None) for name in THRESHOLDS}
     flat = is_flat(args.output)
     check_columns(dict.fromkeys(chain.from_iterable(head)), input_columns(prompt))
     added = prediction_columns(Prediction(None, error="none"), labels, thresholds, flat).keys()

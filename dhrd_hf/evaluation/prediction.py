@@ -351,7 +351,7 @@ def agree_on_pad_token(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerB
 
 
 def prediction_columns(
-    prediction: Prediction, labels: list[str], thresholds: dict[str, float] | None, flat: bool
+    prediction: Prediction, labels: list[str], thresholds: dict[str, Any] | None, flat: bool
 ) -> dict[str, Any]:
     if flat:
         probabilities = {f"probability_{label}": prediction.probabilities.get(label) for label in labels}
@@ -359,7 +359,11 @@ def prediction_columns(
     else:
         said = {"predicted_label": prediction.label, "probabilities": prediction.probabilities}
         said |= {"prediction_error": prediction.error} if prediction.error else {}
-    if thresholds:
-        reached = [name for name, it in thresholds.items() if prediction.probabilities.get(name, -1) >= it]
-        said["accepted_labels"] = reached
+    thresholds, probabilities = thresholds or {}, prediction.probabilities
+    if of_labels := thresholds.get("label_thresholds"):
+        said["accepted_labels"] = [name for name, it in of_labels.items() if probabilities.get(name, -1) >= it]
+    if (least := thresholds.get("abstention_threshold")) is not None:
+        said["abstains"] = max(probabilities.values(), default=-1) < least
+    if (least := thresholds.get("label_set_threshold")) is not None:
+        said["label_set"] = [name for name, it in probabilities.items() if it >= least]
     return said

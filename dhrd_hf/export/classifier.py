@@ -21,7 +21,7 @@ from ..data.inputs import check_tokenizer, fill_settings, for_deployment, input_
 from ..families import stock_classifier
 from ..files import whole_folder
 from ..modeling_dhrd import DHRDForDualHeadClassification, check_loaded, find_dual_head, logits_tolerance
-from ..opening import check_finite, evaluating, load_tokenizer
+from ..opening import THRESHOLDS, check_finite, evaluating, load_tokenizer
 from . import FORMATS
 from .adapter import check_adapter, write_adapter
 from .card_facts import CardFacts, hub_name
@@ -43,6 +43,8 @@ def export_classifier(
     *,
     temperature: float = 1.0,
     thresholds: Mapping[str, float] | None = None,
+    abstention_threshold: float | None = None,
+    label_set_threshold: float | None = None,
     overwrite: bool = False,
     max_shard_size: int | str = "5GB",
     card: CardFacts | None = None,
@@ -83,6 +85,10 @@ def export_classifier(
         thresholds (`Mapping[str, float]`, *optional*): For some of the labels, the probability from which on to accept them,
             from [`~dhrd_hf.evaluation.fit_thresholds`]; written into the config as `label_thresholds`, by which
             `dhrd predict` says which labels a row reaches.
+        abstention_threshold (`float`, *optional*): The largest probability from which on a row is answered, from
+            [`~dhrd_hf.evaluation.fit_abstention`]; in the config by this name, as the next.
+        label_set_threshold (`float`, *optional*): The probability from which on a label belongs to a row's set, from
+            [`~dhrd_hf.evaluation.fit_label_sets`].
         overwrite (`bool`, *optional*, defaults to `False`): Replace the folder if it holds something.
         max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`): As in `save_pretrained`.
         card ([`~dhrd_hf.export.CardFacts`], *optional*): What the model card, README.md, says beside what the model
@@ -122,6 +128,11 @@ def export_classifier(
                 f"threshold {threshold} for {label!r}: it must be from 0 to 1, and the label one of "
                 f"{', '.join(map(repr, dual_head.config.label2id))}."
             )
+    found = (dict(thresholds or {}) or None, abstention_threshold, label_set_threshold)
+    kept = {name: it for name, it in zip(THRESHOLDS, found, strict=True) if it is not None}
+    for name in THRESHOLDS[1:]:
+        if not 0 <= kept.get(name, 0) <= 1:
+            raise ValueError(f"{name}={kept[name]} must be from 0 to 1.")
     with whole_folder(output_dir, overwrite) as folder:
         written = dual_head
         if format == "adapter":
@@ -130,9 +141,9 @@ def export_classifier(
             written = _merged(model, dual_head)
             opened = _write_dense(written, pad_token_id, temperature, max_shard_size, folder)
         save_tokenizer(for_deployment(tokenizer, input_limit(dual_head.config, tokenizer)), folder)
-        if thresholds:
+        if kept:
             file = (folder / ADAPTER_CONFIG_FOLDER if format == "adapter" else folder) / "config.json"
-            config = json.loads(file.read_text("utf-8")) | {"label_thresholds": dict(thresholds)}
+            config = json.loads(file.read_text("utf-8")) | kept
             file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
         _compare(written, opened, pad_token_id, temperature)
         _write_contract(written, tokenizer, opened, temperature, thresholds, golden, folder)

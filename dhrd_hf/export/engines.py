@@ -19,7 +19,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.inputs import known_limit
 from ..modeling_dhrd import logits_tolerance
-from ..opening import check_finite, load_tokenizer, open_stock, readable_model
+from ..opening import THRESHOLDS, check_finite, load_tokenizer, open_stock, readable_model
 from . import ENGINES
 from .classifier import check_apart, probe_batches, whole_folder
 from .contract import CONTRACT, Contract, contract_of
@@ -36,7 +36,7 @@ LAYOUT = "transformers.js"
 
 # It has no decoder among its sequence classifiers. This one hands ids and mask to the graph and takes its logits.
 _CLASS = ("distilbert", "DistilBertForSequenceClassification")
-_KEPT = ("id2label", "label2id", "problem_type", "pad_token_id", "prompt_template", "label_thresholds", "vocab_size")
+_KEPT = ("id2label", "label2id", "problem_type", "pad_token_id", "prompt_template", *THRESHOLDS, "vocab_size")
 _NO_LIMIT = 1_000_000_000  # of positions, where the model has none; without a number it would be that class's 512
 # What one protobuf message may hold; larger weights lie beside the graph.
 _ONE_FILE = 2_000_000_000

@@ -129,6 +129,15 @@ MUTATIONS = {
         )
         for value in ("high", [0.5], {"entailed": "0.5"}, {"entailed": None}, {"other": 0.5}, {"entailed": 1.5})
     },
+    **{
+        f"{name} {value}": (
+            config(**{name: value}),
+            "run export",
+            f"{name} in its config should be a number from 0 to 1",
+        )
+        for name in ("abstention_threshold", "label_set_threshold")
+        for value in ("high", True, [0.5], 1.5)
+    },
     "a tokenizer that is cut": (
         content("tokenizer.json", 0.5),
         "run export adapter",

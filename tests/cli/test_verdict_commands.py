@@ -173,6 +173,22 @@ def test_calibrate_promises_and_says_what_it_cannot(run, tables, tmp_path, capsy
     assert ("worse on the 160 rows" in err) == bool(worse)
     assert main(["calibrate", "--model", str(run), *data[:2], "--label-sets", "0.8"]) == 2
     assert "add --eval-data TABLE" in capsys.readouterr().err
+    # The export keeps what was found, by which its predictions are judged.
+    out = tmp_path / "kept"
+    assert main(["calibrate", "--model", str(run), *data, *asked, "--output", str(out)]) == 0
+    kept = {
+        "abstention_threshold": said["abstention"]["threshold"],
+        "label_set_threshold": said["label_sets"]["threshold"],
+    }
+    config = json.loads((out / "config.json").read_text())
+    assert {name: config[name] for name in kept} == pytest.approx(kept) and "label_thresholds" not in config
+    written = tmp_path / "said.jsonl"
+    assert main(["predict", "--model", str(out), "--data", data[3], "--output", str(written)]) == 0
+    found = [json.loads(line) for line in written.read_text().splitlines()]
+    test = said["abstention"]["test"], said["label_sets"]["test"]
+    assert 1 - np.mean([it["abstains"] for it in found]) == pytest.approx(test[0]["coverage"]["value"])
+    assert np.mean([len(it["label_set"]) for it in found]) == pytest.approx(test[1]["mean_size"])
+    assert np.mean([it["label"] in it["label_set"] for it in found]) == pytest.approx(test[1]["coverage"]["value"])
 
 
 def test_the_numbers_are_those_of_the_model(run, tables):
