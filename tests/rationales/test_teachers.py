@@ -106,7 +106,7 @@ def test_a_key_goes_to_its_own_origin_alone(monkeypatch):
     ):  # fmt: skip
         assert find_api_key(url)[0] is None, url
         assert find_api_key(url, "OPENAI_API_KEY")[0] == "open-key"
-    assert find_api_key("https://router.huggingface.co/v1")[0] == "hub-token"
+    assert find_api_key("https://router.huggingface.co/v1")[:2] == ("hub-token", "HF_TOKEN or `hf auth login`")
     assert find_api_key("https://api.openai.com/v1")[0] == "open-key"
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1")
     assert find_api_key("http://localhost:8000/v1")[0] == find_api_key("https://api.openai.com/v1")[0] == "open-key"
@@ -240,6 +240,34 @@ def test_a_budget_reckons_with_the_largest_reply_and_with_what_was_lost():
     assert Budget(max_tokens=10, one=(40, 50)).admit()  # nobody knows what the first one takes
     with pytest.raises(BudgetSpent):
         Budget(max_tokens=0, one=(1, 1)).admit()
+
+
+def test_who_may_be_asked_again_at_once_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(pacing, "FIRST_WAIT", 30.0)
+    failures = [NoAnswer("it wants another name of the limit", 0.0)]
+
+    async def request():
+        if failures:
+            raise failures.pop()
+        return "fine"
+
+    async def main():
+        async with asyncio.timeout(5):
+            return await Pace(1).ask(request)
+
+    assert asyncio.run(main()) == "fine"
+
+
+def test_a_template_without_a_place_for_a_system_prompt_has_it_in_the_request(tokenizer):
+    teacher = LocalTeacher("any")
+    teacher._tokenizer = tokenizer
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    tokenizer.chat_template = refuses + "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    try:
+        said = teacher._render([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}])
+    finally:
+        tokenizer.chat_template = None
+    assert said == "user: Be brief.\n\nWhy?\n"
 
 
 def test_a_local_model_answers_a_batch_as_it_answers_one(lm_dir_of, tokenizer, tmp_path):
