@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
+_IN_MEMORY = 10_000  # rows that are encoded in memory, where `datasets` keeps none of a table's in files
 _HOW_TO_MAP = "Use encode_dataset(dataset), or map(encode, batched=True) on a data set without a format: dataset.with_format(None)."
 
 
@@ -213,6 +215,10 @@ class DualHeadEncoder:
             columns = dataset.column_names or list(next(iter(dataset)))
             return dataset.map(self, batched=True, remove_columns=columns, fn_kwargs={"feature": feature})
         named, _ = read_labels(dataset, self.label_column, known=self.labels, drop_unlabelled=drop_unlabelled)
+        if cache_dir is None and not named.cache_files and len(named) > _IN_MEMORY:
+            from datasets.fingerprint import get_temporary_cache_files_directory
+
+            cache_dir = get_temporary_cache_files_directory()
         cached = {} if cache_dir is None else self._cached_as(named, Path(cache_dir))
         encoded = named.map(
             self._encode_marked,
@@ -223,7 +229,7 @@ class DualHeadEncoder:
             desc="Encoding",
             **cached,
         )
-        marks = {f.name: encoded[f.name] for f in fields(EncodingCounts) if f.name != "rows"}
+        marks = {f.name: encoded.with_format("numpy")[f.name][:] for f in fields(EncodingCounts) if f.name != "rows"}
         seen = _totals(encoded, marks)
         self.counts = self.counts + seen
         say = say or (logger.warning if seen != EncodingCounts(rows=seen.rows) else logger.info)
@@ -274,19 +280,19 @@ class DualHeadEncoder:
         encoded: dict[str, list] = {name: [] for name in columns}
         marks: dict[str, list[int]] = {f.name: [] for f in fields(EncodingCounts) if f.name != "rows"}
         cut_on_right = self.tokenizer.truncation_side == "right"
-        twice_bos = [self.tokenizer.bos_token_id] * 2
+        twice_bos, pad, end = [self.tokenizer.bos_token_id] * 2, self.tokenizer.pad_token_id, self._end
         named = [self.labels.text(label) for label in labels]
         parts = self.parts(texts, named, rationales)
         for index, (x, reasoning, answer, rationale_cut, input_cut, _) in enumerate(parts):
             row = f"Row {first_row + index}"
-            if all(token == self.tokenizer.pad_token_id for token in x):
+            if all(token == pad for token in x):
                 raise ValueError(f"{row}: its text {texts[index]!r} holds nothing but padding tokens.")
-            if len(x) + len(answer) + len(self._end) > self.max_length:
+            if len(x) + len(answer) + len(end) > self.max_length:
                 raise ValueError(
                     f"{row}: its answer of {len(answer)} tokens is longer than the room kept for it. "
                     "Say problem_type='multi_label_classification', which keeps room for all labels."
                 )
-            s = x + (answer + reasoning if self.rationale_after_label else reasoning + answer) + self._end
+            s = x + (answer + reasoning if self.rationale_after_label else reasoning + answer) + end
             encoded["input_ids"].append(s)
             encoded["attention_mask"].append([1] * len(s))
             encoded["input_length"].append(len(x))
@@ -309,16 +315,12 @@ class DualHeadEncoder:
         """What rows are made of, cut to fit: for encoding them, and for counting what would be cut."""
         inputs, cut = tokenize_inputs(self.tokenizer, texts, self.max_input_length)
         answers = self.continued([self.suffix.between + label + self.suffix.after for label in labels])
-        [reason] = self.continued([self.suffix.before])
+        [reason], end = self.continued([self.suffix.before]), len(self._end)
         rationale_ids = self.continued(rationales, self.suffix.before)
         for index, (x, rationale, answer) in enumerate(zip(inputs, rationale_ids, answers, strict=True)):
-            whole = (
-                cut.get(index, len(x))
-                + (len(reason) + len(rationale) if rationale else 0)
-                + len(answer)
-                + len(self._end)
-            )
-            kept = rationale[: max(self.max_length - len(x) - len(reason) - len(answer) - len(self._end), 0)]
+            rest = len(answer) + end
+            whole = cut.get(index, len(x)) + (len(reason) + len(rationale) if rationale else 0) + rest
+            kept = rationale[: max(self.max_length - len(x) - len(reason) - rest, 0)]
             yield RowParts(x, reason + kept if kept else [], answer, len(kept) < len(rationale), index in cut, whole)
 
     @property
@@ -379,7 +381,7 @@ def _rows(batch: Mapping[str, Sequence[Any]], needed: list[str], optional: str) 
 
 
 def _totals(encoded: Mapping[str, Sequence[Any]], marks: Mapping[str, Sequence[int]]) -> EncodingCounts:
-    return EncodingCounts(rows=len(encoded["labels"]), **{name: sum(values) for name, values in marks.items()})
+    return EncodingCounts(rows=len(encoded["labels"]), **{name: int(np.sum(values)) for name, values in marks.items()})
 
 
 def _excerpt(value: Any) -> str:

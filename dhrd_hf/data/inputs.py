@@ -46,7 +46,7 @@ def tokenize_inputs(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
 ) -> TokenizedInputs:
     """Texts, with the prompt around them, as x: cut to `max_length` on the side and with the specials of the tokenizer."""
-    ids = tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
+    ids = tokenizer(list(texts), verbose=False, **_IDS_ALONE)["input_ids"] if texts else []
     cut = {} if max_length is None else {place: len(it) for place, it in enumerate(ids) if len(it) > max_length}
     if cut:
         options = {"truncation": True, "max_length": max_length}
@@ -281,6 +281,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 # What stands behind x: text that goes on, in which no special token is meant
 
+_IDS_ALONE = {"return_attention_mask": False, "return_token_type_ids": False}
 # Texts that hardly any tokenizer merges with what follows them; one that it does is passed over.
 _BEFORE = (".", "x", "0")
 
@@ -307,7 +308,7 @@ def continued_ids(
 
 
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False, **_IDS_ALONE}
     return tokenizer(texts, **options)["input_ids"] if texts else []
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import write_whole
-from .prompts import input_or_empty
+from .prompts import input_columns, input_or_empty
 from .tables import SPLIT_FILE, load_table
 from .text_tables import TableError, reading
 
@@ -66,7 +66,7 @@ def text_digests(table: datasets.Dataset, prompt: str) -> np.ndarray:
     """A number for each row's text, equal where the texts are; read a part at a time."""
     found = np.empty(len(table), dtype=np.uint64)
     place = 0
-    for part in table.with_format(None).iter(batch_size=1000):
+    for part in table.select_columns(input_columns(prompt)).with_format(None).iter(batch_size=1000):
         for values in zip(*part.values(), strict=True):
             try:
                 text = input_or_empty(prompt, dict(zip(part, values, strict=True)))

@@ -13,8 +13,9 @@ import json
 import os
 import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,7 +58,7 @@ def load_table(source: str | Path, *, split: str | None = None, name: str | None
     A key that a JSON row lacks, and an empty CSV cell, is None. A number says in a prompt what it says there when
     [`iter_rows`] reads it. So a CSV column is made of numbers if all its cells are numbers as Python writes them, and of
     text otherwise: "NA", "None" and "007" stay text, and so does a column with 12.50 in it, or with 3000 beside 12.5. A
-    JSON column of whole numbers and others, too, is text: "3000" and "12.5". A NaN among whole numbers is None.
+    JSON column of whole numbers and others, too, is text: "3000" and "12.5".
     """
     import datasets
 
@@ -73,13 +74,13 @@ def load_table(source: str | Path, *, split: str | None = None, name: str | None
         except datasets.exceptions.DatasetGenerationError as error:
             raise TableError(f"{found.where} has a page that can't be read: {error.__cause__ or error}") from error
     else:
-        text = found.kind in SEPARATORS
         known = None
-        if text:  # else `datasets` would copy the whole table to know it again
+        if found.where != "-":  # else `datasets` would copy the whole table to know it again
             with open(found.where, "rb") as file:
                 digest = hashlib.file_digest(file, "blake2b").hexdigest()
-            known = datasets.fingerprint.Hasher.hash([digest, found.kind, str(encoding_of_others())])
-        dataset = datasets.Dataset(_csv_table(found) if text else _arrow_table(found), fingerprint=known)
+            known = datasets.fingerprint.Hasher.hash([digest, found.kind, found.split, encoding_of_others()])
+        table = _csv_table(found) if found.kind in SEPARATORS else _arrow_table(found)
+        dataset = datasets.Dataset(table, fingerprint=known)
     if len(dataset) == 0:
         raise TableError(f"{found.where} holds no rows")
     return dataset
@@ -283,73 +284,101 @@ def _numbered_rows(found: _Source) -> Iterator[tuple[str, dict[str, Any]]]:
     return numbered_rows(found.where, found.kind)
 
 
-def _arrow_table(found: _Source) -> Any:
-    import pyarrow as pa
-
-    columns: dict[str, list[Any]] = {}
+def _checked_rows(found: _Source) -> Iterator[dict[str, Any]]:
+    """The rows of a file, each of whose columns is of one kind."""
     seen: dict[str, tuple[str, str]] = {}  # column: the kind of its first value, and where that stands
-    count = 0
-    for count, (place, row) in enumerate(_numbered_rows(found), 1):
+    for place, row in _numbered_rows(found):
         for column, value in row.items():
-            cells = columns.setdefault(column, [])
-            cells.extend([None] * (count - 1 - len(cells)) + [value])
             kind = KINDS.get(type(value))
             first, where = seen.setdefault(column, (kind, place)) if kind else (None, place)
             if kind != first:
                 raise TableError(f"{found.where}, {place}: column {column!r} is {kind} here, and {first} on {where}")
-    arrays = {}
-    for column, cells in columns.items():
-        cells.extend([None] * (count - len(cells)))
-        try:
-            array = pa.array(_json_numbers(cells))
-        except (ValueError, TypeError, OverflowError) as error:
-            raise TableError(f"{found.where}: column {column!r} can't be made into one type: {error}") from error
-        arrays[column] = array
+        yield row
+
+
+def _arrow_table(found: _Source) -> Any:
+    """A file of rows whose types are its own; the type of a column is known when all rows were read."""
+    import pyarrow as pa
+
+    arrays: dict[str, Any] = {}
+    rows = _checked_rows(found)
+    kinds: dict[str, set[type]] = defaultdict(set)
+
+    def parts() -> Iterator[Any]:
+        while part := list(islice(rows, _PART)):
+            names = dict.fromkeys(name for row in part for name in row)
+            columns = {name: [row.get(name) for row in part] for name in names}
+            for name, cells in columns.items():
+                kinds[name].update(here := set(map(type, cells)))
+                with _of_one_type(found, name):
+                    arrays[name] = pa.array(_as_text(cells) if {int, float} <= here else cells)
+            yield pa.table({name: arrays[name] for name in names})
+
+    tables = _mapped(parts())
+    for name in dict.fromkeys(name for table in tables for name in table.column_names):
+        with _of_one_type(found, name):
+            schemas = [pa.schema([table.schema.field(name)]) for table in tables if name in table.column_names]
+            mixed = {int, float} <= kinds[name]
+            kind = pa.string() if mixed else pa.unify_schemas(schemas, promote_options="permissive").field(name).type
+            chunks = []
+            for table in tables:
+                array = table[name] if name in table.column_names else pa.chunked_array([pa.nulls(len(table))])
+                if array.type != kind:
+                    cells = array.to_pylist()
+                    array = pa.chunked_array([pa.array(_as_text(cells) if mixed else cells, kind)])
+                chunks += array.chunks
+            arrays[name] = pa.chunked_array(chunks, kind)
     return pa.table(arrays)
 
 
-def _json_numbers(cells: list[Any]) -> list[Any]:
-    """The values of a JSON column, as text where whole numbers stand among others: as floats they would read "3000.0"."""
-    if not any(type(cell) is int for cell in cells) or not any(isinstance(cell, float) for cell in cells):
-        return cells
-    cells = [None if cell != cell else cell for cell in cells]  # a NaN, which no column of whole numbers holds
-    if not any(isinstance(cell, float) for cell in cells):
-        return cells
+@contextmanager
+def _of_one_type(found: _Source, column: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError) as error:
+        raise TableError(f"{found.where}: column {column!r} can't be made into one type: {error}") from error
+
+
+def _as_text(cells: list[Any]) -> list[str | None]:
+    """The numbers of a JSON column with whole ones among others, which as floats would read "3000.0"."""
     return [None if cell is None else str(cell) for cell in cells]
 
 
 def _csv_table(found: _Source) -> Any:
-    """A CSV file of any length: a part of it in memory at a time, the rest in a file of Arrow's that no name is left of."""
     import pyarrow as pa
 
-    def parts() -> Iterator[Any]:
-        rows = (row for _, row in _numbered_rows(found))
-        while part := list(islice(rows, _PART)):
-            yield pa.record_batch({name: pa.array([row[name] for row in part], pa.string()) for name in part[0]})
+    rows = (row for _, row in _numbered_rows(found))
 
-    batches = parts()
-    head = list(islice(batches, 2))
-    if len(head) < 2:
-        table = pa.Table.from_batches(head) if head else pa.table({})
-    else:
-        table = _mapped(chain(head, batches), head[0].schema)
+    def parts() -> Iterator[Any]:
+        while part := list(islice(rows, _PART)):
+            yield pa.table({name: pa.array([row[name] for row in part], pa.string()) for name in part[0]})
+
+    tables = _mapped(parts())
+    table = pa.concat_tables(tables) if tables else pa.table({})
     return pa.table({name: _csv_numbers(table[name]) for name in table.column_names})
 
 
-def _mapped(batches: Iterable[Any], schema: Any) -> Any:
-    """A table in the cache of `datasets`, mapped into memory."""
+def _mapped(parts: Iterator[Any]) -> list[Any]:
+    """Tables of any number: one is in memory, more are in a file of Arrow's that no name is left of."""
     import datasets
     import pyarrow as pa
 
+    head = list(islice(parts, 2))
+    if len(head) < 2:
+        return head
     folder = Path(datasets.config.HF_DATASETS_CACHE)
     folder.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(suffix=".arrow", dir=folder)
     os.close(handle)
     try:
-        with pa.OSFile(name, "wb") as file, pa.ipc.new_file(file, schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-        return pa.ipc.open_file(pa.memory_map(name)).read_all()
+        with pa.OSFile(name, "wb") as file:
+            for part in chain(head, parts):
+                with pa.ipc.new_stream(file, part.schema) as writer:
+                    writer.write_table(part)
+        file, found = pa.memory_map(name), []
+        while file.tell() < file.size():
+            found.append(pa.ipc.open_stream(file).read_all())
+        return found
     finally:
         with suppress(OSError):  # Windows removes no file that is mapped
             os.unlink(name)

@@ -431,3 +431,16 @@ def test_a_row_of_blanks_is_empty_under_any_prompt(blank, tokenizer):
         encode(columns)
     one_of_two = {name: values[:1] for name, values in columns.items()}
     assert encode(one_of_two)["input_length"][0] > 0
+
+
+def test_many_rows_of_a_table_without_files_are_encoded_into_one(tokenizer, rows, label2id, monkeypatch):
+    encode = DualHeadEncoder(tokenizer, label2id, max_length=40)
+    table = Dataset.from_list(rows)
+    few = encode.encode_dataset(table)
+    counts, encode.counts = encode.counts, EncodingCounts()
+    monkeypatch.setattr("dhrd_hf.data.encoding._IN_MEMORY", 4)
+    many = encode.encode_dataset(table)
+    assert not few.cache_files and len(many.cache_files) == 1
+    assert many.to_list() == few.to_list() and many.features == few.features
+    assert encode.counts == counts and counts.rationales_cut > 0
+    assert encode.encode_dataset(table.select(range(6, 18)))["labels"][:] == few["labels"][6:18]

@@ -675,3 +675,59 @@ def test_a_table_of_thousands_of_columns_is_written_in_time_like_its_rows_and_co
     seconds(10)  # imports
     assert min(seconds(8000) for _ in range(3)) < 9 * min(seconds(2000) for _ in range(3)) + 0.05
     assert len(next(iter_rows(tmp_path / f"out.{kind}"))) == 2000
+
+
+# Tables that are not held in memory
+
+WIDER = {
+    "text": ["a", None, "c", "d"],
+    "whole": [1, 2, None, 2**40],
+    "mixed later": [3000, None, 12.5, 7],
+    "numbers": [0.5, None, 1e300, -2.5],
+    "late": [None, None, None, "x"],
+    "list": [[1], [], None, [2, 3]],
+    "wider list": [[1], [1.5], [], None],
+    "object": [{"a": 1}, None, {"b": "x"}, {"a": 2, "b": None}],
+    "empty": [None] * 4,
+}
+
+
+@pytest.mark.parametrize("part", [1, 2, 3])
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_parts_of_json_become_what_the_whole_would(put, monkeypatch, tmp_path, part, ending):
+    rows = [{name: cells[row] for name, cells in WIDER.items() if (name, row) != ("text", 1)} for row in range(4)]
+    whole = json.dumps(rows, indent=1) if ending == "json" else "".join(json.dumps(row) + "\n" for row in rows)
+    name = put(f"rows.{ending}", whole)
+    in_memory = load_table(name)
+    monkeypatch.setattr("dhrd_hf.data.tables._PART", part)
+    found = load_table(name)
+    assert found.features == in_memory.features and found.to_list() == in_memory.to_list()
+    assert found["mixed later"][:] == ["3000", None, "12.5", "7"] and found["whole"][:] == WIDER["whole"]
+    assert not list((tmp_path / "cache").iterdir())
+    assert found._fingerprint == load_table(name)._fingerprint
+    put(name, whole.replace('"c"', '"other"'))
+    assert found._fingerprint != load_table(name)._fingerprint
+
+
+def test_a_column_that_is_of_no_one_type_in_a_later_part_is_named(put, monkeypatch):
+    monkeypatch.setattr("dhrd_hf.data.tables._PART", 1)
+    name = put("rows.jsonl", '{"a": [1]}\n{"a": ["x"]}\n')
+    with pytest.raises(TableError, match="rows.jsonl: column 'a' can't be made into one type"):
+        load_table(name)
+    name = put("more.jsonl", '{"a": 1}\n{"a": "x"}\n')
+    with pytest.raises(TableError, match="more.jsonl, line 2: column 'a' is text here, and a number on line 1"):
+        load_table(name)
+
+
+def test_a_long_json_table_is_read_in_memory_that_does_not_grow(put, run_python, tmp_path):
+    peaks = []
+    for rows in (40_000, 120_000):
+        put(
+            "rows.jsonl", "".join(json.dumps({"text": f"{row:06} " * 100, "label": "a"}) + "\n" for row in range(rows))
+        )
+        code = (
+            "import sys, pyarrow as pa, datasets; from dhrd_hf.data.tables import load_table; "
+            "load_table('rows.jsonl'); print(pa.default_memory_pool().max_memory())"
+        )
+        peaks.append(int(run_python(code)))
+    assert peaks[1] < 1.2 * peaks[0]
