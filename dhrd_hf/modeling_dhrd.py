@@ -163,6 +163,11 @@ class DHRDForDualHeadClassification(ReasoningHeadMixin, PreTrainedModel):
         True  # transformers would look for a decorator in this file's source
     )
 
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """As transformers', which warns of this name; PEFT 0.21 asks by it. Drop with a PEFT that does not."""
+        return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
+
     def __init__(self, config: DHRDConfig, causal_lm: PreTrainedModel | None = None):
         super().__init__(config)
         if config.backbone_config is None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from ..data.table_writing import check_file
 from ..data.tables import load_table, table_name
 from ..files import strict_json, write_whole
-from .parsing import Parser, add_label_options, with_labels
+from .parsing import Parser, add_label_options, with_labels, without_bars
 
 if TYPE_CHECKING:
     from ..export import Contract, Replay, Server
@@ -68,6 +68,7 @@ def run(argv: Sequence[str]) -> int:
 
     if args.output:
         check_file(args.output, args.data)
+    without_bars()
     contract = Contract.read(args.folder)
     server = None
     if args.server:

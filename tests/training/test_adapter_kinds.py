@@ -1,5 +1,7 @@
 """Adapters wherever a user puts them: what was trained is what the run directory, the exports and the likelihoods say."""
 
+import warnings
+
 import peft
 import pytest
 import torch
@@ -9,6 +11,7 @@ from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHe
 from dhrd_hf.evaluation import load_classifier
 from dhrd_hf.modeling_dhrd import find_dual_head
 from dhrd_hf.rationales.select import LikelihoodScore
+from dhrd_hf.training import add_lora
 
 open_dual = AutoModelForDualHeadClassification.from_pretrained
 TOKENS = [5, 40, 41, 42, 43, 60, 70, 80]
@@ -170,3 +173,14 @@ def test_several_adapters_in_one_folder_are_told_apart_by_their_subfolders(dual_
     with pytest.raises(ValueError, match="holds 2 adapters .mine, yours.: .*subfolder='mine'"):
         open_dual(tmp_path)
     assert open_dual(tmp_path, subfolder="yours").active_adapter == "yours"
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_adapter_is_added_without_a_warning_of_another_library(dual_of, checkpointing):
+    """pyproject.toml lets this one pass, for stock models in tests."""
+    model = dual_of("llama")
+    model.model.gradient_checkpointing = checkpointing
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        add_lora(model)
+    assert model.is_gradient_checkpointing is checkpointing
