@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,11 +42,30 @@ def after_interrupt(argv: Sequence[str]) -> str:
     return f"To go on from the last checkpoint: {resumed('dhrd train', argv)}"
 
 
+def _pooled_beside(run: Path) -> Path | None:
+    """A pooled run of the same training rows, in the folder that a run is in."""
+    from ..train import VERDICT_FILE
+
+    def rows(folder: Path) -> str:
+        split, verdict = folder / SPLIT_FILE, folder / VERDICT_FILE
+        return split.read_text() if split.is_file() else json.loads(verdict.read_text("utf-8"))["train_data"]
+
+    for path in sorted([*run.parent.glob("*/config.json"), *run.parent.glob("*/config/config.json")]):
+        other = run.parent / path.relative_to(run.parent).parts[0]
+        with suppress(OSError, ValueError, KeyError):
+            is_pooled = json.loads(path.read_text("utf-8"))["alpha"] == 0
+            if is_pooled and other.name != run.name and rows(other) == rows(run):
+                return other
+    return None
+
+
 def _finish(own: TrainArguments, trainer: DualHeadTrainer) -> None:
     run_dir = shlex.quote(str(trainer.args.output_dir))
     print(f"\nSaved the dual-head model in {run_dir}. Next:")
     held_out = (Path(trainer.args.output_dir) / SPLIT_FILE).is_file()
-    print(f"  dhrd evaluate --model {run_dir}{'' if held_out else ' --data TABLE'}")
+    pooled = _pooled_beside(Path(trainer.args.output_dir)) if own.alpha else None
+    beside = "" if pooled is None else f" --baseline {shlex.quote(str(pooled))}"
+    print(f"  dhrd evaluate --model {run_dir}{'' if held_out else ' --data TABLE'}{beside}")
     print(f"  dhrd calibrate --model {run_dir}{'' if held_out else ' --data TABLE'} --output {run_dir}-calibrated")
     classifier = run_dir
     if own.export:

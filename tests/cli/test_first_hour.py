@@ -277,6 +277,19 @@ def test_the_next_commands_know_prompt_columns_and_rows(run, here, capsys):
     assert "no run that held rows out" in refused(capsys, "evaluate --model exported")
 
 
+def test_a_pooled_run_of_the_same_rows_is_named_to_be_compared_with(here, tmp_path, capsys):
+    train = "train --model model --train-data reviews.csv --text-column review --label-column category --use-cpu --max-steps 1"
+    runs = {"other": "--alpha 0 --eval-split 0.3", "with reasons": "", "pooled": "--alpha 0 --lora", "dual": ""}
+    for name, options in runs.items():
+        reasons = "" if "--alpha" in options else "--alpha 1"
+        assert main([*train.split(), *options.split(), *reasons.split(), "--output-dir", str(tmp_path / name)]) == 0
+        said = capsys.readouterr().out
+        assert ("--baseline" in said) == (name == "dual")
+    command = next(line for line in said.splitlines() if "--baseline" in line).split()
+    assert command == ["dhrd", "evaluate", "--model", str(tmp_path / "dual"), "--baseline", str(tmp_path / "pooled")]
+    assert main(command[1:]) == 0 and "\npooled " in capsys.readouterr().err
+
+
 def test_rationales_turn_the_reasoning_loss_on_and_are_joined_by_number_or_key(here, capsys):
     command = (
         "train --model model --text-column review --label-column category --use-cpu --max-steps 1 --save-strategy no"
