@@ -124,7 +124,12 @@ def rows_with_rationales(number, with_rationale):
 
 
 def test_a_pilot_ends_with_a_verdict_and_goes_on_where_it_was(base, write, tmp_path, quick, capsys):
-    table, out = write("rows.jsonl", rows_with_rationales(150, 30)), tmp_path / "out"
+    # Rationales long enough to take more time than labels do also where other work takes turns with the runs.
+    long = [
+        row | ({"rationale": 4 * row["rationale"]} if "rationale" in row else {})
+        for row in rows_with_rationales(150, 30)
+    ]
+    table, out = write("rows.jsonl", long), tmp_path / "out"
     command = ["pilot", "--model", base, "--data", table, "--output-dir", str(out), "--hours", "2", "--seeds", "2"]
     command += ["--num-train-epochs", "2", "--learning-rate", "1e-3", "--lora", "--use-cpu"]
     assert main([*command, "--dry-run"]) == 0
