@@ -244,8 +244,9 @@ def _buckets(words: np.ndarray, ends: np.ndarray) -> Iterator[list[int]]:
             part[:] = part * np.uint64(0xBF58476D1CE4E5B9) + least
     for key in keys:
         order = np.argsort(key, kind="stable")
-        edges = np.flatnonzero(np.diff(key[order])) + 1
-        yield from (bucket.tolist() for bucket in np.split(order, edges) if len(bucket) > 1)
+        edges = np.flatnonzero(np.diff(key[order], prepend=~key[order[0]], append=~key[order[-1]]))
+        for bucket in np.flatnonzero(np.diff(edges) > 1):
+            yield order[edges[bucket] : edges[bucket + 1]].tolist()
 
 
 def label_probe(
