@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,39 @@ def test_rows_of_a_group_may_share_what_they_lost():
         pairs[one]["rationale"], pairs[two]["rationale"] = pairs[two]["rationale"], pairs[one]["rationale"]
     found = matched(pairs, groups=groups)
     assert (found["verdict"], found["mismatched"]) == ("partly shuffled", [10, 11, 20, 21])
+
+
+def names(row):
+    return re.findall(r"that (\w+) was .* meet (\w+)\?", row["text"])[0]
+
+
+def test_a_text_that_fits_a_little_better_is_no_evidence():
+    rows = made(200)
+    for place in range(0, 40, 2):
+        (own, other), (one, two) = names(rows[place]), names(rows[place + 1])
+        rows[place]["rationale"] = f"{own} met {other}, as {one} met {two}, and {one} met {two} again."
+        rows[place + 1]["rationale"] = "It was so."
+    found = matched(rows, others=100)
+    assert found["accuracy"] < 0.9 and (found["verdict"], found["mismatched"]) == ("aligned", [])
+
+
+def test_what_moved_with_its_group_is_found_where_another_of_the_group_fits_better():
+    pairs = []
+    for row in made(60):
+        one, two = names(row)
+        row |= {"group": row["id"]}
+        pairs.append(row | {"text": f"Was {one} here?", "rationale": f"So {one} met {two}."})
+        there = f"{one} meet {two} in {one}{two}"
+        pairs.append(row | {"text": f"Did {there}?", "rationale": f"So {there.replace('meet', 'met')}."})
+    for one, two in ((10, 20), (11, 21)):
+        pairs[one]["rationale"], pairs[two]["rationale"] = pairs[two]["rationale"], pairs[one]["rationale"]
+    found = matched(pairs, groups=[row["group"] for row in pairs])
+    assert (found["verdict"], found["mismatched"]) == ("partly shuffled", [10, 11, 20, 21])
+
+
+def test_strangers_are_of_other_texts():
+    found = matched([row for row in made(12) for _ in range(10)])
+    assert (found["verdict"], found["accuracy"]) == ("aligned", 1.0)
 
 
 def test_matching_with_accents():
