@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from chat_stand_in import BAD, EMPTY, ERRORS, FAULTS, ChatStandIn, rows
@@ -14,7 +15,7 @@ from chat_stand_in import BAD, EMPTY, ERRORS, FAULTS, ChatStandIn, rows
 from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.rationales import teacher as pacing
 from dhrd_hf.rationales.checks import ReplyChecks
-from dhrd_hf.rationales.generate import generate_rationales
+from dhrd_hf.rationales.generate import Run, generate_rationales
 from dhrd_hf.rationales.journal import Budget, Journal
 from dhrd_hf.rationales.labelled import LabelledTable
 from dhrd_hf.rationales.outputs import OutputFiles
@@ -261,6 +262,33 @@ def test_one_process_at_a_time(tmp_path):
         with pytest.raises(ValueError, match="another process is writing"):
             generate(chat, tmp_path)
         assert not chat.asked
+
+
+def test_nothing_is_written_behind_what_did_not_reach_the_disk(tmp_path):
+    with Journal(tmp_path / "x.replies.jsonl") as journal:
+        journal.append({"key": "00", "sent": [1, 1]})
+        journal.error = OSError(5, "Input/output error")  # as fsync, in its thread, leaves it
+        with pytest.raises(OSError, match="Input/output error"):
+            journal.append({"key": "01", "sent": [1, 1]})
+    assert len(read(tmp_path / "x.replies.jsonl")) == 1
+
+
+def test_what_a_kill_left_half_written_is_cleared_away(tmp_path):
+    left = [
+        tmp_path / f".{name}.0f.tmp" for name in ("rationales.jsonl", "rejected.jsonl", "rationales.manifest.json")
+    ]
+    for path in [*left, tmp_path / ".mine.jsonl.0f.tmp"]:
+        path.write_text("{")
+    OutputFiles(tmp_path / "rationales.jsonl").prepare()
+    assert [path.name for path in tmp_path.iterdir()] == [".mine.jsonl.0f.tmp"]
+
+
+def test_rows_with_two_reasons_do_not_join_those_of_one_to_those_of_the_other():
+    run = SimpleNamespace(in_a_row=0, common=set())
+    for reasons in [("refusal",)] * 5 + [("refusal", "prompt_echo")] + [("prompt_echo",)] * 9:
+        Run._set_aside(run, dict.fromkeys(reasons, "It is so."))
+    with pytest.raises(TeacherError, match="10 rows after each other can't be used for one reason, prompt_echo"):
+        Run._set_aside(run, {"prompt_echo": "It is so."})
 
 
 def test_a_torn_line_is_repaired_and_a_broken_one_is_asked_again(tmp_path):
