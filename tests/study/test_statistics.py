@@ -337,6 +337,8 @@ def test_groups_that_an_older_table_lacks_are_those_of_the_cells_beside_it():
     gain, cot = paired_gains(rows)
     assert (gain.n_items, gain.gain, cot.n_items) == (20, 25.0, 8)
     assert {it.setting: it.n_items for it in summarise(rows)} == {"pooled": 40, "dual_head": 20, "cot_decoding": 8}
+    other_way = paired_gains([row("dual_head", share(30, 40)), row("pooled", share(20, 40), groups=groups)])
+    assert (other_way[0].n_items, other_way[0].gain) == (20, 25.0)
     everywhere = [{**it, "groups": groups[: len(it["labels"])]} for it in rows]
     assert paired_gains(everywhere)[0] == gain
 
