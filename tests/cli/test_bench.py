@@ -169,7 +169,7 @@ def test_an_exported_adapter_runs_on_every_engine(throughput, folder, dual_of, m
     model = add_lora(dual_of("llama", id2label={0: "entailed", 1: "refuted", 2: "unknown"}), r=4)
     for name, parameter in model.named_parameters():
         if "lora_B" in name or "score" in name:
-            torch.nn.init.normal_(parameter)
+            torch.nn.init.normal_(parameter, std=0.3)  # wider, and float32 itself is off by 1e-4 on some machines
     adapter = export_classifier(model, tokenizer, tmp_path / "adapter", format="adapter")
     base = AutoModelForSequenceClassification.from_pretrained(folder / "lm", num_labels=3, pad_token_id=0)
     peft_model = peft.PeftModel.from_pretrained(base, adapter).eval()
