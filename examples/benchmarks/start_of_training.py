@@ -1,8 +1,10 @@
 r"""How long, and in what memory, `dhrd train` gets from a table to its first step, beside `datasets` reading and tokenising it.
 
     python examples/benchmarks/start_of_training.py --rows 300000 --kinds jsonl,csv,parquet
+    python examples/benchmarks/start_of_training.py --rows 300000 --kinds jsonl --tokenizer MODEL
 
-The rows are made of random words; the model is a tiny one, of which nothing is trained. Both ways run in turns, each in a process of
+The rows are made of random words, each a token of a tokenizer that splits at spaces, which costs nearly nothing; or, by
+`--tokenizer`, of a real model's. The model is a tiny one, of which nothing is trained. Both ways run in turns, each in a process of
 its own, from its start on. Memory is what the process holds itself at most (Linux's RssAnon): pages of mapped files are not in it.
 """
 
@@ -19,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 _SEEN = """
 import os, sys, threading, time
@@ -61,14 +63,19 @@ raise SystemExit(dhrd_hf.cli.main(command) or 1)
 _WORDS = [f"w{index}" for index in range(2000)]
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, tokenizer_of: str | None) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    if tokenizer_of is not None:
+        real = AutoTokenizer.from_pretrained(tokenizer_of)
+        real.save_pretrained(folder)
+        LlamaForCausalLM(LlamaConfig(vocab_size=len(real), pad_token_id=0, **sizes)).save_pretrained(folder)
+        return
     words = {word: index for index, word in enumerate(["<pad>", "<unk>", "Reasoning:", "Final", "Answer:", *_WORDS])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<pad>", unk_token="<unk>"
     ).save_pretrained(folder)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     LlamaForCausalLM(LlamaConfig(vocab_size=len(words), pad_token_id=0, **sizes)).save_pretrained(folder)
 
 
@@ -107,10 +114,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300_000)
     parser.add_argument("--kinds", default="jsonl,csv,parquet")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokenizer", metavar="MODEL", help="Hub id or folder whose tokenizer is taken")
     args = parser.parse_args()
     with TemporaryDirectory() as folder:
         model = Path(folder) / "model"
-        write_model(model)
+        write_model(model, args.tokenizer)
         for kind in args.kinds.split(","):
             peaks = {}
             for rows in (args.rows // 3, args.rows):
