@@ -148,10 +148,8 @@ def peek_columns(source: str | Path) -> tuple[list[str], bool] | None:
 
 
 def check_table(source: str, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """Raise on a table that is not there, or whose beginning shows that it lacks a column or has it misspelt."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # several ranks agree later on what is wrong, and say it once
-        return
-    if (found := peek_columns(source)) is None:
+    """Raise on a table that is not there or whose beginning lacks a column; several ranks agree on that later, and say it once."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or (found := peek_columns(source)) is None:
         return
     names, all_of_them = found
     needed = list(needed)
@@ -169,9 +167,9 @@ def check_labelled(source: str, column: str) -> None:
     rows = (row.get(column) for row in iter_rows(source))
     first = list(map(is_missing, islice(rows, _LABELS_SEEN)))
     if any(first):
-        missing = [*first, *map(is_missing, rows)]
-        lacking = [number for number, it in enumerate(missing) if it]
-        check_missing(lacking, len(missing), f"{source}, column {column!r}", False, tell)
+        lacks = [*first, *map(is_missing, rows)]
+        missing = [number for number, it in enumerate(lacks) if it]
+        check_missing(missing, len(lacks), f"{source}, column {column!r}", False, tell)
 
 
 def table_name(source: str | Path) -> str:
@@ -200,9 +198,8 @@ def _locate(source: str | Path, split: str | None, name: str | None) -> _Source:
     if path.is_dir():
         if (path / SPLIT_FILE).is_file():
             if split not in ("train", "eval"):
-                raise TableError(
-                    f"{path} is a run, whose rows are {path}@train, trained on, and {path}@eval, held out"
-                )
+                whose = f"{path}@train, trained on, and {path}@eval, held out"
+                raise TableError(f"{path} is a run, whose rows are {whose}")
             return _Source("split", str(path), split, None)
         if not any((path / marker).exists() for marker in ("state.json", "dataset_dict.json")):
             raise TableError(f"{path} is a folder that save_to_disk did not write: name one of the files in it")
@@ -271,9 +268,8 @@ def _parquet_rows(file: Any, where: str) -> Iterator[dict[str, Any]]:
     row = 0
     try:
         for batch in file.iter_batches(batch_size=1000):
-            for values in batch.to_pylist():
-                yield values
-                row += 1
+            yield from batch.to_pylist()
+            row += len(batch)
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{where} has a page that can't be read, behind row {row}: {error}") from error
 
