@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -54,6 +57,14 @@ class RowParts(NamedTuple):
     rationale_cut: bool
     input_cut: bool
     whole: int  # number of tokens if nothing had been cut
+
+
+class _Rows(NamedTuple):
+    """Encoded rows: all token ids, the number of those of x, the labels."""
+
+    ids: list[list[int]]
+    lengths: list[int]
+    labels: list[Any]
 
 
 class DualHeadEncoder:
@@ -170,11 +181,19 @@ class DualHeadEncoder:
             self._settings = settings
 
     def __call__(self, batch: Mapping[str, Sequence[Any]], feature: Any = None) -> dict[str, list]:
-        encoded, marks = self._encode(batch, self.counts.rows, feature)
-        before, self.counts = self.counts, self.counts + _totals(encoded, marks)
+        rows, marks = self._encode(batch, self.counts.rows, feature)
+        before, self.counts = self.counts, self.counts + _totals(marks)
         if len(self.counts.advice) > len(before.advice):
             logger.warning(f"Among the first {self.counts.rows} rows: {' '.join(self.counts.advice)}")
-        return encoded
+        return {
+            "input_ids": rows.ids,
+            "attention_mask": [[1] * len(ids) for ids in rows.ids],
+            "input_length": rows.lengths,
+            "reasoning_targets": [
+                [-100] * skipped + ids[skipped:] for ids, skipped in zip(*self._spans(rows), strict=True)
+            ],
+            "labels": rows.labels,
+        }
 
     def encode_dataset(
         self,
@@ -230,7 +249,7 @@ class DualHeadEncoder:
             **cached,
         )
         marks = {f.name: encoded.with_format("numpy")[f.name][:] for f in fields(EncodingCounts) if f.name != "rows"}
-        seen = _totals(encoded, marks)
+        seen = _totals(marks)
         self.counts = self.counts + seen
         say = say or (logger.warning if seen != EncodingCounts(rows=seen.rows) else logger.info)
         limits = f"(max_length {self.max_length}, max_input_length {self.max_input_length})"
@@ -251,24 +270,43 @@ class DualHeadEncoder:
         given = (self._given[0], None)
         return {**self.__dict__, "counts": EncodingCounts(), "_given": given, "version": __version__}
 
-    def _encode_marked(self, batch: Mapping[str, Sequence[Any]], indices: list[int]) -> dict[str, list]:
-        encoded, marks = self._encode(batch, first_row=indices[0])
-        return {**encoded, **marks}
+    def _encode_marked(self, batch: Mapping[str, Sequence[Any]], indices: list[int]) -> pa.Table:
+        """As a call does, with the marks; made in Arrow, which `Dataset.map` writes as it is."""
+        rows, marks = self._encode(batch, first_row=indices[0])
+        sizes = np.fromiter(map(len, rows.ids), np.int32, len(rows.ids))
+        ends = np.concatenate([[0], sizes.cumsum(dtype=np.int32)])
+        ids = np.fromiter(chain.from_iterable(rows.ids), np.int32, ends[-1])
+        places = np.arange(len(ids)) - ends[:-1].repeat(sizes)
+        targets = np.where(places < np.repeat(self._spans(rows)[1], sizes), np.int32(-100), ids)
+        mask = np.ones(len(ids), np.int8)
+        columns = {
+            "input_ids": pa.ListArray.from_arrays(ends, ids),
+            "attention_mask": pa.ListArray.from_arrays(ends, mask),
+            "input_length": rows.lengths,
+            "reasoning_targets": pa.ListArray.from_arrays(ends, targets),
+            "labels": rows.labels,
+        }
+        return pa.table(columns | marks)
+
+    def _spans(self, rows: _Rows) -> tuple[list[list[int]], list[int]]:
+        """The ids of each row, and how many of its first the reasoning loss is not over."""
+        return rows.ids, rows.lengths if self.reasoning_span == "rationale" else [0] * len(rows.ids)
 
     def _encode(
         self, batch: Mapping[str, Sequence[Any]], first_row: int, feature: Any = None
-    ) -> tuple[dict[str, list], dict[str, list[int]]]:
+    ) -> tuple[_Rows, dict[str, list[int]]]:
         """The encoded rows, and for each what [`EncodingCounts`] counts as 0 or 1."""
         self._remember()
-        rows = _rows(batch, [*self.columns, self.label_column], self.rationale_column)
+        rows = _rows_of(batch, [*self.columns, self.label_column], self.rationale_column)
         # `Dataset.map` gives a batch that knows the features of its columns, of which a `ClassLabel` numbers names.
         features = getattr(getattr(batch, "formatter", None), "features", None) or {self.label_column: feature}
         values = named_cells([row[self.label_column] for row in rows], features.get(self.label_column))
         texts, labels, rationales = [], [], []
+        read_once = cache(self.labels.read)  # of text, of which there are few in a batch
         for index, row in enumerate(rows):
             try:
                 text = render_input(self.prompt, row)
-                label = self.labels.read(values[index])
+                label = (read_once if isinstance(values[index], str) else self.labels.read)(values[index])
                 rationale = rationale_text(row.get(self.rationale_column), f"column {self.rationale_column!r}") or ""
             except ValueError as error:
                 raise ValueError(f"Row {first_row + index}: {error}. The row: {_excerpt(row)}") from None
@@ -276,8 +314,7 @@ class DualHeadEncoder:
             labels.append(label)
             rationales.append(rationale)
 
-        columns = ("input_ids", "attention_mask", "input_length", "reasoning_targets")
-        encoded: dict[str, list] = {name: [] for name in columns}
+        encoded = _Rows([], [], labels)
         marks: dict[str, list[int]] = {f.name: [] for f in fields(EncodingCounts) if f.name != "rows"}
         cut_on_right = self.tokenizer.truncation_side == "right"
         twice_bos, pad, end = [self.tokenizer.bos_token_id] * 2, self.tokenizer.pad_token_id, self._end
@@ -285,7 +322,7 @@ class DualHeadEncoder:
         parts = self.parts(texts, named, rationales)
         for index, (x, reasoning, answer, rationale_cut, input_cut, _) in enumerate(parts):
             row = f"Row {first_row + index}"
-            if all(token == pad for token in x):
+            if x.count(pad) == len(x):
                 raise ValueError(f"{row}: its text {texts[index]!r} holds nothing but padding tokens.")
             if len(x) + len(answer) + len(end) > self.max_length:
                 raise ValueError(
@@ -293,17 +330,13 @@ class DualHeadEncoder:
                     "Say problem_type='multi_label_classification', which keeps room for all labels."
                 )
             s = x + (answer + reasoning if self.rationale_after_label else reasoning + answer) + end
-            encoded["input_ids"].append(s)
-            encoded["attention_mask"].append([1] * len(s))
-            encoded["input_length"].append(len(x))
-            skipped = len(x) if self.reasoning_span == "rationale" else 0
-            encoded["reasoning_targets"].append([-100] * skipped + s[skipped:])
+            encoded.ids.append(s)
+            encoded.lengths.append(len(x))
             marks["without_rationale"].append(int(not rationales[index]))
             marks["rationales_cut"].append(int(rationale_cut))
             marks["inputs_cut"].append(int(input_cut))
             marks["endings_cut"].append(int(input_cut and cut_on_right and self._has_ending(rows[index])))
             marks["doubled_bos"].append(int(x[:2] == twice_bos))
-        encoded["labels"] = labels
         return encoded, marks
 
     def _has_ending(self, row: Mapping[str, Any]) -> bool:
@@ -368,7 +401,7 @@ def _labels_of(config: PreTrainedConfig, label2id: Mapping[str, int] | None) -> 
     return config.label2id
 
 
-def _rows(batch: Mapping[str, Sequence[Any]], needed: list[str], optional: str) -> list[dict[str, Any]]:
+def _rows_of(batch: Mapping[str, Sequence[Any]], needed: list[str], optional: str) -> list[dict[str, Any]]:
     """The rows of a batch of columns that has the needed ones, each spelled in one way."""
     if not hasattr(batch, "keys"):
         raise ValueError(f"A batch is columns by their names, and this is {_excerpt(batch)}. {_HOW_TO_MAP}")
@@ -380,8 +413,9 @@ def _rows(batch: Mapping[str, Sequence[Any]], needed: list[str], optional: str) 
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _totals(encoded: Mapping[str, Sequence[Any]], marks: Mapping[str, Sequence[int]]) -> EncodingCounts:
-    return EncodingCounts(rows=len(encoded["labels"]), **{name: int(np.sum(values)) for name, values in marks.items()})
+def _totals(marks: Mapping[str, Sequence[int]]) -> EncodingCounts:
+    rows = len(marks["without_rationale"])
+    return EncodingCounts(rows=rows, **{name: int(np.sum(values)) for name, values in marks.items()})
 
 
 def _excerpt(value: Any) -> str:

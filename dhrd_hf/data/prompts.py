@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, time, timedelta
+from functools import cache
 from numbers import Number
 from string import Formatter
 from typing import Any, NamedTuple
@@ -20,6 +21,11 @@ DEFAULT_SUFFIX = "\nReasoning:\n{rationale}\nFinal Answer:\n{label}"
 
 def template_columns(template: str) -> list[str]:
     """Names of the columns that a template takes, each once; `{{` and `}}` are literal braces."""
+    return list(_columns(template))
+
+
+@cache
+def _columns(template: str) -> tuple[str, ...]:
     try:
         fields = [
             (name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None
@@ -34,7 +40,7 @@ def template_columns(template: str) -> list[str]:
                 f"The template {template!r} holds {{{name}{spec and ':' + spec}}}; only plain column names are allowed, "
                 "such as {text}. Write {{ and }} for braces."
             )
-    return list(dict.fromkeys(name for name, _, _ in fields))
+    return tuple(dict.fromkeys(name for name, _, _ in fields))
 
 
 def input_columns(prompt: str) -> list[str]:
@@ -70,16 +76,16 @@ def unescaped(template: str) -> str:
 
 def has_input(prompt: str, row: Mapping[str, Any]) -> bool:
     """Whether a row has a value for each column of the prompt, and not blanks alone."""
-    values = [row.get(name) for name in template_columns(prompt)]
+    values = [row.get(name) for name in _columns(prompt)]
     return not any(map(_is_missing, values)) and any(stripped(str(value)) for value in values)
 
 
 def render_input(prompt: str, row: Mapping[str, Any]) -> str:
     """As [`render`]; a row with nothing to classify in it is an error."""
-    text = render(prompt, row)
-    if not has_input(prompt, row):
+    values = _values(prompt, row)
+    if not any(map(stripped, values.values())):
         raise ValueError("its text is empty")
-    return text
+    return prompt.format(**values)
 
 
 def input_or_empty(prompt: str, row: Mapping[str, Any]) -> str:
@@ -101,13 +107,17 @@ def render_rows(
 
 def render(template: str, row: Mapping[str, Any]) -> str:
     """A template with a row's values in it, which are no lists or objects."""
+    return template.format(**_values(template, row))
+
+
+def _values(template: str, row: Mapping[str, Any]) -> dict[str, str]:
     values = {}
-    for name in template_columns(template):
+    for name in _columns(template):
         value = row.get(name)
         if _is_missing(value):
             raise ValueError(f"column {name!r} has no value")
         values[name] = as_text(value, f"column {name!r}")
-    return template.format(**values)
+    return values
 
 
 def stripped(text: str) -> str:
