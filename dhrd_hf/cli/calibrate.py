@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -74,7 +75,8 @@ def run(argv: Sequence[str]) -> int:
     from ..evaluation import calibration_metrics, fit_temperature, load_classifier, predict_table
     from ..evaluation.loading import open_run
     from ..evaluation.thresholds import check_target
-    from ..export.card_facts import read_card_facts, with_results
+    from ..evaluation.verdict import card_results
+    from ..export.card_facts import read_card_facts
     from ..export.classifier import check_apart
     from ..modeling_dhrd import find_dual_head
 
@@ -132,7 +134,7 @@ def run(argv: Sequence[str]) -> int:
 
         if "test" in found:
             it = (tables["test"], found["test"], temperature, args.group_column, names)
-            facts = with_results(facts, args.test_data, *it)
+            facts = replace(facts, **card_results(args.test_data, *it))
         thresholds, reached = said.get("thresholds"), None
         if thresholds is not None:
             best = "test" if "test" in thresholds else "calibration"

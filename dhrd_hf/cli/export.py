@@ -8,6 +8,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,7 +114,8 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     from ..auto import load_config
     from ..evaluation import fit_temperature, predict_table
     from ..evaluation.loading import open_run
-    from ..export.card_facts import read_card_facts, with_results
+    from ..evaluation.verdict import card_results
+    from ..export.card_facts import read_card_facts
 
     config = load_config(args.model)
     if not isinstance(config, DHRDConfig):
@@ -142,7 +144,8 @@ def _write(args: argparse.Namespace, output: str, format: str) -> Path:
     if evaluated is not None:
         found = predict_table(model, tokenizer, evaluated, prompt, args.label_column)
         names = list(model.config.id2label.values())
-        facts = with_results(facts, args.eval_data, evaluated, found, temperature, args.group_column, names)
+        results = card_results(args.eval_data, evaluated, found, temperature, args.group_column, names)
+        facts = replace(facts, **results)
     folder = export_classifier(
         model,
         tokenizer,

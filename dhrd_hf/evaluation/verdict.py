@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.prompts import render, render_rows
+from ..data.tables import table_name
 from .baselines import baseline_answers, doubtful_labels, some_rows
 from .calibration import calibration_metrics, reliability
 from .metrics import compute_metrics, macro_f1, paired_change
@@ -281,6 +282,26 @@ class Judged:
         mistakes = confident_mistakes(self.found.logits, self.found.labels, self.names, self.texts) if one else ()
         found = {"mistakes": mistakes, "doubts": doubts, "history": history, "cut": [*cut, *self.cut]}
         return verdict_page(self.report, title=title, data=data, **found)
+
+
+def card_results(
+    source: str,
+    table: datasets.Dataset,
+    found: LabelledLogits,
+    temperature: float,
+    group_column: str | None,
+    label_names: Sequence[str],
+) -> dict[str, Any]:
+    """What a model card says of a table: the fields of [`~dhrd_hf.export.CardFacts`] of its results."""
+    groups = None if group_column is None else table[group_column][:]
+    said = {"temperature": temperature, "groups": groups, "label_names": label_names}
+    report = evaluation_report(found.logits, found.labels, found.problem_type, **said)
+    return {
+        "eval_data": table_name(source),
+        "results": report,
+        "inputs_cut": found.cut,
+        "group_column": group_column,
+    }
 
 
 def compare_on_rows(

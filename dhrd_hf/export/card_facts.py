@@ -6,11 +6,10 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from huggingface_hub import try_to_load_from_cache
@@ -19,11 +18,6 @@ from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
 
 from ..files import checkpoints, did_you_mean, read_yaml, strict_json, write_whole
-
-if TYPE_CHECKING:
-    import datasets
-
-    from ..evaluation import LabelledLogits
 
 # What `dhrd train` leaves in a run directory for the card of its export.
 FACTS_FILE = "card_facts.json"
@@ -237,32 +231,3 @@ def _run_facts(folder: Path) -> CardFacts:
         state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
         settings |= {"steps": state["global_step"], "epochs": f"{state['epoch'] or 0:.4g}"}
     return dataclasses.replace(facts, hyperparameters=settings, dev_data=None, dev_rows=None, dev_metrics=None)
-
-
-def with_results(
-    facts: CardFacts,
-    source: str,
-    table: datasets.Dataset,
-    found: LabelledLogits,
-    temperature: float,
-    group_column: str | None,
-    label_names: Sequence[str],
-) -> CardFacts:
-    from ..data.tables import table_name
-    from ..evaluation import evaluation_report
-
-    groups = None if group_column is None else table[group_column][:]
-    return dataclasses.replace(
-        facts,
-        eval_data=table_name(source),
-        results=evaluation_report(
-            found.logits,
-            found.labels,
-            found.problem_type,
-            temperature=temperature,
-            groups=groups,
-            label_names=label_names,
-        ),
-        inputs_cut=found.cut,
-        group_column=group_column,
-    )
