@@ -99,7 +99,7 @@ _OWN = {
         "head_dim": 8,
         "layer_types": _SLIDING,
         "logit_scale": 0.25,
-        "rope_parameters": dict.fromkeys(_SLIDING, _ROPE),
+        "rope_parameters": dict.fromkeys(_SLIDING, {**_ROPE, "mrope_section": [1, 1, 2]}),
     },
     "ctrl": {"dff": 48},
     "deepseek_v2": _MLA,
