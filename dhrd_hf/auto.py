@@ -217,10 +217,12 @@ _OTHER_BASE = (
 
 def find_adapter(name_or_path: str | os.PathLike, **hub: Any) -> str | None:
     """Where in a folder or repository its adapter is: `""` at its top, the subfolder that PEFT calls by its name, or nowhere."""
-    path = Path(name_or_path)
+    path, subfolder = Path(name_or_path), hub.get("subfolder") or ""
+    if (path / subfolder / "adapter_config.json").is_file():  # transformers 5.18 looks at its top alone
+        return subfolder
     with contextlib.suppress(OSError):  # no such folder or repository: `load_config` says it better
         if find_adapter_config_file(os.fspath(path), **{k: v for k, v in hub.items() if k != "force_download"}):
-            return hub.get("subfolder", "")
+            return subfolder
     if not path.is_dir() or (path / "config.json").is_file() and any(path.glob("model*.safetensors*")):
         return None
     named = [it.parent.name for it in sorted(path.glob("*/adapter_config.json"))]

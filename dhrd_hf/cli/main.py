@@ -74,7 +74,7 @@ def _main(argv: list[str]) -> int:
     place = next((index for index, word in enumerate(argv) if not word.startswith("-")), len(argv))
     debug = "--debug" in argv[:place]
     command = None
-    _quiet_libraries(debug)
+    quiet_libraries(debug)
     reading(say=note)
     try:
         _parser().parse_args(argv[:place])
@@ -97,7 +97,7 @@ def _main(argv: list[str]) -> int:
         return 2
 
 
-def _quiet_libraries(debug: bool) -> None:
+def quiet_libraries(debug: bool = False) -> None:
     """Have other libraries say nothing that is no error: what they announce is for whoever calls them."""
     if debug:
         return

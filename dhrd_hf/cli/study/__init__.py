@@ -141,9 +141,10 @@ def check_options(study: Study, who: str = "") -> None:
     from multiprocessing import get_context
 
     from ...study.options import typed_options
+    from ..main import quiet_libraries
 
     several = {tuple(typed_options(run.options)): None for run in study.runs}
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=quiet_libraries) as pool:
         pool.submit(_parse_all, list(several), who).result()
 
 
