@@ -7,9 +7,12 @@ import importlib.util
 import inspect
 import os
 import pkgutil
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import dhrd_hf
 
@@ -225,3 +228,15 @@ def test_no_call_of_an_auto_class_asks_whether_to_run_a_checkpoints_code(module)
         if owner.startswith("Auto") and "DualHead" not in owner and node.func.attr == "from_pretrained":
             given = {keyword.arg for keyword in node.keywords}
             assert given & {"trust_remote_code", None} or module == "dhrd_hf.embedded", ast.unparse(node)
+
+
+def test_the_floors_are_the_versions_that_the_lowest_set_tries():
+    root = Path(__file__).parent.parent
+    floors = dict(
+        re.fullmatch(r"([\w-]+)>=([\d.]+)", it).groups()
+        for it in tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    )
+    pins = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (root / "constraints-lowest.txt").read_text(), re.MULTILINE))
+    assert {name.replace("_", "-"): Version(it) for name, it in floors.items()} == {
+        name: Version(it) for name, it in pins.items()
+    }
