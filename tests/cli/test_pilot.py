@@ -105,9 +105,7 @@ def quick(monkeypatch):
             return Ended(main(command[3:]), 1.0)
 
     monkeypatch.setattr(Processes, "run", run)
-    monkeypatch.setattr(
-        "concurrent.futures.ProcessPoolExecutor", lambda number, mp_context: ThreadPoolExecutor(number)
-    )
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", lambda number, **_: ThreadPoolExecutor(number))
 
 
 def rows_with_rationales(number, with_rationale):
@@ -186,9 +184,7 @@ def stand_in(monkeypatch):
     """Runs that leave a run's files within a moment, without logits."""
     launch = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "study" / "train_stand_in.py")]
     monkeypatch.setattr(dhrd_hf.study, "run_study", functools.partial(dhrd_hf.study.run_study, launch=launch))
-    monkeypatch.setattr(
-        "concurrent.futures.ProcessPoolExecutor", lambda number, mp_context: ThreadPoolExecutor(number)
-    )
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", lambda number, **_: ThreadPoolExecutor(number))
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,7 @@ def study(base, table, tmp_path):
 def quick(monkeypatch):
     """Stand-ins for `dhrd train`, and its options checked in this process, which has the imports."""
     monkeypatch.setattr(dhrd_hf.study, "run_study", functools.partial(dhrd_hf.study.run_study, launch=STAND_IN))
-    monkeypatch.setattr(
-        "concurrent.futures.ProcessPoolExecutor", lambda number, mp_context: ThreadPoolExecutor(number)
-    )
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", lambda number, **_: ThreadPoolExecutor(number))
 
 
 def read(path):
