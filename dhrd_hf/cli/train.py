@@ -13,7 +13,7 @@ from ..data.tables import SPLIT_FILE
 from ..data.text_tables import reading
 from ..training.options import check_run
 from .arguments import parse_given
-from .parsing import quiet, resumed, say, without_bars
+from .parsing import importing, quiet, resumed, say, without_bars
 
 if TYPE_CHECKING:
     from .. import DualHeadTrainer
@@ -26,11 +26,12 @@ def run(argv: Sequence[str]) -> int:
     reading(own.encoding)
     starts_anew = not own.resume and not given.training.get("resume_from_checkpoint")
     check_run(own, given.training["output_dir"], starts_anew)
-    training = given.training_arguments()
-    if training.process_index > 0:
-        quiet()
-    without_bars()
-    from ..train import train
+    with importing():
+        training = given.training_arguments()
+        if training.process_index > 0:
+            quiet()
+        without_bars()
+        from ..train import train
 
     trainer = train(given, training, say)
     if trainer is not None and training.process_index == 0:
