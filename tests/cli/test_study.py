@@ -273,6 +273,11 @@ def test_a_dry_run_lists_the_cells_in_order_and_runs_none(study, tmp_path, quick
     assert not (tmp_path / "out" / "runs").exists()
 
 
+def test_the_process_that_checks_options_prints_nothing_of_other_libraries(study, tmp_path, capfd):
+    assert main(["study", study("{setting: pooled}"), "--output-dir", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("block", "message"),
     [
