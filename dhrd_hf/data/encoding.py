@@ -60,10 +60,11 @@ class RowParts(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Encoded rows: all token ids, the number of those of x, the labels."""
+    """Encoded rows: all token ids, the number of those of x, of the first that have no reasoning loss, the labels."""
 
     ids: list[list[int]]
     lengths: list[int]
+    skipped: list[int]
     labels: list[Any]
 
 
@@ -189,9 +190,7 @@ class DualHeadEncoder:
             "input_ids": rows.ids,
             "attention_mask": [[1] * len(ids) for ids in rows.ids],
             "input_length": rows.lengths,
-            "reasoning_targets": [
-                [-100] * skipped + ids[skipped:] for ids, skipped in zip(*self._spans(rows), strict=True)
-            ],
+            "reasoning_targets": [[-100] * it + ids[it:] for ids, it in zip(rows.ids, rows.skipped, strict=True)],
             "labels": rows.labels,
         }
 
@@ -277,7 +276,7 @@ class DualHeadEncoder:
         ends = np.concatenate([[0], sizes.cumsum(dtype=np.int32)])
         ids = np.fromiter(chain.from_iterable(rows.ids), np.int32, ends[-1])
         places = np.arange(len(ids)) - ends[:-1].repeat(sizes)
-        targets = np.where(places < np.repeat(self._spans(rows)[1], sizes), np.int32(-100), ids)
+        targets = np.where(places < np.repeat(rows.skipped, sizes), np.int32(-100), ids)
         mask = np.ones(len(ids), np.int8)
         columns = {
             "input_ids": pa.ListArray.from_arrays(ends, ids),
@@ -287,10 +286,6 @@ class DualHeadEncoder:
             "labels": rows.labels,
         }
         return pa.table(columns | marks)
-
-    def _spans(self, rows: _Rows) -> tuple[list[list[int]], list[int]]:
-        """The ids of each row, and how many of its first the reasoning loss is not over."""
-        return rows.ids, rows.lengths if self.reasoning_span == "rationale" else [0] * len(rows.ids)
 
     def _encode(
         self, batch: Mapping[str, Sequence[Any]], first_row: int, feature: Any = None
@@ -314,7 +309,7 @@ class DualHeadEncoder:
             labels.append(label)
             rationales.append(rationale)
 
-        encoded = _Rows([], [], labels)
+        encoded = _Rows([], [], [], labels)
         marks: dict[str, list[int]] = {f.name: [] for f in fields(EncodingCounts) if f.name != "rows"}
         cut_on_right = self.tokenizer.truncation_side == "right"
         twice_bos, pad, end = [self.tokenizer.bos_token_id] * 2, self.tokenizer.pad_token_id, self._end
@@ -332,6 +327,7 @@ class DualHeadEncoder:
             s = x + (answer + reasoning if self.rationale_after_label else reasoning + answer) + end
             encoded.ids.append(s)
             encoded.lengths.append(len(x))
+            encoded.skipped.append(len(x) if self.reasoning_span == "rationale" else 0)
             marks["without_rationale"].append(int(not rationales[index]))
             marks["rationales_cut"].append(int(rationale_cut))
             marks["inputs_cut"].append(int(input_cut))
