@@ -174,6 +174,17 @@ def test_maps_form_and_encode_dataset_agree(dataset, tokenizer, label2id, encode
     assert mapped.to_list() == encoded.to_list()
 
 
+@pytest.mark.parametrize("order", [False, True])
+def test_both_forms_agree_where_the_loss_is_over_the_rationale_alone(dataset, tokenizer, label2id, order):
+    options = {"max_length": 64, "reasoning_span": "rationale", "rationale_after_label": order}
+    encoder = DualHeadEncoder(tokenizer, label2id, **options)
+    mapped = dataset.map(encoder, batched=True, batch_size=5, remove_columns=dataset.column_names)
+    assert mapped.to_list() == encoder.encode_dataset(dataset).to_list()
+    for row in mapped:
+        x = row["input_length"]
+        assert row["reasoning_targets"] == [-100] * x + row["input_ids"][x:]
+
+
 def test_counts_are_the_same_in_parallel_and_from_the_cache(dataset, tokenizer, label2id, tmp_path):
     dataset.save_to_disk(tmp_path)  # on disk, so that `map` keeps its results
     stored = Dataset.load_from_disk(str(tmp_path))
