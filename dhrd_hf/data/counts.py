@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+
+import numpy as np
 
 
 @dataclass
@@ -33,6 +36,11 @@ class EncodingCounts:
     inputs_cut: int = 0
     endings_cut: int = 0
     doubled_bos: int = 0
+
+    @classmethod
+    def total(cls, marks: Mapping[str, Sequence[int]]) -> EncodingCounts:
+        """Of what each row was marked with, 0 or 1."""
+        return cls(len(marks["without_rationale"]), **{name: int(np.sum(values)) for name, values in marks.items()})
 
     def __add__(self, other: EncodingCounts) -> EncodingCounts:
         return EncodingCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .. import __version__
@@ -19,14 +19,13 @@ from .counts import EncodingCounts
 from .inputs import (
     INPUT_NAMES,
     continued_ids,
-    known_limit,
+    longest_sequence,
     pool_by_pad_token,
-    positions_of,
     remember_settings,
     tokenize_inputs,
     tokenizer_settings,
 )
-from .labels import Labels, named_cells, read_labels
+from .labels import Labels, labels_of, named_cells, read_labels
 from .prompts import (
     DEFAULT_PROMPT,
     DEFAULT_SUFFIX,
@@ -146,7 +145,7 @@ class DualHeadEncoder:
             raise ValueError(f"reasoning_span={reasoning_span!r} is not one of {', '.join(REASONING_SPANS)}.")
         config = getattr(model, "config", None)
         if model is not None:
-            label2id = _labels_of(config, label2id)
+            label2id = labels_of(config, label2id)
             prompt = config.prompt_template if prompt is None else prompt
             suffix = config.suffix_template if suffix is None else suffix
             problem_type = config.problem_type if problem_type is None else problem_type
@@ -165,7 +164,7 @@ class DualHeadEncoder:
         self.rationale_column = rationale_column
         self.rationale_after_label = bool(rationale_after_label)
         self.reasoning_span = reasoning_span
-        self.max_length = self._known_limit(max_length, config)
+        self.max_length = longest_sequence(self.tokenizer, max_length, config)
         self.max_input_length = self._input_limit(max_input_length)
         if config is not None:
             pool_by_pad_token(config, tokenizer)
@@ -183,7 +182,7 @@ class DualHeadEncoder:
 
     def __call__(self, batch: Mapping[str, Sequence[Any]], feature: Any = None) -> dict[str, list]:
         rows, marks = self._encode(batch, self.counts.rows, feature)
-        before, self.counts = self.counts, self.counts + _totals(marks)
+        before, self.counts = self.counts, self.counts + EncodingCounts.total(marks)
         if len(self.counts.advice) > len(before.advice):
             logger.warning(f"Among the first {self.counts.rows} rows: {' '.join(self.counts.advice)}")
         return {
@@ -248,7 +247,7 @@ class DualHeadEncoder:
             **cached,
         )
         marks = {f.name: encoded.with_format("numpy")[f.name][:] for f in fields(EncodingCounts) if f.name != "rows"}
-        seen = _totals(marks)
+        seen = EncodingCounts.total(marks)
         self.counts = self.counts + seen
         say = say or (logger.warning if seen != EncodingCounts(rows=seen.rows) else logger.info)
         limits = f"(max_length {self.max_length}, max_input_length {self.max_input_length})"
@@ -360,16 +359,6 @@ class DualHeadEncoder:
         """Token ids of parts of the suffix, as they stand behind `before` or any text."""
         return continued_ids(self.tokenizer, texts, before)
 
-    def _known_limit(self, max_length: int, config: PreTrainedConfig | None) -> int:
-        limits = {"the tokenizer's model_max_length": known_limit(self.tokenizer)}
-        if config is not None:
-            limits["the model's max_position_embeddings"] = positions_of(config)
-        for name, limit in limits.items():
-            if limit is not None and limit < max_length:
-                logger.warning(f"max_length {max_length} is above {name}: using {limit}.")
-                max_length = limit
-        return max_length
-
     def _input_limit(self, max_input_length: int | None) -> int:
         answers = [self.suffix.between + answer + self.suffix.after for answer in self.labels.longest_texts()]
         reserved = max(len(ids) for ids in self.continued(answers)) + len(self._end)
@@ -386,17 +375,6 @@ class DualHeadEncoder:
         return limit if max_input_length is None else max_input_length
 
 
-def _labels_of(config: PreTrainedConfig, label2id: Mapping[str, int] | None) -> Mapping[str, int]:
-    if not hasattr(config, "rationale_after_label"):
-        raise TypeError(
-            "The model has not two heads. Open it with "
-            "AutoModelForDualHeadClassification.from_pretrained(name_or_path, ...)."
-        )
-    if label2id is not None and dict(label2id) != config.label2id:
-        raise ValueError(f"label2id={dict(label2id)} is not the model's, {config.label2id}. Leave it out.")
-    return config.label2id
-
-
 def _rows_of(batch: Mapping[str, Sequence[Any]], needed: list[str], optional: str) -> list[dict[str, Any]]:
     """The rows of a batch of columns that has the needed ones, each spelled in one way."""
     if not hasattr(batch, "keys"):
@@ -407,11 +385,6 @@ def _rows_of(batch: Mapping[str, Sequence[Any]], needed: list[str], optional: st
         if isinstance(values, str) or not isinstance(values, Sequence):
             raise ValueError(f"Column {name!r} holds {_excerpt(values)}, expected a list of values. {_HOW_TO_MAP}")
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-
-def _totals(marks: Mapping[str, Sequence[int]]) -> EncodingCounts:
-    rows = len(marks["without_rationale"])
-    return EncodingCounts(rows=rows, **{name: int(np.sum(values)) for name, values in marks.items()})
 
 
 def _excerpt(value: Any) -> str:

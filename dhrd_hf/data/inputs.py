@@ -74,6 +74,18 @@ def positions_of(config: PreTrainedConfig) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
+def longest_sequence(tokenizer: PreTrainedTokenizerBase, max_length: int, config: PreTrainedConfig | None) -> int:
+    """`max_length`, or what the tokenizer or the model has room for, where that is less."""
+    limits = {"the tokenizer's model_max_length": known_limit(tokenizer)}
+    if config is not None:
+        limits["the model's max_position_embeddings"] = positions_of(config)
+    for name, limit in limits.items():
+        if limit is not None and limit < max_length:
+            logger.warning(f"max_length {max_length} is above {name}: using {limit}.")
+            max_length = limit
+    return max_length
+
+
 # The pad token
 
 

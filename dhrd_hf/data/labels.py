@@ -241,6 +241,18 @@ def read_labels(
     return (table if len(rows) == len(given) else table.select(rows)), Labels(known.label2id, kind, column, counts)
 
 
+def labels_of(config: PreTrainedConfig, label2id: Mapping[str, int] | None) -> Mapping[str, int]:
+    """The labels of a model with two heads, which are those that are given too, if any."""
+    if not hasattr(config, "rationale_after_label"):
+        raise TypeError(
+            "The model has not two heads. Open it with "
+            "AutoModelForDualHeadClassification.from_pretrained(name_or_path, ...)."
+        )
+    if label2id is not None and dict(label2id) != config.label2id:
+        raise ValueError(f"label2id={dict(label2id)} is not the model's, {config.label2id}. Leave it out.")
+    return config.label2id
+
+
 def _namer(
     values: Sequence[Any], known: Labels | None, kind: str, what: str
 ) -> tuple[Callable[[Any], Any], list[str] | None]:
