@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from . import measures, tables
 from .options import hint
 from .plan import Run, setting_names
 from .statistics import Gain, Pair, difference, gain_of
-from .table import NAMED, OF_REASONING, Group, Row, baseline_of, grouped, latest, together
-from .tables import AXES, Table, gain_text, number, options_text, shown, told, words
+from .table import NAMED, OF_REASONING, Group, Row, baseline_of, comparable, grouped, latest, together
+from .tables import AXES, Table, gain_text, number, options_text, own_options, shown, told, words
 
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 _MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "*": "\\*", "`": "\\`", "](": "]\\(", "\n": " "}
@@ -46,7 +47,7 @@ def build_report(
 ) -> Report:
     rows, where = list(rows), dict(where or {})
     kept, twice = _asked_for(rows, where)
-    groups = grouped(kept)
+    groups = grouped(kept, rows)
     usual, options = _usual(groups), {name: it for name, it in where.items() if name.rstrip("!") not in _OF_ROWS}
     # Which are compared.
     by_data, apart = _by_data(groups), set(not_in_mean)
@@ -186,14 +187,18 @@ def _by_data(groups: Iterable[Group]) -> list[list[Group]]:
 
 
 def _fits(group: Group, where: Mapping[str, str], but: str | None = None) -> bool:
-    """Whether the options of a group are those that were asked for; one of them may have any value."""
+    """Whether the options of a group are those that were asked for; one of them, and those it can't have, may have any value."""
     asked = [(name.rstrip("!"), name, typed) for name, typed in where.items()]
-    return all(option == but or meets(group.config.get(option), name, typed) for option, name, typed in asked)
+    free = (but, *(OF_REASONING if group.setting == "pooled" else ()))
+    return all(option in free or meets(group.config.get(option), name, typed) for option, name, typed in asked)
 
 
-def _paired(group: Group, here: Sequence[Group], left_out: int = 0) -> Pair:
-    """A group beside the pooled runs of its data set that share its seeds and the options that pooled runs have."""
-    return Pair(None, group) if group.setting == "pooled" else Pair(group, baseline_of(group, here), left_out)
+def _paired(group: Group, here: Sequence[Group], left_out: int = 0, where: Mapping[str, str] | None = None) -> Pair:
+    """A group beside the pooled runs of its data set that share its seeds and, unless each side has its own, its options."""
+    if group.setting == "pooled":
+        return Pair(None, group)
+    found = Pair(group, baseline_of(group, here), left_out)
+    return found if not found.unlike or _fits(found.base, where or {}) else Pair(group, None, left_out)
 
 
 def _largest(its: Iterable[list[Group]]) -> list[Group]:
@@ -203,7 +208,7 @@ def _largest(its: Iterable[list[Group]]) -> list[Group]:
 
 def _main_pair(here: Sequence[Group], where: Mapping[str, str]) -> Pair | None:
     """Pooled against the dual head on a data set: the options with the most seeds that both have."""
-    duals = [_paired(it, here) for it in here if it.setting == "dual_head" and _fits(it, where)]
+    duals = [_paired(it, here, where=where) for it in here if it.setting == "dual_head" and _fits(it, where)]
     return max((it for it in duals if it.base), key=lambda it: it.n_seeds, default=None)
 
 
@@ -219,7 +224,7 @@ def _by_setting(here: Sequence[Group], where: Mapping[str, str]) -> list[Pair]:
         best = _largest([it] for it in trained if it.shared == decoder[0].shared)
     order = {name: place for place, name in enumerate(["dual_head", *_settings()])}
     chosen = sorted([*best, *decoder], key=lambda it: order.get(it.setting, len(order)))
-    return [_paired(it, here) for it in chosen] if {it.setting for it in chosen} - {"dual_head"} else []
+    return [_paired(it, here, where=where) for it in chosen] if {it.setting for it in chosen} - {"dual_head"} else []
 
 
 def _axes(by_data: Sequence[Sequence[Group]]) -> list[str]:
@@ -252,6 +257,10 @@ def _family(here: Sequence[Group], axis: str, where: Mapping[str, str]) -> list[
     duals = [it for it in here if it.setting == "dual_head" and _fits(it, where, but=axis)]
     best, but = _largest(together(duals, lambda it: it.key(axis))), (axis, "setting", "eval_rows", *OF_REASONING)
     beside = [it for it in here if best and it.setting == "pooled" and it.key(*but) == best[0].key(*but)]
+    if best and all(
+        _paired(it, here).unlike for it in best
+    ):  # sides that have their own values are no values of an axis
+        return []
     values = {shown(it.config.get(axis)) for it in (best if axis in OF_REASONING else [*best, *beside])}
     return [*best, *beside] if len(values) > 1 else []
 
@@ -265,7 +274,8 @@ def _headline(main: Sequence[Pair], mean: Gain | None) -> list[str]:
     gains = np.concatenate([difference(*it.sides()).mean(1) for it in main])
     # Equal shares of right answers may differ in their last digit.
     ahead, behind = (gains > 1e-7).sum(), (gains < -1e-7).sum()
-    pairs = f"Ahead in {ahead} of {len(gains)} pairs of runs with the same data, options and seed, "
+    same = "data and seed" if any(it.unlike for it in main) else "data, options and seed"
+    pairs = f"Ahead in {ahead} of {len(gains)} pairs of runs with the same {same}, "
     pairs += f"level in {len(gains) - ahead - behind}, behind in {behind}."
     counts = Counter(it.n_seeds for it in main)
     most, fewest = max(counts), min(counts)
@@ -279,6 +289,7 @@ def _headline(main: Sequence[Pair], mean: Gain | None) -> list[str]:
         what = f"Mean relative gain of the dual head over pooled on {len(main)} data sets"
         of_each = ", ".join(f"{text} on {counts[n]}" for n, text in seeds.items())
     lines = [f"{what} ({of_each}): {gain_text(mean, 'relative', 2)}, paired 95% interval over {over}."]
+    lines += own_options(main)
     sure = [it.gain for it in main if it.n_seeds > 1]
     if sure and len(main) > 1:
         above, below = sum(it.low > 0 for it in sure), sum(it.high < 0 for it in sure)
@@ -289,8 +300,12 @@ def _headline(main: Sequence[Pair], mean: Gain | None) -> list[str]:
 
 def unpaired(groups: Sequence[Group]) -> int:
     """How many runs have no partner: pooled ones beside which nothing was run, others without their pooled one."""
-    sides = {(it.setting == "pooled", it.shared, seed) for it in groups for seed in it.seeds}
-    return sum((it.setting != "pooled", it.shared, seed) not in sides for it in groups for seed in it.seeds)
+    partners: dict[Group, set[int]] = {it: set() for it in groups}
+    for pooled, other in product(groups, groups):
+        if pooled.setting == "pooled" != other.setting and comparable(other, pooled):
+            partners[pooled] |= {*other.seeds}
+            partners[other] |= {*pooled.seeds}
+    return sum(len({*it.seeds} - seeds) for it, seeds in partners.items())
 
 
 def several_data(groups: Sequence[Group]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .metrics import LOSSES, METRICS, OF_LOGITS, Noise, interval, measured, noise
-from .table import Group, Row, baseline_of, grouped, latest, together
+from .table import OF_REASONING, Group, Row, baseline_of, differ_by_setting, grouped, latest, together
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def paired_gains(rows: Iterable[Row], baseline: str = "pooled", metric: str | No
     """The gain of each setting over the baseline on each data set, with paired 95% intervals.
 
     Runs are paired that share data set, train size, seed and options; with the baseline `pooled` options of the reasoning
-    loss (alpha and its schedule, the span, ...) do not count, as it has none. Items and seeds are those of the differences.
+    loss (alpha and its schedule, the span, ...) do not count, as it has none. Where the table has one set of options of
+    either setting, as of sides that each train at their own best, they are paired though these differ. Items and seeds are those of the differences.
     Where the setting was tested on fewer items than the baseline (CoT decoding is slow), both are scored on those, the first
     of the others.
 
@@ -236,6 +237,15 @@ class Pair:
         self.group, self.base, self.one = group, base, group or base
         self.data, self.metric, self.config = self.one.data, self.one.metric, self.one.config
         self.n_seeds, self.runs = len(self.one.rows), [row for it in (group, base) if it for row in it.rows]
+
+    @cached_property
+    def unlike(self) -> dict[str, tuple[Any, Any]]:
+        """The options of which each side has its own, but those of the reasoning loss: the baseline's first."""
+        if self.group is None or self.base is None or differ_by_setting(self.group, self.base):
+            return {}
+        names = [name for name in {**self.base.config, **self.group.config} if name not in OF_REASONING]
+        sides = {name: (self.base.config.get(name), self.group.config.get(name)) for name in names}
+        return {name: its for name, its in sides.items() if its[0] != its[1]}
 
     def sides(self, metric: str | None = None, of: str = "eval") -> tuple[np.ndarray, np.ndarray] | None:
         """What each test item scores for each seed of both; by default by the metric of the table."""

@@ -172,10 +172,10 @@ def together(its: Iterable[_Any], key: Callable[[_Any], Hashable]) -> list[list[
 
 
 class Group:
-    """The runs of one data set and setting that differ by nothing but their seed."""
+    """The runs of one data set and setting that differ by nothing but their seed; `alone`: its setting has no other options in the table."""
 
-    def __init__(self, rows: Iterable[Row]):
-        self.rows = sorted(rows, key=lambda row: row["seed"])
+    def __init__(self, rows: Iterable[Row], alone: bool = False):
+        self.rows, self.alone = sorted(rows, key=lambda row: row["seed"]), alone
         self.seeds, its = [row["seed"] for row in self.rows], self.rows[0]
         self.data, self.setting, self.metric = its["data"], its["setting"], its["metric"]
         self.config = {name: its.get(name) for name in NAMED} | dict(its.get("options") or {})
@@ -189,7 +189,7 @@ class Group:
         return _key(self.rows[0], "seed", *but)
 
     def only(self, seeds: Collection[int]) -> Group:
-        return Group(row for row in self.rows if row["seed"] in seeds)
+        return Group((row for row in self.rows if row["seed"] in seeds), self.alone)
 
     def varying(self, groups: Sequence[Group]) -> dict[str, Any]:
         """What tells the groups of its data set and setting apart, and its own values."""
@@ -226,10 +226,18 @@ def latest(rows: Iterable[Row]) -> tuple[list[Row], int]:
     return kept["row"].to_list(), int(frame["done"].sum()) - len(done)
 
 
-def grouped(rows: Iterable[Row]) -> list[Group]:
-    """The done rows in groups that differ by nothing but the seed."""
+def grouped(rows: Iterable[Row], table: Iterable[Row] | None = None) -> list[Group]:
+    """The done rows in groups that differ by nothing but the seed; `table` is all of it, where the rows are some."""
+    rows = list(rows)
+    options: dict[tuple, set[Hashable]] = {}
+    for row in rows if table is None else table:
+        its = options.setdefault((row.get("model"), row["setting"]), set())
+        its.add(_key(row, "seed", "data", "rows_digest", "eval_rows", "train_size", "prompt"))
     done = (row for row in rows if row["status"] == "done")
-    return [Group(its) for its in together(done, lambda row: _key(row, "seed"))]
+    groups = [Group(its) for its in together(done, lambda row: _key(row, "seed"))]
+    for it in groups:
+        it.alone = len(options[it.named["model"], it.setting]) == 1
+    return groups
 
 
 def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") -> Group | None:
@@ -243,7 +251,13 @@ def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") 
 
 
 def comparable(group: Group, baseline: Group) -> bool:
-    """Whether two groups differ by the setting alone."""
+    """Whether two groups differ by the setting alone, or are of the same inputs, each with all the options that its setting has."""
+    inputs = ("model", "rows_digest", "train_size", "prompt")
+    alike = group.data == baseline.data and all(group.named.get(it) == baseline.named.get(it) for it in inputs)
+    return (alike and group.alone and baseline.alone) or differ_by_setting(group, baseline)
+
+
+def differ_by_setting(group: Group, baseline: Group) -> bool:
     if {group.setting, baseline.setting} & {"pooled", "cot_decoding"}:
         return group.shared == baseline.shared
     return group.key("setting") == baseline.key("setting")

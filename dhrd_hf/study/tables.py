@@ -281,7 +281,8 @@ def _about(pairs: Sequence[Pair], known: Mapping[str, Any]) -> list[str]:
     metrics: dict[str, dict[str, None]] = {}
     for it in pairs:
         metrics.setdefault(it.metric, {})[it.data] = None
-        configs.setdefault(it.data, {name: value for name, value in it.config.items() if name not in known})
+        its = {name: value for name, value in it.config.items() if name not in {*known, *it.unlike}}
+        configs.setdefault(it.data, its)
     names = dict.fromkeys(name for config in configs.values() for name in config)
     alike = [name for name in names if len({shown(it.get(name)) for it in configs.values()}) == 1]
     same = {name: next(iter(configs.values())).get(name) for name in alike}
@@ -296,8 +297,18 @@ def _about(pairs: Sequence[Pair], known: Mapping[str, Any]) -> list[str]:
     return [*notes, f"The score is {'; '.join(scores)}.", *_seeds(pairs)]
 
 
+def own_options(pairs: Sequence[Pair]) -> list[str]:
+    """The options of which the sides of pairs have their own values."""
+    found: dict[str, dict[str, str]] = {}
+    for it in pairs:
+        for name, (base, ours) in it.unlike.items():
+            found.setdefault(name, {"pooled": f"{name} {shown(base)}"})[it.group.setting] = shown(ours)
+    said = [", ".join(f"{setting} {value}" for setting, value in its.items()) for its in found.values()]
+    return told("Each setting has its own options: {}.", said, "; ")
+
+
 def _seeds(pairs: Sequence[Pair]) -> list[str]:
-    notes = [f"Not compared: {it.problem}." for it in pairs if it.problem]
+    notes = [*own_options(pairs), *(f"Not compared: {it.problem}." for it in pairs if it.problem)]
     few = dict.fromkeys(it.data for it in pairs if it.gain and it.gain.n_items == 1)
     notes += told("One test item (in {}) has no interval.", few)
     left_out = sum(it.left_out for it in pairs)

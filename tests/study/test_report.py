@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -922,3 +923,74 @@ def test_the_power_of_the_study_is_told():
     assert table(single, "power") is None and table(single, "main").rows[0][6] == "+0.0 [–, –]"
     both = table([*rows, *MAIN[4:]], "power")
     assert [row[0] for row in both.rows] == ["a", "mean of 2"] and "on the mean you need" in both.notes[0]
+
+
+# Each setting at its own options
+
+
+def own_best(data="a", seeds=(0, 1), **more):
+    """Pooled trains 8 epochs and has half of its rows right, the dual head 4 and has three of four."""
+    sides = (("pooled", 8, 2), ("dual_head", 4, 3))
+    return [cell(data, it, seed, right, num_train_epochs=n, **more) for it, n, right in sides for seed in seeds]
+
+
+def test_settings_that_each_have_their_own_options_are_compared_and_told():
+    report = build_report([*own_best(), *own_best("b", train_size=200)])
+    said = "Each setting has its own options: pooled num_train_epochs 8, dual_head 4."
+    assert report.headline[0].startswith("Mean relative gain of the dual head over pooled on 2 data sets")
+    assert report.headline[1] == said and "pairs of runs with the same data and seed" in " ".join(report.headline)
+    main = report.tables[0]
+    assert said in main.notes and not any(it.startswith("Options:") for it in main.notes)
+    assert [row[6].split()[0] for row in main.rows] == ["+25.0", "+25.0", "+25.0"]
+    assert report.counts == "8 cells done, 0 failed, 0 without one to be paired with."
+    assert "options" not in {it.name for it in report.tables}  # 4 and 8 epochs are no two values of an axis
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [cell("a", "pooled", 2, 2, num_train_epochs=2)],
+        [cell("a", "dual_head", 2, 2, num_train_epochs=2)],
+        [cell("b", "pooled", 0, 2, num_train_epochs=2)],
+        [failed(cell("a", "pooled", 0, 2, num_train_epochs=2))],
+        [cell("a", "dual_head", 0, 2, num_train_epochs=4, alpha=0.5)],
+    ],
+    ids=["of pooled", "of the dual head", "on other data", "that failed", "of the loss"],
+)
+def test_where_a_setting_has_several_options_equal_ones_alone_are_compared(more):
+    report = build_report([*own_best(), *more])
+    assert report.headline == [
+        "No pooled and dual-head cells share data, seed and options, so there is no gain to report."
+    ]
+    where = build_report([*own_best(), *more], where={"seed": "0,1", "data": "a"})  # a filter makes no pair
+    assert where.headline == report.headline and "Each setting" not in report_markdown(report)
+    assert paired_gains([*own_best(), *more]) == []
+    equal = build_report(
+        [*own_best(), *more, *(cell("a", "dual_head", seed, 4, num_train_epochs=8) for seed in (0, 1))]
+    )
+    assert equal.headline[0].startswith("Relative gain of the dual head over pooled on a (2 seeds): +100.00%")
+    assert "Each setting" not in report_markdown(equal)
+
+
+@pytest.mark.parametrize("other", [{"train_size": 50}, {"prompt": "{text}!"}, {"seeds": (2, 3)}, {"data": "b"}])
+def test_settings_with_their_own_options_are_of_the_same_rows_and_seeds(other):
+    pooled, dual = own_best()[:2], own_best(**other)[2:]
+    assert paired_gains([*pooled, *dual]) == [] and len(build_report([*pooled, *dual]).headline) == 1
+    assert "4 without one to be paired with" in build_report([*pooled, *dual]).counts
+
+
+def test_an_option_that_is_asked_for_is_one_of_both_sides():
+    report = build_report(own_best(), where={"num_train_epochs": "4"})
+    assert report.headline[0].startswith("No pooled and dual-head cells")
+    (rest,) = report.tables
+    assert rest.title == "Several options at once" and "Each setting has its own options" in rest.notes[0]
+
+
+def test_the_second_models_sides_are_compared_by_seed():
+    results = Path(__file__).parents[2] / "examples" / "benchmarks" / "results"
+    rows = read_results([results / "second_model.jsonl"])
+    by_seed = {seed: paired_gains(row for row in rows if row["seed"] == seed) for seed in (2, 3, 4, 5)}
+    assert [round(it.gain, 1) for (it,) in by_seed.values()] == [-1.1, 4.7, 6.1, 2.2]
+    (gain,) = paired_gains(row for row in rows if row["seed"] in by_seed)
+    # The t interval over the four seeds is [-2.1, 8.0]; this one is over items, too, and the error of two sources.
+    assert round(gain.gain, 1) == 3.0 and -2.5 < gain.low < -1.5 and 7.5 < gain.high < 8.5
