@@ -90,8 +90,6 @@ def after_interrupt(argv: Sequence[str]) -> str:
 
 def train_options(words: Sequence[str]) -> dict[str, Any]:
     """Options of `dhrd train` as a study's file has them."""
-    import yaml
-
     from ..study.options import SAID_BY, wrong_value
     from ..study.run import BEST_EPOCH
 
@@ -108,9 +106,7 @@ def train_options(words: Sequence[str]) -> dict[str, Any]:
         else:
             values.append(word)
     for name, values in found.items():
-        read = list(values)
-        with suppress(yaml.YAMLError):  # what YAML can't read is a text
-            read = [it if name in ("prompt", "suffix") else yaml.safe_load(it) for it in values]
+        read = [it if name in ("prompt", "suffix") else _value(it) for it in values]
         value = True if not read else read[0] if len(read) == 1 else read
         if name in _FILES and Path(str(value)).exists():
             value = str(Path(value).resolve())
@@ -125,6 +121,16 @@ def train_options(words: Sequence[str]) -> dict[str, Any]:
     if found.get("train_sampling_strategy") == "group_by_length":
         found.setdefault("length_column_name", "input_length")  # so that sides see their rows in one order
     return found
+
+
+def _value(typed: str) -> Any:
+    """A number, true or false, or what is within brackets, as YAML has it; all else is a text, also one such as a: b."""
+    import yaml
+
+    with suppress(yaml.YAMLError):
+        read = yaml.safe_load(typed)
+        return read if isinstance(read, bool | int | float) or typed[:1] in ("{", "[") else typed
+    return typed
 
 
 def _time(args: argparse.Namespace, timing: Study, folder: Path, machines: Machines) -> None:

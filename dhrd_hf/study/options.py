@@ -80,8 +80,10 @@ def wrong_value(name: str, value: Any, folder: Path) -> str | None:
     for text in texts:
         if "\0" in text:
             return "has a character in it that no command line can hold"
-        leads_out = text.startswith(("~", "/")) or PureWindowsPath(text).anchor or ".." in re.split(r"[\\/]", text)
-        if leads_out and not (name in _READ and text == value):
+        drive = PureWindowsPath(text).anchor and text[1:3] != ": "  # "a: b" is prose
+        if (text.startswith(("~", "/")) or drive or ".." in re.split(r"[\\/]", text)) and not (
+            name in _READ and text == value
+        ):
             return f"names {text!r}, outside the study's folder: a run writes inside it"
     for each in value if isinstance(value, list) else ():
         if isinstance(each, str) and each.startswith("-") and not _NUMBER.fullmatch(each):

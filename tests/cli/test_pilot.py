@@ -288,6 +288,12 @@ def test_options_of_dhrd_train_are_read_as_a_study_has_them(tmp_path, monkeypatc
         "-1",
         "--run-name",
         "first: of: three",
+        "--project",
+        "a: b",
+        "--hub-model-id",
+        "me/it #1",
+        "--label-words",
+        '{"no": "False"}',
     ]
     assert train_options(words) == {
         "lora": True,
@@ -300,4 +306,7 @@ def test_options_of_dhrd_train_are_read_as_a_study_has_them(tmp_path, monkeypatc
         "config": str(tmp_path / "recipe.yaml"),
         "alpha": -1,
         "run_name": "first: of: three",
+        "project": "a: b",
+        "hub_model_id": "me/it #1",
+        "label_words": {"no": "False"},
     }
