@@ -18,7 +18,7 @@ from ..files import strict_json, unfinished_beside
 from .tables import FILE_NAME
 from .text_tables import SEPARATORS, TableError
 
-_to_json = partial(
+to_json = partial(
     strict_json, ensure_ascii=False, default=lambda it: it.tolist() if hasattr(it, "tolist") else str(it)
 )
 _ROW_GROUP, _CELLS = 10_000, 2_000_000  # rows, or cells, held in memory until they are written to a Parquet file
@@ -97,7 +97,7 @@ def _aligned(rows: Iterable[dict[str, Any]], columns: list[str] | None) -> Itera
 
 def _write_json(file: Any, rows: Iterable[dict[str, Any]], columns: list[str] | None) -> int:
     chosen = rows if columns is None else _aligned(rows, columns)
-    return sum(1 for row in chosen if file.write(_to_json(row) + "\n"))
+    return sum(1 for row in chosen if file.write(to_json(row) + "\n"))
 
 
 def _write_csv(file: Any, rows: Iterable[dict[str, Any]], columns: list[str] | None, delimiter: str) -> int:
@@ -105,7 +105,7 @@ def _write_csv(file: Any, rows: Iterable[dict[str, Any]], columns: list[str] | N
     for count, row in enumerate(_aligned(rows, columns), 1):
         if count == 1:
             writer.writerow(row)
-        nested = {key: _to_json(cell) for key, cell in row.items() if isinstance(cell, (list, dict))}
+        nested = {key: to_json(cell) for key, cell in row.items() if isinstance(cell, (list, dict))}
         writer.writerow((row | nested).values())
     if not count and columns:
         writer.writerow(columns)

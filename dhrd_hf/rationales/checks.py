@@ -12,7 +12,7 @@ from typing import Any
 
 import regex
 
-from .prompt import SENTINEL, TeacherPrompt, without_thoughts
+from .prompt import SENTINEL, TeacherPrompt
 from .wordings import ANNOUNCEMENT, PROMPT_ECHO, REFUSAL, label_matcher
 from .words import count_words, other_language, split_sentences, units
 
@@ -26,6 +26,8 @@ CHECKS = (*ROW_CHECKS[:-1], "near_duplicate", "length")
 FORM_CHECKS = ("sentinel", "answer")
 REPLY_CHECKS = (*FORM_CHECKS, *ROW_CHECKS)
 
+_LETTER = regex.compile(r"[\p{L}\p{N}]")
+_AROUND_A_NAME, _BETWEEN = regex.compile(r"^[\W_]+|[\W_]+$"), regex.compile(r"[\s_-]+")
 _PLACEHOLDER = regex.compile(
     r"(?i)^[\W_]*+(?:n/?a|none|null|nan|nil|todo|tbd|empty|no (?:rationale|explanation|reasoning))?+[\W_]*+$"
 )
@@ -44,7 +46,7 @@ _LONGEST_LOOP = 60  # units of a phrase that may be looped, such as a sentence w
 
 def empty(rationale: str | None) -> str | None:
     """Nothing is there, or a placeholder."""
-    bare = rationale is None or not regex.search(r"[\p{L}\p{N}]", rationale) or _PLACEHOLDER.match(rationale)
+    bare = rationale is None or not _LETTER.search(rationale) or _PLACEHOLDER.match(rationale)
     return "There is no explanation." if bare else None
 
 
@@ -77,8 +79,7 @@ def answer(answer: str | None, label: str) -> str | None:
         return "There is no answer after the explanation."
 
     def folded(name: str) -> str:
-        bare = regex.sub(r"^[\W_]+|[\W_]+$", "", name.casefold()[:_LAST])
-        return regex.sub(r"[\s_-]+", " ", bare) or name.strip()
+        return _BETWEEN.sub(" ", _AROUND_A_NAME.sub("", name.casefold()[:_LAST])) or name.strip()
 
     right = folded(answer) == folded(str(label))
     return None if right else f"The answer is {answer.strip()!r}, and should be {label!r}."
@@ -243,19 +244,6 @@ def check_rationale(
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the checks say of a reply."""
-
-    rationale: str | None
-    reasons: dict[str, str]
-
-    @property
-    def accepted(self) -> bool:
-        """Whether nothing is wrong."""
-        return self.rationale is not None and not self.reasons
-
-
-@dataclass(frozen=True)
 class ReplyChecks:
     """The checks that a reply has to pass."""
 
@@ -270,13 +258,15 @@ class ReplyChecks:
             raise ValueError(f"there is no check {unknown[0]!r} of a reply; there are {', '.join(REPLY_CHECKS)}")
         check_bounds(self.min_words, self.max_words)
 
-    def judge(self, reply: str, prompt: TeacherPrompt, row: Mapping[str, Any], label: str) -> Verdict:
-        """Check a reply."""
-        said = without_thoughts(reply)
-        parsed = prompt.parse(said)
-        form = {"sentinel": sentinel(said, prompt.sentinel), "answer": answer(parsed.answer, label)}
+    def judge(
+        self, reply: str, prompt: TeacherPrompt, row: Mapping[str, Any], label: str
+    ) -> tuple[str | None, dict[str, str]]:
+        """The rationale in a reply if it passes, and what is wrong with it."""
+        parsed = prompt.parse(reply)
+        form = {"sentinel": sentinel(parsed.said, prompt.sentinel), "answer": answer(parsed.answer, label)}
         wrong = {name: reason for name, reason in form.items() if reason and name not in self.skip}
-        return Verdict(parsed.rationale, wrong | self.of_rationale(parsed.rationale, prompt, prompt.text(row)))
+        wrong |= self.of_rationale(parsed.rationale, prompt, prompt.text(row))
+        return None if wrong else parsed.rationale, wrong
 
     def of_rationale(self, rationale: str | None, prompt: TeacherPrompt, text: str) -> dict[str, str]:
         """Check a rationale alone."""
@@ -293,9 +283,5 @@ class ReplyChecks:
 
     def settings(self) -> dict[str, Any]:
         """The checks, for a manifest."""
-        return {
-            "label_words": {label: list(words) for label, words in self.label_words.items()},
-            "min_words": self.min_words,
-            "max_words": self.max_words,
-            "skip": sorted(self.skip),
-        }
+        words = {label: list(words) for label, words in self.label_words.items()}
+        return vars(self) | {"label_words": words, "skip": sorted(self.skip)}

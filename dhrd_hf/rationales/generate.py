@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..data.table_writing import check_file
+from ..data.table_writing import check_file, to_json
 from .checks import ReplyChecks
 from .journal import Budget, BudgetSpent, Journal, Standing, Unit, write_all
 from .labelled import LabelledTable
-from .outputs import GenerationCounts, OutputFiles, accepted_row, read_batch, to_line, write_batch
+from .outputs import GenerationCounts, OutputFiles, accepted_row, read_batch, write_batch
 from .prompt import TeacherPrompt
 from .teacher import NoAnswer, Pace, Reply, Teacher, TeacherError, Unusable, check_tries, estimated_tokens
 
@@ -193,9 +193,9 @@ class Run:
             files.clear()
         standing.settings = self._settings(model)
         files.check_ours(standing.settings)
-        chats = (standing.prompt.messages(it.row, it.label) for it in self.table if standing.slots(it))
-        first = "".join(it["content"] for it in next(chats, ()))
-        budget.one = estimated_tokens(first), self.teacher.sampling.max_reply_tokens or 1024
+        first = next(filter(None, (standing.asked(it)[0] for it in self.table)), [])
+        tokens = estimated_tokens("".join(it["content"] for it in first))
+        budget.one = tokens, self.teacher.sampling.max_reply_tokens or 1024
         standing.load(self.journal, budget)
         # Journals of before 0.2 hold no request that had no answer.
         budget.requests = max(budget.requests, (files.read_manifest() or {}).get("usage", {}).get("requests", 0))
@@ -203,7 +203,7 @@ class Run:
             self.say(f"A half-written line, {self.journal.torn} bytes, is cut off {files.replies}.")
         if lines := self.journal.unreadable:
             self.say(f"{lines} lines of {files.replies} can't be read: their rows are asked again.")
-        slots = (slot for it in self.table for slot in standing.slots(it) or ())
+        slots = (slot for it in self.table for slot in standing.asked(it)[1])
         if standing.failed and not any(slot in standing.failed for slot in slots):
             raise ValueError(
                 f"{files.output} was made from another table: none of the replies in {files.replies} belongs to "
@@ -334,8 +334,7 @@ class Run:
 
     def take(self, unit: Unit, reply: Reply | None, tries: int, problem: Unusable | None = None) -> bool:
         """File what came back; whether the row is to be asked again."""
-        standing, slot = self.standing, unit.slot
-        self.changed, accepted = True, False
+        standing, slot, rationale, self.changed = self.standing, unit.slot, None, True
         if reply is not None:  # of one that can't be used only what it took
             usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
             usage |= {"estimated": True} if reply.estimated else {}
@@ -349,22 +348,22 @@ class Run:
             standing.unusable[slot] += reply is not None
             if tries > standing.retries:
                 standing.given_up[slot] = reasons, tries
-        elif reply is not None:
-            verdict = standing.judge(reply.text, unit.row)
-            reasons, accepted = verdict.reasons, verdict.accepted
-            if not accepted:
+        else:
+            rationale, reasons = standing.judge(reply.text, unit.row)  # type: ignore[union-attr]
+            if rationale is None:
                 standing.failed.setdefault(slot, []).append(place)
-            else:
-                standing.accepted[slot] = place
-                if self.rows is not None:
-                    sample = unit.sample if standing.samples > 1 else None
-                    row = accepted_row(self.table, unit.row, verdict.rationale or "", sample)
-                    write_all(self.rows, to_line(row).encode())
-                self.in_a_row, self.common = 0, set()
-        if not accepted and tries <= standing.retries:
+        if rationale is None and tries <= standing.retries:
             return True
-        if not accepted and self.rows is not None:  # a batch is taken whole
+        if rationale is not None:
+            standing.accepted[slot] = place
+            self.in_a_row, self.common = 0, set()
+        if self.rows is None:  # a batch is taken whole
+            return False
+        if rationale is None:
             self._set_aside(reasons)
+        else:
+            row = accepted_row(self.table, unit.row, rationale, unit.sample if standing.samples > 1 else None)
+            write_all(self.rows, (to_json(row) + "\n").encode())
         return False
 
     def _set_aside(self, reasons: Mapping[str, str]) -> None:

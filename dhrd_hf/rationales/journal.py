@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from .checks import ReplyChecks, Verdict
+from .checks import ReplyChecks
 from .labelled import LabelledRow, LabelledTable
 from .outputs import Outcome
 from .prompt import TeacherPrompt, request_key
@@ -220,6 +220,7 @@ class Unit(NamedTuple):
     slot: bytes
     sample: int
     row: LabelledRow
+    messages: list[dict[str, str]]
     tries: int
 
 
@@ -275,61 +276,57 @@ class Standing:
         for before in sent.values():
             budget.lose(*before)
 
-    def judge(self, reply: str, it: LabelledRow) -> Verdict:
-        """What the checks say of a reply."""
-        return self.checks.judge(reply, self.prompt, it.row, it.label)
-
     def outcome(self, it: LabelledRow) -> Outcome:
         """What became of a row."""
-        slots = self.slots(it)
-        if slots is None:
-            empty = next(name for name in self.prompt.columns if it.row.get(name) is None)
+        if (empty := self.prompt.lacks(it.row)) is not None:
             return Outcome(why={"no_input": f"Column {empty!r} is empty."})
-        rationales: dict[int, str] = {}
-        why: dict[str, str] = {}
-        pending, tried = False, 0
-        for sample, slot in enumerate(slots):
-            reasons: dict[str, str] = {}
-            places = [] if slot in self.accepted else self.failed.get(slot, [])
-            tries = len(places)
-            for place in places:
-                verdict = self.judge(self.journal.reply(place), it)
-                reasons = verdict.reasons
-                if verdict.accepted:
-                    self.accepted[slot] = place
-                    del self.failed[slot]
-                    break
-            if slot in self.accepted:
-                rationales[sample] = self.prompt.parse(self.journal.reply(self.accepted[slot])).rationale or ""
-                tries = 1
-            elif slot in self.given_up:
-                reasons, tries = self.given_up[slot]
-                why |= reasons
-            elif tries > self.retries:
-                why |= reasons
-            else:
-                pending = True
-                self.undecided += 1
-            tried += tries
-        return Outcome(rationales, None if pending else why, tried)
+        if not (self.accepted or self.failed or self.given_up):  # nothing was asked yet
+            self.undecided += self.samples
+            return Outcome()
+        found = [self._became(slot, it) for slot in self.asked(it)[1]]
+        rationales = {sample: text for sample, (text, _, _) in enumerate(found) if text is not None}
+        pending = sum(text is None and reasons is None for text, reasons, _ in found)
+        self.undecided += pending
+        why = {name: said for _, reasons, _ in found for name, said in (reasons or {}).items()}
+        return Outcome(rationales, None if pending else why, sum(tries for *_, tries in found))
+
+    def _became(self, slot: bytes, it: LabelledRow) -> tuple[str | None, dict[str, str] | None, int]:
+        """A slot's rationale, else why it has none, neither where it is pending; and its tries."""
+        if slot in self.accepted:
+            return self.prompt.parse(self.journal.reply(self.accepted[slot])).rationale or "", None, 1
+        if slot in self.given_up:
+            return None, *self.given_up[slot]
+        places, reasons = self.failed.get(slot, []), {}
+        for place in places:
+            rationale, reasons = self.judge(self.journal.reply(place), it)
+            if rationale is not None:
+                self.accepted[slot] = place
+                del self.failed[slot]
+                return rationale, None, 1
+        return None, reasons if len(places) > self.retries else None, len(places)
+
+    def judge(self, reply: str, it: LabelledRow) -> tuple[str | None, dict[str, str]]:
+        """The rationale in a reply if it passes, and what is wrong with it."""
+        return self.checks.judge(reply, self.prompt, it.row, it.label)
 
     def to_ask(self) -> Iterator[Unit]:
         """What is undecided, each once, as the table is streamed."""
         seen: set[bytes] = set()
         for it in self.table:
-            for sample, slot in enumerate(self.slots(it) or ()):
+            messages, slots = self.asked(it)
+            for sample, slot in enumerate(slots):
                 tries = len(self.failed.get(slot, ()))
                 if not (slot in self.accepted or slot in self.given_up or slot in seen or tries > self.retries):
                     seen.add(slot)
-                    yield Unit(slot, sample, it, tries)
+                    yield Unit(slot, sample, it, messages, tries)
 
-    def slots(self, it: LabelledRow) -> list[bytes] | None:
-        """The slots of a row; None where a column of its input is empty, so that there is nothing to ask."""
-        if any(it.row.get(name) is None for name in self.prompt.columns):
-            return None
+    def asked(self, it: LabelledRow) -> tuple[list[dict[str, str]], list[bytes]]:
+        """The chat that asks for a row's rationale, and its slots; none where a column of its input is empty."""
+        if self.prompt.lacks(it.row) is not None:
+            return [], []
         messages = self.prompt.messages(it.row, it.label)
         key = bytes.fromhex(request_key(messages, it.label, self.settings["model"], self.settings["sampling"]))
-        return [key + sample.to_bytes(2, "big") for sample in range(self.samples)]
+        return messages, [key + sample.to_bytes(2, "big") for sample in range(self.samples)]
 
     def tries(self, unit: Unit) -> int:
         """How often a slot was asked for that has a reply each time."""
@@ -337,13 +334,11 @@ class Standing:
 
     def request(self, unit: Unit, tries: int) -> tuple[list[dict[str, str]], int | None]:
         """The messages and the seed of a try; the teacher is told why the last reply of a slot whose replies failed did."""
-        told = None
+        messages, seed = unit.messages, self.teacher.sampling.seed
         if places := self.failed.get(unit.slot):
             reply = self.journal.reply(places[-1])
-            reasons = self.judge(reply, unit.row).reasons
+            _, reasons = self.judge(reply, unit.row)
             # Who has to find the label is not told that it was another.
             said = [it for name, it in reasons.items() if not (name == "answer" and self.prompt.style == "free")]
-            told = (reply, said) if said else None
-        seed = self.teacher.sampling.seed
-        seed = None if seed is None else seed + 1000 * unit.sample + tries
-        return self.prompt.messages(unit.row.row, unit.row.label, told), seed
+            messages = messages + self.prompt.again(reply, said) if said else messages
+        return messages, None if seed is None else seed + 1000 * unit.sample + tries

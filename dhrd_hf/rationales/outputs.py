@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.joining import KEY_COLUMNS, join_rationales
 from ..data.prompts import as_text
-from ..data.table_writing import check_file, same_file, write_rows
+from ..data.table_writing import check_file, same_file, to_json, write_rows
 from ..data.tables import check_columns
 from ..files import strict_json, write_whole, written_whole
 from .checks import ReplyChecks
@@ -149,7 +149,7 @@ class OutputFiles:
                     counts.rejected += 1
                     counts.rejected_by.update(list(why))
                     row = {**it.row, "key": it.row.get("key", it.key), "why": why, "tries": tries}
-                    aside.write(to_line(row))
+                    aside.write(to_json(row) + "\n")
 
         with written_whole(self.rejected) as unfinished, open(unfinished, "w", encoding="utf-8") as aside:
             write_rows(self.output, accepted())
@@ -166,12 +166,6 @@ class OutputFiles:
 def accepted_row(table: LabelledTable, it: LabelledRow, rationale: str, sample: int | None = None) -> dict[str, Any]:
     row = {**it.row, "key": it.row.get("key", it.key), table.rationale_column: rationale}
     return row if sample is None else {**row, "sample": sample}
-
-
-def to_line(row: Mapping[str, Any]) -> str:
-    """A row as a line of JSON, as [`write_rows`] writes it."""
-    plain = {"default": lambda it: it.tolist() if hasattr(it, "tolist") else str(it)}
-    return strict_json(row, ensure_ascii=False, **plain) + "\n"
 
 
 def take_rationales(

@@ -282,8 +282,9 @@ def test_a_teacher_that_is_asked_for_a_language_may_write_in_it():
     for language, flagged in ((None, ["wrong_language"]), ("German", [])):
         prompt = TeacherPrompt(["wet", "dry"], language=language)
         assert list(ReplyChecks().of_rationale(said, prompt, english)) == flagged
-        verdict = ReplyChecks().judge(f"{said} [END OF REASONING]\nAnswer: wet", prompt, {"text": english}, "wet")
-        assert list(verdict.reasons) == flagged and verdict.accepted == (not flagged)
+        reply = f"{said} [END OF REASONING]\nAnswer: wet"
+        rationale, reasons = ReplyChecks().judge(reply, prompt, {"text": english}, "wet")
+        assert list(reasons) == flagged and rationale == (None if flagged else said)
 
 
 DEGENERATE = {
