@@ -8,9 +8,8 @@ _NAMES_OF = {
     "checks": "check_rationale",
     "filter": "filter_rationales shorten",
     "generate": "generate_rationales",
-    "labelled": "LabelledTable",
     "teacher": "open_teacher Sampling",
     "select": "select_best",
-    "prompt": "TeacherPrompt",
+    "prompt": "LabelledTable TeacherPrompt",
 }
 __all__, __getattr__, __dir__ = lazily(__name__, _NAMES_OF)

@@ -1,10 +1,11 @@
-"""The checks of a rationale: each a function of its own, that says nothing of a good one and in a sentence what is wrong.
+"""How a teacher's reply is read, and the checks: each a function that says nothing of a good one, or what is wrong.
 
 The sentences are addressed to who wrote the rationale, so that they can be given to a teacher with the next try.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,34 @@ CHECKS = (*ROW_CHECKS[:-1], "near_duplicate", "length")
 FORM_CHECKS = ("sentinel", "answer")
 REPLY_CHECKS = (*FORM_CHECKS, *ROW_CHECKS)
 
+# The words in the marks around a thought; models differ in their brackets.
+_THOUGHT = (
+    r"(?:[a-z]{1,12}[:_])?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad|monologue)"
+    r"(?:_[a-z]{1,12})?"
+)
+_MARK = re.compile(
+    rf"(?P<close><[/\\]{_THOUGHT}>|◁/{_THOUGHT}▷|\[/(?:think(?:ing)?|thoughts?)\]|<[|｜](?:/|(?:end|stop)[_▁](?:of[_▁])?){_THOUGHT}[|｜]>"
+    r"|<unused95>|<\|inner_suffix\|>|<\|channel\|?>\s{0,4}final\s{0,4}<\|message\|>|<channel\|>"
+    r"|^[#* ]{0,6}here is my response:)"
+    rf"|(?P<open><{_THOUGHT}>|◁{_THOUGHT}▷|\[(?:think(?:ing)?|thoughts?)\]|<[|｜](?:(?:begin|start)[_▁](?:of[_▁])?)?{_THOUGHT}[|｜]>"
+    r"|<unused94>|<\|inner_prefix\|>|<\|channel\|?>\s{0,4}(?:analysis|thought|commentary)\b"
+    r"|^```(?:thinking|thoughts?|reasoning)\b|^[#* ]{0,6}here is my thought process:)|(?P<fence>^```[ ]*$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+# What is left around a reply: the end of a turn, the answer's own marks.
+_TURN = re.compile(
+    r"<\|(?:im_end|eot_id|eom_id|end|return|endoftext|end_of_turn)\|>|</?(?:s|answer|response|end_of_turn)>",
+    re.IGNORECASE,
+)
+_AROUND = "*_`#> \t"
+_QUOTES = "*_`\"'“”‘’«»「」 \t"
+_MARKS = rf"[{_AROUND}]*"
+_ANSWER = re.compile(
+    rf"^{_MARKS}(?:final[ \t]+)?answer{_MARKS}:[^\S\n]*\n?(?P<value>[^\n]*)$", re.IGNORECASE | re.MULTILINE
+)
+_HEADING = re.compile(rf"^{_MARKS}(?:explanation|reasoning|rationale){_MARKS}:{_MARKS}\s*", re.IGNORECASE)
+_SENTINEL = re.compile(re.escape(SENTINEL), re.IGNORECASE)
+_BLANKS = re.compile(r"[\s_-]+")
 _LETTER = regex.compile(r"[\p{L}\p{N}]")
 _AROUND_A_NAME, _BETWEEN = regex.compile(r"^[\W_]+|[\W_]+$"), regex.compile(r"[\s_-]+")
 _PLACEHOLDER = regex.compile(
@@ -42,6 +71,65 @@ _FEWEST_OUTSIDE_QUOTES = 6
 _LAST = 60  # characters that tell whether a text has an end
 MOST_READ = 10_000  # characters of a rationale that are looked at, half at each end: what is longer is no explanation
 _LONGEST_LOOP = 60  # units of a phrase that may be looped, such as a sentence whose end is not seen
+
+
+@dataclass(frozen=True)
+class ParsedReply:
+    """A teacher's reply, taken apart."""
+
+    rationale: str | None
+    answer: str | None
+    has_sentinel: bool
+    said: str  # the reply without the thoughts
+
+
+def parse_reply(
+    reply: str, labels: Sequence[str] = (), spellings: Mapping[str, Sequence[str]] | None = None
+) -> ParsedReply:
+    said = without_thoughts(reply)
+    end = _SENTINEL.search(said)
+    before, after = (said[: end.start()].rstrip(_AROUND), said[end.end() :].lstrip(_AROUND)) if end else (said, said)
+    lines = list(_ANSWER.finditer(after))
+    rationale = before if end or not lines else said[: lines[0].start()]
+    rationale = _HEADING.sub("", rationale.strip()).strip() or None
+    answers = {_label(line["value"], labels, spellings or {}) for line in lines}
+    answer = answers.pop() if len(answers) == 1 else None
+    return ParsedReply(rationale, answer or None, end is not None, said)
+
+
+def without_thoughts(reply: str) -> str:
+    """A reply without what a reasoning model thought before it."""
+    kept: list[str] = []
+    start, opened = 0, ""
+    for mark in _MARK.finditer(reply):
+        if mark["open"] and not opened:
+            kept.append(reply[start : mark.start()])
+            start, opened = mark.end(), mark["open"]
+        elif mark["close"] or (mark["fence"] and opened.startswith("`")):
+            # Templates that open the thought themselves leave only its end in the reply.
+            kept = kept if opened else []
+            start, opened = mark.end(), ""
+    # A reply that was cut off leaves only the start of a thought; a heading that nothing closes was none.
+    if not opened or opened[0] not in "<[◁":
+        kept.append(opened + reply[start:])
+    return _TURN.sub("", "".join(kept))
+
+
+def _label(value: str, labels: Sequence[str], spellings: Mapping[str, Sequence[str]]) -> str:
+    """The label that a line's text is, if it is one and no other; else the text."""
+
+    def folded(text: str) -> str:
+        return _BLANKS.sub(" ", text).strip().casefold()
+
+    value = value.strip()
+    bare = value.strip(_QUOTES)
+    for text in (value, bare, bare.rstrip(".。!").strip(_QUOTES)):
+        if text in labels:
+            return text
+        alike = [it for it in labels if folded(text) in map(folded, (it, *spellings.get(it, ())))]
+        if len(alike) == 1:
+            return alike[0]
+    return bare
 
 
 def empty(rationale: str | None) -> str | None:
@@ -63,14 +151,14 @@ def check_bounds(min_words: int, max_words: int) -> None:
         raise ValueError(f"min_words={min_words} and max_words={max_words} leave no length between them")
 
 
-def sentinel(reply: str, sentinel: str = SENTINEL) -> str | None:
+def sentinel(reply: str) -> str | None:
     """The explanation in a teacher's reply does not end with the mark that shows it whole."""
-    count = reply.count(sentinel)
-    if count == 0:
-        return f"The explanation does not end with {sentinel}."
-    if count > 1:
-        return f"{sentinel} stands there {count} times; it belongs once, after the explanation."
-    return None if reply.partition(sentinel)[0].strip() else f"There is no explanation before {sentinel}."
+    before, *others = reply.split(SENTINEL)
+    if not others:
+        return f"The explanation does not end with {SENTINEL}."
+    if len(others) > 1:
+        return f"{SENTINEL} stands there {len(others)} times; it belongs once, after the explanation."
+    return None if before.strip() else f"There is no explanation before {SENTINEL}."
 
 
 def answer(answer: str | None, label: str) -> str | None:
@@ -262,8 +350,8 @@ class ReplyChecks:
         self, reply: str, prompt: TeacherPrompt, row: Mapping[str, Any], label: str
     ) -> tuple[str | None, dict[str, str]]:
         """The rationale in a reply if it passes, and what is wrong with it."""
-        parsed = prompt.parse(reply)
-        form = {"sentinel": sentinel(parsed.said, prompt.sentinel), "answer": answer(parsed.answer, label)}
+        parsed = parse_reply(reply, prompt.labels, prompt.spellings)
+        form = {"sentinel": sentinel(parsed.said), "answer": answer(parsed.answer, label)}
         wrong = {name: reason for name, reason in form.items() if reason and name not in self.skip}
         wrong |= self.of_rationale(parsed.rationale, prompt, prompt.text(row))
         return None if wrong else parsed.rationale, wrong

@@ -23,9 +23,8 @@ from typing import Any, BinaryIO
 from ..data.table_writing import check_file, to_json
 from .checks import ReplyChecks
 from .journal import Budget, BudgetSpent, Journal, Standing, Unit, write_all
-from .labelled import LabelledTable
 from .outputs import GenerationCounts, OutputFiles, accepted_row, read_batch, write_batch
-from .prompt import TeacherPrompt
+from .prompt import LabelledTable, TeacherPrompt
 from .teacher import NoAnswer, Pace, Reply, Teacher, TeacherError, Unusable, check_tries, estimated_tokens
 
 RETRIES = 3

@@ -7,20 +7,20 @@ answer is there, and one with `void` where the request is known to have cost not
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from .checks import ReplyChecks
-from .labelled import LabelledRow, LabelledTable
+from .checks import ReplyChecks, parse_reply
 from .outputs import Outcome
-from .prompt import TeacherPrompt, request_key
+from .prompt import LabelledRow, LabelledTable, TeacherPrompt
 from .teacher import Teacher
 
 try:
@@ -214,6 +214,14 @@ class Budget:
             yield self.cost, self.price(*self.one), self.max_cost, "in money (--max-cost)"
 
 
+def request_key(
+    messages: Sequence[Mapping[str, str]], label: str, model: str | None, sampling: Mapping[str, Any]
+) -> str:
+    """What a reply is filed under: a hash of row and prompt (the messages and the gold label), model and sampling."""
+    parts = [list(map(dict, messages)), label, model, dict(sampling)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
 class Unit(NamedTuple):
     """A rationale that is still to be asked for."""
 
@@ -293,7 +301,8 @@ class Standing:
     def _became(self, slot: bytes, it: LabelledRow) -> tuple[str | None, dict[str, str] | None, int]:
         """A slot's rationale, else why it has none, neither where it is pending; and its tries."""
         if slot in self.accepted:
-            return self.prompt.parse(self.journal.reply(self.accepted[slot])).rationale or "", None, 1
+            reply = self.journal.reply(self.accepted[slot])
+            return parse_reply(reply, self.prompt.labels, self.prompt.spellings).rationale or "", None, 1
         if slot in self.given_up:
             return None, *self.given_up[slot]
         places, reasons = self.failed.get(slot, []), {}

@@ -1,13 +1,12 @@
-"""What a teacher is asked of a table's rows, and how its reply is read (Zhou et al. 2025, arXiv 2509.21487, appendix E.3)."""
+"""The rows that are to get rationales, and what a teacher is asked of each (Zhou et al. 2025, arXiv 2509.21487, appendix E.3)."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,7 +21,7 @@ from ..data.tables import check_columns
 
 logger = logging.get_logger(__name__)
 SENTINEL = "[END OF REASONING]"
-STYLES = ("guarded", "free")
+SENTENCES = (2, 5)  # of an explanation, from how many to how many
 
 _SYSTEM = (
     "You explain decisions of a text classifier to a student who learns from you. You keep to the form you are given."
@@ -58,97 +57,8 @@ _TOLD = (_SYSTEM, _GUARDED, _FREE, _FORM, _SAME_LANGUAGE, _OTHER_LANGUAGE, _AGAI
 # It changes with every word that a teacher is told, also where nobody thinks of raising the number.
 PROMPT_VERSION = "1-" + hashlib.sha256("\0".join(_TOLD).encode()).hexdigest()[:8]
 
-# The words in the marks around a thought; models differ in their brackets.
-_THOUGHT = (
-    r"(?:[a-z]{1,12}[:_])?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad|monologue)"
-    r"(?:_[a-z]{1,12})?"
-)
-_MARK = re.compile(
-    rf"(?P<close><[/\\]{_THOUGHT}>|◁/{_THOUGHT}▷|\[/(?:think(?:ing)?|thoughts?)\]|<[|｜](?:/|(?:end|stop)[_▁](?:of[_▁])?){_THOUGHT}[|｜]>"
-    r"|<unused95>|<\|inner_suffix\|>|<\|channel\|?>\s{0,4}final\s{0,4}<\|message\|>|<channel\|>"
-    r"|^[#* ]{0,6}here is my response:)"
-    rf"|(?P<open><{_THOUGHT}>|◁{_THOUGHT}▷|\[(?:think(?:ing)?|thoughts?)\]|<[|｜](?:(?:begin|start)[_▁](?:of[_▁])?)?{_THOUGHT}[|｜]>"
-    r"|<unused94>|<\|inner_prefix\|>|<\|channel\|?>\s{0,4}(?:analysis|thought|commentary)\b"
-    r"|^```(?:thinking|thoughts?|reasoning)\b|^[#* ]{0,6}here is my thought process:)|(?P<fence>^```[ ]*$)",
-    re.IGNORECASE | re.MULTILINE,
-)
-# What is left around a reply: the end of a turn, the answer's own marks.
-_TURN = re.compile(
-    r"<\|(?:im_end|eot_id|eom_id|end|return|endoftext|end_of_turn)\|>|</?(?:s|answer|response|end_of_turn)>", re.I
-)
-_AROUND = "*_`#> \t"
-_QUOTES = "*_`\"'“”‘’«»「」 \t"
-_MARKS = rf"[{_AROUND}]*"
-_ANSWER = re.compile(
-    rf"^{_MARKS}(?:final[ \t]+)?answer{_MARKS}:[^\S\n]*\n?(?P<value>[^\n]*)$", re.IGNORECASE | re.MULTILINE
-)
-_HEADING = re.compile(rf"^{_MARKS}(?:explanation|reasoning|rationale){_MARKS}:{_MARKS}\s*", re.IGNORECASE)
 _WHOLE_NUMBER = re.compile(r"-?\d+")
 _MOST_LABELS = 1000
-
-
-@dataclass(frozen=True)
-class ParsedReply:
-    """A teacher's reply, taken apart."""
-
-    rationale: str | None
-    answer: str | None
-    has_sentinel: bool
-    said: str  # the reply without the thoughts
-
-
-def parse_reply(
-    reply: str,
-    labels: Sequence[str] = (),
-    *,
-    sentinel: str = SENTINEL,
-    spellings: Mapping[str, Sequence[str]] | None = None,
-) -> ParsedReply:
-    said = without_thoughts(reply)
-    end = re.search(re.escape(sentinel), said, re.IGNORECASE)
-    before, after = (said[: end.start()].rstrip(_AROUND), said[end.end() :]) if end else (said, said)
-    lines = list(_ANSWER.finditer(after.lstrip(_AROUND) if end else after))
-    rationale = before if end or not lines else said[: lines[0].start()]
-    answers = list(dict.fromkeys(_label(line["value"], labels, spellings or {}) for line in lines))
-    answer = answers[0] if len(answers) == 1 else None
-    rationale = _HEADING.sub("", rationale.strip()).strip() or None
-    return ParsedReply(rationale, answer or None, end is not None, said)
-
-
-def without_thoughts(reply: str) -> str:
-    """A reply without what a reasoning model thought before it."""
-    kept: list[str] = []
-    start, opened = 0, ""
-    for mark in _MARK.finditer(reply):
-        if mark["open"] and not opened:
-            kept.append(reply[start : mark.start()])
-            start, opened = mark.end(), mark["open"]
-        elif mark["close"] or (mark["fence"] and opened.startswith("`")):
-            # Templates that open the thought themselves leave only its end in the reply.
-            kept = kept if opened else []
-            start, opened = mark.end(), ""
-    # A reply that was cut off leaves only the start of a thought; a heading that nothing closes was none.
-    if not opened or opened[0] not in "<[◁":
-        kept.append(opened + reply[start:])
-    return _TURN.sub("", "".join(kept))
-
-
-def _label(value: str, labels: Sequence[str], spellings: Mapping[str, Sequence[str]]) -> str:
-    """The label that a line's text is, if it is one and no other; else the text."""
-    value = value.strip()
-    bare = value.strip(_QUOTES)
-    for text in (value, bare, bare.rstrip(".。!").strip(_QUOTES)):
-        if text in labels:
-            return text
-        named = ((label, (label, *spellings.get(label, ()))) for label in labels)
-        alike = {label for label, names in named if _folded(text) in map(_folded, names)}
-        if len(alike) == 1:
-            return alike.pop()
-    return bare
-
-
-def _folded(text: str) -> str:
-    return re.sub(r"[\s_-]+", " ", text).strip().casefold()
 
 
 @dataclass(frozen=True)
@@ -170,8 +80,6 @@ class TeacherPrompt:
     <BLANKLINE>
     Input:
     The quay: It
-    >>> prompt.parse("Rain is water. [END OF REASONING]\nAnswer: wet").answer
-    'wet'
 
     ```
 
@@ -184,8 +92,6 @@ class TeacherPrompt:
             requests that were answered well.
         system (`str`, *optional*): The system prompt; `""` for none. By default one sentence.
         language (`str`, *optional*): Such as `"German"`; by default the input's.
-        sentinel (`str`, *optional*, defaults to `"[END OF REASONING]"`): What closes the explanation.
-        sentences (`tuple[int, int]`, *optional*, defaults to `(2, 5)`): How many there should be.
         spellings (`Mapping[str, Sequence[str]]`, *optional*): What else is taken for a label in the answer's line; the
             teacher is not told.
 
@@ -199,32 +105,24 @@ class TeacherPrompt:
     labels: Sequence[str]
     style: Literal["guarded", "free"] = "guarded"
     template: str = DEFAULT_PROMPT
-    descriptions: Mapping[str, str] | None = None
+    descriptions: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
-    system: str | None = None
+    system: str = _SYSTEM
     language: str | None = None
-    sentinel: str = SENTINEL
-    sentences: tuple[int, int] = (2, 5)
-    spellings: Mapping[str, Sequence[str]] | None = None
+    spellings: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "labels", tuple(self.labels))
-        for label in self.labels:
-            if not isinstance(label, str) or not label.strip() or "\n" in label:
+        for it in self.labels:
+            if not isinstance(it, str) or not it.strip() or "\n" in it:
                 raise ValueError(
-                    f"the teacher prompt can't name the label {label!r}: labels are names, of one line of text"
+                    f"the teacher prompt can't name the label {it!r}: labels are names, of one line of text"
                 )
         if len({*self.labels}) < max(2, len(self.labels)):
             raise ValueError(f"a teacher prompt needs two labels or more, each once; these are {list(self.labels)}")
-        if self.style not in STYLES:
-            raise ValueError(f"style={self.style!r} is not one of {', '.join(STYLES)}")
-        if not self.sentinel.strip() or _MARK.search(self.sentinel):
-            what = "a mark that models put around their thoughts" if self.sentinel.strip() else "empty"
-            raise ValueError(f"the sentinel {self.sentinel!r} is {what}: name another, such as {SENTINEL!r}")
-        least, most = self.sentences
-        if not 1 <= least <= most:
-            raise ValueError(f"sentences={self.sentences} must be two numbers, such as (2, 5)")
-        self._check_labels(*(self.descriptions or ()), *(self.spellings or ()))
+        if self.style not in ("guarded", "free"):
+            raise ValueError(f"style={self.style!r} is not one of guarded, free")
+        self._check_labels(*self.descriptions, *self.spellings)
         for number, example in enumerate(self.examples):
             lacking = [name for name in (*self.columns, "label", "rationale") if example.get(name) in (None, "")]
             if lacking:
@@ -234,10 +132,8 @@ class TeacherPrompt:
     def _check_labels(self, *labels: Any) -> None:
         for label in labels:
             if label not in self.labels:
-                known = ", ".join(map(repr, self.labels))
-                raise ValueError(
-                    f"the teacher prompt can't name the label {label!r}: there is no label {label!r} among {known}"
-                )
+                known = f"there is no label {label!r} among {', '.join(map(repr, self.labels))}"
+                raise ValueError(f"the teacher prompt can't name the label {label!r}: {known}")
 
     @cached_property
     def columns(self) -> list[str]:
@@ -258,11 +154,10 @@ class TeacherPrompt:
     @cached_property
     def _before(self) -> list[dict[str, str]]:
         """What stands before each request: the system prompt and the examples."""
-        system = _SYSTEM if self.system is None else self.system
-        chat = [{"role": "system", "content": system}] if system.strip() else []
+        chat = [{"role": "system", "content": self.system}] if self.system.strip() else []
         for example in self.examples:
             chat.append({"role": "user", "content": self._request(example, example["label"])})
-            reply = f"{example['rationale']} {self.sentinel}\nAnswer: {example['label']}"
+            reply = f"{example['rationale']} {SENTINEL}\nAnswer: {example['label']}"
             chat.append({"role": "assistant", "content": reply})
         return chat
 
@@ -272,38 +167,26 @@ class TeacherPrompt:
         listed = "\n".join(f"- {reason}" for reason in reasons)
         return [{"role": "assistant", "content": reply}, {"role": "user", "content": _AGAIN.format(reasons=listed)}]
 
-    def parse(self, reply: str) -> ParsedReply:
-        return parse_reply(reply, self.labels, sentinel=self.sentinel, spellings=self.spellings)
-
     def settings(self) -> dict[str, Any]:
         """All that shapes what the teacher is told, for a manifest."""
-        told = {it.name: getattr(self, it.name) for it in fields(self) if it.name != "spellings"}
-        told |= {
-            "descriptions": dict(self.descriptions or {}),
-            "examples": [dict(example) for example in self.examples],
-        }
-        told |= {"labels": list(self.labels), "sentences": list(self.sentences)}
-        return {"version": PROMPT_VERSION, **told, "system": _SYSTEM if self.system is None else self.system}
+        names = ("style", "template", "system", "language")
+        told = {"version": PROMPT_VERSION, "sentinel": SENTINEL} | {name: getattr(self, name) for name in names}
+        told |= {"labels": list(self.labels), "descriptions": dict(self.descriptions)}
+        return told | {"examples": list(map(dict, self.examples)), "sentences": list(SENTENCES)}
 
     def _request(self, row: Mapping[str, Any], label: str) -> str:
-        least, most = self.sentences
-        count = f"{least} to {most} sentences" if most > least else f"{most} sentence{'s' if most > 1 else ''}"
-        described = self.descriptions or {}
-        lines = [f"- {name}: {described[name]}" if name in described else f"- {name}" for name in self.labels]
-        body = (_GUARDED if self.style == "guarded" else _FREE).format(
-            text=self.text(row), labels="Labels:\n" + "\n".join(lines), label=label, sentences=count
-        )
+        meant = self.descriptions
+        labels = "\n- ".join(["Labels:", *(f"{it}: {meant[it]}" if it in meant else it for it in self.labels)])
+        body, answer = (_GUARDED, label) if self.style == "guarded" else (_FREE, "(the label)")
         language = _SAME_LANGUAGE if self.language is None else _OTHER_LANGUAGE.format(language=self.language)
-        answer = label if self.style == "guarded" else "(the label)"
-        return body + "\n" + _FORM.format(language=language, sentinel=self.sentinel, answer=answer)
-
-
-def request_key(
-    messages: Sequence[Mapping[str, str]], label: str, model: str | None, sampling: Mapping[str, Any]
-) -> str:
-    """What a reply is filed under: a hash of row and prompt (the messages and the gold label), model and sampling."""
-    parts = [list(map(dict, messages)), label, model, dict(sampling)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+        told = {
+            "label": label,
+            "labels": labels,
+            "sentences": "{} to {} sentences".format(*SENTENCES),
+            "language": language,
+            "answer": answer,
+        }
+        return f"{body}\n{_FORM}".format(text=self.text(row), sentinel=SENTINEL, **told)
 
 
 class LabelledRow(NamedTuple):
@@ -336,8 +219,8 @@ class LabelledTable:
 
     Args:
         source (`str` or `Path`): A table, but for standard input: it is read more than once.
-        template (`str`, *optional*, defaults to `"{text}"`): The input over the columns.
-        label_column (`str`, *optional*, defaults to `"label"`): The column of the labels.
+        template (`str`, *optional*, defaults to `"{text}"`), label_column (`str`, *optional*, defaults to `"label"`): The
+            input over the columns, and the column of the labels.
         id_column (`str`, *optional*): The column of the keys; by default the first of `id`, `key` and `idx`, else a row's
             number from 0.
         label_map (`Mapping[str, str | Sequence[str]]`, *optional*): Names for the values of the label column; of several
@@ -411,11 +294,11 @@ class LabelledTable:
             ) from None
         tell_odd(cells, self.counts, where, say)
         given = {*self.names.values()}
-        if some := sorted((it for it in self.counts if _WHOLE_NUMBER.fullmatch(it) and it not in given), key=float):
+        if some := sorted((it for it in {*self.counts} - given if _WHOLE_NUMBER.fullmatch(it)), key=float):
             example = ", ".join(f'"{it}": "..."' for it in some[:3])
+            numbers = f"{', '.join(some[:5])} {'are numbers' if len(some) > 1 else 'is a number'}"
             raise ValueError(
-                f"the teacher prompt can't name the labels in {what}: {', '.join(some[:5])} "
-                f"{'are numbers' if len(some) > 1 else 'is a number'}, which tells a teacher nothing. Name them: "
+                f"the teacher prompt can't name the labels in {what}: {numbers}, which tells a teacher nothing. Name them: "
                 f"--label-map '{{{example}}}'"
             )
         if filled and not keeps_rationales:

@@ -20,8 +20,8 @@ from ..data.joining import key_column
 from ..data.label_names import label_names
 from ..data.prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, rationale_text, render
 from ..opening import put_on
+from .checks import parse_reply, without_thoughts
 from .filter import Tally
-from .prompt import parse_reply, without_thoughts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

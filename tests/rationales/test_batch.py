@@ -9,8 +9,7 @@ from chat_stand_in import SENTINEL, good, rows
 from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.rationales.generate import generate_rationales
 from dhrd_hf.rationales.journal import Budget
-from dhrd_hf.rationales.labelled import LabelledTable
-from dhrd_hf.rationales.prompt import TeacherPrompt
+from dhrd_hf.rationales.prompt import LabelledTable, TeacherPrompt
 from dhrd_hf.rationales.teacher import LocalTeacher, Sampling, TeacherError, open_teacher
 
 

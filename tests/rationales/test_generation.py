@@ -17,9 +17,8 @@ from dhrd_hf.rationales import teacher as pacing
 from dhrd_hf.rationales.checks import ReplyChecks
 from dhrd_hf.rationales.generate import Run, generate_rationales
 from dhrd_hf.rationales.journal import Budget, Journal
-from dhrd_hf.rationales.labelled import LabelledTable
 from dhrd_hf.rationales.outputs import OutputFiles
-from dhrd_hf.rationales.prompt import TeacherPrompt
+from dhrd_hf.rationales.prompt import LabelledTable, TeacherPrompt
 from dhrd_hf.rationales.teacher import Sampling, TeacherError, open_teacher
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dhrd_hf.data.table_writing import write_rows
-from dhrd_hf.rationales.labelled import LabelledTable
+from dhrd_hf.rationales.prompt import LabelledTable
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 import pytest
 
-from dhrd_hf.rationales.prompt import PROMPT_VERSION, TeacherPrompt, parse_reply, request_key
+from dhrd_hf.rationales.checks import parse_reply
+from dhrd_hf.rationales.journal import request_key
+from dhrd_hf.rationales.prompt import PROMPT_VERSION, TeacherPrompt
 
 LABELS = ["Yes", "No", "not_entailed"]
 GOOD = "It rained. Rain is water."
@@ -56,7 +58,6 @@ def test_the_prompt_says_what_appendix_e3_asks_for():
         examples=[{"premise": "a", "hypothesis": "b", "label": "neutral", "rationale": "Nothing is said of it."}],
         language="German",
         system="Be brief.",
-        sentences=(1, 3),
     )
     chat = prompt.messages({"premise": "It {rains}.", "hypothesis": "It is wet."}, "entailment")
     assert [message["role"] for message in chat] == ["system", "user", "assistant", "user"]
@@ -67,7 +68,7 @@ def test_the_prompt_says_what_appendix_e3_asks_for():
         "Premise: It {rains}.\nHypothesis: It is wet.",
         "Right label: entailment",
         "- neutral: neither follows nor is ruled out",
-        "1 to 3 sentences, as one paragraph",
+        "2 to 5 sentences, as one paragraph",
         "Never name a label",
         "in German",
         "[END OF REASONING]\nAnswer: entailment",
@@ -94,7 +95,6 @@ def test_a_label_that_can_not_be_named(label):
         ({"labels": ["one"]}, "two labels or more"),
         ({"labels": ["a", "a"]}, "each once"),
         ({"style": "loose"}, "guarded, free"),
-        ({"sentences": (3, 2)}, "two numbers"),
         ({"descriptions": {"c": "?"}}, "no label 'c'"),
         ({"examples": [{"text": "x", "label": "a"}]}, "example 0 of the prompt has no 'rationale'"),
     ],

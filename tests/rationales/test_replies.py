@@ -8,8 +8,9 @@ import time
 import pytest
 from chat_stand_in import SENTINEL, ChatStandIn, good, rows
 
+from dhrd_hf.rationales.checks import parse_reply, without_thoughts
 from dhrd_hf.rationales.endpoint import base_url
-from dhrd_hf.rationales.prompt import TeacherPrompt, parse_reply, without_thoughts
+from dhrd_hf.rationales.prompt import TeacherPrompt
 from dhrd_hf.rationales.replies import tokens_of
 from dhrd_hf.rationales.teacher import NoAnswer, Sampling, TeacherError, Unusable, open_teacher
 
@@ -226,8 +227,6 @@ def test_a_heading_is_no_thought_and_an_answers_marks_go():
     for reply in (f"[Reasoning] {TEXT}", f"Here is my thought process:\n{TEXT}", f"```thinking of rain\n{TEXT}"):
         assert good(0).strip() in parse_reply(reply, ["soaked"]).rationale
     assert parse_reply(f"<answer>{TEXT}</answer>", ["soaked"]).answer == "soaked"
-    with pytest.raises(ValueError, match="a mark that models put around their thoughts"):
-        TeacherPrompt(["soaked", "arid"], sentinel="</think>")
 
 
 @pytest.mark.parametrize(

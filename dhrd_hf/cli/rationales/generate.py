@@ -16,8 +16,7 @@ from ..parsing import Parser, add_label_options, warn
 
 if TYPE_CHECKING:
     from ...rationales.journal import Budget
-    from ...rationales.labelled import LabelledTable
-    from ...rationales.prompt import TeacherPrompt
+    from ...rationales.prompt import LabelledTable, TeacherPrompt
     from ...rationales.teacher import Teacher
 
 # What --settings takes: of the rows, the prompt, the teacher, the budget and the checks.
@@ -88,9 +87,8 @@ def run(argv: Sequence[str]) -> int:
     from ...rationales.checks import ReplyChecks
     from ...rationales.generate import RETRIES, generate_rationales
     from ...rationales.journal import Budget
-    from ...rationales.labelled import LabelledTable
     from ...rationales.outputs import take_rationales
-    from ...rationales.prompt import TeacherPrompt
+    from ...rationales.prompt import LabelledTable, TeacherPrompt
     from ...rationales.teacher import Sampling, open_teacher
 
     template = chosen_prompt(args.prompt, None)
@@ -181,6 +179,7 @@ def _dry_run(
     table: LabelledTable, prompt: TeacherPrompt, teacher: Teacher, budget: Budget, samples: int, retries: int
 ) -> None:
     """Three prompts to standard output, and what all of them would take."""
+    from ...rationales.prompt import SENTENCES
     from ...rationales.teacher import check_tries, estimated_tokens
 
     check_tries(teacher, samples, retries)
@@ -196,7 +195,7 @@ def _dry_run(
         tokens += sum(estimated_tokens(message["content"]) for message in messages)
     requests = rows * samples
     tokens *= samples
-    least, most = requests * 30 * prompt.sentences[1], requests * (teacher.sampling.max_reply_tokens or 1024)
+    least, most = requests * 30 * SENTENCES[1], requests * (teacher.sampling.max_reply_tokens or 1024)
     print(
         f"{rows} of {len(table)} rows x {samples} samples = {requests} requests: about {tokens} prompt tokens, and "
         f"about {least} reply tokens (at most {most}), if no row is asked twice."
