@@ -14,8 +14,16 @@ from typing import Any
 import regex
 
 from .prompt import SENTINEL, TeacherPrompt
-from .wordings import ANNOUNCEMENT, PROMPT_ECHO, REFUSAL, label_matcher
-from .words import count_words, other_language, split_sentences, units
+from .words import (
+    ANNOUNCEMENT,
+    PROMPT_ECHO,
+    REFUSAL,
+    count_words,
+    label_matcher,
+    other_language,
+    split_sentences,
+    units,
+)
 
 MIN_WORDS, MAX_WORDS = 3, 150
 # The checks that look at one row at a time, and those of an audit, in the order of its report.

@@ -22,10 +22,10 @@ from typing import Any, BinaryIO
 
 from ..data.table_writing import check_file, to_json
 from .checks import ReplyChecks
-from .journal import Budget, BudgetSpent, Journal, Standing, Unit, write_all
+from .journal import Budget, BudgetSpent, Journal, Standing, Unit, check_tries, write_all
 from .outputs import GenerationCounts, OutputFiles, accepted_row, read_batch, write_batch
 from .prompt import LabelledTable, TeacherPrompt
-from .teacher import NoAnswer, Pace, Reply, Teacher, TeacherError, Unusable, check_tries, estimated_tokens
+from .teacher import NoAnswer, Pace, Reply, Teacher, TeacherError, Unusable, estimated_tokens
 
 RETRIES = 3
 # When so many rows after each other can't be used for one reason, and none could in between, the run stops.

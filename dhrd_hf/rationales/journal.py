@@ -232,6 +232,16 @@ class Unit(NamedTuple):
     tries: int
 
 
+def check_tries(teacher: Teacher, samples: int, retries: int) -> None:
+    """Check how often a row would be asked, before anything is."""
+    if samples < 1 or retries < 0:
+        raise ValueError(f"samples={samples} must be above 0 and retries={retries} not negative")
+    if samples > 1 and teacher.sampling.temperature == 0:
+        raise ValueError(
+            f"{samples} samples of a row are all the same at temperature 0: add --settings 'temperature: 0.7'"
+        )
+
+
 @dataclass
 class Standing:
     """Which rows are accepted, rejected or still to be asked, worked out from the journal alone.

@@ -16,8 +16,8 @@ from ..data.table_writing import check_file, same_file, to_json, write_rows
 from ..data.tables import check_columns
 from ..files import strict_json, write_whole, written_whole
 from .checks import ReplyChecks
+from .endpoint import message_of, read_body, read_reply
 from .prompt import LabelledRow, LabelledTable, TeacherPrompt
-from .replies import message_of, read_body, read_reply
 from .teacher import Unusable, without_secrets
 
 if TYPE_CHECKING:

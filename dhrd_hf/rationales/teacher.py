@@ -12,10 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 PROVIDERS = "inference-providers:"
-KINDS = (
-    "an http(s) URL of an OpenAI-compatible endpoint such as http://localhost:8000/v1, inference-providers:MODEL, "
-    "a local folder or Hub id of a chat model, smollm2, column:NAME or file:PATH"
-)
 # Waits before the second, third, ... try: 0.5 s, 1 s, 2 s, ..., of which a random half is left out.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 LONGEST_ASKED = 300.0  # seconds that an endpoint's Retry-After is followed for; then it is asked again
@@ -73,16 +69,46 @@ class Reply:
             cut = f"the reply was cut off after {self.completion_tokens} tokens; --max-reply-tokens allows more"
             raise Unusable(cut, self, "cut_off")
         if empty:
-            why = (
-                ": all of it is thoughts; --max-reply-tokens leaves room for more, and --extra-body can turn them off"
-            )
-            raise Unusable(f"the reply was empty{why if thoughts else ''}", self, "empty")
+            why = "all of it is thoughts; --max-reply-tokens leaves room for more, and --extra-body can turn them off"
+            raise Unusable(f"the reply was empty{': ' + why if thoughts else ''}", self, "empty")
         return self
 
 
 def estimated_tokens(text: str) -> int:
     """About how many tokens a text has, for whom a tokenizer is not at hand."""
     return -(-len(text.encode(errors="replace")) // _BYTES_PER_TOKEN)
+
+
+def tokens_of(usage: Any, prompt_tokens: int, completion_tokens: int) -> tuple[int, int, bool]:
+    """Tokens of the prompt and of the reply, and whether one of them had to be taken from what its length suggests."""
+    told = usage if isinstance(usage, Mapping) else {}
+    details = told.get("completion_tokens_details")
+    thoughts = _count(details, "reasoning_tokens") if isinstance(details, Mapping) else 0
+    prompt, completion = (
+        _count(told, f"{it}_tokens", f"{its}_tokens") for it, its in (("prompt", "input"), ("completion", "output"))
+    )
+    total = _count(told, "total_tokens")
+    if prompt and not completion:
+        completion = max(0, total - prompt)
+    elif completion and not prompt:
+        prompt = max(0, total - completion)
+    if completion and thoughts > completion:  # they are a part of the reply, and are paid
+        completion += thoughts
+    estimated = not prompt or (not completion and completion_tokens > 0)
+    prompt, completion = prompt or prompt_tokens, completion or completion_tokens
+    return prompt, max(completion, total - prompt), estimated
+
+
+def _count(told: Mapping[str, Any], *names: str) -> int:
+    """The first number of tokens that is one; else 0."""
+    for value in (told.get(name) for name in names):
+        try:
+            number = 0.0 if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if 0 < number < 1e9:
+            return int(number)
+    return 0
 
 
 class Pace:
@@ -252,7 +278,11 @@ def open_teacher(
     elif name.startswith(("http://", "https://")) or (_HOST.match(name) and not Path(name).exists()):
         url = name if "://" in name else f"http://{name}"
     elif "://" in name or (":" in name and not Path(name).exists()) or not name.strip():
-        raise ValueError(f"--teacher {name.rpartition('@')[2]!r} is none of: {KINDS}")
+        raise ValueError(
+            f"--teacher {name.rpartition('@')[2]!r} is none of: an http(s) URL of an OpenAI-compatible endpoint such as "
+            "http://localhost:8000/v1, inference-providers:MODEL, a local folder or Hub id of a chat model, smollm2, "
+            "column:NAME or file:PATH"
+        )
     elif model is not None:
         raise ValueError(f"--teacher-model is for an endpoint, and --teacher {name} is a local model: leave it out")
     else:
@@ -260,16 +290,6 @@ def open_teacher(
     from .endpoint import EndpointTeacher
 
     return EndpointTeacher(url, model, sampling, api_key_env=api_key_env, concurrency=concurrency, timeout=timeout)
-
-
-def check_tries(teacher: Teacher, samples: int, retries: int) -> None:
-    """Check how often a row would be asked, before anything is."""
-    if samples < 1 or retries < 0:
-        raise ValueError(f"samples={samples} must be above 0 and retries={retries} not negative")
-    if samples > 1 and teacher.sampling.temperature == 0:
-        raise ValueError(
-            f"{samples} samples of a row are all the same at temperature 0: add --settings 'temperature: 0.7'"
-        )
 
 
 class LocalTeacher:
@@ -282,10 +302,12 @@ class LocalTeacher:
         self.sampling, self.device = sampling or Sampling(), device
         self.batch_size = self.concurrency = batch_size  # a batch is full when all that may run wait for it
         self._waiting: list[tuple[Sequence[Mapping[str, str]], int | None, asyncio.Future]] = []
+        self._model: Any = None
 
     async def __aenter__(self) -> LocalTeacher:
         self._turn = asyncio.Lock()
-        await asyncio.to_thread(self._load)
+        if self._model is None:  # a judge is entered for each window of rows
+            await asyncio.to_thread(self._load)
         return self
 
     async def __aexit__(self, *error: Any) -> None: ...
@@ -313,29 +335,24 @@ class LocalTeacher:
         return (await mine).judged()
 
     def _load(self) -> None:
-        path = self.name
-        if path == "smollm2":
-            from ..embedded import smollm2_path
-
-            path = str(smollm2_path())
-        elif path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
-            raise TeacherError(f"--teacher {path}: there is no such folder")
         from transformers import AutoModelForCausalLM
 
+        from ..embedded import smollm2_path
         from ..opening import load_tokenizer, put_on, without_its_code
 
-        path = str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path
+        name = self.name
+        folder = Path(smollm2_path() if name == "smollm2" else name).expanduser()
+        if name.startswith((".", "/", "~")) and not folder.is_dir():
+            raise TeacherError(f"--teacher {name}: there is no such folder")
+        path = str(folder) if folder.is_dir() else name
         self._tokenizer = load_tokenizer(path, padding_side="left")
         if self._tokenizer.chat_template is None:
-            raise TeacherError(
-                f"--teacher {self.name} has no chat template: name a model that is tuned to follow requests"
-            )
+            raise TeacherError(f"--teacher {name} has no chat template: name a model that is tuned to follow requests")
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         with without_its_code(path):
             lm = AutoModelForCausalLM.from_pretrained(path, dtype="auto", trust_remote_code=False)
-        self._model = lm.eval()
-        put_on(self._model, self.device)
+        self._model = put_on(lm.eval(), self.device)
 
     def _generate(self, chats: Sequence[Sequence[Mapping[str, str]]], seed: int | None) -> list[Reply]:
         import torch

@@ -11,8 +11,7 @@ from chat_stand_in import SENTINEL, ChatStandIn, good, rows
 from dhrd_hf.rationales.checks import parse_reply, without_thoughts
 from dhrd_hf.rationales.endpoint import base_url
 from dhrd_hf.rationales.prompt import TeacherPrompt
-from dhrd_hf.rationales.replies import tokens_of
-from dhrd_hf.rationales.teacher import NoAnswer, Sampling, TeacherError, Unusable, open_teacher
+from dhrd_hf.rationales.teacher import NoAnswer, Sampling, TeacherError, Unusable, open_teacher, tokens_of
 
 TEXT = f"{good(0)}{SENTINEL}\nAnswer: soaked"
 REQUEST = TeacherPrompt(["soaked", "arid"]).messages(rows(1)[0], "soaked")

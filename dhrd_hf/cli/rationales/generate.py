@@ -179,8 +179,9 @@ def _dry_run(
     table: LabelledTable, prompt: TeacherPrompt, teacher: Teacher, budget: Budget, samples: int, retries: int
 ) -> None:
     """Three prompts to standard output, and what all of them would take."""
+    from ...rationales.journal import check_tries
     from ...rationales.prompt import SENTENCES
-    from ...rationales.teacher import check_tries, estimated_tokens
+    from ...rationales.teacher import estimated_tokens
 
     check_tries(teacher, samples, retries)
     tokens = rows = 0
