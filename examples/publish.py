@@ -1,7 +1,7 @@
 r"""From rows to a published classifier: train, calibrate, export, push, open it elsewhere, run it on ONNX Runtime.
 
     python examples/publish.py                          # the push is a dry run: no account, no network
-    python examples/publish.py --repo user/my-visits    # pushes, and opens what was pushed
+    python examples/publish.py --repo user/my-errands    # pushes, and opens what was pushed
 
 Every step is a `dhrd` command, printed before it runs, so that each can be typed by hand. The model is the embedded
 SmolLM2-135M-Instruct (extra `demo`) and the rows are synthetic; the last two steps need the extra `onnx`.
@@ -21,7 +21,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from dhrd_hf.cli import main as dhrd
-from dhrd_hf.data.synthetic import synthetic_visits
+from dhrd_hf.data.synthetic import synthetic_errands
 from dhrd_hf.data.table_writing import write_rows
 
 # What a stranger runs: plain transformers, in a new process.
@@ -33,11 +33,13 @@ assert "dhrd_hf" not in sys.modules
 print(json.dumps(answers))
 """
 
+SUFFIX = r"\nReasoning:\n{rationale} {label}"
+
 CARD = """\
 license: apache-2.0
 language: en
 rationale_source: written by a program, with the rows (dhrd_hf.data.synthetic)
-intended_use: To see how a classifier is published; it knows nothing but its synthetic visitors.
+intended_use: To see how a classifier is published; it knows nothing but its synthetic errands.
 """
 
 
@@ -55,8 +57,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2", help="Hub id or folder of a causal LM (default: %(default)s)")
     parser.add_argument("--repo", help="user/name on the Hub to push to; by default the push is a dry run")
-    parser.add_argument("--rows", type=int, default=240, help="training rows, at most 600")
-    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--rows", type=int, default=180, help="training rows, at most 600")
+    parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--output", type=Path, default=Path("runs/publish"))
     args = parser.parse_args()
@@ -65,10 +67,12 @@ def main() -> None:
     out = args.output
     train, calibration, test = (out / f"{name}.jsonl" for name in ("train", "calibration", "test"))
     for path, split, rows in ((train, "train", args.rows), (calibration, "validation", 150), (test, "test", 150)):
-        write_rows(path, synthetic_visits(split, rows))
+        write_rows(path, synthetic_errands(split, rows))
     (out / "card.yaml").write_text(CARD)
 
     training = ["--lora", "--alpha", 0.2, "--max-length", 256, "--num-train-epochs", args.epochs]
+    # The classifier starts as the language model's own answer, and the reasons come behind the label.
+    training += ["--classifier-init", "label_words", "--rationale-after-label", "--suffix", SUFFIX]
     training += ["--learning-rate", args.learning_rate, "--per-device-train-batch-size", 6, "--save-strategy", "no"]
     run(
         "train",
@@ -87,16 +91,16 @@ def main() -> None:
     card = ["--card", out / "card.yaml"]
     run("calibrate", "--model", out / "run", *tables, *card, "--output", out / "classifier", "--overwrite")
 
-    name = args.repo or "user/my-visits"
+    name = args.repo or "user/my-errands"
     run("push", "--model", out / "classifier", "--repo", name, *([] if args.repo else ["--dry-run"]))
 
     where = args.repo or str(out / "classifier")
     print(f"\nOpened as {where} in a new process, with plain transformers:")
-    rows = synthetic_visits("test", 4)
+    rows = synthetic_errands("test", 4)
     command = [sys.executable, "-c", CLASSIFY, where, json.dumps(rows["text"][:])]
     answers = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ).stdout
     for text, label, answer in zip(rows["text"], rows["label"], json.loads(answers.splitlines()[-1]), strict=True):
-        print(f"  {answer['label']:<5} {answer['score']:.2f}  ({label})  {text}")
+        print(f"  {answer['label']:<8} {answer['score']:.2f}  ({label})  {text}")
 
     onnx = out / "classifier-onnx"
     run(

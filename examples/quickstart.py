@@ -28,12 +28,17 @@ from dhrd_hf import (
     DualHeadTrainer,
     DualHeadTrainingArguments,
     export_classifier,
+    init_classifier_from_label_words,
 )
-from dhrd_hf.data.synthetic import SYNTHETIC_LABELS, synthetic_visits
+from dhrd_hf.data.synthetic import SYNTHETIC_LABELS, synthetic_errands
 from dhrd_hf.embedded import smollm2_path
 from dhrd_hf.evaluation import baseline_answers, compute_metrics, evaluation_report
 from dhrd_hf.pages.verdict import confident_mistakes, verdict_page, verdict_text
 from dhrd_hf.training import add_lora
+
+# x ends where the language model would answer: the classifier starts as that answer, and the reasons come behind it.
+PROMPT = "{text}\nAnswer:"
+SUFFIX = "\nReasoning:\n{rationale} {label}"
 
 # What a stranger runs: plain transformers, in a new process.
 CLASSIFY = """
@@ -51,9 +56,10 @@ def train(alpha: float, args: argparse.Namespace) -> tuple[DualHeadTrainer, Auto
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForDualHeadClassification.from_pretrained(
-        args.model, id2label=dict(enumerate(SYNTHETIC_LABELS)), alpha=alpha, beta=1.0, prompt_template="{text}"
+        args.model, id2label=dict(enumerate(SYNTHETIC_LABELS)), alpha=alpha, beta=1.0, prompt_template=PROMPT
     )
-    encode = DualHeadEncoder(tokenizer, model=model, max_length=256)
+    init_classifier_from_label_words(model, tokenizer)
+    encode = DualHeadEncoder(tokenizer, model=model, suffix=SUFFIX, rationale_after_label=True, max_length=256)
     model.config.max_input_length = encode.max_input_length
     model = add_lora(model)
     trainer = DualHeadTrainer(
@@ -70,8 +76,8 @@ def train(alpha: float, args: argparse.Namespace) -> tuple[DualHeadTrainer, Auto
             report_to=[],
             seed=args.seed,
         ),
-        train_dataset=encode.encode_dataset(synthetic_visits("train", args.rows)),
-        eval_dataset=encode.encode_dataset(synthetic_visits("test", args.test_rows)),
+        train_dataset=encode.encode_dataset(synthetic_errands("train", args.rows)),
+        eval_dataset=encode.encode_dataset(synthetic_errands("test", args.test_rows)),
         data_collator=DualHeadCollator(tokenizer),
         processing_class=tokenizer,
         compute_metrics=compute_metrics,
@@ -85,7 +91,7 @@ def judge(
     trainer: DualHeadTrainer, before: np.ndarray, pooled: np.ndarray, after: np.ndarray, args: argparse.Namespace
 ) -> Path:
     """Print whether the dual head is any good, beside what costs less; write the page, and give its path."""
-    rows, test = synthetic_visits("train", args.rows), synthetic_visits("test", args.test_rows)
+    rows, test = synthetic_errands("train", args.rows), synthetic_errands("test", args.test_rows)
     labels, names = np.array(trainer.eval_dataset["labels"][:]), list(SYNTHETIC_LABELS)
     others = baseline_answers(rows["text"][:], trainer.train_dataset["labels"][:], test["text"][:])
     others |= {"before training": before.argmax(-1), "pooled baseline": pooled.argmax(-1)}
@@ -94,7 +100,7 @@ def judge(
     page = args.output / "report.html"
     mistakes = confident_mistakes(after, labels, names, test["text"][:])
     history = trainer.state.log_history
-    text = verdict_page(report, title="Quickstart", data="synthetic visits", mistakes=mistakes, history=history)
+    text = verdict_page(report, title="Quickstart", data="synthetic errands", mistakes=mistakes, history=history)
     page.write_text(text, encoding="utf-8")
     return page
 
@@ -114,9 +120,9 @@ def main() -> None:
     parser.add_argument(
         "--alpha", type=float, default=0.2, help="weight of the reasoning loss; small models want it low"
     )
-    parser.add_argument("--rows", type=int, default=240, help="training rows, at most 600")
+    parser.add_argument("--rows", type=int, default=180, help="training rows, at most 600")
     parser.add_argument("--test-rows", type=int, default=150)
-    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--batch-size", type=int, default=6)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -126,7 +132,7 @@ def main() -> None:
     logging.set_verbosity_error()
     args.model = args.model or str(smollm2_path())
 
-    row = synthetic_visits("train", 1)[0]
+    row = synthetic_errands("train", 1)[0]
     print(f"One of {args.rows} training rows (synthetic):")
     print(f"  text       {row['text']}\n  rationale  {row['rationale']}\n  label      {row['label']}\n")
     print("1/4  The pooled baseline: alpha = 0, the rationales are not used.")
@@ -134,9 +140,9 @@ def main() -> None:
     print(f"\n2/4  The dual head: alpha = {args.alpha:g}; the LM's own head learns the rationales in the same pass.")
     trainer, tokenizer, _, dual_head = train(args.alpha, args)
 
-    asked = synthetic_visits("validation", 6)
+    asked = synthetic_errands("validation", 6)
     print("\n3/4  What it has learned to reason (its LM head, which the export leaves behind):")
-    prompt = tokenizer(asked[0]["text"] + "\nReasoning:\n", return_tensors="pt")
+    prompt = tokenizer(PROMPT.format(text=asked[0]["text"]), return_tensors="pt")
     generated = trainer.model.generate(**prompt, max_new_tokens=40, do_sample=False)
     print("  " + tokenizer.decode(generated[0], skip_special_tokens=True).replace("\n", "\n  "))
 
@@ -147,7 +153,7 @@ def main() -> None:
         asked["text"], asked["label"], classify_elsewhere(folder, asked["text"][:]), strict=True
     ):
         mark = "right" if answer["label"] == truth else f"wrong, it is {truth}"
-        print(f"  {answer['label']:<5} {answer['score']:.2f}  ({mark})  {text}")
+        print(f"  {answer['label']:<8} {answer['score']:.2f}  ({mark})  {text}")
 
     print(
         f"\nIs it any good? On {args.test_rows} test rows (one seed; 0.50 for words without their owner), with 95% intervals:\n"

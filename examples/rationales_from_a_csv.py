@@ -92,11 +92,11 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     data = args.data
     if data is None:
-        from dhrd_hf.data.synthetic import synthetic_visits
+        from dhrd_hf.data.synthetic import synthetic_errands
 
         data = args.output / "rows.csv"
         write_rows(
-            data, ({"text": row["text"], "label": row["label"]} for row in synthetic_visits("train", args.rows))
+            data, ({"text": row["text"], "label": row["label"]} for row in synthetic_errands("train", args.rows))
         )
 
     rationales, checked = args.output / "rationales.jsonl", args.output / "checked.jsonl"

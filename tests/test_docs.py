@@ -15,7 +15,7 @@ from datasets import Dataset
 from serving_stand_in import ServingStandIn
 
 from dhrd_hf.cli import main
-from dhrd_hf.data.synthetic import synthetic_visits
+from dhrd_hf.data.synthetic import synthetic_errands
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -70,17 +70,17 @@ def stand_ins(lm_dir_of):
 def workplace(stand_ins, tmp_path_factory):
     """A folder with the tables that the pages name, and what README's own snippets left there: a run and an export."""
     folder = tmp_path_factory.mktemp("workplace")
-    synthetic_visits("train", 60).to_json(folder / "rows.jsonl")
+    synthetic_errands("train", 60).to_json(folder / "rows.jsonl")
     for name, split in {"train": "train", "dev": "validation", "texts": "validation", "test": "test"}.items():
-        synthetic_visits(split, 24, seed=len(name)).to_json(folder / f"{name}.jsonl")
+        synthetic_errands(split, 24, seed=len(name)).to_json(folder / f"{name}.jsonl")
     Dataset.from_list(chat_rows(24)).to_csv(folder / "train.csv", index=False)
-    said = [{"rationale": row["rationale"]} for row in synthetic_visits("train", 24)]
+    said = [{"rationale": row["rationale"]} for row in synthetic_errands("train", 24)]
     (folder / "reasons.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
     with pytest.MonkeyPatch.context() as patch:
         run_page(PAGES[0], folder, stand_ins, patch)
     # An untrained model has no temperature: rows of which it is right about half.
     answers = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
-    names = sorted({"gate", "desk", "shop"})
+    names = sorted({"kitchen", "wardrobe", "garage"})
     for number, row in enumerate(answers):
         row["label"] = names[(names.index(row.pop("predicted_label")) + number % 2) % 3]
     Dataset.from_list([{"text": it["text"], "label": it["label"]} for it in answers]).to_json(

@@ -36,13 +36,13 @@ def test_publish_goes_all_the_way(lm_dir_of, tmp_path, monkeypatch):
             "HF_TOKEN": "hf_token",
         }.items():
             monkeypatch.setenv(name, value)
-        options = ["--model", str(lm_dir_of("llama")), "--rows", "30", "--epochs", "1", "--repo", "user/visits"]
+        options = ["--model", str(lm_dir_of("llama")), "--rows", "30", "--epochs", "1", "--repo", "user/errands"]
         command = [sys.executable, str(EXAMPLES / "publish.py"), *options, "--output", str(tmp_path / "out")]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        pushed = hub.files("user/visits")
-    assert "Opened as user/visits" in printed and "100.0% of the labels the same" in printed
+        pushed = hub.files("user/errands")
+    assert "Opened as user/errands" in printed and "100.0% of the labels the same" in printed
     assert {"README.md", "config.json", "model.safetensors"} < set(pushed)
-    assert set(json.loads(pushed["config.json"])["label_thresholds"]) == {"gate", "desk", "shop"}
+    assert set(json.loads(pushed["config.json"])["label_thresholds"]) == {"kitchen", "wardrobe", "garage"}
     lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert len(lines) == 150 and all(json.loads(line)["predicted_label"] for line in lines)
 

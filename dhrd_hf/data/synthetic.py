@@ -1,9 +1,8 @@
 """The demonstration data set of the quickstart: synthetic, made here from word lists, with nothing to download.
 
-Each row says of two visitors whether they have a ticket and a bag, and asks where one of them goes. A visitor without a
-ticket goes to the shop; one with a ticket and a bag to the desk, to leave the bag; one with a ticket alone to the gate.
-The rationale is those steps in words. The other visitor always goes elsewhere, so the words of a row leave two labels
-open: which fact belongs to whom must be read.
+Each row names three things that somebody carries, two of one kind and one of another, and asks for the room that they come
+from: the one of the two. The rationale says of which kind each thing is. Training, validation and test rows are made of
+different words, so that a classifier has to know what a word means, and can't have seen it in training.
 """
 
 from __future__ import annotations
@@ -16,15 +15,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import datasets
 
-SYNTHETIC_LABELS = ("gate", "desk", "shop")
-# Buckets, out of five, of the hash of a row's facts.
-_SPLITS = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
+SYNTHETIC_LABELS = ("kitchen", "wardrobe", "garage")
+# Of the forty things of a kind, in the order of their hashes.
+_SPLITS = {"train": slice(0, 20), "validation": slice(20, 30), "test": slice(30, 40)}
 _NAMES = ["Ann", "Anna", "Ben", "Dan", "Emma", "Eva", "Jack", "Jane", "Kate", "Leo"]
 _NAMES += ["Lucy", "Luke", "Mark", "Mary", "Max", "Nick", "Paul", "Rose", "Sam", "Tom"]
+_KINDS = (("food", "food"), ("clothing", "clothing"), ("tools", "a tool"))
+_THINGS = (
+    "apple banana bean biscuit cabbage cake carrot cheese cherry cookie cucumber egg lemon mango melon muffin noodle olive onion "
+    "pancake pea peach peanut pear pepper pie pizza plum potato pumpkin radish raisin salad sandwich sausage strawberry tomato "
+    "turnip waffle walnut",
+    "apron bathrobe belt beret blouse bonnet boot cap cardigan cloak coat dress glove gown hat hoodie jacket jumper kimono legging "
+    "mitten poncho raincoat robe sandal scarf shawl shirt shoe skirt slipper sneaker sock stocking suit sweater tie tunic uniform "
+    "vest",
+    "anvil axe bolt brush chisel clamp crowbar drill file funnel hammer hatchet hoe jack ladder lathe mallet nail paintbrush pickaxe "
+    "pitchfork plane pulley rake ruler sander saw screwdriver scythe shovel sickle sledgehammer spade spanner stapler toolbox "
+    "trowel vise wheelbarrow wrench",
+)
 
 
-def synthetic_visits(split: str, n: int, seed: int = 0) -> datasets.Dataset:
-    """Make `n` rows of facts, a question, its label and the reasoning steps between them: a synthetic data set."""
+def synthetic_errands(split: str, n: int, seed: int = 0) -> datasets.Dataset:
+    """Make `n` rows of things, the room they come from, and of which kind each is: a synthetic data set."""
     import datasets
 
     if split not in _SPLITS:
@@ -36,32 +47,29 @@ def synthetic_visits(split: str, n: int, seed: int = 0) -> datasets.Dataset:
 
 
 def _rows(split: str, rng: random.Random) -> Iterator[dict[str, str]]:
+    things = [sorted(kind.split(), key=_hash)[_SPLITS[split]] for kind in _THINGS]
     seen = set()
     while True:
-        for label in _shuffled(SYNTHETIC_LABELS, rng):
+        for most in _shuffled(range(len(_KINDS)), rng):
             text = None
             while text is None or text in seen:
-                person, other = _shuffled(_NAMES, rng)[:2]
-                elsewhere = _pick([place for place in SYNTHETIC_LABELS if place != label], rng)
-                facts = [_fact(person, label, rng), _fact(other, elsewhere, rng)]
-                # The split hangs on the facts alone: in whatever order, and whoever is asked about.
-                digest = hashlib.sha256(" ".join(sorted(facts)).encode()).digest()
-                if int.from_bytes(digest, "big") % 5 in _SPLITS[split]:
-                    text = f"{' '.join(_shuffled(facts, rng))} Where does {person} go?"
+                one, other = _shuffled(things[most], rng)[:2]
+                kind = _pick([kind for kind in range(len(_KINDS)) if kind != most], rng)
+                odd = _pick(things[kind], rng)
+                first, second, third = (_with_article(thing) for thing in _shuffled([one, other, odd], rng))
+                text = f"{_pick(_NAMES, rng)} brings {first}, {second} and {third}."
             seen.add(text)
-            yield {"text": text, "label": label, "rationale": _rationale(person, label)}
+            one, other, odd = (_with_article(thing) for thing in (one, other, odd))
+            rationale = f"{one.capitalize()} and {other} are {_KINDS[most][0]}, {odd} is {_KINDS[kind][1]}."
+            yield {"text": text, "label": SYNTHETIC_LABELS[most], "rationale": rationale}
 
 
-def _fact(person: str, place: str, rng: random.Random) -> str:
-    ticket = "no" if place == "shop" else "a"
-    bag = {"gate": "no", "desk": "a", "shop": _pick(("no", "a"), rng)}[place]
-    return f"{person} has {ticket} ticket and {bag} bag."
+def _hash(thing: str) -> bytes:
+    return hashlib.sha256(thing.encode()).digest()
 
 
-def _rationale(person: str, place: str) -> str:
-    if place == "shop":
-        return f"{person} has no ticket and must buy one."
-    return f"{person} has a ticket. {person} has {'a' if place == 'desk' else 'no'} bag to leave."
+def _with_article(thing: str) -> str:
+    return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
 
 
 def _shuffled(items: Sequence[Any], rng: random.Random) -> list[Any]:
