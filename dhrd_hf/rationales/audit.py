@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..data.joining import key_column
 from ..data.label_names import alike, is_missing, kind_of, label_names, some, sorted_names
 from ..data.labels import check_lists, named_rows
@@ -141,24 +143,22 @@ def audit_rationales(
         bar.set_description("near duplicates")
         near = near_duplicates(rationales, groups=groups)
         bar.set_description("matching")
-        matching = {"verdict": None, "accuracy": None, "mismatched": [], "reason": "matching needs the rows' texts"}
-        if texts:
-            matching = match_rationales(texts, rationales, groups=groups, seed=seed)
+        matching = match_rationales(texts, rationales, groups=groups, seed=seed)
         bar.set_description("label probe")
         probe = label_probe(rationales, table.labels, texts=texts, groups=groups, most_rows=probe_rows, seed=seed)
     for its in near[:_SHOWN]:
         flag("near_duplicate", its[0], f"{len(its)} rows are alike.")
     flagged["near_duplicate"] = sorted(row for its in near for row in its)
     matching["mismatched"] = [ids[row] for row in matching["mismatched"]]
-    flags = {name: Counter(label for row in its for label in table.names[row]) for name, its in flagged.items()}
+    per_label = {label: {"rows": n, "flagged": dict.fromkeys(flagged, 0)} for label, n in labels.items()}
+    for name, row in ((name, row) for name, its in flagged.items() for row in its):
+        for label in table.names[row]:
+            per_label[label]["flagged"][name] += 1
     report: dict[str, Any] = {
         "rows": len(ids),
         "labels": dict(labels),
         "checks": {name: [ids[row] for row in its] for name, its in flagged.items()},
-        "per_label": {
-            label: {"rows": n, "flagged": {name: its[label] for name, its in flags.items()}}
-            for label, n in labels.items()
-        },
+        "per_label": per_label,
         "matching": matching,
         "label_probe": probe,
         "lengths": _lengths(lengths),
@@ -205,18 +205,16 @@ class _Table:
         if missing := [str(row) for row, label in enumerate(self.labels) if label is None]:
             of = f"{len(missing)} of {len(rows)} rows have no label in column {label_column!r}"
             self.notes.append(f"{of}: {some(missing)} (numbered from 0).")
-        lacking = [repr(name) for name in template_columns(prompt) if name not in columns]
+        lacking = ", ".join(repr(name) for name in template_columns(prompt) if name not in columns)
         self.texts = None if lacking else list(render_rows(prompt, rows, input_or_empty))
         if lacking:
-            self.notes.append(
-                f"There is no column {', '.join(lacking)}: matching, copies of the text, its language and the probe of the "
-                "text alone are not possible."
-            )
+            lost = "matching, copies of the text, its language and the probe of the text alone"
+            self.notes.append(f"There is no column {lacking}: {lost} are not possible.")
         group_column = group_column or ("group" if "group" in columns else None)
         # A row without a group is one of its own.
         own = [("row", n) if row.get(group_column) is None else row[group_column] for n, row in enumerate(rows)]
         self.groups = own if group_column else None
-        self.ids = self._ids(rows, columns, id_column)
+        self.ids = self._ids(rows, id_column or key_column(columns), named=id_column is not None)
 
     def _text(self, number: int, value: Any) -> str | None:
         try:
@@ -225,18 +223,18 @@ class _Table:
             self.not_text[number] = "a list" if isinstance(value, (list, tuple)) else "an object"
             return None
 
-    def _ids(self, rows: list[Mapping[str, Any]], columns: list[str], id_column: str | None) -> list[Any]:
-        name = id_column or key_column(columns)
-        if name is None:
-            return list(range(len(rows)))
-        ids = [row.get(name) for row in rows]
-        if all(isinstance(it, (str, int)) for it in ids) and len(set(ids)) == len(ids):
-            return ids
-        twice = next((str(it) for it, count in Counter(map(str, ids)).items() if count > 1), None)
-        problem = f"repeat, such as {twice!r}" if twice is not None else "are missing or no text or number"
-        if id_column:
-            raise ValueError(f"ids in column {name!r} {problem}: name another --id-column, or none to number the rows")
-        self.notes.append(f"Ids in column {name!r} {problem}: rows are numbered from 0 instead.")
+    def _ids(self, rows: list[Mapping[str, Any]], column: str | None, named: bool) -> list[Any]:
+        ids = [row.get(column) for row in rows]
+        if column is not None:
+            if all(isinstance(it, (str, int)) for it in ids) and len(set(ids)) == len(ids):
+                return ids
+            twice = next((name for name, count in Counter(map(str, ids)).items() if count > 1), None)
+            problem = f"repeat, such as {twice!r}" if twice is not None else "are missing or no text or number"
+            if named:
+                raise ValueError(
+                    f"ids in column {column!r} {problem}: name another --id-column, or none to number the rows"
+                )
+            self.notes.append(f"Ids in column {column!r} {problem}: rows are numbered from 0 instead.")
         return list(range(len(rows)))
 
 
@@ -245,8 +243,8 @@ def _lengths(words: list[int]) -> dict[str, Any]:
         return dict.fromkeys(("mean", "median", "least", "most")) | {"histogram": []}
     ordered, count = sorted(words), len(words)
     width = max(1, -(-ordered[int(0.99 * count)] // 20))
-    bins = Counter(min(it // width, 20) for it in words)
-    histogram = [{"from": place * width, "rows": bins[place]} for place in range(max(bins) + 1)]
+    bins = np.bincount([min(it // width, 20) for it in words]).tolist()
+    histogram = [{"from": place * width, "rows": rows} for place, rows in enumerate(bins)]
     found = {"mean": sum(words) / count, "median": ordered[count // 2], "least": ordered[0], "most": ordered[-1]}
     return found | {"histogram": histogram}
 
@@ -265,8 +263,8 @@ def _duplicates(
     def among(values: list[int | None] | None, theirs: Collection[int | None]) -> int | None:
         return None if values is None else sum(it in theirs for it in values if it is not None)
 
-    def twice(values: list[int | None] | None) -> set[int | None]:
-        return {it for it, count in Counter(values or ()).items() if count > 1}
+    def twice(values: list[int | None] | None) -> int | None:
+        return among(values, {it for it, count in Counter(values or ()).items() if count > 1})
 
     across = {}
     for name, rows in others.items():
@@ -274,8 +272,7 @@ def _duplicates(
         whole = (row for row in rows if all(row.get(column) is not None for column in wanted))
         of_texts = among(texts, {_folded(render(prompt, row)) for row in whole})
         across[name] = {"rationales": among(said, theirs), "texts": of_texts}
-    found = {"same_rationale": among(said, twice(said)), "same_text": among(texts, twice(texts))}
-    return found | {"across_splits": across}
+    return {"same_rationale": twice(said), "same_text": twice(texts), "across_splits": across}
 
 
 def _training_encoder(values: Sequence[Any], tokenizer: Any, max_length: int | None, suffix: str | None) -> Any:
@@ -312,21 +309,19 @@ def _truncation(encode: Any, table: _Table) -> dict[str, Any]:
 
 
 def _consistency(table: _Table, judge: Judge) -> dict[str, Any]:
-    if table.texts is None:
-        reason = "a judge needs the rows' texts"
-        return {"accuracy": None, "inconsistent": [], "rows": 0, "unjudged": 0, "reason": reason}
-    kept = [n for n, it in enumerate(table.rationales) if it and table.names[n]]
-    said = judge([table.texts[n] for n in kept], [table.rationales[n] for n in kept])
+    kept = [n for n, it in enumerate(table.rationales) if it and table.names[n]] if table.texts else []
+    said = judge([table.texts[n] for n in kept], [table.rationales[n] for n in kept]) if kept else []
     if len(said) != len(kept):
         raise ValueError(f"the judge gave {len(said)} labels for {len(kept)} rows")
     judged = [(n, str(label)) for n, label in zip(kept, said, strict=True) if label is not None]
     wrong = [n for n, label in judged if label not in table.names[n]]
-    return {
+    found = {
         "accuracy": 1 - len(wrong) / len(judged) if judged else None,
         "inconsistent": [table.ids[n] for n in wrong],
         "rows": len(judged),
         "unjudged": len(kept) - len(judged),
     }
+    return found if table.texts else found | {"reason": "a judge needs the rows' texts"}
 
 
 def advice_on(report: Mapping[str, Any]) -> list[str]:
@@ -334,10 +329,8 @@ def advice_on(report: Mapping[str, Any]) -> list[str]:
     said, rows, flagged = [], report["rows"], report["checks"]
     matching, probe, cut, judged = (report[it] for it in ("matching", "label_probe", "truncation", "consistency"))
     if matching["verdict"] == "shuffled":
-        said.append(
-            "The rationales do not belong to their rows (or fit any row alike): do not train on them. Look for a join by the "
-            "wrong key or a sort of one column."
-        )
+        join = "Look for a join by the wrong key or a sort of one column."
+        said.append(f"The rationales do not belong to their rows (or fit any row alike): do not train on them. {join}")
     elif matching["verdict"] == "partly shuffled":
         listed = len(matching["mismatched"])
         said.append(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import regex
 
+from ..files import did_you_mean
 from .prompt import SENTINEL, TeacherPrompt
 from .words import (
     ANNOUNCEMENT,
@@ -151,6 +152,13 @@ def length(rationale: str, min_words: int = MIN_WORDS, max_words: int = MAX_WORD
     words = count_words(rationale)
     bound = f"least {min_words}" if words < min_words else f"most {max_words}" if words > max_words else None
     return bound and f"The explanation has {words} words; at {bound} are wanted."
+
+
+def check_names(names: Iterable[str], known: Sequence[str]) -> None:
+    """Check that there are checks of these names."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no check {name!r}{did_you_mean(name, known) or '.'} There are {', '.join(known)}")
 
 
 def check_bounds(min_words: int, max_words: int) -> None:
@@ -317,9 +325,8 @@ def check_rationale(
     Raises:
         ValueError: if `only` names an unknown check.
     """
-    wanted = set(CHECKS if only is None else only)
-    if unknown := wanted - set(CHECKS):
-        raise ValueError(f"unknown check {min(unknown)!r}; there are {', '.join(CHECKS)}.")
+    wanted = CHECKS if only is None else only
+    check_names(wanted, CHECKS)
     if nothing := empty(rationale):
         return {"empty": nothing} if "empty" in wanted else {}
     whole = rationale = str(rationale)
@@ -349,9 +356,7 @@ class ReplyChecks:
     skip: Collection[str] = ()
 
     def __post_init__(self):
-        unknown = [name for name in self.skip if name not in REPLY_CHECKS]
-        if unknown:
-            raise ValueError(f"there is no check {unknown[0]!r} of a reply; there are {', '.join(REPLY_CHECKS)}")
+        check_names(self.skip, REPLY_CHECKS)
         check_bounds(self.min_words, self.max_words)
 
     def judge(

@@ -91,9 +91,9 @@ class EndpointTeacher:
         # Requests go through the SDK's HTTP client: the SDK's own methods know no BOM, no event stream that nobody asked for,
         # no second object behind the first, and take as much time again as the request.
         self._client = openai.AsyncOpenAI(base_url=self.url, api_key=self._key or "none", http_client=self._http)
-        headers: dict[str, Any] = {"Accept": "application/json", "Content-Type": "application/json"}
+        headers = httpx2.Headers({"Accept": "application/json", "Content-Type": "application/json"})
         if _openais(self.url):  # what the environment says of OpenAI's account is for OpenAI
-            headers |= {name: value for name, value in self._client.default_headers.items() if isinstance(value, str)}
+            headers.update({name: it for name, it in self._client.default_headers.items() if isinstance(it, str)})
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         elif self._login:

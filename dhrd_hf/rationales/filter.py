@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,17 @@ import regex
 from ..data.label_names import label_names
 from ..data.labels import named_rows
 from ..data.prompts import DEFAULT_PROMPT, rationale_text, render, template_columns
-from .checks import CHECKS, MAX_WORDS, MIN_WORDS, MOST_READ, ROW_CHECKS, check_bounds, check_rationale, prompt_echo
+from .checks import (
+    CHECKS,
+    MAX_WORDS,
+    MIN_WORDS,
+    MOST_READ,
+    ROW_CHECKS,
+    check_bounds,
+    check_names,
+    check_rationale,
+    prompt_echo,
+)
 from .matching import near_duplicates
 from .words import count_words, split_sentences, units
 
@@ -143,15 +153,14 @@ def filter_rationales(
     Raises:
         ValueError: if there is no such check, `drop` is neither, or the bounds leave no length between them.
     """
-    if unknown := [name for name in checks if name not in CHECKS]:
-        near = difflib.get_close_matches(unknown[0], CHECKS, n=1)
-        hint = f": did you mean {near[0]}?" if near else "."
-        raise ValueError(f"no check {unknown[0]!r}{hint} There are {', '.join(CHECKS)}")
+    check_names(checks, CHECKS)
     if drop not in ("rationales", "rows"):
         raise ValueError(f"drop={drop!r} is neither 'rationales' nor 'rows'")
     check_bounds(min_words, max_words)
     tally = Tally() if tally is None else tally
-    mend = repairs(max_words) if repair else {}
+    # By the check that asks for it, in the order in which they are tried.
+    mend = {"prompt_echo": without_echo, "repetition": without_repetition, "truncated": without_rest}
+    mend = mend | {"length": partial(within_words, max_words=max_words)} if repair else {}
     options = {"label_words": label_words, "min_words": min_words, "max_words": max_words, "only": checks}
     columns = template_columns(prompt)
 
@@ -206,16 +215,6 @@ def _first_of_alike(judged: list[Judged]) -> Iterator[Judged]:
     said = {"near_duplicate": "The explanation is nearly that of another row."}
     for number, (row, before, after, reasons) in enumerate(judged):
         yield (row, before, None, reasons | said) if number in again else (row, before, after, reasons)
-
-
-def repairs(max_words: int) -> dict[str, Callable[[str], str]]:
-    """The repairs by the check that asks for them, in the order in which they are tried."""
-    return {
-        "prompt_echo": without_echo,
-        "repetition": without_repetition,
-        "truncated": without_rest,
-        "length": lambda rationale: within_words(rationale, max_words),
-    }
 
 
 def without_echo(rationale: str) -> str:
@@ -290,24 +289,21 @@ def shorten_rationales(
         raise ValueError(f"max_tokens={max_tokens} must be 1 or greater")
     tally = Tally() if tally is None else tally
 
-    def fits(texts: list[str]) -> list[bool]:
-        # One call of the tokenizer for many costs much less than many calls.
-        ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-        return [len(its) <= max_tokens for its in ids]
-
     def shortened() -> Iterator[dict[str, Any]]:
         stream = iter(rows)
         while window := [dict(row) for row in islice(stream, _WINDOW)]:
             said = [row.get(rationale_column) for row in window]
             texts = ["" if it is None else str(it).strip() for it in said]
-            found = [text if text and fit else None for text, fit in zip(texts, fits(texts), strict=True)]
-            long = [place for place, text in enumerate(texts) if text and found[place] is None]
-            starts = [(place, it.strip()) for place in long for it in accumulate(split_sentences(texts[place])[:-1])]
+            starts = [
+                (place, it.strip()) for place, text in enumerate(texts) for it in accumulate(split_sentences(text))
+            ]
+            # One call of the tokenizer for many costs much less than many calls.
+            given = [start for _, start in starts]
+            ids = tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"] if given else []
             # Of the starts of a text, each longer than the one before, the last that fits stays.
-            for (place, start), fit in zip(starts, fits([it for _, it in starts]), strict=True):
-                if fit:
-                    found[place] = start
-            for row, text, after in zip(window, texts, found, strict=True):
+            found = {place: it for (place, it), its in zip(starts, ids, strict=True) if len(its) <= max_tokens}
+            for place, (row, text) in enumerate(zip(window, texts, strict=True)):
+                after = found.get(place) or None
                 reasons = ["first sentence too long"] if text and after is None else []
                 tally.add(row.get(label_column), text or None, after, reasons)
                 yield {**row, rationale_column: after}

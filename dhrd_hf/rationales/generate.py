@@ -174,30 +174,25 @@ class Run:
                 self._begin(self.teacher.model)
                 await self._ask_all()
 
-    def _settings(self, model: str | None) -> dict[str, Any]:
-        """All that shapes the replies: an output file is written by one set of these."""
-        sampling = self.teacher.sampling.settings()
-        # More room for a reply makes none of those that are whole another: they stay filed under the room of the first run.
-        before = {} if self.overwrite else (self.files.read_manifest() or {}).get("settings", {}).get("sampling") or {}
-        if "max_reply_tokens" in before:
-            sampling["max_reply_tokens"] = before["max_reply_tokens"]
-        samples = self.standing.samples
-        return {"model": model, "sampling": sampling, "samples": samples, "prompt": self.standing.prompt.settings()}
-
     def _begin(self, model: str | None) -> None:
         """Work out from the journal how the rows stand, and put the files in that order."""
         standing, budget, files = self.standing, self.budget, self.files
         if self.overwrite:
             self.journal.clear()
             files.clear()
-        standing.settings = self._settings(model)
+        before, sampling = files.read_manifest() or {}, self.teacher.sampling.settings()
+        # More room for a reply makes none of those that are whole another: they stay filed under the room of the first run.
+        room = (before.get("settings", {}).get("sampling") or {}).get("max_reply_tokens", sampling["max_reply_tokens"])
+        sampling["max_reply_tokens"] = room
+        told = {"samples": standing.samples, "prompt": standing.prompt.settings()}
+        standing.settings = {"model": model, "sampling": sampling, **told}
         files.check_ours(standing.settings)
         first = next(filter(None, (standing.asked(it)[0] for it in self.table)), [])
         tokens = estimated_tokens("".join(it["content"] for it in first))
         budget.one = tokens, self.teacher.sampling.max_reply_tokens or 1024
         standing.load(self.journal, budget)
         # Journals of before 0.2 hold no request that had no answer.
-        budget.requests = max(budget.requests, (files.read_manifest() or {}).get("usage", {}).get("requests", 0))
+        budget.requests = max(budget.requests, before.get("usage", {}).get("requests", 0))
         if self.journal.torn:
             self.say(f"A half-written line, {self.journal.torn} bytes, is cut off {files.replies}.")
         if lines := self.journal.unreadable:
@@ -253,22 +248,16 @@ class Run:
         for name in ("dhrd-hf", "openai", "transformers"):
             with suppress(importlib.metadata.PackageNotFoundError):
                 versions[name] = importlib.metadata.version(name)
-        self.files.write_manifest(
-            self.counts,
-            self.table,
-            status=status,
-            prompt_version=standing.settings["prompt"]["version"],
-            teacher=self.teacher.name,
-            models_returned=dict(standing.models),
-            settings=standing.settings,
-            max_reply_tokens=self.teacher.sampling.max_reply_tokens,
-            checks=standing.checks.settings(),
-            retries=standing.retries,
-            usage={name: getattr(budget, name) for name in (*used, "price_input", "price_output", "cost")},
-            versions=versions,
-            started=self.started,
-            written=_now(),
-        )
+        facts = {"status": status, "prompt_version": standing.settings["prompt"]["version"]}
+        facts |= {
+            "teacher": self.teacher.name,
+            "models_returned": dict(standing.models),
+            "settings": standing.settings,
+        }
+        facts |= {"max_reply_tokens": self.teacher.sampling.max_reply_tokens, "checks": standing.checks.settings()}
+        usage = {name: getattr(budget, name) for name in (*used, "price_input", "price_output", "cost")}
+        facts |= {"retries": standing.retries, "usage": usage, "versions": versions, "started": self.started}
+        self.files.write_manifest(self.counts, self.table, **facts, written=_now())
 
     async def _ask_all(self) -> None:
         if not self.standing.undecided:
@@ -298,9 +287,11 @@ class Run:
                 self.left[str(error)[:200]] += 1
                 self._set_aside({"no_answer": str(error)})
             else:
-                money = {"cost": f"{self.budget.cost:.4g}"} if self.budget.cost else {}
-                self.bar.set_postfix(tokens=self.budget.tokens, **money, at_a_time=int(self.pace.limit), refresh=False)
-                self.bar.update()
+                if not self.bar.disable:
+                    money = {"cost": f"{self.budget.cost:.4g}"} if self.budget.cost else {}
+                    now = {"tokens": self.budget.tokens, **money, "at_a_time": int(self.pace.limit)}
+                    self.bar.set_postfix(now, refresh=False)
+                    self.bar.update()
             if self.budget.spent:
                 return
 

@@ -36,7 +36,7 @@ _FEWEST_TEXTS_OF_A_TERM = 2
 
 
 def match_rationales(
-    texts: Sequence[str],
+    texts: Sequence[str] | None,
     rationales: Sequence[str | None],
     *,
     groups: Sequence[Hashable] | None = None,
@@ -46,8 +46,11 @@ def match_rationales(
     """Match each rationale back to its own text among those of other rows, by the rare words that they share."""
     from sklearn.feature_extraction.text import TfidfTransformer
 
+    nothing: dict[str, Any] = {"verdict": None, "accuracy": None, "mismatched": []}
+    if texts is None:
+        return nothing | {"reason": "matching needs the rows' texts"}
     kept = [row for row, it in enumerate(rationales) if it and it.strip() and texts[row].strip()]
-    nothing = {"verdict": None, "accuracy": None, "mismatched": [], "rows": len(kept)}
+    nothing["rows"] = len(kept)
     group = joined_groups([texts[row] for row in kept], None if groups is None else [groups[row] for row in kept])
     distinct = int(group.max()) + 1 if kept else 0
     if distinct < _FEWEST_TEXTS:

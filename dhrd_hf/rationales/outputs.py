@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from .generate import Run
     from .journal import Unit
 
-MANIFEST_FORMAT = 1
-
 
 class Outcome(NamedTuple):
     """What became of a row: its rationales by sample, else why there are none, else it is pending."""
@@ -67,9 +65,8 @@ class OutputFiles:
                 raise ValueError(f"{option} {path} must be a .jsonl file: rows are appended to it as they come")
         for path in (self.output, self.replies):
             if same_file(self.rejected, path):
-                raise ValueError(
-                    f"{path} and the rejected rows are one file: name another by --settings 'rejected: FILE'"
-                )
+                said = f"{path} and the rejected rows are one file: name another by --settings 'rejected: FILE'"
+                raise ValueError(said)
         for path in (self.output, self.rejected, self.replies, self.manifest):
             check_file(path, *apart_from)  # such as the rejected rows of a run before
 
@@ -91,9 +88,8 @@ class OutputFiles:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{self.manifest} can't be read ({error}): remove it, or start anew by --overwrite"
-            ) from None
+            said = f"{self.manifest} can't be read ({error}): remove it, or start anew by --overwrite"
+            raise ValueError(said) from None
 
     def check_ours(self, settings: Mapping[str, Any]) -> None:
         """Check that what is there was written by the same settings, and that no other generation writes there."""
@@ -158,7 +154,7 @@ class OutputFiles:
         """Write the manifest, whole or not at all."""
         data = {"source": str(table.source), "rows": len(table), "label_column": table.label_column}
         files = {kind: getattr(self, kind).name for kind in ("output", "rejected", "replies")}
-        manifest = {"format": MANIFEST_FORMAT, **facts, "data": data, "counts": vars(counts), "files": files}
+        manifest = {"format": 1, **facts, "data": data, "counts": vars(counts), "files": files}
         write_whole(self.manifest, strict_json(manifest, ensure_ascii=False, indent=2) + "\n")
 
 

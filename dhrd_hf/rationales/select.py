@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ from ..auto import AutoModelForDualHeadClassification, load_config
 from ..configuration_dhrd import DHRDConfig
 from ..data.encoding import DualHeadEncoder
 from ..data.joining import key_column
-from ..data.label_names import label_names
+from ..data.label_names import is_missing, label_names
 from ..data.prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, rationale_text, render
 from ..opening import put_on
 from .checks import parse_reply, without_thoughts
@@ -130,13 +131,10 @@ def select_best(
     chosen, left = [], iter(scores)
     for group, samples in zip(groups, kept, strict=True):
         scored = [(next(left), sample) for sample in samples[:best_of]]
-        label = group[0].get(label_column)
-        if not scored:
-            tally.add(label, None, None)
         most, best = max(scored, key=lambda it: it[0], default=(None, group[0] | {rationale_column: None}))
-        for _, sample in scored:
-            reasons = () if sample is best else ["another is better"]
-            tally.add(label, sample[rationale_column], sample[rationale_column], reasons, sample is best)
+        for _, sample in scored or [(None, best)]:
+            said, stays = sample[rationale_column], sample is best
+            tally.add(group[0].get(label_column), said, said, () if stays else ["another is better"], stays)
         chosen.append({**best, score_column: most})
     return chosen, fewer
 
@@ -182,21 +180,22 @@ class LikelihoodScore:
         prompt: str = DEFAULT_PROMPT,
         max_length: int = 1024,
         *,
+        suffix: str = DEFAULT_SUFFIX,
         batch_tokens: int | None = None,
         problem_type: str = "single_label_classification",
+        named: bool = False,
         **columns: Any,
     ):
         if batch_tokens is not None and batch_tokens < 1:
             raise ValueError(f"batch_tokens={batch_tokens} must be 1 or greater")
         self.model = model.eval()
-        self.encode = DualHeadEncoder(
-            tokenizer, label2id, prompt, max_length, suffix=DEFAULT_SUFFIX, problem_type=problem_type, **columns
-        )
+        columns |= {"suffix": suffix, "problem_type": problem_type}
+        self.encode = DualHeadEncoder(tokenizer, label2id, prompt, max_length, **columns)
+        self.named = named  # labels that are numbers are names, and not ids
         # Any token will do: causal attention keeps what follows a row out of it.
         self._pad = tokenizer.pad_token_id or 0
-        self.batch_tokens = batch_tokens or (
-            _CPU_BATCH_TOKENS if model.device.type == "cpu" else _ACCELERATOR_BATCH_TOKENS
-        )
+        usual = _CPU_BATCH_TOKENS if model.device.type == "cpu" else _ACCELERATOR_BATCH_TOKENS
+        self.batch_tokens = batch_tokens or usual
 
     @classmethod
     def from_pretrained(
@@ -228,6 +227,7 @@ class LikelihoodScore:
         known = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
         prompt = prompt or getattr(config, "prompt_template", None) or DEFAULT_PROMPT
         max_length = min(known, 1024) if max_length is None else max_length
+        kwargs.setdefault("suffix", getattr(config, "suffix_template", None) or DEFAULT_SUFFIX)
         return cls(put_on(model, device), load_tokenizer(name_or_path), label2id, prompt, max_length, **kwargs)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -241,8 +241,14 @@ class LikelihoodScore:
         found = dict(zip(distinct, self._log_likelihoods(distinct), strict=True))
         return [found[one] - found[other] for one, other in zip(after, before, strict=True)]
 
+    def _name(self, label: Any) -> Any:
+        names, several = label_names(label), self.encode.labels.problem_type == "multi_label_classification"
+        return label if is_missing(label) else names if several else names[0]
+
     def _encoded(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[tuple[int, ...], int]]:
         """The token ids of each row up to the label's last, and how many of them are the label's."""
+        if self.named:
+            rows = [{**row, self.encode.label_column: self._name(row.get(self.encode.label_column))} for row in rows]
         names = dict.fromkeys(name for row in rows for name in row)
         ids = self.encode({name: [row.get(name) for row in rows] for name in names})
         suffix, tokenize = self.encode.suffix, self.encode.continued
@@ -280,74 +286,68 @@ class LikelihoodScore:
         return found
 
 
+@dataclass
 class JudgeScore:
     """The number that a judge gives each rationale: a score for [`~dhrd_hf.rationales.select.select_best`]."""
 
-    def __init__(
-        self,
-        judge: Teacher,
-        labels: Sequence[str],
-        prompt: str = DEFAULT_PROMPT,
-        *,
-        label_column: str = "label",
-        rationale_column: str = "rationale",
-    ):
-        self.judge, self.labels, self.prompt = judge, list(labels), prompt
-        self.label_column, self.rationale_column = label_column, rationale_column
-        self.unjudged = 0
+    judge: Teacher
+    labels: Sequence[str]
+    prompt: str = DEFAULT_PROMPT
+    label_column: str = "label"
+    rationale_column: str = "rationale"
+    unjudged: int = 0
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
-        messages = [
-            JUDGE_PROMPT.format(
-                text=render(self.prompt, row),
-                labels=", ".join(self.labels),
-                label=", ".join(label_names(row[self.label_column])) or "none",
-                rationale=str(row[self.rationale_column]).strip(),
-            )
+        told = [
+            {"label": ", ".join(label_names(row[self.label_column])) or "none", "text": render(self.prompt, row)}
+            | {"rationale": str(row[self.rationale_column]).strip()}
             for row in rows
         ]
-        replies = asyncio.run(_replies(self.judge, messages))
+        replies = _replies(self.judge, JUDGE_PROMPT, told, self.labels)
         found = [UNJUDGED if reply is None else read_verdict(reply) for reply in replies]
         self.unjudged += found.count(UNJUDGED)
         return found
 
 
+@dataclass
 class LabelJudge:
     """The label that a judge reads out of each rationale: for [`~dhrd_hf.rationales.audit.audit_rationales`]."""
 
-    def __init__(self, judge: Teacher, labels: Sequence[str]):
-        self.judge, self.labels = judge, list(labels)
+    judge: Teacher
+    labels: Sequence[str]
 
     def __call__(self, texts: Sequence[str], rationales: Sequence[str]) -> list[str | None]:
-        messages = [
-            LABEL_PROMPT.format(text=text, labels=", ".join(self.labels), rationale=rationale.strip())
-            for text, rationale in zip(texts, rationales, strict=True)
-        ]
-        replies = asyncio.run(_replies(self.judge, messages))
+        told = [{"text": text, "rationale": it.strip()} for text, it in zip(texts, rationales, strict=True)]
+        replies = _replies(self.judge, LABEL_PROMPT, told, self.labels)
         said = [f"Answer: {without_thoughts(reply or '').strip()}" for reply in replies]
         answers = [parse_reply(it, self.labels).answer for it in said]
         return [answer if answer in self.labels else None for answer in answers]
 
 
-async def _replies(judge: Teacher, messages: Sequence[str]) -> list[str | None]:
-    """What the judge says to each message; None where it gives no answer."""
+def _replies(
+    judge: Teacher, prompt: str, told: Sequence[Mapping[str, str]], labels: Sequence[str]
+) -> list[str | None]:
+    """What the judge says to each request; None where it gives no answer."""
     from .teacher import NoAnswer, Pace, Unusable
 
-    async with judge:
-        pace = Pace(judge.concurrency)
-
-        async def ask(message: str) -> str | None:
-            try:
-                return (await pace.ask(lambda: judge.ask([{"role": "user", "content": message}]))).text
-            except (NoAnswer, Unusable):
-                return None
-
-        tasks = [asyncio.ensure_future(ask(message)) for message in messages]
+    async def ask(pace: Pace, **asked: str) -> str | None:
+        message = {"role": "user", "content": prompt.format(labels=", ".join(labels), **asked)}
         try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:  # where one fails for good, such as by a wrong key, the others need not ask
-                task.cancel()
+            return (await pace.ask(lambda: judge.ask([message]))).text
+        except (NoAnswer, Unusable):
+            return None
+
+    async def ask_all() -> list[str | None]:
+        pace = Pace(judge.concurrency)
+        try:
+            # Where one fails for good, such as by a wrong key, the others need not ask.
+            async with judge, asyncio.TaskGroup() as group:
+                tasks = [group.create_task(ask(pace, **asked)) for asked in told]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    return asyncio.run(ask_all())
 
 
 def read_verdict(reply: str) -> float:

@@ -113,7 +113,7 @@ def test_labels_that_can_not_be_named(capsys, label, message):
         (["--teacher", "http://127.0.0.1:9/v1", "--settings", "retrys: 2"], "no 'retrys': did you mean retries?"),
         (["--teacher", "http://127.0.0.1:9/v1", "--settings", "retries: two"], "retries is 'two', and must be a whole"),
         (["--teacher", "http://127.0.0.1:9/v1", "--settings", "label_words: two"], "must be by label"),
-        (["--teacher", "http://127.0.0.1:9/v1", "--settings", "skip_check: x"], "there is no check 'x'"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--settings", "skip_check: x"], "no check 'x'"),
         (["--teacher", "http://127.0.0.1:9/v1", "--extra-body", "[1]"], "--extra-body is neither JSON in braces"),
         (["--teacher", "http://127.0.0.1:9/v1", "--max-cost", "1"], "needs the prices"),
         (["--teacher", "./nowhere"], "there is no such folder"),

@@ -110,7 +110,6 @@ def test_filter_says_what_it_can_not_check(tmp_path, capsys):
         (["--text-column", "txt"], "no column 'txt': did you mean 'text'?"),
         (["--drop", "all"], "invalid choice: 'all'"),
         (["--checks", ","], "--checks ',' holds no name"),
-        (["--labels", " "], "--labels ' ' holds no name"),
         (["--min-words", "50", "--max-words", "3"], "min_words=50 and max_words=3 leave no length between them"),
         (["--min-words", "200"], "min_words=200 and max_words=150 leave no length"),
         (["--rejcted", "x"], "unknown option --rejcted: did you mean --rejected?"),

@@ -324,7 +324,7 @@ def test_check_rationale_names_each_check():
     assert list(check_rationale(None)) == ["empty"] and check_rationale(None, only=["copy"]) == {}
     assert set(check_rationale("Yes", labels=YES_NO)) == {"label_leak", "truncated", "length"}
     assert set(check_rationale("Yes", labels=YES_NO, only=["length"])) == {"length"}
-    with pytest.raises(ValueError, match="unknown check 'lenght'"):
+    with pytest.raises(ValueError, match="no check 'lenght': did you mean length"):
         check_rationale("Yes", only=["lenght"])
 
 

@@ -160,6 +160,13 @@ def test_the_likelihood_from_a_folder(lm_dir_of, dual_of, tokenizer, tmp_path, r
     trained = LikelihoodScore.from_pretrained(tmp_path, ["entailed"], device="cpu")
     assert trained(rows) == pytest.approx(lm(rows), abs=1e-5)  # the same LM; the order of its labels says nothing
     assert lm([]) == []
+    # One that was trained with another suffix is asked with it.
+    suffix = "\nWhy: {rationale}\nSo: {label}"
+    dual.config.suffix_template = suffix
+    dual.save_pretrained(tmp_path)
+    own = LikelihoodScore.from_pretrained(tmp_path, ["entailed"], device="cpu")
+    given = LikelihoodScore.from_pretrained(lm_dir_of("llama"), ["entailed", "refuted"], device="cpu", suffix=suffix)
+    assert own(rows) == pytest.approx(given(rows), abs=1e-5) and own(rows) != pytest.approx(lm(rows), abs=1e-3)
     assert isinstance(lm.encode, DualHeadEncoder)
     with pytest.raises(ValueError, match="labels that .* does not know: 'maybe'; it has 'entailed', 'refuted'"):
         LikelihoodScore.from_pretrained(tmp_path, ["entailed", "maybe"])

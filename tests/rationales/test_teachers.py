@@ -302,6 +302,12 @@ def test_a_local_model_answers_a_batch_as_it_answers_one(lm_dir_of, tokenizer, t
     teacher._model.generation_config.eos_token_id = end
     assert teacher._reply([5, 6, end, 7], 3).completion_tokens == 3  # the end was drawn as well
     assert teacher._reply([5, end], 3).finish_reason == "stop" and teacher._reply([5], 3).finish_reason == "length"
+
+    async def enter():
+        async with teacher:
+            return teacher._model
+
+    assert asyncio.run(enter()) is asyncio.run(enter())  # a judge is entered for each window of rows, and loaded once
     alone, sizes = asyncio.run(main(1))
     assert sizes == [1, 1, 1]
     together, sizes = asyncio.run(main(4))

@@ -25,12 +25,12 @@ Each command has its own help: dhrd rationales audit --help
 
 
 class _Group(CommandGroup):
-    """Commands of which four share a module."""
+    """Commands of which all but one share a module."""
 
     def _find(self, argv: Sequence[str]) -> Any:
-        from . import choose
+        from . import tables
 
-        return choose.COMMANDS.get(argv[0]) if argv and argv[0] in choose.COMMANDS else super()._find(argv)
+        return tables.COMMANDS.get("".join(argv[:1])) or super()._find(argv)
 
 
 _GROUP = _Group(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +76,8 @@ def run(argv: Sequence[str]) -> int:
             f"--teacher {args.teacher} is a file: to take the rationales in it, --teacher file:{args.teacher}"
         )
     settings = _settings(args.settings)
-    label_map = _mapping("--label-map", args.label_map, _json, "JSON in braces nor a file")
-    extra_body = _mapping("--extra-body", args.extra_body, _json, "JSON in braces nor a file")
+    label_map = _mapping("--label-map", args.label_map)
+    extra_body = _mapping("--extra-body", args.extra_body)
 
     def chosen(*names: str) -> dict[str, Any]:
         return {name: settings[name] for name in names if name in settings}
@@ -142,12 +141,9 @@ def after_interrupt(argv: Sequence[str]) -> str:
 
 def _parser() -> Parser:
     width = max(map(len, _SETTINGS))
-    parser = Parser(
-        prog="dhrd rationales generate",
-        description="Have a teacher write the rationales of a table with labels, and check each.",
-        epilog=_EXAMPLES + "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in _SETTINGS.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    listed = "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in _SETTINGS.items())
+    said = "Have a teacher write the rationales of a table with labels, and check each."
+    parser = Parser("dhrd rationales generate", said, _EXAMPLES + listed)
     add = parser.add_argument
     add("--data", required=True, metavar="TABLE", help="the rows, with their labels")
     over = r"the input over a row's columns, such as '{premise}\n{hypothesis}' (default: {text})"
@@ -186,16 +182,14 @@ def _dry_run(
     check_tries(teacher, samples, retries)
     tokens = rows = 0
     for it in table:
-        if any(it.row.get(name) is None for name in prompt.columns):
-            continue
-        messages = prompt.messages(it.row, it.label)
-        if rows < 3:
-            print(f"--- row {it.key}, label {it.label!r}")
-            print("\n".join(f"[{message['role']}]\n{message['content']}\n" for message in messages))
-        rows += 1
-        tokens += sum(estimated_tokens(message["content"]) for message in messages)
+        if prompt.lacks(it.row) is None:
+            messages = prompt.messages(it.row, it.label)
+            tokens += samples * sum(estimated_tokens(message["content"]) for message in messages)
+            rows += 1
+            if rows <= 3:
+                print(f"--- row {it.key}, label {it.label!r}")
+                print("\n".join(f"[{message['role']}]\n{message['content']}\n" for message in messages))
     requests = rows * samples
-    tokens *= samples
     least, most = requests * 30 * SENTENCES[1], requests * (teacher.sampling.max_reply_tokens or 1024)
     print(
         f"{rows} of {len(table)} rows x {samples} samples = {requests} requests: about {tokens} prompt tokens, and "
@@ -209,40 +203,35 @@ def _dry_run(
 
 
 def _settings(typed: str | None) -> dict[str, Any]:
-    found = _mapping("--settings", typed, _yaml, "a file nor settings such as 'temperature: 0.2, style: free'")
+    found = _mapping("--settings", typed, "a file nor settings such as 'temperature: 0.2, style: free'", is_yaml=True)
     return {name.replace("-", "_"): _setting(name.replace("-", "_"), value) for name, value in found.items()}
 
 
-def _mapping(option: str, typed: str | None, parse: Callable[[str], Any], kind: str) -> dict[str, Any]:
+def _mapping(
+    option: str, typed: str | None, kind: str = "JSON in braces nor a file", is_yaml: bool = False
+) -> dict[str, Any]:
     """What an option says, typed or in a file."""
+    import yaml
+
     if typed is None:
         return {}
     path = Path(typed).expanduser()
     text = path.read_text(encoding="utf-8") if len(typed) < 250 and path.is_file() else typed
+    braced = text.lstrip().startswith("{")
     try:
-        found = parse(text)
-    except ValueError as error:
-        raise ValueError(f"{option} is no {'YAML' if parse is _yaml else 'JSON'}: {error}") from None
+        if is_yaml:
+            # A line such as "temperature: 0.2, style: free" is a mapping once there are braces around it. All of it is
+            # text to this loader: to the others, a label that is called yes would be true.
+            found = yaml.load(text if braced or "\n" in text else f"{{{text}}}", yaml.BaseLoader)
+            found = found if ":" in text else None
+        else:
+            found = json.loads(text) if braced else None
+    except (ValueError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"{option} is no {'YAML' if is_yaml else 'JSON'}: {said}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{option} is neither {kind}")
     return found
-
-
-def _json(text: str) -> Any:
-    return json.loads(text) if text.lstrip().startswith("{") else None
-
-
-def _yaml(text: str) -> Any:
-    import yaml
-
-    # A line such as "temperature: 0.2, style: free" is a mapping once there are braces around it. All of it is text to
-    # this loader: to the others, a label that is called yes would be true.
-    braced = text if "\n" in text or text.lstrip().startswith("{") else f"{{{text}}}"
-    try:
-        found = yaml.load(braced, yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())[:200]) from None
-    return found if ":" in text else None
 
 
 def _setting(name: str, value: Any) -> Any:
