@@ -135,7 +135,8 @@ def _label(value: str, labels: Sequence[str], spellings: Mapping[str, Sequence[s
     for text in (value, bare, bare.rstrip(".。!").strip(_QUOTES)):
         if text in labels:
             return text
-        alike = [it for it in labels if folded(text) in map(folded, (it, *spellings.get(it, ())))]
+        plain = folded(text)
+        alike = [it for it in labels if plain in map(folded, (it, *spellings.get(it, ())))]
         if len(alike) == 1:
             return alike[0]
     return bare
