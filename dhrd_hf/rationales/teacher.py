@@ -301,11 +301,11 @@ class LocalTeacher:
         self.name = self.model = name
         self.sampling, self.device = sampling or Sampling(), device
         self.batch_size = self.concurrency = batch_size  # a batch is full when all that may run wait for it
-        self._waiting: list[tuple[Sequence[Mapping[str, str]], int | None, asyncio.Future]] = []
         self._model: Any = None
 
     async def __aenter__(self) -> LocalTeacher:
         self._turn = asyncio.Lock()
+        self._waiting: list[tuple[Sequence[Mapping[str, str]], int | None, asyncio.Future]] = []
         if self._model is None:  # a judge is entered for each window of rows
             await asyncio.to_thread(self._load)
         return self
