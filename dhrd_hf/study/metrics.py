@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # whose parts are imported when they are used
 
 CONFIDENCE, POWER = 0.95, 0.8
 _MOST_SEEDS, _RESAMPLES = 1000, 9999
@@ -88,19 +89,12 @@ def _macro_f1(labels: Any, said: Any, group: Any) -> tuple[float, np.ndarray]:
     return np.mean(values), np.mean(shares, axis=0)
 
 
-def _log_probabilities(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
 def _losses(labels: np.ndarray, logits: np.ndarray, temperature: Any = 1.0) -> np.ndarray:
-    return -_log_probabilities(logits / temperature)[np.arange(len(labels)), labels]
+    return -scipy.special.log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
 
 
 def _scaled_log_loss(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
     """Each half of the items at the temperature that is best on the other: being less sure is no gain here."""
-    from scipy.optimize import minimize_scalar
-
     if not np.isfinite(_losses(labels, logits)).all():
         return _mean(_losses(labels, logits))
     half = (np.random.default_rng(0).permutation(group.max() + 1) % 2)[group]
@@ -111,16 +105,15 @@ def _scaled_log_loss(labels: Any, logits: Any, group: Any) -> tuple[float, np.nd
             return _losses(labels[rows], logits[rows], np.exp(log)).mean()
 
         # The tolerance is of the logarithm; the loss is flat there.
-        best[1 - part] = np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3}).x)
+        found = scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3})
+        best[1 - part] = np.exp(found.x)
     return _mean(_losses(labels, logits, best[half][:, None]))
 
 
 def _auroc(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
     """Each class against the rest, and their mean; no number where there is one class."""
-    from scipy.stats import rankdata
-
-    shares, values = np.zeros(len(labels)), []
-    for label, probabilities in enumerate(np.exp(_log_probabilities(logits)).T):
+    rankdata, shares, values = scipy.stats.rankdata, np.zeros(len(labels)), []
+    for label, probabilities in enumerate(scipy.special.softmax(logits, axis=1).T):
         ours = labels == label
         if ours.all() or not ours.any():
             continue
@@ -135,7 +128,7 @@ def _auroc(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
 
 def _accuracy_at_80(labels: Any, logits: Any, group: Any) -> tuple[float, np.ndarray]:
     """Accuracy on the rows of which the classifier is surest; a row may also move another over the threshold."""
-    order = np.argsort(-np.exp(_log_probabilities(logits)).max(1), kind="stable")
+    order = np.argsort(-scipy.special.softmax(logits, axis=1).max(1), kind="stable")
     right = (logits.argmax(1) == labels)[order].astype(float)
     count, number = len(order), max(1, round(_COVERAGE * len(order)))
     value, near = right[:number].mean(), max(1, count // 10)
@@ -154,7 +147,7 @@ _PARTS = {
     "log_loss": lambda labels, logits, group: _mean(_losses(labels, logits)),
     "scaled_log_loss": _scaled_log_loss,
     "brier": lambda labels, logits, group: _mean(
-        ((np.exp(_log_probabilities(logits)) - np.eye(logits.shape[1])[labels]) ** 2).sum(1)
+        ((scipy.special.softmax(logits, axis=1) - np.eye(logits.shape[1])[labels]) ** 2).sum(1)
     ),
     "auroc": _auroc,
     "accuracy_at_80": _accuracy_at_80,
@@ -209,8 +202,7 @@ def noise(parts: Sequence[np.ndarray], weights: Sequence[float]) -> Noise:
 
 def _error(variances: tuple[float, float, float, float], confidence: float) -> tuple[float, float, float]:
     """The standard error of an estimate with two sources of noise, half the width of its interval, and degrees of freedom."""
-    from scipy.special import stdtrit  # t's quantiles
-
+    stdtrit = scipy.special.stdtrit  # t's quantiles
     (of_seeds, of_items, seeds_freedom, items_freedom), tail = variances, (1 + confidence) / 2
     total = of_seeds + of_items
     if not total > 0:
@@ -241,10 +233,8 @@ def interval(
 
 def power(of: Noise, gain: float, n_seeds: int | None = None, confidence: float = CONFIDENCE) -> float:
     """How often the interval would lie clear of 0, on the right side, if a gain were true, with a number of seeds."""
-    from scipy.stats import nct
-
     error, half, freedom = _error(of.variances(n_seeds), confidence)
-    return float(nct.sf(half / error, freedom, abs(gain) / error)) if error > 0 else 1.0
+    return float(scipy.stats.nct.sf(half / error, freedom, abs(gain) / error)) if error > 0 else 1.0
 
 
 def seeds_for(of: Noise, gain: float, confidence: float = CONFIDENCE) -> int | None:
@@ -260,28 +250,19 @@ def seeds_for(of: Noise, gain: float, confidence: float = CONFIDENCE) -> int | N
 
 def visible_gain(of: Noise, confidence: float = CONFIDENCE) -> float:
     """The least gain that 80 of 100 studies of this size would see."""
-    from scipy.optimize import brentq
-
     most = 100 * np.sqrt(sum(of.variances()[:2]))
-    return float(brentq(lambda gain: power(of, gain, None, confidence) - POWER, 0.0, most)) if most > 0 else 0.0
+    if not most > 0:
+        return 0.0
+    return float(scipy.optimize.brentq(lambda gain: power(of, gain, None, confidence) - POWER, 0.0, most))
 
 
 def sign_test(differences: Sequence[np.ndarray]) -> float:
     """p of the mean over data sets of the mean over their pairs of runs, if each pair's sides were the same: all signs, or draws of them."""
-    from scipy.stats import permutation_test
-
     signed = np.concatenate([its * (1 / len(its)) for its in differences])
     if len(signed) == 1:
         return 1.0
-    result = permutation_test(
-        (signed, np.zeros(len(signed))),
-        lambda ours, theirs, axis: (ours - theirs).sum(axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=_RESAMPLES,
-        rng=np.random.default_rng(0),
-    )
-    return float(result.pvalue)
+    how = {"permutation_type": "samples", "n_resamples": _RESAMPLES, "rng": np.random.default_rng(0)}
+    return float(scipy.stats.permutation_test((signed,), np.sum, vectorized=True, **how).pvalue)
 
 
 def _freedom(variances: np.ndarray, degrees: np.ndarray, correction: float = 0.0) -> float:
