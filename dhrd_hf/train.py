@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from transformers import IntervalStrategy
@@ -27,6 +24,7 @@ from . import (
 )
 from .data import EncodingCounts
 from .data.joining import key_column
+from .data.logits import write_logits
 from .data.prompts import REASONING_SPANS, unescaped
 from .data.splits import write_split
 from .data.table_writing import is_flat, write_rows
@@ -38,7 +36,7 @@ from .evaluation.prediction import prediction_columns, read_logits
 from .evaluation.verdict import Judged, decided
 from .export.card_facts import FACTS_FILE, CardFacts, hub_name, inherited_license, read_card_facts
 from .export.classifier import check_apart
-from .files import checkpoints, strict_json, write_whole, written_whole
+from .files import checkpoints, strict_json, write_whole
 from .modeling_dhrd import find_dual_head
 from .opening import load_tokenizer
 from .rationales.audit import NOTHING_FOUND, quick_audit, summary
@@ -122,7 +120,9 @@ def train(options: TrainOptions, training: DualHeadTrainingArguments, say: Say) 
         found = {"eval": (trainer.eval_dataset, logits)}
         found |= {name: (rows, trainer.evaluate_rows(rows, f"eval_{name}")[1]) for name, rows in more.items()}
         if first:
-            _write_logits(own.logits, trainer, found)
+            names = list(find_dual_head(trainer.model).config.id2label.values())
+            sets = {name: (rows["labels"][:], logits.float()) for name, (rows, logits) in found.items()}
+            write_logits(own.logits, names, sets)
     if own.predictions is not None and first:
         write_rows(own.predictions, _said_of_rows(own, trainer, dev, logits))
     if training.push_to_hub:
@@ -223,23 +223,6 @@ def _write_verdict(
     page = judged.page(folder.name, data, trainer.state.log_history, [f"Training rows: {counts}."])
     write_whole(folder / PAGE, page)
     say(f"The page: {folder / PAGE}")
-
-
-def _write_logits(path: str, trainer: DualHeadTrainer, found: Mapping[str, tuple[datasets.Dataset, Tensor]]) -> None:
-    """Write the logits of evaluation sets, with the labels' names in the file's metadata, whole or not at all."""
-    columns: dict[str, Any] = {"set": [], "row": [], "label": [], "logits": []}
-    for name, (rows, logits) in found.items():
-        columns["set"] += [name] * len(rows)
-        columns["row"] += range(len(rows))
-        columns["label"] += rows["labels"]
-        columns["logits"] += logits.float().tolist()
-    kinds = (pa.string(), pa.int32(), pa.int32(), pa.list_(pa.float32()))
-    arrays = [pa.array(values, kind) for values, kind in zip(columns.values(), kinds, strict=True)]
-    names = list(find_dual_head(trainer.model).config.id2label.values())
-    with written_whole(path) as unfinished:
-        pq.write_table(
-            pa.table(arrays, list(columns)).replace_schema_metadata({"labels": json.dumps(names)}), unfinished
-        )
 
 
 def _said_of_rows(

@@ -19,6 +19,7 @@ from ..data.table_writing import check_file
 from ..data.tables import check_columns, load_table, table_name
 from ..files import did_you_mean, strict_json, write_whole
 from ..opening import load_tokenizer
+from ..pages import padded, ratio_text
 from .parsing import Parser, add_label_options, add_model_options, quiet
 
 if TYPE_CHECKING:
@@ -279,15 +280,13 @@ def _show(output: str | None, result: dict[str, Any]) -> None:
     columns = ["engine", "device", "dtype", "threads", "batch", "sorted", "rows/s", "min", "max", "/ torch", "ms/row"]
     cells = [[*columns, "accuracy", "new tokens/row"]]
     for row in result["rows"]:
-        accuracy, tokens, ratio = row["accuracy"], row["new_tokens_per_row"], row["ratio"]
-        # People read 1/96 more easily than 0.0104.
-        ratio = "" if ratio is None else f"{ratio:.2f}" if ratio >= 0.1 else f"1/{1 / ratio:.0f}"
+        accuracy, tokens = row["accuracy"], row["new_tokens_per_row"]
         cells.append(
             [
                 *(str(row[name]) for name in ("engine", "device", "dtype", "threads", "batch_size")),
                 "yes" if row["sorted"] else "no",
                 *(f"{row[name]:.4g}" for name in ("samples_per_second", "low", "high")),
-                ratio,
+                "" if row["ratio"] is None else ratio_text(row["ratio"]),
                 f"{row['ms_per_row']:.4g}",
                 "" if accuracy is None else f"{accuracy:.4f}",
                 ""
@@ -299,14 +298,7 @@ def _show(output: str | None, result: dict[str, Any]) -> None:
     speeds = [f"{alone[name]:.4g}" for name in ("samples_per_second", "low", "high")]
     cells.append(["tokenisation", *[""] * 5, *speeds, "", f"{1000 / alone['samples_per_second']:.4g}", "", ""])
     file = sys.stderr if output == "-" else sys.stdout
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        # Words to the left, numbers to the right.
-        aligned = [
-            row[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-        ]
-        print("  ".join(aligned).rstrip(), file=file)
+    print("\n".join(padded(cells, numbers=True)), file=file)
     print(f"{result['machine']}\n$ {result['command']}", file=file)
     if output == "-":
         print(json.dumps(result))

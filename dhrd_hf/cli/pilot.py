@@ -37,7 +37,6 @@ _EPOCHS, _LEAST_SEEDS, _MOST_SEEDS = 10, 2, 20
 _TIMING = 0.2  # of the hours, which timing a few steps may take
 # What a pilot says itself of its runs, besides how the best epoch is kept.
 _OURS = ("max_steps", "seed", "greater_is_better", "early_stopping_patience", "train_size", "setting", "data")
-_FILES = ("config", "teacher", "deepspeed", "fsdp_config", "accelerator_config")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -90,7 +89,7 @@ def after_interrupt(argv: Sequence[str]) -> str:
 
 def train_options(words: Sequence[str]) -> dict[str, Any]:
     """Options of `dhrd train` as a study's file has them."""
-    from ..study.options import SAID_BY, wrong_value
+    from ..study.options import PATHS, SAID_BY, wrong_value
     from ..study.run import BEST_EPOCH
 
     found: dict[str, Any] = {}
@@ -108,7 +107,7 @@ def train_options(words: Sequence[str]) -> dict[str, Any]:
     for name, values in found.items():
         read = [it if name in ("prompt", "suffix") else _value(it) for it in values]
         value = True if not read else read[0] if len(read) == 1 else read
-        if name in _FILES and Path(str(value)).exists():
+        if name in ("config", *PATHS) and Path(str(value)).exists():
             value = str(Path(value).resolve())
         wrong = wrong_value(name, value, Path()) if name != "config" else None
         if name in (*BEST_EPOCH, *_OURS) or (name in SAID_BY and name != "config"):
@@ -172,6 +171,7 @@ def _seeds(args: argparse.Namespace, seconds: Mapping[str, float], hours: float,
 
 def _report(args: argparse.Namespace, plan: Plan, study: Study) -> None:
     from ..files import strict_json, write_whole
+    from ..pages import padded
     from ..study.pilot import price_of
     from ..study.report import build_report, report_page
     from ..study.table import read_results
@@ -190,10 +190,7 @@ def _report(args: argparse.Namespace, plan: Plan, study: Study) -> None:
     report = build_report(rows, planned=study.runs, commands=["dhrd study study.yaml --output-dir ."])
     page = report_page(replace(report, headline=lines, tables=[table, *report.tables]))
     write_whole(plan.folder / "report.html", page)
-    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
-    for cells in (table.columns, *table.rows):
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
-    print("\n".join([*table.notes, *lines]))
+    print("\n".join([*padded([table.columns, *table.rows]), *table.notes, *lines]))
     _say(f"{plan.folder / 'report.html'}, verdict.json and results.jsonl beside it")
 
 

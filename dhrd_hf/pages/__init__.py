@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,18 @@ def rendered(template: str, **values: Any) -> str:
 
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True)
     return environment.get_template(template).render(style=style(), **values)
+
+
+def padded(table: Sequence[Sequence[str]], numbers: bool = False) -> list[str]:
+    """The lines of a table for a terminal; a row may end before the others, and all but the first column may be numbers."""
+    first, *others = (max(map(len, column)) for column in zip_longest(*table, fillvalue=""))
+    forms = [f"{{:{first}}}", *(f"{{:{'>' if numbers else '<'}{width}}}" for width in others)]
+    return ["  ".join(form.format(cell) for form, cell in zip(forms, row, strict=False)).rstrip() for row in table]
+
+
+def ratio_text(value: float, beside: float | None = None) -> str:
+    """A ratio, alone or as another that it stands beside: 1/96 is read more easily than 0.0104."""
+    return f"1/{1 / value:.0f}" if (value if beside is None else beside) < 0.1 else f"{value:.2f}"
 
 
 def picture(drawn: Drawn) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..figures import Drawn, Plot, Point, Series, curves, draw, matrix, reliability_diagram
+from . import padded, rendered
 
 _NAMES = {"accuracy": "accuracy", "macro_f1": "macro F1", "mse": "mean squared error", "mae": "mean absolute error"}
 _OURS = "this classifier"
@@ -24,9 +25,7 @@ def verdict_text(report: Mapping[str, Any]) -> str:
         table.append(
             [name, *map(_interval, metrics.values()), *([] if lead is None else [_interval(lead, signed=True)])]
         )
-    widths = [max(len(row[column]) for row in table if column < len(row)) for column in range(len(table[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in table]
-    return "\n".join([*lines, *verdict_lines(report)])
+    return "\n".join([*padded(table), *verdict_lines(report)])
 
 
 def verdict_lines(report: Mapping[str, Any]) -> list[str]:
@@ -119,8 +118,6 @@ def verdict_page(
         `str`: the page.
     """
     from markupsafe import Markup
-
-    from . import rendered
 
     lines = [
         (name, [_interval(it) for it in metrics.values()], lead and _interval(lead, signed=True))

@@ -4,10 +4,7 @@ from .plan import Run, Study, read_study
 from .runner import StudyOutcome, run_study
 from .statistics import Gain, Summary, mean_relative_gain, paired_gains, summarise
 
-Cell = Run  # its name until 0.1
-
 __all__ = [
-    "Cell",
     "Gain",
     "Run",
     "Study",

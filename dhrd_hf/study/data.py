@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +22,7 @@ from ..data.tables import check_columns, load_table, table_name
 from ..files import strict_json, write_whole
 from .metrics import GROUPED
 from .plan import MAIN_SET, VALIDATION, DataSet, Run, Study, ablation_of, digest, file_name
+from .table import to_stderr, together
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,27 +36,19 @@ class RunRows:
     """Where a run's rows are, and what its score needs to know of them."""
 
     train: Path
-    eval: Path
+    eval: dict[str, Path]  # of each evaluation set, the main one first; so its labels
+    validation: Path | None = None
     train_rows: int = 0
-    labels: list[str] = field(default_factory=list)
+    labels: dict[str, list[str]] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     groups: list[int] | None = None
-    more_eval: dict[str, Path] = field(default_factory=dict)
-    more_labels: dict[str, list[str]] = field(default_factory=dict)
-    validation: Path | None = None
-
-    @property
-    def all_labels(self) -> dict[str, list[str]]:
-        """The labels of each evaluation set."""
-        return {MAIN_SET: self.labels, **self.more_labels}
 
 
 class StudyData:
     """The data sets of a study, each read once, when its first run needs it."""
 
-    def __init__(self, study: Study, folder: Path, say: Callable[[str], None] | None = None):
-        self.study, self.folder = study, folder / "data"
-        self.say = say or (lambda line: print(line, file=sys.stderr))
+    def __init__(self, study: Study, folder: Path, say: Callable[[str], None] = to_stderr):
+        self.study, self.folder, self.say = study, folder / "data", say
         self._read_sets: dict[str, tuple] = {}
         self._told: set[tuple[str, int]] = set()
         self._written: set[Path] = set()  # or found to be as this call would have written them
@@ -78,21 +70,20 @@ class StudyData:
             self._read_sets[data.name] = self._read(data)
         tables, groups, names, columns = self._read_sets[data.name]
         chosen = eval_rows(len(tables[MAIN_SET]), groups if data.metric in GROUPED else None, self._eval_size(run))
-        drawn = {MAIN_SET: tables[MAIN_SET].select(chosen)}
-        for name in files.more_eval:
-            drawn[name] = tables[name].select(eval_rows(len(tables[name]), None, self.study.eval_size))
-        for name, path in {MAIN_SET: files.eval, **files.more_eval}.items():
-            self._write(path, drawn[name])
+        labels = {}
+        for name, path in files.eval.items():
+            rows = chosen if name == MAIN_SET else eval_rows(len(tables[name]), None, self.study.eval_size)
+            drawn = tables[name].select(rows)
+            self._write(path, drawn)
+            labels[name] = drawn[columns["label_column"]][:]
         if files.validation is not None:
             self._write(files.validation, tables[VALIDATION])
-        labels = {name: table[columns["label_column"]][:] for name, table in drawn.items()}
         return replace(
             files,
             train_rows=self._train(run, tables["train"], columns, files.train),
-            labels=labels.pop(MAIN_SET),
+            labels=labels,
             names=names,
             groups=None if groups is None else pd.factorize(pd.Series([groups[row] for row in chosen]))[0].tolist(),
-            more_labels=labels,
         )
 
     def files(self, run: Run) -> RunRows:
@@ -100,11 +91,11 @@ class StudyData:
         data, size, kind = self.study.data[run.data], self._eval_size(run) or "all", ablation_of(run.setting)
         named = "" if kind in ("consistent", "rationale_after_label") else f"-{kind}"
         folder, decoded = self.folder / data.folder_name, run.setting == "cot_decoding"
-        others = [name for name in data.eval_sets if name != MAIN_SET and not decoded]
+        sets = [name for name in data.eval_sets if name == MAIN_SET or not decoded]
+        names = {name: "eval" if name == MAIN_SET else f"eval-{file_name(name)}" for name in sets}
         return RunRows(
             train=folder / f"train-{run.train_size or 'all'}-seed{run.seed}{named}.jsonl",
-            eval=folder / f"eval-{size}.jsonl",
-            more_eval={name: folder / f"eval-{file_name(name)}-{size}.jsonl" for name in others},
+            eval={name: folder / f"{it}-{size}.jsonl" for name, it in names.items()},
             validation=folder / "validation.jsonl" if "validation" in data.spec and not decoded else None,
         )
 
@@ -265,18 +256,10 @@ def _changed(path: Path) -> ValueError:
 
 def eval_rows(rows: int, groups: Sequence[Any] | None, size: int | None) -> list[int]:
     """The evaluation rows, always the same ones: whole groups, as many as fit, a smaller size inside a larger one."""
-    members = members_of(range(rows) if groups is None else groups)
+    members = together(range(rows), lambda row: row if groups is None else groups[row])
     chosen: list[int] = []
     for group in np.random.default_rng(_EVAL_SEED).permutation(len(members)):
         if chosen and size is not None and len(chosen) + len(members[group]) > size:
             break
         chosen += members[group]
     return chosen
-
-
-def members_of(groups: Iterable[Any]) -> list[list[int]]:
-    """The places of the members of each group, which are in the order in which they come."""
-    found: dict[Any, list[int]] = {}
-    for place, group in enumerate(groups):
-        found.setdefault(group, []).append(place)
-    return list(found.values())

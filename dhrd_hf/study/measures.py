@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..figures import Plot, Point, Series
+from ..pages import ratio_text
 from .metrics import CONFIDENCE, SCORES, seeds_for, sign_test, visible_gain
 from .statistics import Gain, Pair, difference, gain_of, noise_of
 from .tables import DASH, Table, gain_text, plots, point, told
@@ -239,8 +240,7 @@ def _ratio(it: Mapping[str, Any]) -> str:
     if it.get("ratio") is None or it["engine"] == "torch":
         return DASH
     its = [it[name] for name in ("ratio", "ratio_low", "ratio_high")]
-    # 1/96 is read more easily than 0.0104.
-    middle, low, high = (f"1/{1 / value:.0f}" if its[0] < 0.1 else f"{value:.2f}" for value in its)
+    middle, low, high = (ratio_text(value, beside=its[0]) for value in its)
     return f"{middle} ({low} to {high})"
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import yaml
-
-from ..files import did_you_mean
+from ..files import did_you_mean, read_yaml
 
 # What the runner says itself, what would make a run another than it is recorded as, and what writes or uploads.
 _SAID_BY = {
@@ -30,7 +29,10 @@ SAID_BY = {name: who for who, names in _SAID_BY.items() for name in names.split(
 # Of these a recipe of dhrd train has its own, in whose place the study's are.
 _OF_A_RECIPE = {"train_data", "eval_data", "validation_data", "rationales", "label_column", "rationale_column"}
 _OF_A_RECIPE |= {"model", "output_dir", "predictions", "logits", "encoding_cache"}
-_READ = ("model", "teacher", "gguf_file", "prompt", "suffix", "deepspeed", "fsdp_config", "accelerator_config")
+# What a run reads, which may lie elsewhere: a folder, or a file, is seen from the study file's folder if it is there.
+PATHS = dict.fromkeys(("model", "teacher"), os.path.isdir)
+PATHS |= dict.fromkeys(("deepspeed", "fsdp_config", "accelerator_config"), os.path.isfile)
+_READ = (*PATHS, "gguf_file", "prompt", "suffix")
 # Lists of options of our own; those of TrainingArguments are typed as several words.
 _WITH_COMMAS = ("class_weights", "target_modules")
 _NUMBER = re.compile(r"-[\d.]+(e[+-]?\d+)?", re.IGNORECASE)
@@ -44,14 +46,6 @@ def hint(name: Any, known: Iterable[str]) -> str:
 def kind_of(value: Any) -> str:
     """What a value is, in words."""
     return "nothing" if value is None else f"a {type(value).__name__}"
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML file holds."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def read_options(given: Any, where: str, folder: Path) -> dict[str, Any]:

@@ -19,10 +19,9 @@ from ..data.prompts import rationale_text
 from ..data.table_writing import write_rows
 from ..data.tables import load_table
 from ..files import write_whole
-from .data import members_of
 from .plan import Study, digest, study_of
 from .run import runs_folder
-from .table import read_results
+from .table import read_results, together
 
 _MOST_TEST, _MOST_VALIDATION, _LEAST = 2000, 300, 20  # rows
 _STEPS = 6  # that the first estimate is made of
@@ -125,10 +124,7 @@ def write_tables(
     drop_unlabelled: bool,
     say: Callable[[str], None],
 ) -> tuple[int, int | None]:
-    """Write the rows to train on, to choose the best epoch by and to test on, and the first with other labelled ones; how many to train on.
-
-    Rows to test and to choose by are those without a rationale, as far as there are: the others are dear.
-    """
+    """Write the rows to train on, to choose the best epoch by and to test on, and the first with other labelled ones; how many to train on."""
     label, rationale = columns["label_column"], columns["rationale_column"]
 
     def read(source: str) -> list[dict[str, Any]]:
@@ -146,12 +142,13 @@ def write_tables(
     # Rows of a group, or alike in all but these, are on one side.
     apart = (label, rationale, *KEY_COLUMNS)
     alike = [row.get("group") or {name: it for name, it in row.items() if name not in apart} for row in rows]
-    members = members_of(json.dumps(it, default=str) for it in alike)
+    members = together(range(len(rows)), lambda row: json.dumps(alike[row], default=str))
     drawn = [members[number] for number in np.random.default_rng(0).permutation(len(members))]
     sizes = {"test": min(_MOST_TEST, int(0.3 * len(rows)))} if eval_source is None else {}
     sizes["validation"] = min(_MOST_VALIDATION, max(_LEAST, int(0.15 * sum(has))))
     parts: dict[str, list[dict[str, Any]]] = {"train": [], "more": [], "validation": []}
     parts["test"] = [] if eval_source is None else read(eval_source)
+    # To test and to choose by first those without a rationale: the others are dear.
     for places in sorted(drawn, key=lambda places: any(has[place] for place in places)):
         part = next((name for name, size in sizes.items() if len(parts[name]) < size), None)
         for place in places:

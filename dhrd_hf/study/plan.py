@@ -14,8 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..files import read_yaml
 from .metrics import METRICS, TASK_METRICS
-from .options import hint, kind_of, read_options, read_train, read_yaml
+from .options import hint, kind_of, read_options, read_train
 
 MAIN_SET, VALIDATION = "eval", "validation="  # no further set has such a name
 # Options that a run with alpha = 0, which sees no rationale, does not depend on.

@@ -257,9 +257,8 @@ def _family(here: Sequence[Group], axis: str, where: Mapping[str, str]) -> list[
     duals = [it for it in here if it.setting == "dual_head" and _fits(it, where, but=axis)]
     best, but = _largest(together(duals, lambda it: it.key(axis))), (axis, "setting", "eval_rows", *OF_REASONING)
     beside = [it for it in here if best and it.setting == "pooled" and it.key(*but) == best[0].key(*but)]
-    if best and all(
-        _paired(it, here).unlike for it in best
-    ):  # sides that have their own values are no values of an axis
+    # What each side has of its own is no axis.
+    if best and all(_paired(it, here).unlike for it in best):
         return []
     values = {shown(it.config.get(axis)) for it in (best if axis in OF_REASONING else [*best, *beside])}
     return [*best, *beside] if len(values) > 1 else []

@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..data.ablations import ABLATIONS
-from ..files import written_whole
+from ..data.logits import Logits, read_logits, write_logits
 from .data import RunRows
 from .machines import Ended, Processes
 from .metrics import METRICS, score
-from .options import typed_options
+from .options import PATHS, typed_options
 from .plan import MAIN_SET, DataSet, Run, Study, ablation_of
 
 LAUNCH = (sys.executable, "-m", "dhrd_hf.cli", "train")
@@ -34,15 +32,11 @@ _DECODE = (sys.executable, "-m", "dhrd_hf.evaluation.decode")
 BEST_EPOCH = {"eval_strategy": "epoch", "save_strategy": "best", "save_total_limit": 1, "save_only_model": True}
 BEST_EPOCH |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_classification_loss"}
 _KEPT = ("train_results.json", "eval_results.json", "trainer_state.json")
-# Seen from the study file's folder, if they are there.
-_FROM_ITS_FOLDER = dict.fromkeys(("model", "teacher"), os.path.isdir)
-_FROM_ITS_FOLDER |= dict.fromkeys(("deepspeed", "fsdp_config", "accelerator_config"), os.path.isfile)
 # What decides a run's time and memory besides its command: of its environment no more than this is recorded.
 _ENVIRONMENT = re.compile(r"MALLOC_.*|LD_PRELOAD|.*_NUM_THREADS")
 _NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
 _FOUND = ("score", "metrics", "labels", "predictions", "groups", "logits", "train_seconds", "evaluate_seconds")
 _FOUND += ("train_samples_per_second", "peak_memory_mb")
-_LOGITS = {"set": pa.string(), "row": pa.int32(), "label": pa.int32(), "logits": pa.list_(pa.float32())}
 
 
 class RunError(Exception):
@@ -69,8 +63,9 @@ def train_command(run: Run, study: Study, folder: Path, rows: RunRows, name: str
     if run.setting == "cot_decoding":
         options |= {"eval_split": 0}
     else:
-        more = [f"{name}={_relative(path, folder)}" for name, path in rows.more_eval.items()]
-        options |= {"eval_data": _relative(rows.eval, folder), "more_eval_data": more or None}
+        tables = {name: _relative(path, folder) for name, path in rows.eval.items()}
+        options |= {"eval_data": tables.pop(MAIN_SET)}
+        options |= {"more_eval_data": [f"{name}={table}" for name, table in tables.items()] or None}
         options |= {"predictions": f"{here}/predictions.jsonl", "logits": f"{here}/logits.parquet"}
     options |= {"output_dir": here, "encoding_cache": "encoded"}
     options |= {it: spec[it] for it in ("label_column", "rationale_column", "problem_type") if it in spec}
@@ -79,7 +74,7 @@ def train_command(run: Run, study: Study, folder: Path, rows: RunRows, name: str
     if rows.validation is not None:
         options |= {"validation_data": _relative(rows.validation, folder), **BEST_EPOCH}
     options |= {"seed": run.seed, **run.options}
-    for it, is_there in _FROM_ITS_FOLDER.items():
+    for it, is_there in PATHS.items():
         path = study.folder / Path(options[it]).expanduser() if isinstance(options.get(it), str) else None
         if path is not None and is_there(path):
             options[it] = _relative(path, folder)
@@ -107,7 +102,7 @@ def do_run(
     log.parent.mkdir(parents=True, exist_ok=True)
     commands = [[*launch, *train_command(run, study, folder, rows, name), *(["--resume"] if resume else [])]]
     if run.setting == "cot_decoding":
-        options = {"model": here, "data": rows.eval, "output": here / "predictions.jsonl"}
+        options = {"model": here, "data": rows.eval[MAIN_SET], "output": here / "predictions.jsonl"}
         options |= {"label_column": data.spec.get("label_column"), "seed": run.seed}
         options |= {"max_new_tokens": study.cot_max_new_tokens, "metrics": here / "eval_results.json"}
         commands.append([*decode, *typed_options(options)])
@@ -135,7 +130,7 @@ def new_row(
     row = {"study": study.name, "cell": run.id, "status": "failed", "error": None}
     row |= {"data": run.data, "setting": run.setting, **weights, "train_size": run.train_size, "seed": run.seed}
     row["options"] = {name: it for name, it in run.options.items() if name not in weights}
-    row |= {"train_rows": rows and rows.train_rows, "eval_rows": rows and len(rows.labels)}
+    row |= {"train_rows": rows and rows.train_rows, "eval_rows": rows and len(rows.labels[MAIN_SET])}
     row |= {"rows_digest": data.rows_digest, "metric": data.metric, **dict.fromkeys(_FOUND), "epoch_metrics": []}
     typed = [] if rows is None else ["dhrd", "train", *train_command(run, study, folder, rows)]
     row |= {"model": run.model, "command": shlex.join(typed), "versions": versions(), "machine": machine()}
@@ -167,18 +162,19 @@ def _check(code: int, log: Path) -> None:
 def _read_files(run: Run, folder: Path, here: Path, rows: RunRows, data: DataSet) -> dict[str, Any]:
     trained, evaluated, state = (json.loads((here / name).read_text()) for name in _KEPT)
     said = [json.loads(line) for line in (here / "predictions.jsonl").read_text(encoding="utf-8").split("\n") if line]
-    if [row[data.spec.get("label_column", "label")] for row in said] != rows.labels:
-        raise ValueError(f"its {len(said)} predictions are not those of the {len(rows.labels)} evaluation rows")
+    asked = rows.labels[MAIN_SET]
+    if [row[data.spec.get("label_column", "label")] for row in said] != asked:
+        raise ValueError(f"its {len(said)} predictions are not those of the {len(asked)} evaluation rows")
     odd = sum(not math.isfinite(it or 0.0) for row in said for it in row.get("probabilities", {}).values())
     if odd:
         raise ValueError(f"{odd} of its probabilities are no numbers: the training has diverged")
     ids = {None: -1} | {name: place for place, name in enumerate(rows.names)}
-    labels, predictions = [ids[label] for label in rows.labels], [ids[row["predicted_label"]] for row in said]
+    labels, predictions = [ids[label] for label in asked], [ids[row["predicted_label"]] for row in said]
     own, theirs = score("accuracy", labels, predictions), evaluated.get("eval_accuracy")
     if theirs is not None and not abs(own - theirs) <= 1e-6:
         raise ValueError(f"its predictions have an accuracy of {own:.6f}, and its evaluation said {theirs:.6f}")
-    logits = read_logits(here / "logits.parquet", rows) if (here / "logits.parquet").exists() else {}
-    if any(row[label] < row.max() for row, label in zip(logits.get(MAIN_SET, ()), predictions, strict=False)):
+    logits = logits_of(here / "logits.parquet", rows) if (here / "logits.parquet").exists() else {}
+    if logits and any(row[label] < row.max() for row, label in zip(logits[MAIN_SET][1], predictions, strict=True)):
         raise ValueError("its logits are not those of its predictions")
     if data.metric == "question_accuracy":
         predictions = _chosen(said, rows, ids, run)
@@ -186,8 +182,9 @@ def _read_files(run: Run, folder: Path, here: Path, rows: RunRows, data: DataSet
     epochs = [entry for entry in state["log_history"] if any(name.startswith("eval_") for name in entry)]
     found = {"score": score(data.metric, labels, predictions, rows.groups), "metrics": _metrics(evaluated) | parts}
     found |= {"labels": labels, "predictions": predictions, "groups": rows.groups, "label_names": rows.names}
-    found["logits"] = keep_logits(run.id, folder, logits, rows) if logits else None
-    found["eval_sets"] = eval_sets(logits, rows)
+    found |= {"logits": f"logits/{run.id}.parquet" if logits else None, "eval_sets": eval_sets(logits)}
+    if logits:
+        write_logits(folder / found["logits"], rows.names, logits)
     found |= {"train_seconds": trained["train_runtime"], "evaluate_seconds": evaluated["eval_runtime"]}
     found["train_samples_per_second"] = trained["train_samples_per_second"]
     return found | {"epoch_metrics": [{"epoch": entry["epoch"], **_metrics(entry)} for entry in epochs]}
@@ -217,45 +214,23 @@ def _relative(path: Path, folder: Path) -> str:
         return path.as_posix()
 
 
-# The logits of a run's evaluation rows: read as `dhrd train` wrote them, and kept with the study's ids
-
-
-def read_logits(path: Path, rows: RunRows) -> dict[str, np.ndarray]:
-    """The logits of each set, a column a label in the order of the study's ids; -inf of one that the run did not have."""
-    table = pq.read_table(path)
-    names, frame, found = json.loads(table.schema.metadata[b"labels"]), table.to_pandas(), {}
-    unknown = [name for name in names if name not in rows.names]
-    if unknown:
-        raise ValueError(f"its model has a label {unknown[0]!r}, and the data have {', '.join(rows.names)}")
-    for name, expected in rows.all_labels.items():
-        its = frame[frame["set"] == name]
-        if [names[label] for label in its["label"]] != expected:
-            raise ValueError(f"its {len(its)} logits are not those of the {len(expected)} rows of {name!r}")
-        found[name] = np.full((len(expected), len(rows.names)), -np.inf, dtype=np.float32)
-        found[name][:, [rows.names.index(it) for it in names]] = np.stack(its["logits"].to_list())
-        if np.isnan(found[name]).any():
+def logits_of(path: Path, rows: RunRows) -> Logits:
+    """What a run left of each evaluation set, by the study's label ids."""
+    found = read_logits(path, rows.names)
+    for name, expected in rows.labels.items():
+        labels, logits = found.get(name, ((), ()))
+        if [rows.names[it] for it in labels] != expected:
+            raise ValueError(f"its {len(labels)} logits are not those of the {len(expected)} rows of {name!r}")
+        if np.isnan(logits).any():
             raise ValueError(f"its logits of {name!r} are no numbers: the training has diverged")
     return found
 
 
-def keep_logits(run: str, folder: Path, logits: Mapping[str, np.ndarray], rows: RunRows) -> str:
-    """Write a run's logits as a Parquet file beside the table, whole or not at all; its name as seen from there."""
-    its = [
-        {"set": name, "row": place, "label": rows.names.index(label), "logits": logits[name][place].tolist()}
-        for name, labels in rows.all_labels.items()
-        for place, label in enumerate(labels)
-    ]
-    with written_whole(folder / "logits" / f"{run}.parquet") as unfinished:
-        pq.write_table(pa.Table.from_pylist(its, pa.schema(_LOGITS, {"labels": json.dumps(rows.names)})), unfinished)
-    return f"logits/{run}.parquet"
-
-
-def eval_sets(logits: Mapping[str, np.ndarray], rows: RunRows) -> dict[str, Any]:
+def eval_sets(logits: Logits) -> dict[str, Any]:
     """Of each further evaluation set its number of rows and its metrics."""
     found = {}
-    for name, said in rows.more_labels.items() if logits else ():
-        labels = [rows.names.index(label) for label in said]
-        metrics = {part: score(part, labels, logits[name].argmax(1)) for part in ("accuracy", "macro_f1")}
-        metrics["loss"] = score("log_loss", labels, None, logits=logits[name].astype(float))
-        found[name] = {"rows": len(labels), "metrics": metrics}
+    for name, (labels, its) in logits.items():
+        metrics = {part: score(part, labels, its.argmax(1)) for part in ("accuracy", "macro_f1")}
+        metrics["loss"] = score("log_loss", labels, None, logits=its)
+        found |= {name: {"rows": len(labels), "metrics": metrics}} if name != MAIN_SET else {}
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from .data import RunRows, StudyData
 from .machines import Machines, Processes, RunLock
 from .plan import Run, Study
 from .run import RunError, clear, do_run, launch_of, new_row, runs_folder, train_command
-from .table import ResultsTable
+from .table import ResultsTable, to_stderr
 
 TABLE = "results.jsonl"
 # What a row must share with the run that has its id.
@@ -105,7 +104,7 @@ def run_study(
     check_inside(study, folder)
     folder.mkdir(parents=True, exist_ok=True)
     launch, processes = launch or launch_of(machines.processes), processes or Processes()
-    runner = _Runner(study, folder, say or _to_stderr, launch, machines, processes)
+    runner = _Runner(study, folder, say or to_stderr, launch, machines, processes)
     runner.table.repair()
     data = StudyData(study, folder, runner.say)
     data.check()
@@ -113,7 +112,7 @@ def run_study(
     failed = {run: row for run, row in runner.rows().items() if row["status"] == "failed"}
     again = {run: row for run, row in failed.items() if retry_failed or row.get("killed", False)}
     runner.begin(again)
-    there = runner if machines.backend == "local" else replace(runner, say=_to_stderr)
+    there = runner if machines.backend == "local" else replace(runner, say=to_stderr)
     ran, elsewhere = 0, set()
     try:
         while limit is None or ran < limit:  # once more after the last: who had a run may be gone by now
@@ -290,10 +289,6 @@ class _Runner:
         left = timedelta(seconds=round(left / self.machines.jobs))
         said += f"{row['metric']} {row['score']:.4f}, {row['seconds']:.0f} s"
         self.say(said + (f", about {left} left" if left else ""))
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _states(rows: list[dict[str, Any]], study: Study) -> Rows:

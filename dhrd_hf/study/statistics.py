@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from ..data.logits import Logits, read_logits
 from .metrics import LOSSES, METRICS, OF_LOGITS, Noise, interval, measured, noise
 from .table import OF_REASONING, Group, Row, baseline_of, differ_by_setting, grouped, latest, together
 
@@ -359,7 +359,7 @@ def _answers(row: Row, of: str, logits: bool) -> tuple[np.ndarray, np.ndarray] |
     """The labels of an evaluation set, and a run's logits or predictions of them."""
     if of == "eval" and not logits:
         return np.asarray(row["labels"]), np.asarray(row["predictions"])
-    kept = row.get("logits") and read_logits(Path(row.get("folder") or ".") / row["logits"]).get(of)
+    kept = row.get("logits") and kept_logits(Path(row.get("folder") or ".") / row["logits"]).get(of)
     if not kept:
         return None
     labels, values = kept
@@ -369,15 +369,12 @@ def _answers(row: Row, of: str, logits: bool) -> tuple[np.ndarray, np.ndarray] |
 
 
 @cache
-def read_logits(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Labels `[rows]` and logits `[rows, K]` of each evaluation set in a run's Parquet; empty where there is no such file."""
+def kept_logits(path: Path) -> Logits:
+    """The logits of a run; of none where there is no such file."""
     if not path.is_file():
         return {}
-    sets = {}
     try:
-        frame = pd.read_parquet(path, columns=["set", "row", "label", "logits"]).sort_values("row")
-        for name, its in frame.groupby("set", sort=False):
-            sets[str(name)] = its["label"].to_numpy(), np.stack(its["logits"].to_list()).astype(float)
+        sets = read_logits(path)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} can't be read as a run's logits: {' '.join(str(error).split())}") from None
     for name, (_, values) in sets.items():

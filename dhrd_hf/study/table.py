@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import sys
 import zlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,10 @@ _OF_EVERY_ROW = (*_NEEDED, "model", "data", "setting", "seed")
 _OF_DONE_ROWS = (*_OF_EVERY_ROW, "metric", "score", "labels", "predictions", "groups", "train_rows")
 Row = Mapping[str, Any]
 _Any = TypeVar("_Any")
+
+
+def to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _silent(line: str) -> None:
@@ -178,9 +183,9 @@ class Group:
         self.rows, self.alone = sorted(rows, key=lambda row: row["seed"]), alone
         self.seeds, its = [row["seed"] for row in self.rows], self.rows[0]
         self.data, self.setting, self.metric = its["data"], its["setting"], its["metric"]
-        self.config = {name: its.get(name) for name in NAMED} | dict(its.get("options") or {})
-        # What it is told apart by within a data set and setting.
-        self.named = {name: its.get(name) for name in _OF_DATA} | self.config
+        # What it is told apart by within a data set and setting, and of that the options.
+        self.named = _named(its)
+        self.config = {name: it for name, it in self.named.items() if name not in _OF_DATA}
         # What it has in common with the pooled runs beside it.
         self.shared = self.key("setting", "eval_rows", *OF_REASONING)
 
@@ -200,9 +205,12 @@ class Group:
 
 
 def _key(row: Row, *but: str) -> frozenset[tuple[str, Any]]:
-    its = {name: row.get(name) for name in ("data", "setting", "seed", *_OF_DATA, *NAMED)}
-    its |= row.get("options") or {}
+    its = {name: row[name] for name in ("data", "setting", "seed")} | _named(row)
     return frozenset((name, _hashable(it)) for name, it in its.items() if it is not None and name not in but)
+
+
+def _named(row: Row) -> dict[str, Any]:
+    return {name: row.get(name) for name in (*_OF_DATA, *NAMED)} | dict(row.get("options") or {})
 
 
 def _hashable(value: Any) -> Any:

@@ -47,14 +47,7 @@ class Verdict:
 
 
 def judge(parts: Mapping[str, Mapping[str, np.ndarray]], *, worth: float = 1.0, doubts: Sequence[str] = ()) -> Verdict:
-    """Decide from what rationales gain over each control, `[seeds, rows]` by measure, whether they are worth buying.
-
-    Buy: in one measure, accuracy or log loss, the interval of the gain lies above zero over every control, and in the other
-    below zero over none. For log loss it must also do so with each half of the rows at the temperature that is best on the
-    other half, which costs nothing. Do not buy, which goes first: over a control the interval of the gain in accuracy ends below
-    the smallest gain worth having. Cannot tell: all else, fewer than two seeds, and a "buy" that is doubted since the controls
-    had less than their due. Of 100 pilots without a gain at most 5 say buy, of 100 with one worth having 5 do not buy.
-    """
+    """Decide, as `dhrd pilot --help` has it, from what rationales gain over each control: `[seeds, rows]` by measure."""
     gains = {control: {name: _gain(name, part) for name, part in its.items()} for control, its in parts.items()}
     shape = next(iter(parts.values()))["accuracy"].shape
     found = Verdict("cannot tell", "", gains, *shape, worth)
@@ -111,11 +104,7 @@ def _padded(points: np.ndarray) -> np.ndarray:
 
 
 def rows_saved(ours: np.ndarray, base: np.ndarray, more: np.ndarray, rows: int, more_rows: int) -> dict[str, Any]:
-    """How many labelled rows rationales stand for: where the line of label only through `rows` and `more_rows`, on a log scale, has their score.
-
-    The interval holds the shares of the way between the two at which the difference may be none (Fieller's, by the same
-    intervals); beyond `more_rows` nothing is said.
-    """
+    """How many labelled rows rationales stand for: where the line of label only through `rows` and `more_rows`, on a log scale, has their score."""
     slope, gain = more - base, ours - base
     found = {"rows": rows, "more_rows": more_rows, "low": None, "saved": None, "high": None}
     if len(ours) < 2 or not interval([slope])[1] > 0:
@@ -128,6 +117,7 @@ def rows_saved(ours: np.ndarray, base: np.ndarray, more: np.ndarray, rows: int, 
         return interval([gain - percent / 100 * slope])[1:]
 
     share = gain.mean() / slope.mean()
+    # Fieller's interval: the shares of the way at which the difference may be none; beyond `more_rows` nothing is said.
     first = bisect_left(range(101), True, key=lambda it: ends(it)[0] <= 0)
     last = bisect_left(range(101), True, key=lambda it: ends(it)[1] < 0) - 1
     low, best, high = at(first / 100), at(share), None if last == 100 else at(last / 100)

@@ -49,7 +49,7 @@ def test_settings_share_the_rows_of_a_seed_in_one_order(tmp_path):
     found, data, _ = study(tmp_path, f"{{setting: {settings}, seed: 3, train_size: 12}}", more="eval_size: 8")
     rows = {cell.setting: data.of(cell) for cell in found.runs}
     assert len({tuple(ids(it.train)) for it in rows.values()}) == 1
-    assert len({it.eval for it in rows.values()}) == 1
+    assert len({it.eval["eval"] for it in rows.values()}) == 1
     assert rows["pooled"].train == rows["dual_head"].train == rows["rationale_after_label"].train
     bare = load_table(rows["label_only"].train)
     assert set(bare["rationale"]) == {None}
@@ -90,7 +90,7 @@ def test_the_evaluation_rows_are_one_draw_and_decoding_takes_the_first_of_them(t
     found, data, _ = study(
         tmp_path, "{setting: [pooled, cot_decoding], seed: [0, 1]}", more="eval_size: 9\ncot_eval_size: 4"
     )
-    chosen = {(cell.setting, cell.seed): ids(data.of(cell).eval) for cell in found.runs}
+    chosen = {(cell.setting, cell.seed): ids(data.of(cell).eval["eval"]) for cell in found.runs}
     assert chosen["pooled", 0] == chosen["pooled", 1] and len(chosen["pooled", 0]) == 9
     assert chosen["cot_decoding", 1] == chosen["pooled", 0][:4]
 
@@ -122,7 +122,7 @@ def test_labels_are_numbered_as_dhrd_train_numbers_them(tmp_path):
     found, data, _ = study(tmp_path, "{setting: pooled}")
     rows = data.of(found.runs[0])
     assert rows.names == ["no", "yes"]
-    assert rows.labels == load_table(rows.eval)["label"][:]
+    assert rows.labels["eval"] == load_table(rows.eval["eval"])["label"][:]
 
 
 def test_a_table_that_is_not_there_is_told_before_a_cell_runs(tmp_path):
@@ -148,8 +148,8 @@ def test_labels_have_the_names_of_training(tmp_path, labels, names):
     for name in ("train", "dev"):
         write(tmp_path / f"{name}.jsonl", [{**row, "label": labels[n % 2]} for n, row in enumerate(ROWS)])
     rows = data.of(found.runs[0])
-    assert rows.names == names and set(rows.labels) == set(names)
-    assert rows.labels == load_table(rows.eval)["label"][:]
+    assert rows.names == names and set(rows.labels["eval"]) == set(names)
+    assert rows.labels["eval"] == load_table(rows.eval["eval"])["label"][:]
     assert sum("blanks around them" in line for line in told) == (2 if labels[0] == "a " else 0)
 
 
@@ -170,7 +170,7 @@ def test_fractions_and_rows_without_a_label_are_refused_or_said(tmp_path):
     with pytest.raises(ValueError, match="is regression: a study is of one label a row"):
         read(", drop_unlabelled: true, problem_type: regression")
     rows, told = read(", drop_unlabelled: true, problem_type: single_label_classification")
-    assert rows.names == ["3.5", "4.5"] and (rows.train_rows, len(rows.labels)) == (27, 27)
+    assert rows.names == ["3.5", "4.5"] and (rows.train_rows, len(rows.labels["eval"])) == (27, 27)
     assert sum("13 of 40 rows have no label" in line for line in told) == 2
 
 
@@ -269,7 +269,7 @@ def test_rationales_beside_the_superglue_tables_are_theirs(tmp_path):
         (tmp_path / said / "glue").symlink_to(tmp_path / "glue")
         found, data, told = study(tmp_path / said, "{setting: pooled}", f"{{superglue: cb, source: glue{more}}}")
         it = data.of(found.runs[0])
-        assert set(load_table(it.train)["rationale"]) == {said} and (it.train_rows, len(it.labels)) == (4, 6)
+        assert set(load_table(it.train)["rationale"]) == {said} and (it.train_rows, len(it.labels["eval"])) == (4, 6)
         assert "odd: 2 of 6 training rows have no rationale: left out" in told
 
 
@@ -282,14 +282,14 @@ def several_sets(tmp_path, label_map, labels=("Y", "N")):
 def test_a_further_set_has_labels_by_our_names(tmp_path):
     found, data, _ = several_sets(tmp_path, ", label_map: {far: {Y: 'yes', N: 'no'}}")
     pooled, decoded = (data.of(cell) for cell in found.runs)
-    assert pooled.labels == load_table(pooled.eval)["label"][:] and len(pooled.labels) == 5
-    assert pooled.more_labels["far"] == load_table(pooled.more_eval["far"])["label"][:]
+    assert pooled.labels["eval"] == load_table(pooled.eval["eval"])["label"][:] and len(pooled.labels["eval"]) == 5
+    assert pooled.labels["far"] == load_table(pooled.eval["far"])["label"][:]
     original = {row["id"]: "yes" if place % 2 == 0 else "no" for place, row in enumerate(ROWS[:12])}
-    table = load_table(pooled.more_eval["far"])
+    table = load_table(pooled.eval["far"])
     assert [original[it] for it in table["id"]] == table["label"][:] and len(table) == 5
     assert table.column_names == ["id", "text", "label", "rationale"]
-    assert decoded.more_eval == {} == decoded.more_labels
-    assert data.files(found.runs[0]).more_eval == pooled.more_eval
+    assert [*decoded.eval] == ["eval"] == [*decoded.labels]
+    assert data.files(found.runs[0]).eval == pooled.eval
 
 
 @pytest.mark.parametrize(
@@ -318,10 +318,10 @@ def test_files_are_named_without_reading_or_writing(tmp_path):
     found, data, _ = several_sets(tmp_path, "")
     (tmp_path / "train.jsonl").unlink()
     named = data.files(found.runs[0])
-    assert named.train.name == "train-all-seed0.jsonl" and named.eval.name == "eval-5.jsonl"
-    assert named.more_eval["far"].name == "eval-far-5.jsonl" and not (tmp_path / "out").exists()
+    assert named.train.name == "train-all-seed0.jsonl" and named.eval["eval"].name == "eval-5.jsonl"
+    assert named.eval["far"].name == "eval-far-5.jsonl" and not (tmp_path / "out").exists()
     found, data, _ = study(tmp_path, "{setting: [pooled, label_only], train_size: 8, seed: 3}")
-    names = [(named.train.name, named.eval.name) for named in map(data.files, found.runs)]
+    names = [(named.train.name, named.eval["eval"].name) for named in map(data.files, found.runs)]
     assert names == [("train-8-seed3.jsonl", "eval-all.jsonl"), ("train-8-seed3-label_only.jsonl", "eval-all.jsonl")]
     tables = "{train: train.jsonl, eval: dev.jsonl, validation: dev.jsonl}"
     found, data, _ = study(tmp_path, "{setting: [pooled, cot_decoding]}", tables)

@@ -840,7 +840,7 @@ def test_runs_without_logits_are_told_and_have_the_rest(tmp_path):
     assert found.rows[0][4] != "–" and [row[4] for row in found.rows[1:]] == ["–", "–", "–"]  # nor is there a mean
     assert "Runs without logits, which the other scores are of: b." in found.notes
     (tmp_path / rows[0]["logits"]).unlink()
-    statistics.read_logits.cache_clear()
+    statistics.kept_logits.cache_clear()
     assert len(table(rows, "scores").columns) == 4
 
 
@@ -858,12 +858,12 @@ def test_logits_of_other_rows_are_not_compared(tmp_path):
     found = table(rows, "scores")
     assert len(found.columns) == 4 and "Not read: the logits of run a pooled 0" in " ".join(found.notes)
     (tmp_path / "logits" / "z-pooled-0.parquet").write_text("no Parquet")
-    statistics.read_logits.cache_clear()
+    statistics.kept_logits.cache_clear()
     with pytest.raises(ValueError, match=r"z-pooled-0.parquet can't be read as a run's logits: "):
         paired_gains(rows, metric="log_loss")
     odd = np.full((60, 2), np.nan)
     rows[0] = with_logits(rows[0], tmp_path, {"eval": (np.arange(60) % 2, odd)})
-    statistics.read_logits.cache_clear()
+    statistics.kept_logits.cache_clear()
     with pytest.raises(ValueError, match="logits of eval are no numbers"):
         paired_gains(rows, metric="log_loss")
 
@@ -972,11 +972,18 @@ def test_where_a_setting_has_several_options_equal_ones_alone_are_compared(more)
     assert "Each setting" not in report_markdown(equal)
 
 
-@pytest.mark.parametrize("other", [{"train_size": 50}, {"prompt": "{text}!"}, {"seeds": (2, 3)}, {"data": "b"}])
+@pytest.mark.parametrize(
+    "other",
+    [{"train_size": 50}, {"options": {"prompt": "{text}!"}}, {"data": "b"}, {"rows_digest": "z"}, {"seed": 2}],
+    ids=lambda it: next(iter(it)),
+)
 def test_settings_with_their_own_options_are_of_the_same_rows_and_seeds(other):
-    pooled, dual = own_best()[:2], own_best(**other)[2:]
-    assert paired_gains([*pooled, *dual]) == [] and len(build_report([*pooled, *dual]).headline) == 1
-    assert "4 without one to be paired with" in build_report([*pooled, *dual]).counts
+    pooled, dual = own_best(seeds=(0,))
+    assert len(paired_gains([pooled, dual])) == 1
+    dual = {**dual, **other, "options": {**dual["options"], **other.get("options", {})}}
+    assert paired_gains([pooled, dual]) == [] and len(build_report([pooled, dual]).headline) == 1
+    assert "2 without one to be paired with" in build_report([pooled, dual]).counts
+    assert paired_gains([pooled, {**dual, "model": "another"}]) == []
 
 
 def test_an_option_that_is_asked_for_is_one_of_both_sides():
