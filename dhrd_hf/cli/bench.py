@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import re
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from ..data.tables import check_columns, load_table, table_name
 from ..files import did_you_mean, strict_json, write_whole
 from ..opening import load_tokenizer
 from ..pages import padded, ratio_text
-from .parsing import Parser, add_label_options, add_model_options, quiet
+from .parsing import Parser, add_label_options, add_model_options, quiet, shown_command
 
 if TYPE_CHECKING:
     from ..evaluation.ranks import Ranks
@@ -310,13 +309,10 @@ def _with_origin(result: dict[str, Any], prog: str, argv: Sequence[str]) -> dict
     """A result with the machine, the versions and the command that it came from."""
     from ..evaluation.timing import machine, versions
 
-    # Of a path, alone or behind an option's =, the last part: the others are nobody's business.
-    parts = (re.fullmatch(r"(--[^=]*=)?(.*)", word, re.DOTALL).groups("") for word in argv)
-    words = [name + (Path(it).name or it if it.startswith(("/", "~")) else it) for name, it in parts]
     return {
         **result,
         "machine": machine(),
         "versions": versions(),
-        "command": f"{prog} {shlex.join(words)}",
+        "command": shown_command(prog, argv),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import re
 import shlex
 import sys
 import warnings
@@ -95,6 +96,20 @@ def after_interrupt(command: ModuleType, argv: Sequence[str]) -> str:
 
 def resumed(prog: str, argv: Sequence[str]) -> str:
     return f"{prog} {shlex.join([*argv, *(() if '--resume' in argv else ('--resume',))])}"
+
+
+def shown_command(prog: str, argv: Sequence[str]) -> str:
+    """A command for others to type: of a path elsewhere on this machine the last part, what is above it is nobody's business."""
+
+    def shown(word: str) -> str:
+        name, value = re.fullmatch(r"(--[^=]*=)?(.*)", word, re.DOTALL).groups("")
+        path = Path(value).expanduser() if value.startswith("~/") else Path(value)
+        if not path.is_absolute():
+            return word
+        inside = path.is_relative_to(Path.cwd())
+        return name + (path.relative_to(Path.cwd()).as_posix() if inside else path.name or value)
+
+    return f"{prog} {shlex.join(map(shown, argv))}"
 
 
 def add_model_options(parser: argparse.ArgumentParser, batch_tokens: bool = True) -> None:

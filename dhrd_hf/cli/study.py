@@ -6,13 +6,13 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .parsing import Parser
+from .parsing import Parser, shown_command
 
 if TYPE_CHECKING:
     from ..study import Study
@@ -256,26 +256,21 @@ def _where(given: Sequence[str]) -> dict[str, str]:
 
 
 def _commands(
-    args: argparse.Namespace, rows: Sequence[dict[str, Any]], throughput: dict[str, Any], where: dict[str, str]
+    args: argparse.Namespace,
+    rows: Sequence[Mapping[str, Any]],
+    throughput: Mapping[str, Any],
+    where: Mapping[str, str],
 ) -> list[str]:
-    """What makes the results and the report again; of folders elsewhere on this machine the last part alone."""
+    """What makes the results and the report again."""
     from ..study.report import meets
 
     asked = [(name, typed) for name, typed in where.items() if name.rstrip("!") == "study"]
     named = dict.fromkeys(row["study"] for row in rows if all(meets(row["study"], *it) for it in asked))
     studies = [args.study] if args.study else [f"{it}.yaml" for it in named]
-    found = [shlex.join(["dhrd", "study", _here(it)]) for it in studies]
-    found += [throughput["command"]] if throughput.get("command") else []
-    words = ["dhrd", "study", "report", "--results", *map(_here, args.results)]
-    for name in ("throughput", "study", "output", "markdown", "readme"):
+    found = [*(shown_command("dhrd study", [it]) for it in studies), throughput.get("command")]
+    words = ["--results", *args.results]
+    for name in ("throughput", "study", "output", "markdown", "readme", "not_in_mean"):
         value = getattr(args, name)
-        words += [f"--{name}", _here(value)] if value else []
-    words += ["--not-in-mean", args.not_in_mean] if args.not_in_mean else []
-    return [*found, shlex.join([*words, *(word for it in args.where for word in ("--where", it))])]
-
-
-def _here(name: str) -> str:
-    path = Path(name).expanduser()
-    if not path.is_absolute():
-        return name
-    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.name
+        words += [f"--{name.replace('_', '-')}", value] if value else []
+    words += [word for it in args.where for word in ("--where", it)]
+    return [*filter(None, found), shown_command("dhrd study report", words)]
