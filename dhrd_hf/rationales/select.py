@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from ..auto import AutoModelForDualHeadClassification, load_config
 from ..configuration_dhrd import DHRDConfig
 from ..data.encoding import DualHeadEncoder
 from ..data.joining import key_column
-from ..data.label_names import is_missing, label_names
-from ..data.prompts import DEFAULT_PROMPT, DEFAULT_SUFFIX, rationale_text, render
+from ..data.label_names import is_missing, label_names, read_each
+from ..data.prompts import DEFAULT_PROMPT, rationale_text, render, render_rows
 from ..opening import put_on
 from .checks import parse_reply, without_thoughts
 from .filter import Tally
@@ -177,20 +177,16 @@ class LikelihoodScore:
         model: DHRDForDualHeadClassification,
         tokenizer: PreTrainedTokenizerBase,
         label2id: Mapping[str, int],
-        prompt: str = DEFAULT_PROMPT,
-        max_length: int = 1024,
         *,
-        suffix: str = DEFAULT_SUFFIX,
         batch_tokens: int | None = None,
-        problem_type: str = "single_label_classification",
         named: bool = False,
-        **columns: Any,
+        **encoding: Any,
     ):
         if batch_tokens is not None and batch_tokens < 1:
             raise ValueError(f"batch_tokens={batch_tokens} must be 1 or greater")
         self.model = model.eval()
-        columns |= {"suffix": suffix, "problem_type": problem_type}
-        self.encode = DualHeadEncoder(tokenizer, label2id, prompt, max_length, **columns)
+        encoding.setdefault("problem_type", "single_label_classification")
+        self.encode = DualHeadEncoder(tokenizer, label2id, **encoding)
         self.named = named  # labels that are numbers are names, and not ids
         # Any token will do: causal attention keeps what follows a row out of it.
         self._pad = tokenizer.pad_token_id or 0
@@ -205,11 +201,9 @@ class LikelihoodScore:
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
-        prompt: str | None = None,
-        max_length: int | None = None,
-        **kwargs: Any,
+        **options: Any,
     ) -> LikelihoodScore:
-        """Open the student: a causal LM, a dual-head checkpoint or a run directory."""
+        """Open the student: a causal LM, a dual-head checkpoint or a run directory, asked in the form that it was trained in."""
         from ..opening import load_tokenizer
 
         config, names = load_config(name_or_path), list(dict.fromkeys(labels))
@@ -225,43 +219,37 @@ class LikelihoodScore:
         own = {} if trained else {"num_labels": max(2, len(names))}
         model = merged(AutoModelForDualHeadClassification.from_pretrained(name_or_path, dtype=dtype, **own))
         known = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
-        prompt = prompt or getattr(config, "prompt_template", None) or DEFAULT_PROMPT
-        max_length = min(known, 1024) if max_length is None else max_length
-        kwargs.setdefault("suffix", getattr(config, "suffix_template", None) or DEFAULT_SUFFIX)
-        return cls(put_on(model, device), load_tokenizer(name_or_path), label2id, prompt, max_length, **kwargs)
+        form = {name: getattr(config, f"{name}_template", None) for name in ("prompt", "suffix")}
+        given = {name: value for name, value in options.items() if value is not None}
+        tokenizer = load_tokenizer(name_or_path)
+        return cls(put_on(model, device), tokenizer, label2id, **{"max_length": min(known, 1024), **form, **given})
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
         if not rows:
             return []
-        why = self.encode.rationale_column
-        after = self._encoded(rows)
-        before = self._encoded([{**row, why: None} for row in rows])
+        encode = self.encode
+        texts = list(render_rows(encode.prompt, rows))
+        labels = list(map(encode.labels.text, read_each(encode.labels.read, list(map(self._label, rows)))))
+        said = [rationale_text(row.get(encode.rationale_column)) or "" for row in rows]
+        after, before = (list(self._encoded(texts, labels, its)) for its in (said, [""] * len(rows)))
         # The samples of a row share what they are compared with.
         distinct = list(dict.fromkeys([*after, *before]))
         found = dict(zip(distinct, self._log_likelihoods(distinct), strict=True))
         return [found[one] - found[other] for one, other in zip(after, before, strict=True)]
 
-    def _name(self, label: Any) -> Any:
+    def _label(self, row: Mapping[str, Any]) -> Any:
+        label = row.get(self.encode.label_column)
         names, several = label_names(label), self.encode.labels.problem_type == "multi_label_classification"
-        return label if is_missing(label) else names if several else names[0]
+        return label if not self.named or is_missing(label) else names if several else names[0]
 
-    def _encoded(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[tuple[int, ...], int]]:
+    def _encoded(self, *columns: list[str]) -> Iterator[tuple[tuple[int, ...], int]]:
         """The token ids of each row up to the label's last, and how many of them are the label's."""
-        if self.named:
-            rows = [{**row, self.encode.label_column: self._name(row.get(self.encode.label_column))} for row in rows]
-        names = dict.fromkeys(name for row in rows for name in row)
-        ids = self.encode({name: [row.get(name) for row in rows] for name in names})
-        suffix, tokenize = self.encode.suffix, self.encode.continued
-        labels = [self.encode.labels.text(label) for label in ids["labels"]]
-        between = tokenize([suffix.between])[0]
-        found = []
-        for row, label in zip(ids["input_ids"], labels, strict=True):
+        [between] = self.encode.continued([self.encode.suffix.between])
+        for row in self.encode.parts(*columns):
             # The delimiter and the label are tokenised as one: the label begins where they part from the bare delimiter.
-            answer = tokenize([suffix.between + label + suffix.after])[0]
-            shared = next((n for n, (a, b) in enumerate(zip(answer, between, strict=False)) if a != b), len(between))
-            end = len(row) - (self.encode.tokenizer.eos_token_id is not None)
-            found.append((tuple(row[:end]), len(answer) - min(shared, len(answer) - 1)))
-        return found
+            pairs = enumerate(zip(row.answer, between, strict=False))
+            shared = next((n for n, (one, other) in pairs if one != other), len(between))
+            yield (*row.x, *row.reasoning, *row.answer), len(row.answer) - min(shared, len(row.answer) - 1)
 
     @torch.inference_mode()
     def _log_likelihoods(self, rows: Sequence[tuple[tuple[int, ...], int]]) -> list[float]:
