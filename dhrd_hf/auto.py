@@ -47,7 +47,7 @@ class AutoModelForDualHeadClassification(_BaseAutoModelClass):
     ```python
     >>> from dhrd_hf import AutoModelForDualHeadClassification
 
-    >>> model = AutoModelForDualHeadClassification.from_pretrained(  # doctest: +SKIP
+    >>> model = AutoModelForDualHeadClassification.from_pretrained(
     ...     "Qwen/Qwen3-0.6B", id2label={0: "entailment", 1: "neutral", 2: "contradiction"}, alpha=1.0, beta=1.0
     ... )
 

@@ -31,9 +31,9 @@ class DualHeadClassifier(ClassifierMixin, BaseEstimator):
     ```python
     >>> from dhrd_hf import DualHeadClassifier
     >>> classifier = DualHeadClassifier(model="smollm2", lora=True, num_train_epochs=3)
-    >>> classifier.fit(texts, labels, rationales=rationales).score(more_texts, more_labels)  # doctest: +SKIP
+    >>> classifier.fit(texts, labels, rationales=rationales).score(more_texts, more_labels)
     0.82
-    >>> classifier.export("my-classifier")  # doctest: +SKIP
+    >>> classifier.export("my-classifier")
 
     ```
 

@@ -156,7 +156,7 @@ def main() -> None:
         print(f"  {answer['label']:<8} {answer['score']:.2f}  ({mark})  {text}")
 
     print(
-        f"\nIs it any good? On {args.test_rows} test rows (one seed; 0.50 for words without their owner), with 95% intervals:\n"
+        f"\nIs it any good? On {args.test_rows} test rows (one seed; of words that were not in training), with 95% intervals:\n"
     )
     page = judge(trainer, before, pooled, dual_head, args)
     print("One seed of two short trainings: of the dual head against pooled it says nothing (dhrd pilot does).")

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ```python
     >>> from dhrd_hf.cli import main
-    >>> main(["predict", "--model", "my-classifier", "--data", "new.csv", "--output", "out.csv"])  # doctest: +SKIP
+    >>> main(["predict", "--model", "my-classifier", "--data", "new.csv", "--output", "out.csv"])
     0
 
     ```

@@ -89,19 +89,16 @@ class DualHeadCollator:
 
     ```python
     >>> from dhrd_hf import DualHeadCollator
-    >>> collate = DualHeadCollator(tokenizer)  # doctest: +SKIP
-    >>> batch = collate(  # doctest: +SKIP
+    >>> collate = DualHeadCollator(tokenizer)
+    >>> batch = collate(
     ...     [
     ...         {"input_ids": [5, 6, 7], "input_length": 2, "reasoning_targets": [5, 6, 7], "labels": 1},
     ...         {"input_ids": [8], "input_length": 1, "reasoning_targets": [8], "labels": 0},
     ...     ]
     ... )
-    >>> batch  # pad token 0, right padding  # doctest: +SKIP
-    {'input_ids': tensor([[5, 6, 7], [8, 0, 0]]),
-     'attention_mask': tensor([[1, 1, 1], [1, 0, 0]]),
-     'input_length': tensor([2, 1]),
-     'reasoning_targets': tensor([[5, 6, 7], [8, -100, -100]]),
-     'labels': tensor([1, 0])}
+    >>> {name: values.tolist() for name, values in batch.items()}  # pad token 0, right padding
+    {'input_ids': [[5, 6, 7], [8, 0, 0]], 'attention_mask': [[1, 1, 1], [1, 0, 0]],
+     'reasoning_targets': [[5, 6, 7], [8, -100, -100]], 'input_length': [2, 1], 'labels': [1, 0]}
 
     ```
 

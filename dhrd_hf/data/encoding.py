@@ -78,11 +78,11 @@ class DualHeadEncoder:
 
     ```python
     >>> from dhrd_hf import DualHeadEncoder
-    >>> encode = DualHeadEncoder(  # doctest: +SKIP
+    >>> encode = DualHeadEncoder(
     ...     tokenizer, model=model, prompt="Passage:\n{passage}\nQuestion:\n{question}"
     ... )
-    >>> train = dataset.map(encode, batched=True, remove_columns=dataset.column_names)  # doctest: +SKIP
-    >>> print(encode.counts)  # doctest: +SKIP
+    >>> train = dataset.map(encode, batched=True, remove_columns=dataset.column_names)
+    >>> print(encode.counts)
     1000 rows encoded: 3 without a rationale (label-only form), 0 rationales cut, 0 inputs cut
 
     ```
@@ -206,7 +206,7 @@ class DualHeadEncoder:
         Example:
 
         ```python
-        >>> train = encode.encode_dataset(dataset)  # doctest: +SKIP
+        >>> train = encode.encode_dataset(dataset)
 
         ```
 

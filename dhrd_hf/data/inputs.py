@@ -96,7 +96,7 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
     ```python
     >>> from dhrd_hf.data import ensure_pad_token
-    >>> model.config.pad_token_id = ensure_pad_token(tokenizer)  # doctest: +SKIP
+    >>> model.config.pad_token_id = ensure_pad_token(tokenizer)
 
     ```
 

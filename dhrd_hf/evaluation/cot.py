@@ -80,8 +80,8 @@ def decode_answers(
     ```python
     >>> from dhrd_hf.evaluation import load_classifier
     >>> from dhrd_hf.evaluation.cot import decode_answers
-    >>> model, tokenizer = load_classifier("runs/cot")  # doctest: +SKIP
-    >>> decode_answers(model, tokenizer, ["It rains. So: It is wet."], ["entailed", "refuted"])  # doctest: +SKIP
+    >>> model, tokenizer = load_classifier("runs/cot")
+    >>> decode_answers(model, tokenizer, ["It rains. So: It is wet."], ["entailed", "refuted"])
     [CoTAnswer(text='Rain is water.\nFinal Answer:\nentailed', label='entailed', new_tokens=14)]
 
     ```

@@ -32,8 +32,8 @@ def load_classifier(
 
     ```python
     >>> from dhrd_hf.evaluation import load_classifier
-    >>> model, tokenizer = load_classifier("runs/rte")  # doctest: +SKIP
-    >>> model.config.id2label  # doctest: +SKIP
+    >>> model, tokenizer = load_classifier("runs/rte")
+    >>> model.config.id2label
     {0: 'entailment', 1: 'not_entailment'}
 
     ```

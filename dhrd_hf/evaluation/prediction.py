@@ -81,8 +81,8 @@ def predict_texts(
 
     ```python
     >>> from dhrd_hf.evaluation import load_classifier, predict_texts
-    >>> model, tokenizer = load_classifier("my-classifier")  # doctest: +SKIP
-    >>> for prediction in predict_texts(model, tokenizer, ["It rains. So: It is wet.", ""]):  # doctest: +SKIP
+    >>> model, tokenizer = load_classifier("my-classifier")
+    >>> for prediction in predict_texts(model, tokenizer, ["It rains. So: It is wet.", ""]):
     ...     print(prediction.label, prediction.error)
     entailment None
     None the text is empty
@@ -159,8 +159,8 @@ def predict_table(
 
     ```python
     >>> from dhrd_hf.evaluation import compute_metrics, predict_table
-    >>> found = predict_table(model, tokenizer, table)  # doctest: +SKIP
-    >>> compute_metrics((found.logits, found.labels))  # doctest: +SKIP
+    >>> found = predict_table(model, tokenizer, table)
+    >>> compute_metrics((found.logits, found.labels))
     {'accuracy': 0.82, 'macro_f1': 0.81}
 
     ```

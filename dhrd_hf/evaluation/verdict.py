@@ -319,10 +319,10 @@ def compare_on_rows(
     ```python
     >>> from dhrd_hf.evaluation import compare_on_rows
     >>> from dhrd_hf.export import Contract, Server
-    >>> contract = Contract.read("my-classifier")  # doctest: +SKIP
-    >>> server = Server("http://localhost:8000", contract)  # doctest: +SKIP
-    >>> replay, facts = compare_on_rows("my-classifier", contract, table, server=server)  # doctest: +SKIP
-    >>> replay.flips, facts["change"]  # doctest: +SKIP
+    >>> contract = Contract.read("my-classifier")
+    >>> server = Server("http://localhost:8000", contract)
+    >>> replay, facts = compare_on_rows("my-classifier", contract, table, server=server)
+    >>> replay.flips, facts["change"]
     (2, {'change': 0.0033, 'low': -0.0062, 'high': 0.0139})
 
     ```

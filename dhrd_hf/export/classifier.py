@@ -65,9 +65,9 @@ def export_classifier(
 
     ```python
     >>> from dhrd_hf import export_classifier
-    >>> export_classifier(trainer.model, tokenizer, "my-classifier")  # doctest: +SKIP
+    >>> export_classifier(trainer.model, tokenizer, "my-classifier")
     >>> from transformers import pipeline  # elsewhere, without dhrd_hf
-    >>> pipeline("text-classification", "my-classifier")("It rains. So: It is wet.")  # doctest: +SKIP
+    >>> pipeline("text-classification", "my-classifier")("It rains. So: It is wet.")
 
     ```
 

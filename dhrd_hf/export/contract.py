@@ -64,8 +64,8 @@ class Contract:
 
     ```python
     >>> from dhrd_hf.export import Contract
-    >>> contract = Contract.read("my-classifier")  # doctest: +SKIP
-    >>> contract.labels, contract.activation, contract.max_length, contract.truncation_side  # doctest: +SKIP
+    >>> contract = Contract.read("my-classifier")
+    >>> contract.labels, contract.activation, contract.max_length, contract.truncation_side
     (['no', 'yes'], 'softmax', 1024, 'right')
 
     ```

@@ -49,8 +49,8 @@ class EngineClassifier(nn.Module):
 
     ```python
     >>> from dhrd_hf.export import EngineClassifier
-    >>> classify = EngineClassifier.from_pretrained("my-classifier-onnx")  # doctest: +SKIP
-    >>> classify(**tokenizer("It rains.", return_tensors="pt")).logits  # doctest: +SKIP
+    >>> classify = EngineClassifier.from_pretrained("my-classifier-onnx")
+    >>> classify(**tokenizer("It rains.", return_tensors="pt")).logits
 
     ```
 
@@ -134,7 +134,7 @@ def export_engine(
 
     ```python
     >>> from dhrd_hf.export import export_engine
-    >>> export_engine("my-classifier", "my-classifier-onnx", engine="onnx")  # doctest: +SKIP
+    >>> export_engine("my-classifier", "my-classifier-onnx", engine="onnx")
     2.1e-06
 
     ```

@@ -89,10 +89,10 @@ def push_classifier(
 
     ```python
     >>> from dhrd_hf import push_classifier
-    >>> push_classifier("my-classifier", "user/my-classifier").commit_url  # doctest: +SKIP
+    >>> push_classifier("my-classifier", "user/my-classifier").commit_url
     'https://huggingface.co/user/my-classifier/commit/1e6c...'
     >>> from transformers import pipeline  # elsewhere, without dhrd_hf
-    >>> pipeline("text-classification", "user/my-classifier")("It rains. So: It is wet.")  # doctest: +SKIP
+    >>> pipeline("text-classification", "user/my-classifier")("It rains. So: It is wet.")
 
     ```
 

@@ -46,8 +46,8 @@ def make_model_card(
 
     ```python
     >>> from dhrd_hf.export import CardFacts, make_model_card
-    >>> card = make_model_card("my-classifier", CardFacts(license="mit", language=["en"]))  # doctest: +SKIP
-    >>> card.data.license, card.data.pipeline_tag  # doctest: +SKIP
+    >>> card = make_model_card("my-classifier", CardFacts(license="mit", language=["en"]))
+    >>> card.data.license, card.data.pipeline_tag
     ('mit', 'text-classification')
 
     ```
@@ -121,7 +121,7 @@ def write_model_card(folder: str | os.PathLike, facts: CardFacts | None = None) 
 
     ```python
     >>> from dhrd_hf.export import CardFacts, write_model_card
-    >>> write_model_card("my-classifier", CardFacts(license="apache-2.0", language=["en"]))  # doctest: +SKIP
+    >>> write_model_card("my-classifier", CardFacts(license="apache-2.0", language=["en"]))
 
     ```
 

@@ -85,8 +85,8 @@ class Server:
 
     ```python
     >>> from dhrd_hf.export import Contract, Server
-    >>> server = Server("http://localhost:8000", Contract.read("my-classifier"))  # doctest: +SKIP
-    >>> server.kind, server.probabilities(["It rains."])  # doctest: +SKIP
+    >>> server = Server("http://localhost:8000", Contract.read("my-classifier"))
+    >>> server.kind, server.probabilities(["It rains."])
     ('vLLM', tensor([[0.0312, 0.9688]]))
 
     ```
@@ -293,8 +293,8 @@ def verify_server(server: Server, tolerance: float | None = None, ignore_blanks:
 
     ```python
     >>> from dhrd_hf.export import Contract, Server, verify_server
-    >>> server = Server("http://localhost:8000", Contract.read("my-classifier"))  # doctest: +SKIP
-    >>> verify_server(server).faults()  # doctest: +SKIP
+    >>> server = Server("http://localhost:8000", Contract.read("my-classifier"))
+    >>> verify_server(server).faults()
     ['a probability differs by 0.31, 0.01 is allowed: as long as the limit by 0.31 ...']
 
     ```

@@ -31,7 +31,7 @@ def verify_export(folder: str | os.PathLike, tolerance: float | None = None) -> 
 
     ```python
     >>> from dhrd_hf.export import verify_export
-    >>> verify_export("my-classifier").faults()  # doctest: +SKIP
+    >>> verify_export("my-classifier").faults()
     []
 
     ```

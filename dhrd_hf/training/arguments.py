@@ -21,8 +21,8 @@ class DualHeadTrainingArguments(TrainingArguments):
 
     ```python
     >>> from dhrd_hf import DualHeadTrainingArguments
-    >>> args = DualHeadTrainingArguments(output_dir="out", per_device_train_batch_size=4)  # doctest: +SKIP
-    >>> args.learning_rate, args.num_train_epochs, args.warmup_steps  # doctest: +SKIP
+    >>> args = DualHeadTrainingArguments(output_dir="out", per_device_train_batch_size=4)
+    >>> args.learning_rate, args.num_train_epochs, args.warmup_steps
     (0.0005, 6.0, 5)
 
     ```

@@ -35,7 +35,7 @@ def init_classifier_from_label_words(
 
     ```python
     >>> from dhrd_hf import init_classifier_from_label_words
-    >>> init_classifier_from_label_words(model, tokenizer, {"entailment": "True", "contradiction": "False"})  # doctest: +SKIP
+    >>> init_classifier_from_label_words(model, tokenizer, {"entailment": "True", "contradiction": "False"})
     {'entailment': ['ĠTrue'], 'contradiction': ['ĠFalse']}
 
     ```

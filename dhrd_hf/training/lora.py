@@ -36,7 +36,7 @@ def add_lora(
 
     ```python
     >>> from dhrd_hf.training import add_lora
-    >>> model = add_lora(model)  # doctest: +SKIP
+    >>> model = add_lora(model)
 
     ```
 

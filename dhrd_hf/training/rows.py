@@ -102,7 +102,7 @@ def check_padding_free(model: nn.Module) -> None:
 
     ```python
     >>> from dhrd_hf.training import check_padding_free
-    >>> check_padding_free(model)  # doctest: +SKIP
+    >>> check_padding_free(model)
 
     ```
 

@@ -41,9 +41,9 @@ class Teacher:
     >>> from transformers import AutoModelForCausalLM
     >>> from dhrd_hf import DualHeadTrainer, DualHeadTrainingArguments
     >>> from dhrd_hf.training import Teacher
-    >>> lm = AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-1.7B-Instruct")  # doctest: +SKIP
-    >>> args = DualHeadTrainingArguments(output_dir="out", distillation_weight=0.5, temperature=2.0)  # doctest: +SKIP
-    >>> trainer = DualHeadTrainer(  # doctest: +SKIP
+    >>> lm = AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-1.7B-Instruct")
+    >>> args = DualHeadTrainingArguments(output_dir="out", distillation_weight=0.5, temperature=2.0)
+    >>> trainer = DualHeadTrainer(
     ...     model=model,
     ...     args=args,
     ...     train_dataset=train,

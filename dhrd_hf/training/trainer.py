@@ -52,7 +52,7 @@ class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixi
 
     ```python
     >>> from dhrd_hf import DualHeadCollator, DualHeadTrainer, DualHeadTrainingArguments
-    >>> trainer = DualHeadTrainer(  # doctest: +SKIP
+    >>> trainer = DualHeadTrainer(
     ...     model=model,
     ...     args=DualHeadTrainingArguments(output_dir="out"),
     ...     train_dataset=train,
@@ -60,7 +60,7 @@ class DualHeadTrainer(ReasoningWeightMixin, EvaluationOnInputMixin, ResumingMixi
     ...     data_collator=DualHeadCollator(tokenizer),
     ...     processing_class=tokenizer,
     ... )
-    >>> trainer.train()  # doctest: +SKIP
+    >>> trainer.train()
 
     ```
 
