@@ -57,9 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2", help="Hub id or folder of a causal LM (default: %(default)s)")
     parser.add_argument("--repo", help="user/name on the Hub to push to; by default the push is a dry run")
-    parser.add_argument("--rows", type=int, default=180, help="training rows, at most 600")
+    parser.add_argument("--rows", type=int, default=160, help="training rows, at most 600")
     parser.add_argument("--epochs", type=float, default=4)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--output", type=Path, default=Path("runs/publish"))
     args = parser.parse_args()
     logging.set_verbosity_error()
@@ -73,7 +73,7 @@ def main() -> None:
     training = ["--lora", "--alpha", 0.2, "--max-length", 256, "--num-train-epochs", args.epochs]
     # The classifier starts as the language model's own answer, and the reasons come behind the label.
     training += ["--classifier-init", "label_words", "--rationale-after-label", "--suffix", SUFFIX]
-    training += ["--learning-rate", args.learning_rate, "--per-device-train-batch-size", 6, "--save-strategy", "no"]
+    training += ["--learning-rate", args.learning_rate, "--per-device-train-batch-size", 8, "--save-strategy", "no"]
     run(
         "train",
         "--model",

@@ -120,11 +120,11 @@ def main() -> None:
     parser.add_argument(
         "--alpha", type=float, default=0.2, help="weight of the reasoning loss; small models want it low"
     )
-    parser.add_argument("--rows", type=int, default=180, help="training rows, at most 600")
+    parser.add_argument("--rows", type=int, default=160, help="training rows, at most 600")
     parser.add_argument("--test-rows", type=int, default=150)
     parser.add_argument("--epochs", type=float, default=4)
-    parser.add_argument("--batch-size", type=int, default=6)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/quickstart"))
     args = parser.parse_args()
