@@ -104,6 +104,13 @@ def parse_given(argv: Sequence[str]) -> TrainOptions:
     return options
 
 
+def given_options(argv: Sequence[str]) -> dict[str, Any]:
+    """The options that were typed, as Python has their values."""
+    parser = _parser()
+    parser.set_defaults(**dict.fromkeys(it.name for it in fields(TrainArguments)))
+    return {name: it for name, it in vars(parser.parse_args(argv)).items() if it is not None}
+
+
 def _alpha(text: str) -> float | str:
     if text == "auto":
         return text

@@ -6,7 +6,6 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Timer
@@ -91,45 +90,25 @@ def train_options(words: Sequence[str]) -> dict[str, Any]:
     """Options of `dhrd train` as a study's file has them."""
     from ..study.options import PATHS, SAID_BY, wrong_value
     from ..study.run import BEST_EPOCH
+    from .arguments import given_options
 
-    found: dict[str, Any] = {}
-    for word in words:
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            values = found.setdefault(name.replace("-", "_"), [])
-            values += [value] if equals else []
-        elif not found:
-            raise ValueError(
-                f"unexpected {word!r}: put quotes around a value that holds spaces. All options: dhrd pilot --help"
-            )
-        else:
-            values.append(word)
-    for name, values in found.items():
-        read = [it if name in ("prompt", "suffix") else _value(it) for it in values]
-        value = True if not read else read[0] if len(read) == 1 else read
+    found = given_options(words)
+    for name, value in found.items():
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if name in ("config", *PATHS) and Path(str(value)).exists():
             value = str(Path(value).resolve())
         wrong = wrong_value(name, value, Path()) if name != "config" else None
         if name in (*BEST_EPOCH, *_OURS) or (name in SAID_BY and name != "config"):
             wrong = "is what a pilot says itself of its runs"
-        elif name in ("alpha", "beta") and isinstance(value, list):
-            wrong = "is one number of all runs"
         if wrong:
             raise ValueError(f"--{name.replace('_', '-')} {wrong}. All options: dhrd pilot --help")
         found[name] = value
     if found.get("train_sampling_strategy") == "group_by_length":
         found.setdefault("length_column_name", "input_length")  # so that sides see their rows in one order
     return found
-
-
-def _value(typed: str) -> Any:
-    """A number, true or false, or what is within brackets, as YAML has it; all else is a text, also one such as a: b."""
-    import yaml
-
-    with suppress(yaml.YAMLError):
-        read = yaml.safe_load(typed)
-        return read if isinstance(read, bool | int | float) or typed[:1] in ("{", "[") else typed
-    return typed
 
 
 def _time(args: argparse.Namespace, timing: Study, folder: Path, machines: Machines) -> None:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import yaml
+
 from ..files import did_you_mean, read_yaml
 
 # What the runner says itself, what would make a run another than it is recorded as, and what writes or uploads.
@@ -68,9 +70,10 @@ def read_options(given: Any, where: str, folder: Path) -> dict[str, Any]:
 def wrong_value(name: str, value: Any, folder: Path) -> str | None:
     """Why an option of a study can't have a value, as words behind its name."""
     texts = _texts(value)
-    if name == "deepspeed" and isinstance(value, str):  # whose settings may say where it writes
-        with suppress(OSError, ValueError):
-            texts += _texts(json.loads(value if value.lstrip().startswith("{") else (folder / value).read_text()))
+    within = isinstance(value, str) and value.lstrip().startswith("{")
+    if within or (name == "deepspeed" and isinstance(value, str)):  # settings, which may say where it writes
+        with suppress(OSError, ValueError, yaml.YAMLError):
+            texts += _texts(yaml.safe_load(value if within else (folder / value).read_text()))
     for text in texts:
         if "\0" in text:
             return "has a character in it that no command line can hold"

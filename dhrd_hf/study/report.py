@@ -16,7 +16,7 @@ from . import measures, tables
 from .options import hint
 from .plan import Run, setting_names
 from .statistics import Gain, Pair, difference, gain_of
-from .table import NAMED, OF_REASONING, Group, Row, baseline_of, comparable, grouped, latest, together
+from .table import NAMED, OF_REASONING, Group, Row, baseline_of, comparable, distinct, grouped, latest, together
 from .tables import AXES, Table, gain_text, number, options_text, own_options, shown, told, words
 
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
@@ -143,11 +143,8 @@ def _asked_for(rows: list[Row], where: Mapping[str, str]) -> tuple[list[Row], in
     """The latest of the study, model, data and seed that were asked for, and how many stood twice; of options only that they are there."""
     if not rows:
         raise ValueError("the table has no rows: there is nothing to report yet")
-    known = [
-        *_OF_ROWS,
-        *(dict.fromkeys(NAMED) | dict.fromkeys(name for row in rows for name in row.get("options") or {})),
-    ]
-    found = rows
+    options = dict.fromkeys([*NAMED, *(name for row in rows for name in row.get("options") or {})])
+    known, found = [*_OF_ROWS, *options], rows
     for name, typed in where.items():
         option, asked = name.rstrip("!"), f"--where {name}={typed}"
         if option not in known:
@@ -364,10 +361,7 @@ def _settings() -> list[str]:
 
 def _usual(groups: Sequence[Group]) -> dict[str, Any]:
     """The options that all runs have; of those that pooled runs lack, all others."""
-    found = {}
-    for name in dict.fromkeys(name for it in groups for name in it.config):
-        others = [it for it in groups if name not in OF_REASONING or it.setting not in ("pooled", "cot_decoding")]
-        values = {shown(it.config.get(name)): it.config.get(name) for it in (others or groups)[::-1]}
-        if len(values) == 1:
-            found |= {name: next(iter(values.values()))}
-    return found
+    everywhere = distinct(it.config for it in groups)
+    trained = distinct(it.config for it in groups if it.setting not in ("pooled", "cot_decoding"))
+    values = everywhere | {name: its for name, its in trained.items() if name in OF_REASONING}
+    return {name: its[0] for name, its in values.items() if len(its) == 1}

@@ -198,10 +198,15 @@ class Group:
 
     def varying(self, groups: Sequence[Group]) -> dict[str, Any]:
         """What tells the groups of its data set and setting apart, and its own values."""
-        beside = [it.named for it in groups if (it.data, it.setting) == (self.data, self.setting)]
-        names = dict.fromkeys(name for it in groups for name in it.named)
-        differ = (name for name in names if len({_hashable(it.get(name)) for it in beside}) > 1)
-        return {name: self.named.get(name) for name in differ}
+        beside = (it.named for it in groups if (it.data, it.setting) == (self.data, self.setting))
+        return {name: self.named.get(name) for name, its in distinct(beside).items() if len(its) > 1}
+
+
+def distinct(options: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The values that each option has among several, each once; where it is absent it is None."""
+    several = list(options)
+    names = dict.fromkeys(name for its in several for name in its)
+    return {name: list({_hashable(its.get(name)): its.get(name) for its in several}.values()) for name in names}
 
 
 def _key(row: Row, *but: str) -> frozenset[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 from ..figures import Plot, Point, Series
 from .metrics import OF_LOGITS, chance
 from .statistics import Gain, Pair, Summary
-from .table import Group, comparable
+from .table import baseline_of, distinct
 
 DASH = "–"
 # The options that a reader asks for first.
@@ -166,7 +166,8 @@ def settings_table(by_data: Sequence[Sequence[Pair]], usual: Mapping[str, Any]) 
     for pairs in by_data:
         dual = next((it for it in pairs if it.group.setting == "dual_head"), None)
         base = max((it for it in pairs if it.pooled), key=lambda it: it.n_seeds, default=None)
-        over = {it: _over(it.group, dual.group) for it in pairs if dual and it is not dual}
+        bases = {it: baseline_of(it.group, [dual.group], "dual_head") for it in pairs if dual and it is not dual}
+        over = {it: Pair(it.group, dual_head).gain for it, dual_head in bases.items() if dual_head}
         its = [*([Pair(None, base.base)] if base else []), *pairs]
         rows += _rows(columns, its, **{columns[-1]: lambda it, over=over: gain_text(over.get(it))})
         data, points = pairs[0].data, []
@@ -184,13 +185,6 @@ def settings_table(by_data: Sequence[Sequence[Pair]], usual: Mapping[str, Any]) 
     notes += told("Gains are on the seeds that both sides have: {}.", [unlike])
     notes += told("Tested on the first items alone, and compared on those: {}.", few, "; ") + decoded
     return Table("settings", "Ablations and controls", columns, rows, notes, drawn)
-
-
-def _over(group: Group, reference: Group) -> Gain | None:
-    """The gain of a group over one of another setting with the same options, on the seeds that both have."""
-    if not comparable(group, reference) or not {*group.seeds} & {*reference.seeds}:
-        return None
-    return Pair(group, reference).gain
 
 
 def _decoded(it: Pair) -> list[str]:
@@ -283,9 +277,7 @@ def _about(pairs: Sequence[Pair], known: Mapping[str, Any]) -> list[str]:
         metrics.setdefault(it.metric, {})[it.data] = None
         its = {name: value for name, value in it.config.items() if name not in {*known, *it.unlike}}
         configs.setdefault(it.data, its)
-    names = dict.fromkeys(name for config in configs.values() for name in config)
-    alike = [name for name in names if len({shown(it.get(name)) for it in configs.values()}) == 1]
-    same = {name: next(iter(configs.values())).get(name) for name in alike}
+    same = {name: its[0] for name, its in distinct(configs.values()).items() if len(its) == 1}
     notes = told("Options: {}.", [options_text(same)])
     for data, config in configs.items():
         notes += told(f"{data}: {{}}.", [options_text(config, same)])

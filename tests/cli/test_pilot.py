@@ -205,7 +205,7 @@ def stand_in(monkeypatch):
             ["--hours", "1", "--report-to", "none", "--lr-scheduler-kwargs={dir: /tmp/x}"],
             "--lr-scheduler-kwargs names",
         ),
-        (["--hours", "1", "--alpha", "1", "2"], "--alpha is one number of all runs"),
+        (["--hours", "1", "--alpha", "1", "2"], "unexpected '2'"),
         (["--hours", "1", "--alpha", "lots"], "'lots' is neither a number nor 'auto'"),
         (["stray", "--hours", "1"], "unexpected 'stray'"),
         (["--seeds", "2"], "--hours"),
@@ -297,7 +297,7 @@ def test_options_of_dhrd_train_are_read_as_a_study_has_them(tmp_path, monkeypatc
     ]
     assert train_options(words) == {
         "lora": True,
-        "learning_rate": "2e-4",
+        "learning_rate": 2e-4,
         "weight_decay": 0.1,
         "prompt": "{a}: {b}",
         "bf16": False,
@@ -308,5 +308,5 @@ def test_options_of_dhrd_train_are_read_as_a_study_has_them(tmp_path, monkeypatc
         "run_name": "first: of: three",
         "project": "a: b",
         "hub_model_id": "me/it #1",
-        "label_words": {"no": "False"},
+        "label_words": '{"no": "False"}',
     }
