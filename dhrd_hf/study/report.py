@@ -47,7 +47,8 @@ def build_report(
 ) -> Report:
     rows, where = list(rows), dict(where or {})
     kept, twice = _asked_for(rows, where)
-    groups = grouped(kept, rows)
+    studies = _values(kept, "study")
+    groups = grouped(kept, [row for row in rows if row["study"] in studies])
     usual, options = _usual(groups), {name: it for name, it in where.items() if name.rstrip("!") not in _OF_ROWS}
     # Which are compared.
     by_data, apart = _by_data(groups), set(not_in_mean)
@@ -93,7 +94,7 @@ def build_report(
     done = sum(row["status"] == "done" for row in kept)
     counts = f"{done} cell{'s' * (done != 1)} done, {len(kept) - done} failed, {unpaired(groups)} without one to be paired with"
     counts += f"; {twice} stood twice, of which the later counts." if twice else "."
-    return Report(", ".join(_values(kept, "study")), _headline(main, mean), found, counts, notes, list(commands))
+    return Report(", ".join(studies), _headline(main, mean), found, counts, notes, list(commands))
 
 
 def report_markdown(report: Report) -> str:

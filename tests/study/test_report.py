@@ -972,6 +972,12 @@ def test_where_a_setting_has_several_options_equal_ones_alone_are_compared(more)
     assert "Each setting" not in report_markdown(equal)
 
 
+def test_options_of_another_study_do_not_count_where_one_is_asked_for():
+    rows = [*own_best(), cell("a", "pooled", 5, 2, num_train_epochs=2, study="tuning")]
+    assert len(build_report(rows).headline) == 1
+    assert "Each setting has its own options" in build_report(rows, where={"study": "first"}).headline[1]
+
+
 @pytest.mark.parametrize(
     "other",
     [{"train_size": 50}, {"options": {"prompt": "{text}!"}}, {"data": "b"}, {"rows_digest": "z"}, {"seed": 2}],
