@@ -56,8 +56,7 @@ class StudyData:
     def check(self) -> None:
         """Check that the tables of all data sets are there, before the first run."""
         for data in self.study.data.values():
-            sources = {"rationales": data.spec.get("rationales"), **_sources(data)}
-            for table in sources.values() if "superglue" not in data.spec else ():
+            for table in [*_sources(data).values(), data.spec.get("rationales")] if "train" in data.spec else ():
                 try:
                     table_name(self._path(table)) if table is not None else None
                 except ValueError as error:
@@ -227,8 +226,8 @@ class StudyData:
 
 def _sources(data: DataSet) -> dict[str, str]:
     """The tables that a data set names, by what they are for."""
-    found = {"train": data.spec.get("train"), **data.eval_sets}
-    return found | ({VALIDATION: data.spec["validation"]} if "validation" in data.spec else {})
+    validation = {VALIDATION: data.spec["validation"]} if "validation" in data.spec else {}
+    return {"train": data.spec["train"], **data.eval_sets, **validation}
 
 
 def _in_our_labels(data: DataSet, name: str, table: Dataset, column: str, names: Sequence[str]) -> Dataset:

@@ -115,11 +115,10 @@ def report_page(report: Report) -> str:
     """A report as one HTML file with its plots in it, which needs no network and can be sent to anyone."""
     from markupsafe import Markup
 
-    def draw(plot: Any) -> Markup:
-        return Markup(figures.draw(plot))  # it escapes its texts itself
-
     columns = ("setting", "option", "options", "way")
-    return pages.rendered("study.html.jinja", report=report, draw=draw, words=columns)
+    # A plot escapes its texts itself.
+    how = {"draw": lambda plot: Markup(figures.draw(plot)), "words": columns}
+    return pages.rendered("study.html.jinja", report=report, **how)
 
 
 def with_results(readme: str, markdown: str) -> str:
