@@ -73,7 +73,16 @@ def main() -> None:
     training = ["--lora", "--alpha", 0.2, "--max-length", 256, "--num-train-epochs", args.epochs]
     # The classifier starts as the language model's own answer, and the reasons come behind the label.
     training += ["--classifier-init", "label_words", "--rationale-after-label", "--suffix", SUFFIX]
-    training += ["--learning-rate", args.learning_rate, "--per-device-train-batch-size", 8, "--save-strategy", "no"]
+    training += [
+        "--learning-rate",
+        args.learning_rate,
+        "--per-device-train-batch-size",
+        8,
+        "--save-strategy",
+        "no",
+        "--eval-split",
+        0,
+    ]
     run(
         "train",
         "--model",

@@ -3,8 +3,7 @@ r"""Train the pooled baseline and the dual head on a data set with rationales, s
 The folder holds `train` and `validation` as JSON Lines (or CSV, Parquet; gzipped or not) with the columns `text`,
 `label` and `rationale`. Both runs see the same rows in the same order from the same initial head; alpha is the only
 difference. Results are added to `results.jsonl` as they come, and a finished run is not repeated. Each export is calibrated
-on validation rows behind those of the results, and its model card says all this; the one in
-`model_cards/smollm2-135m-esnli` is of the second run of this command:
+on validation rows behind those of the results, and its model card says all this:
 
     python examples/train_with_rationales.py ../shared/data/esnli --rows 1000 --eval-rows 600 \
         --rationales ../shared/data/esnli/teacher_rationales.jsonl.gz --output runs/esnli
