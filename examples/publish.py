@@ -23,6 +23,7 @@ from transformers.utils import logging
 from dhrd_hf.cli import main as dhrd
 from dhrd_hf.data.synthetic import synthetic_errands
 from dhrd_hf.data.table_writing import write_rows
+from dhrd_hf.data.tables import load_table
 
 # What a stranger runs: plain transformers, in a new process.
 CLASSIFY = """
@@ -57,6 +58,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2", help="Hub id or folder of a causal LM (default: %(default)s)")
     parser.add_argument("--repo", help="user/name on the Hub to push to; by default the push is a dry run")
+    said = "folder with train.jsonl, calibration.jsonl and test.jsonl of your own (default: synthetic rows)"
+    parser.add_argument("--data", type=Path, help=said)
     parser.add_argument("--rows", type=int, default=160, help="training rows, at most 600")
     parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
@@ -64,11 +67,13 @@ def main() -> None:
     args = parser.parse_args()
     logging.set_verbosity_error()
 
-    out = args.output
-    train, calibration, test = (out / f"{name}.jsonl" for name in ("train", "calibration", "test"))
-    for path, split, rows in ((train, "train", args.rows), (calibration, "validation", 150), (test, "test", 150)):
-        write_rows(path, synthetic_errands(split, rows))
-    (out / "card.yaml").write_text(CARD)
+    out, card = args.output, []
+    train, calibration, test = ((args.data or out) / f"{name}.jsonl" for name in ("train", "calibration", "test"))
+    if args.data is None:
+        for path, split, rows in ((train, "train", args.rows), (calibration, "validation", 150), (test, "test", 150)):
+            write_rows(path, synthetic_errands(split, rows))
+        (out / "card.yaml").write_text(CARD)
+        card = ["--card", out / "card.yaml"]
 
     training = ["--lora", "--alpha", 0.2, "--max-length", 256, "--num-train-epochs", args.epochs]
     # The classifier starts as the language model's own answer, and the reasons come behind the label.
@@ -97,7 +102,6 @@ def main() -> None:
 
     # The temperature and the thresholds are fitted on one table, the card's results are of another.
     tables = ["--data", calibration, "--eval-data", test, "--recall", 0.9]
-    card = ["--card", out / "card.yaml"]
     run("calibrate", "--model", out / "run", *tables, *card, "--output", out / "classifier", "--overwrite")
 
     name = args.repo or "user/my-errands"
@@ -105,7 +109,7 @@ def main() -> None:
 
     where = args.repo or str(out / "classifier")
     print(f"\nOpened as {where} in a new process, with plain transformers:")
-    rows = synthetic_errands("test", 4)
+    rows = load_table(test).select(range(4))
     command = [sys.executable, "-c", CLASSIFY, where, json.dumps(rows["text"][:])]
     answers = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ).stdout
     for text, label, answer in zip(rows["text"], rows["label"], json.loads(answers.splitlines()[-1]), strict=True):

@@ -27,6 +27,12 @@ SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 def test_publish_goes_all_the_way(lm_dir_of, tmp_path, monkeypatch):
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)
+    rooms = ("garage", "kitchen", "wardrobe")
+    for name, count in {"train": 60, "calibration": 150, "test": 150}.items():
+        # One row in five says another room than its label, which no temperature but its own is right about.
+        named = [(rooms[(it + (it % 5 == 4)) % 3], rooms[it % 3]) for it in range(count)]
+        rows = [{"text": room, "label": label, "rationale": f"It is the {room}."} for room, label in named]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with HubStandIn({"hf_token": "user"}) as hub:
         for name, value in {
             "HF_ENDPOINT": hub.url,
@@ -36,9 +42,10 @@ def test_publish_goes_all_the_way(lm_dir_of, tmp_path, monkeypatch):
             "HF_TOKEN": "hf_token",
         }.items():
             monkeypatch.setenv(name, value)
-        options = ["--model", str(lm_dir_of("llama")), "--rows", "30", "--epochs", "1", "--repo", "user/errands"]
+        options = ["--model", str(lm_dir_of("llama")), "--data", str(tmp_path), "--learning-rate", "0.01"]
+        options += ["--epochs", "8", "--repo", "user/errands"]
         command = [sys.executable, str(EXAMPLES / "publish.py"), *options, "--output", str(tmp_path / "out")]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         pushed = hub.files("user/errands")
     assert "Opened as user/errands" in printed and "100.0% of the labels the same" in printed
     assert {"README.md", "config.json", "model.safetensors"} < set(pushed)
