@@ -75,6 +75,13 @@ def test_what_each_status_is_taken_for():
             assert (error.crowded, error.paid, error.retry_after) == (crowded, False, None), answer
         if kind is Unusable:
             assert (error.reply, error.check) == (None, "refused")
+    kinds = {
+        "authentication_error": 401, "invalid_api_key": 401, "permission_error": 403, "insufficient_quota": 402,
+        "billing_error": 402, "not_found_error": 404, "invalid_request_error": 400, "bad_request": 400, "BadRequestError": 400,
+        "context_length_exceeded": 400, "content_filter": 400, "rate_limit_exceeded": 429, "overloaded_error": 529,
+    }  # fmt: skip
+    told, _ = ask_each([(200, {"error": {"message": "m", "type": kind}}) for kind in kinds])
+    assert all(str(status) in text for status, text in zip(kinds.values(), told, strict=True)), told
     told, found = ask_each([(503, {}, {"Retry-After": "7"}), (404, said("no")), (400, said("unknown Model"))], "other")
     assert found[0].retry_after == 7
     assert told[1:] == [
@@ -114,6 +121,8 @@ def test_event_streams_that_end_early_or_late():
         stream(piece("It rains.", finish_reason="stop"), {"choices": [{"index": 1, "delta": {"content": "So."}}]}, end=""),
         stream({"error": {"message": "gone", "code": 500}}),
         stream(),
+        stream(piece("It ", finish_reason="length"), piece("rains.")),
+        stream({"choices": [{"delta": {"content": "It rains."}, "finish_reason": "stop"}]}, end="data: [DONE]" + " " * 33),
     ])  # fmt: skip
     assert (found[0].text, found[0].model, found[0].prompt_tokens, found[0].completion_tokens) == (
         "It rains.",
@@ -124,6 +133,7 @@ def test_event_streams_that_end_early_or_late():
     assert told[1] == "the event stream breaks off before its end" and found[1].paid
     assert told[2] == "an error instead of an answer: gone" and found[3].text == "It rains."
     assert told[4] == "an error, status 500: gone" and told[5] == "the reply was empty"
+    assert found[6].check == "cut_off" and found[6].reply.text == "It rains." == found[7].text
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,51 @@ def test_what_a_journal_holds_that_is_no_record_is_counted_and_asked_again(tmp_p
     assert request_key(messages, "wet", "m", {"temperature": 0.7, "seed": 1}) == "e09e3cfcedb0df174ca1eff58e8ad3ca"
 
 
+def test_why_rows_are_left_is_told_in_short_and_so_is_what_a_batch_brought(tmp_path, monkeypatch):
+    monkeypatch.setattr(pacing, "TRIES", 1)
+    reasons = ["x" * 290, "x" * 290, "b", "b", "c", "d"]
+
+    def answer(asked):
+        case = int(asked["messages"][1]["content"].partition("case ")[2].partition(":")[0])
+        return 500, {"error": {"message": reasons[case]}}
+
+    with ChatStandIn(before=answer) as chat:
+        counts, said = generate(chat, tmp_path, 6)
+        long = "an error, status 500: " + "x" * 178
+        told = f"2 x {long}; 2 x an error, status 500: b; 1 x an error, status 500: c"
+        assert said[2] == f"Rows are pending ({told}): to go on, start the same command." and counts.pending == 6
+        voids = [it["void"] for it in read(tmp_path / "rationales.replies.jsonl") if "void" in it]
+        assert voids[0] == long and len(voids) == 6
+
+        requests, results = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
+        (tmp_path / "batch").mkdir()
+        batch = {"given": [rows(1)[0] | {"text": "This is case 0: ß."}, *rows(3)[1:]], "concurrency": 2}
+        model = open_teacher(chat.url, "stand-in")
+        monkeypatch.setitem(globals(), "open_teacher", lambda *_, **__: model)
+        _, said = generate(chat, tmp_path / "batch", batch_write=requests, budget=Budget(max_requests=2), **batch)
+        assert said[:2] == [
+            f"2 requests are in {requests}. When a batch service has answered them: the same command with --batch-read RESULTS",
+            "1 requests more are left out, for which the budget has no room.",
+        ]
+        assert "ß" in requests.read_text(encoding="utf-8") and len(read(requests)) == 2
+        first, second = (it["custom_id"] for it in read(requests))
+        body = {"choices": [{"message": {"content": "So."}, "finish_reason": "stop"}], "model": "m"}
+        lines = [
+            {"custom_id": first, "error": {"message": "x" * 300}, "response": None},
+            {"custom_id": second, "response": {"body": json.dumps(body)}},  # as some services write it
+            {"custom_id": "of another", "response": {"body": body, "status_code": 200}},
+        ]
+        results.write_text("".join(json.dumps(it) + "\n" for it in lines) + " \nx\n")
+        counts, said = generate(chat, tmp_path / "batch", batch_read=results, **batch)
+        assert said[0] == (
+            f"1 replies are taken from {results}, 1 requests have none, 1 lines are of requests that are not open: answered "
+            "before, or of another table, 1 lines can't be read."
+        )
+        assert said[3] == f"Rows are pending (1 x status 200: {'x' * 188}): to go on, start the same command."
+        usage = json.loads((tmp_path / "batch" / "rationales.manifest.json").read_text())["usage"]
+        assert (usage["requests"], usage["replies"], usage["estimated"], counts.pending) == (1, 1, 1, 3)
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
