@@ -292,8 +292,6 @@ class Run:
                     now = {"tokens": self.budget.tokens, **money, "at_a_time": int(self.pace.limit)}
                     self.bar.set_postfix(now, refresh=False)
                     self.bar.update()
-            if self.budget.spent:
-                return
 
     async def _ask(self, unit: Unit) -> None:
         """Ask until a reply passes, or there are too many that don't."""

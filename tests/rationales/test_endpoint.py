@@ -18,9 +18,13 @@ REQUEST = TeacherPrompt(["soaked", "arid"]).messages(rows(1)[0], "soaked")
 CHECK = "Check --teacher-model ('stand-in') and the URL, which usually ends in /v1"
 
 
+def one_after_the_other(answers):
+    return lambda asked: answers.pop(0)
+
+
 def ask_each(answers, model="stand-in", **options):
     """What a teacher that has answered nothing yet makes of each answer: a reply or an error."""
-    left, found = list(answers), []
+    found = []
 
     async def main(url):
         for _ in answers:
@@ -28,7 +32,7 @@ def ask_each(answers, model="stand-in", **options):
                 (it,) = await asyncio.gather(teacher.ask(REQUEST), return_exceptions=True)
                 found.append(it)
 
-    with ChatStandIn(before=lambda asked: left.pop(0)) as chat:
+    with ChatStandIn(before=one_after_the_other(list(answers))) as chat:
         asyncio.run(main(chat.url))
     return [str(it).removeprefix(chat.url) if isinstance(it, Exception) else it for it in found], found
 
@@ -107,6 +111,31 @@ def test_what_each_status_is_taken_for():
     spent = 10 + 100 + -(-len(TEXT) // 4)  # of all that it wrote
     assert found[2].completion_tokens == spent and found[2].estimated
     assert found[2].prompt_tokens == sum(-(-len(it["content"].encode()) // 4) for it in REQUEST)
+
+
+def test_what_is_no_answer_is_shown_by_its_beginning_and_without_secrets():
+    bodies = (b"<" + b"x" * 100, b" ", b"[7]", b'"' + b"x" * 100 + b'"', b"{}")
+    told, found = ask_each([(200, body) for body in bodies])
+    assert told == [
+        f"the answer is no whole JSON (JSONDecodeError: '<{'x' * 59}'...)", "the answer is empty",
+        "the answer is no JSON object but '[7]'", f"the answer is no JSON object but '\"{'x' * 59}'",
+        "the answer holds no choices",
+    ]  # fmt: skip
+    assert all(it.paid and not it.crowded for it in found)
+
+    async def main(url, password):
+        async with open_teacher(url.replace("://", f"://me:{password}@"), "stand-in") as teacher:
+            return (await asyncio.gather(teacher.ask(REQUEST), return_exceptions=True))[0]
+
+    for password, in_error, in_reply in (
+        ("abc", "abc", "abc"), ("abcd", "[secret]", "abcd"), ("abcdefg", "[secret]", "abcdefg"),
+        ("abcdefgh", "[secret]", "[secret]"),
+    ):  # fmt: skip
+        reply = {"choices": [{"message": {"content": f"So {password}."}}]}
+        left = [(500, {"error": {"message": f"at {password}."}}), (200, reply)]
+        with ChatStandIn(before=one_after_the_other(left)) as chat:
+            assert str(asyncio.run(main(chat.url, password))) == f"an error, status 500: at {in_error}."
+            assert asyncio.run(main(chat.url, password)).text == f"So {in_reply}."
 
 
 def test_event_streams_that_end_early_or_late():

@@ -18,7 +18,7 @@ from dhrd_hf.rationales.generate import generate_rationales
 from dhrd_hf.rationales.journal import Budget, BudgetSpent, Journal, request_key
 from dhrd_hf.rationales.outputs import OutputFiles, take_rationales
 from dhrd_hf.rationales.prompt import LabelledTable, TeacherPrompt
-from dhrd_hf.rationales.teacher import NoAnswer, Pace, Sampling, open_teacher
+from dhrd_hf.rationales.teacher import NoAnswer, Pace, Sampling, TeacherError, open_teacher
 
 
 @pytest.fixture(autouse=True)
@@ -223,9 +223,36 @@ def test_a_disk_that_fails_later_is_told_and_all_is_on_it_in_time(tmp_path, monk
         journal.append({"reply": "c"})
     assert len(synced) == 1  # what came last is on the disk when it is closed
     fails.append(1)
-    kept = r"can't write .*: Input/output error. What was done so far is kept in .*rationales.replies.jsonl; when"
-    with ChatStandIn(latency=0.02) as chat, pytest.raises(OSError, match=kept):
+    with ChatStandIn(latency=0.02) as chat, pytest.raises(OSError) as caught:
         generate(chat, tmp_path, 8)
+    assert str(caught.value) == (
+        f"can't write {tmp_path}: Input/output error. What was done so far is kept in "
+        f"{tmp_path / 'rationales.replies.jsonl'}; when there is room, start the same command to go on"
+    )
+
+
+def test_what_was_paid_without_use_is_told_and_the_first_error_is_the_one_that_is(tmp_path, monkeypatch):
+    with ChatStandIn(lambda row: {1: ["cut before"], 2: ["null", "cut off"]}.get(row, [])) as chat:
+        counts, said = generate(chat, tmp_path, 3)
+        lost = " 1 requests without an answer may have been paid, 150 tokens at most."
+        assert said[1].endswith("5 replies, 500 prompt tokens, 250 reply tokens." + lost) and len(said) == 2
+        assert said[1].startswith("This run: 6 requests, 1 of them without an answer (0 were too many")
+        failed = [it["failed"] for it in read(tmp_path / "rationales.replies.jsonl") if "failed" in it]
+        cut = "the reply was cut off after 50 tokens; --max-reply-tokens allows more"
+        assert failed == ["the reply was empty", cut] and counts.accepted == 3
+        _, said = generate(chat, tmp_path, 3)
+        assert said[1].startswith("This run: 0 requests, 0 of") and said[1].endswith(lost) and len(said) == 2
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    def revoked(asked):
+        monkeypatch.setattr(OutputFiles, "write_manifest", full)
+        return 401, {"error": {"message": "revoked"}}
+
+    (tmp_path / "b").mkdir()
+    with ChatStandIn(before=revoked) as chat, pytest.raises(TeacherError, match="revoked"):
+        generate(chat, tmp_path / "b")
 
 
 @pytest.fixture
