@@ -362,6 +362,15 @@ def test_a_budget_is_checked_and_says_how_many_requests_it_has_room_for():
     budget.settle(500, 150)
     with pytest.raises(BudgetSpent, match=r"^0.00095 of 0.001 in money \(--max-cost\)$"):
         budget.admit()
+    budget = Budget(max_tokens=200, one=(30, 0), replies=3, prompt_tokens=100)
+    assert budget.admit() and budget.admit() and budget.admit()
+    budget.open -= 1
+    budget.settle(60, 0)
+    assert not budget.admit() and budget.spent is None  # what is told is what all that was under way took
+    budget.settle(30, 0)
+    budget.open = 0
+    with pytest.raises(BudgetSpent, match="^190 of 200 tokens"):
+        budget.admit()
     budget = Budget(max_requests=2)
     assert budget.admit() and budget.admit() and budget.requests == budget.open == 2
     assert not budget.admit() and budget.requests == 2  # one that is open may come to nothing
