@@ -24,7 +24,6 @@ from . import (
 )
 from .data import EncodingCounts
 from .data.joining import key_column
-from .data.logits import write_logits
 from .data.prompts import REASONING_SPANS, unescaped
 from .data.splits import write_split
 from .data.table_writing import is_flat, write_rows
@@ -32,6 +31,7 @@ from .data.tables import SPLIT_FILE, table_name
 from .embedded import HUB_NAME, LICENSE
 from .evaluation import LabelledLogits, Prediction
 from .evaluation.baselines import look_at_tables
+from .evaluation.logits import write_logits
 from .evaluation.prediction import prediction_columns, read_logits
 from .evaluation.verdict import Judged, decided
 from .export.card_facts import FACTS_FILE, CardFacts, hub_name, inherited_license, read_card_facts

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..data.ablations import ABLATIONS
-from ..data.logits import Logits, read_logits, write_logits
+from ..evaluation.logits import Logits, read_logits, write_logits
 from .data import RunRows
 from .machines import Ended, Processes
 from .metrics import METRICS, score

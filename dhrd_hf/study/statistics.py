@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.logits import Logits, read_logits
+from ..evaluation.logits import Logits, read_logits
 from .metrics import LOSSES, METRICS, OF_LOGITS, Noise, interval, measured, noise
 from .table import OF_REASONING, Group, Row, baseline_of, differ_by_setting, grouped, latest, together
 

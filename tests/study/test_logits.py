@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dhrd_hf.data.logits import read_logits, write_logits
+from dhrd_hf.evaluation.logits import read_logits, write_logits
 from dhrd_hf.study.data import RunRows
 from dhrd_hf.study.run import eval_sets, logits_of
 
