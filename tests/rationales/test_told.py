@@ -195,9 +195,7 @@ def test_a_bar_is_shown_where_it_is_wanted_and_stderr_is_a_terminal(tmp_path, mo
             budget = Budget(price_output=2.0)
             generate(chat, tmp_path / str(number), 3, progress=progress, budget=budget, concurrency=2)
             shown.append(stderr.getvalue())
-    assert (
-        "0/3 [" in shown[0] and " 3/3 [" in shown[0] and " rows/s, tokens=450, cost=0.0003, at_a_time=2]" in shown[0]
-    )
+    assert "0/3 [" in shown[0] and " 3/3 [" in shown[0] and "tokens=450, cost=0.0003, at_a_time=2]" in shown[0]
     assert shown[1:] == ["", ""]
 
 
@@ -414,12 +412,13 @@ def test_files_that_can_not_be_told_apart_or_read_are_refused(tmp_path):
     ]  # fmt: skip
     with pytest.raises(ValueError, match='h was null and is "ß" now'):
         files.check_ours(settings | {"h": "ß"})
-    # Rejected rows of the same name in another folder are another file.
+    # Rejected rows of the same name in another folder are another file, and so are those of another name.
     (tmp_path / "other.manifest.json").write_text(
         json.dumps({"files": {"rejected": "aside.jsonl", "output": "o.jsonl"}})
     )
     (tmp_path / "broken.manifest.json").write_text("[]")
     files.check_rejected()
+    OutputFiles(output, tmp_path / "mine.jsonl").check_rejected()
     with pytest.raises(
         ValueError, match="aside.jsonl holds the rejected rows of o.jsonl: add .*rationales.rejected.jsonl"
     ):
