@@ -251,6 +251,10 @@ def test_what_was_paid_without_use_is_told_and_the_first_error_is_the_one_that_i
     (tmp_path / "b").mkdir()
     with ChatStandIn(before=revoked) as chat, pytest.raises(TeacherError, match="revoked"):
         generate(chat, tmp_path / "b")
+    # Where nothing was begun yet, nothing is said to be kept.
+    monkeypatch.setattr(OutputFiles, "read_manifest", full)
+    with ChatStandIn() as chat, pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device$"):
+        generate(chat, tmp_path / "b")
 
 
 @pytest.fixture
