@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument(
         "--alpha", type=float, default=0.2, help="weight of the reasoning loss; small models want it low"
     )
-    parser.add_argument("--rows", type=int, default=160, help="training rows, at most 600")
+    parser.add_argument("--rows", type=int, default=144, help="training rows, at most 600")
     parser.add_argument("--test-rows", type=int, default=150)
     parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--batch-size", type=int, default=8)
