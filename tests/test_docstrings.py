@@ -90,15 +90,21 @@ def test_an_example_prints_what_it_says(name, tokenizer, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def folder(dual_of, lm_dir_of, tokenizer, label2id, dataset, tmp_path_factory):
+def own_tokenizer(make_tokenizer):
+    """What an encoder was told is remembered with its tokenizer, and the others' is for all tests."""
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def folder(dual_of, lm_dir_of, own_tokenizer, label2id, dataset, tmp_path_factory):
     """What the readers of these examples have on their disks: an export, runs, tables, a study."""
     here = tmp_path_factory.mktemp("reader")
     dual = dual_of("llama", id2label={index: name for name, index in label2id.items()})
-    DualHeadEncoder(tokenizer, model=dual, max_length=256)
+    DualHeadEncoder(own_tokenizer, model=dual, max_length=256)
     for run in ("rte", "cot"):
         dual.save_pretrained(here / "runs" / run)
-        tokenizer.save_pretrained(here / "runs" / run)
-    export_classifier(dual, tokenizer, here / "my-classifier")
+        own_tokenizer.save_pretrained(here / "runs" / run)
+    export_classifier(dual, own_tokenizer, here / "my-classifier")
     dataset.select_columns("text").to_csv(here / "new.csv", index=False)
     (here / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chat_rows(12)))
     (here / "study.yaml").write_text(STUDY.format(model=lm_dir_of("llama")))
@@ -107,7 +113,7 @@ def folder(dual_of, lm_dir_of, tokenizer, label2id, dataset, tmp_path_factory):
 
 @pytest.mark.parametrize("name", OWN)
 def test_an_example_runs_where_its_reader_has_what_it_uses(
-    name, folder, lm_dir_of, dual_of, tokenizer, make_args, dataset, label2id, tmp_path, monkeypatch
+    name, folder, lm_dir_of, dual_of, own_tokenizer, make_args, dataset, label2id, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(shutil.copytree(folder, tmp_path / "here"))
     monkeypatch.setattr("dhrd_hf.embedded.smollm2_path", lambda: lm_dir_of("llama"))
@@ -121,12 +127,14 @@ def test_an_example_runs_where_its_reader_has_what_it_uses(
         shutil.rmtree("my-classifier")
     labels = ("entailment", "contradiction", "neutral") if "label_words" in text else label2id
     model = dual_of("llama", id2label=dict(enumerate(labels)))
-    names = {"model": model, "tokenizer": tokenizer, "table": dataset, "dataset": dataset}
+    names = {"model": model, "tokenizer": own_tokenizer, "table": dataset, "dataset": dataset}
     if "{passage}" in text:
         names["dataset"] = dataset.add_column("passage", dataset["text"]).add_column("question", dataset["text"])
-    names["encode"] = DualHeadEncoder(tokenizer, label2id, max_length=256)
+    names["encode"] = DualHeadEncoder(own_tokenizer, label2id, max_length=256)
     names["train"] = names["dev"] = train = names["encode"].encode_dataset(dataset)
-    names["trainer"] = DualHeadTrainer(model=model, args=make_args(), train_dataset=train, processing_class=tokenizer)
+    names["trainer"] = DualHeadTrainer(
+        model=model, args=make_args(), train_dataset=train, processing_class=own_tokenizer
+    )
     names |= {"texts": dataset["text"][:], "labels": dataset["label"][:], "rationales": dataset["rationale"][:]}
     names |= {"more_texts": names["texts"], "more_labels": names["labels"]}
     names["rows"] = [row for row in map(json.loads, RESULTS.read_text().splitlines()) if row["data"] == "cb"]

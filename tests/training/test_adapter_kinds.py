@@ -90,7 +90,9 @@ def _same_everywhere(model, run, encoded, rows, tokenizer, label2id, tmp_path):
         stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "dense")
         torch.testing.assert_close(stock(**x).logits, logits, rtol=1e-4, atol=1e-5)
     found = LikelihoodScore.from_pretrained(run, list(label2id), device="cpu")(rows[:3])
-    expected = LikelihoodScore(find_dual_head(model), tokenizer, label2id)(rows[:3])
+    config = find_dual_head(model).config
+    form = {"prompt": config.prompt_template, "suffix": config.suffix_template}
+    expected = LikelihoodScore(find_dual_head(model), tokenizer, label2id, **form)(rows[:3])
     assert found == pytest.approx(expected, abs=1e-4)
 
 
