@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import os
 import re
@@ -186,7 +187,8 @@ class LikelihoodScore:
             raise ValueError(f"batch_tokens={batch_tokens} must be 1 or greater")
         self.model = model.eval()
         encoding.setdefault("problem_type", "single_label_classification")
-        self.encode = DualHeadEncoder(tokenizer, label2id, **encoding)
+        # A copy: what an encoder does is remembered with its tokenizer, and a run that trains with that is no matter of ours.
+        self.encode = DualHeadEncoder(copy.copy(tokenizer), label2id, **encoding)
         self.named = named  # labels that are numbers are names, and not ids
         # Any token will do: causal attention keeps what follows a row out of it.
         self._pad = tokenizer.pad_token_id or 0

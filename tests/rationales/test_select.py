@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dhrd_hf import DualHeadEncoder
+from dhrd_hf.data.inputs import fill_settings
 from dhrd_hf.rationales.filter import Tally
 from dhrd_hf.rationales.select import JudgeScore, LikelihoodScore, read_verdict, select_best
 from dhrd_hf.rationales.teacher import NoAnswer, Reply, Unusable
@@ -229,3 +230,10 @@ def test_the_judge_chooses(monkeypatch):
 )
 def test_the_number_of_a_verdict(reply, verdict):
     assert read_verdict(reply) == verdict
+
+
+def test_a_score_leaves_nothing_with_its_tokenizer(dual_of, make_tokenizer, label2id):
+    model, tokenizer = dual_of("llama", label2id=label2id), make_tokenizer()
+    LikelihoodScore(model, tokenizer, label2id, suffix="\nBecause {rationale} so {label}")
+    fill_settings(model.config, tokenizer)
+    assert model.config.suffix_template is None
