@@ -13,7 +13,7 @@ import numpy as np
 from ..figures import Plot, Point, Series
 from ..pages import ratio_text
 from .metrics import CONFIDENCE, SCORES, seeds_for, sign_test, visible_gain
-from .statistics import Gain, Pair, difference, gain_of, noise_of
+from .statistics import Gain, Pair, difference, gain_of, has_logits, noise_of
 from .tables import DASH, Table, gain_text, plots, point, told
 
 _SCORES = {"accuracy": "accuracy", "macro_f1": "macro F1", "log_loss": "less log loss"}
@@ -33,10 +33,10 @@ _WAYS = {
 
 def scores_table(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> Table:
     """The gain by every score that the runs have, and how often one would have come from chance alone."""
-    whole, problems, drawn = _with_mean(main, apart), {}, []
-    columns = {"data": [name for name, _, _ in whole], "seeds": [f"{seeds or ''}" for _, _, seeds in whole]}
+    lines, problems, drawn = _with_mean(main, apart), {}, []
+    columns = {"data": [name for name, _, _ in lines], "seeds": [f"{seeds or ''}" for _, _, seeds in lines]}
     for metric, name in _SCORES.items():
-        gains = [_gain(pairs, metric, problems) for _, pairs, _ in whole]
+        gains = [_gain(pairs, metric, problems) for _, pairs, _ in lines]
         if not any(gains):
             continue
         p = DASH
@@ -44,7 +44,7 @@ def scores_table(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> Table:
             p = _p([difference(*it.sides(metric), metric).mean(1) for it in main])
         columns[f"{name} [95%]"] = [*map(gain_text, gains), p]
         if metric.endswith("log_loss"):
-            its = [(it, gain) for it, gain in zip(whole, gains, strict=True) if gain]
+            its = [(it, gain) for it, gain in zip(lines, gains, strict=True) if gain]
             points = [point(name, it, seeds=seeds, kind=None if seeds else "mean") for (name, _, seeds), it in its]
             title = f"{name.capitalize()}, by data set"
             drawn += plots("forest", title, "nats less than pooled", {"dual_head": points}, signed=True)
@@ -55,13 +55,18 @@ def scores_table(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> Table:
     notes.append(f"p is that of the mean gain if either sign of every pair of runs were as likely: {test}")
     if f"{_SCORES['scaled_log_loss']} [95%]" in columns:
         notes.append("Scaled: each half of the test items at the temperature that is best on the other half.")
-    without = [it.data for it in (*main, *apart) if not _gain([it], "brier", problems)]
+    whole = [*main, *apart]
+    lacking = {it: sum(not has_logits(row) for row in it.runs) for it in whole}
     notes += [f"Not read: {problem}." for problem in problems]
-    if len(without) == len(main) + len(apart):
-        notes.append("These runs kept no logits, which the other scores (log loss, Brier, AUROC) are of.")
+    if not any(_gain([it], "brier", problems) for it in whole):
+        without, runs = sum(lacking.values()), sum(len(it.runs) for it in whole)
+        who = ["These runs" if without == runs else f"{without} of these {runs} runs"] if without else []
+        notes += told("{} kept no logits, which the other scores (log loss, Brier, AUROC) are of.", who)
         notes += _losses_note(main)
     else:
-        notes += told("Runs without logits, which the other scores are of: {}.", without)
+        parts = {it: f" ({lacking[it]} of {len(it.runs)})" * (lacking[it] < len(it.runs)) for it in whole}
+        names = [f"{it.data}{parts[it]}" for it in whole if lacking[it]]
+        notes += told("Runs without logits, which the other scores are of: {}.", names)
     rows, place = [list(row) for row in zip(*columns.values(), strict=True)], len(main) if len(main) > 1 else None
     return Table("scores", "All scores", [*columns], rows, notes, drawn, mean=place)
 

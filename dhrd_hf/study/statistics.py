@@ -368,6 +368,14 @@ def _answers(row: Row, of: str, logits: bool) -> tuple[np.ndarray, np.ndarray] |
     return labels, values if logits else values.argmax(1)
 
 
+def has_logits(row: Row) -> bool:
+    """Whether a run kept logits, also such as can't be read."""
+    try:
+        return _answers(row, "eval", logits=True) is not None
+    except ValueError:
+        return True
+
+
 @cache
 def kept_logits(path: Path) -> Logits:
     """The logits of a run; of none where there is no such file."""

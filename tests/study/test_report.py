@@ -841,7 +841,13 @@ def test_runs_without_logits_are_told_and_have_the_rest(tmp_path):
     assert "Runs without logits, which the other scores are of: b." in found.notes
     (tmp_path / rows[0]["logits"]).unlink()
     statistics.kept_logits.cache_clear()
-    assert len(table(rows, "scores").columns) == 4
+    found = table(rows, "scores")
+    assert len(found.columns) == 4
+    assert "1 of these 6 runs kept no logits, which the other scores (log loss, Brier, AUROC) are of." in found.notes
+    (tmp_path / "c").mkdir()
+    others = [{**row, "data": "c"} for row in runs_with_logits(tmp_path / "c")]
+    found = table([*rows, *others], "scores")
+    assert "Runs without logits, which the other scores are of: a (1 of 6)." in found.notes
 
 
 def test_logits_of_other_rows_are_not_compared(tmp_path):
