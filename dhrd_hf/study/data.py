@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..data.ablations import ablate
 from ..data.joining import join_rationales
-from ..data.labels import read_labels
+from ..data.labels import Labels, read_labels
 from ..data.superglue import load_superglue
 from ..data.table_writing import write_rows
 from ..data.tables import check_columns, load_table, table_name
@@ -56,9 +56,10 @@ class StudyData:
     def check(self) -> None:
         """Check that the tables of all data sets are there, before the first run."""
         for data in self.study.data.values():
-            for table in [*_sources(data).values(), data.spec.get("rationales")] if "train" in data.spec else ():
+            tables = [*_sources(data).values(), data.spec.get("rationales")] if "train" in data.spec else []
+            for table in filter(None, tables):
                 try:
-                    table_name(self._path(table)) if table is not None else None
+                    table_name(self._path(table))
                 except ValueError as error:
                     raise ValueError(f"data {data.name!r}: {error}") from None
 
@@ -158,14 +159,10 @@ class StudyData:
                 tables["train"] = train.add_column(rationale, [row[rationale] for row in joined])
         found = {}
         for name in tables:
-            where = f"{data.name}, {name}"
-            options = {"drop_unlabelled": spec.get("drop_unlabelled", False), "where": where, "say": self.say}
-            try:
-                tables[name], found[name] = read_labels(tables[name], label, spec.get("problem_type"), **options)
-            except ValueError as error:
-                raise ValueError(f"{error} A study is of one label a row.") from None
-            if found[name].problem_type != "single_label_classification":
-                raise ValueError(f"{where}, is {found[name].problem_type}: a study is of one label a row.")
+            kind, drop = spec.get("problem_type"), spec.get("drop_unlabelled", False)
+            tables[name], found[name] = single_labels(
+                tables[name], label, f"{data.name}, {name}", drop, self.say, kind
+            )
         found["train"].check(found[MAIN_SET], f"{data.name}, {MAIN_SET},", "train")
         if rationales is not None:
             said = [row for row, text in enumerate(tables["train"][rationale]) if str(text or "").strip()]
@@ -176,12 +173,9 @@ class StudyData:
             raise ValueError(f"{data.name} has no training rows with a rationale")
         # Each seed, size and setting draws its own rows of the tables, which are to be those of earlier runs.
         named = {name: name if name in ("train", MAIN_SET) else f"eval {name}" for name in tables}
-        digests = {named[name]: digest(table.to_list()) for name, table in tables.items()}
-        kept = self.folder / data.folder_name / "tables.json"
-        if not kept.exists():
-            write_whole(kept, strict_json(digests))
-        elif json.loads(kept.read_text()) != digests:
-            raise _changed(kept.parent)
+        keep_digests(
+            self.folder / data.folder_name / "tables.json", {named[it]: tables[it].to_list() for it in tables}
+        )
         for name in tables.keys() - {"train", MAIN_SET}:
             tables[name] = _in_our_labels(data, name, tables[name], label, found["train"].names)
         return tables, self._groups(data, tables[MAIN_SET]), found["train"].names, columns
@@ -244,6 +238,28 @@ def _in_our_labels(data: DataSet, name: str, table: Dataset, column: str, names:
         )
     order = table.column_names
     return table.remove_columns(column).add_column(column, renamed).select_columns(order) if ours else table
+
+
+def single_labels(
+    table: Dataset, column: str, where: str, drop: bool, say: Callable[[str], None], kind: str | None = None
+) -> tuple[Dataset, Labels]:
+    """A table with the names of its labels, of which a row has one."""
+    try:
+        table, labels = read_labels(table, column, kind, drop_unlabelled=drop, where=where, say=say)
+    except ValueError as error:
+        raise ValueError(f"{error} A study is of one label a row.") from None
+    if labels.problem_type != "single_label_classification":
+        raise ValueError(f"{where}, is {labels.problem_type}: a study is of one label a row.")
+    return table, labels
+
+
+def keep_digests(path: Path, tables: Mapping[str, list[Any]]) -> None:
+    """Note which rows there are; raise where earlier runs had others."""
+    digests = {name: digest(rows) for name, rows in tables.items()}
+    if not path.exists():
+        write_whole(path, strict_json(digests))
+    elif json.loads(path.read_text()) != digests:
+        raise _changed(path.parent)
 
 
 def _changed(path: Path) -> ValueError:

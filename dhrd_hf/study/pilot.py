@@ -14,12 +14,12 @@ import numpy as np
 import yaml
 
 from ..data.joining import KEY_COLUMNS, join_rationales
-from ..data.labels import read_labels
 from ..data.prompts import rationale_text
 from ..data.table_writing import write_rows
 from ..data.tables import load_table
 from ..files import write_whole
-from .plan import Study, digest, study_of
+from .data import keep_digests, single_labels
+from .plan import Study, study_of
 from .run import runs_folder
 from .table import read_results, together
 
@@ -128,11 +128,7 @@ def write_tables(
     label, rationale = columns["label_column"], columns["rationale_column"]
 
     def read(source: str) -> list[dict[str, Any]]:
-        where = {"where": source, "drop_unlabelled": drop_unlabelled, "say": say}
-        table, labels = read_labels(load_table(source), label, **where)
-        if labels.problem_type != "single_label_classification":
-            raise ValueError(f"{source} is {labels.problem_type}: a pilot is of one label a row.")
-        return table.to_list()
+        return single_labels(load_table(source), label, source, drop_unlabelled, say)[0].to_list()
 
     rows = read(source)
     if rationales is not None:
@@ -169,10 +165,7 @@ def write_tables(
     others = parts["more"][:number]
     more = number + len(others) if len(others) >= number / 4 else None
     parts["more"] = parts["train"] + others
-    kept, digests = folder / "tables" / "digests.json", {name: digest(its) for name, its in parts.items()}
-    if kept.exists() and json.loads(kept.read_text()) != digests:
-        raise ValueError(f"{folder} has runs of other rows: put the tables back, or name another --output-dir")
-    write_whole(kept, json.dumps(digests))
+    keep_digests(folder / "tables" / "digests.json", parts)
     for name, its in parts.items():
         write_rows(folder / "tables" / f"{name}.jsonl", its)
     say(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..data.ablations import ABLATIONS
 from ..files import read_yaml
 from .metrics import METRICS, TASK_METRICS
 from .options import hint, kind_of, read_options, read_train
@@ -24,6 +25,8 @@ _SCHEDULE = ("alpha_schedule", "alpha_end", "alpha_step_at")
 REASONING_OPTIONS = (*_SCHEDULE, "reasoning_share", "reasoning_span", "rationale_after_label")
 REASONING_OPTIONS += ("distillation_weight", "temperature", "teacher", "teacher_cache", "teacher_top_k")
 _AXES = ("data", "setting", "seed", "train_size")
+SETTINGS = ("pooled", "dual_head", *(name for name in ABLATIONS if name != "consistent"), "cot_decoding")
+WEIGHTS = ("alpha", "beta", "classifier_head")  # options with a column of their own in the table
 
 # What a key must be, in words, and whether it is; what is null is left out.
 _ANY = "anything", lambda it: True
@@ -110,6 +113,13 @@ class Run:
         """What may tell it from other runs of its data and setting."""
         return {"model": self.model, "train_size": self.train_size, **self.options}
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What its row in the table says of what was asked for."""
+        options = dict(self.options)
+        row = {"data": self.data, "setting": self.setting} | {name: options.pop(name) for name in WEIGHTS}
+        return row | {"train_size": self.train_size, "seed": self.seed, "options": options, "model": self.model}
+
 
 @dataclass(frozen=True)
 class Study:
@@ -167,16 +177,9 @@ def file_name(name: str) -> str:
     return clean if clean == name else f"{clean}-{digest(name)}"
 
 
-def setting_names() -> list[str]:
-    """The settings that a run can have."""
-    from ..data.ablations import ABLATIONS
-
-    return ["pooled", "dual_head", "cot_decoding", *(name for name in ABLATIONS if name != "consistent")]
-
-
 def ablation_of(setting: str) -> str:
     """The kind of [`~dhrd_hf.data.ablations.ablate`] that makes a setting's training rows."""
-    return "consistent" if setting in ("pooled", "dual_head", "cot_decoding") else setting
+    return setting if setting in ABLATIONS else "consistent"
 
 
 def read_study(path: str | Path) -> Study:
@@ -339,7 +342,7 @@ def _axes(block: Mapping[str, Any], fixed: Mapping[str, Any], study: Study, wher
     axes = {name: values for name, values in axes.items() if name not in block} | dict(block)
     axes = {name: values if isinstance(values, list) else [values] for name, values in axes.items()}
     _known(axes["data"], study.data, f"{where} names unknown data")
-    _known(axes["setting"], setting_names(), f"{where} has an unknown setting")
+    _known(axes["setting"], SETTINGS, f"{where} has an unknown setting")
     for name, least in (("seed", 0), ("train_size", 1)):
         for it in axes.get(name, ()):
             if not (type(it) is int and it >= least) and (name, it) != ("train_size", None):

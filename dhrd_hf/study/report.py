@@ -14,7 +14,7 @@ import pandas as pd
 from .. import figures, pages
 from . import measures, tables
 from .options import hint
-from .plan import Run, setting_names
+from .plan import SETTINGS, Run
 from .statistics import Gain, Pair, difference, gain_of
 from .table import NAMED, OF_REASONING, Group, Row, baseline_of, comparable, distinct, grouped, latest, together
 from .tables import AXES, Table, gain_text, number, options_text, own_options, shown, told, words
@@ -219,7 +219,7 @@ def _by_setting(here: Sequence[Group], where: Mapping[str, str]) -> list[Pair]:
     decoder = _largest([it] for it in decoded)
     if decoder and not best:
         best = _largest([it] for it in trained if it.shared == decoder[0].shared)
-    order = {name: place for place, name in enumerate(["dual_head", *_settings()])}
+    order = {name: place for place, name in enumerate(SETTINGS)}
     chosen = sorted([*best, *decoder], key=lambda it: order.get(it.setting, len(order)))
     return [_paired(it, here, where=where) for it in chosen] if {it.setting for it in chosen} - {"dual_head"} else []
 
@@ -316,7 +316,7 @@ def _not_run(groups: Sequence[Group], throughput: Any) -> list[str]:
     settings, varying = {it.setting for it in groups}, _axes(_by_data(groups))
     there = {
         "pooled against dual head": any(it.setting == "dual_head" and baseline_of(it, groups) for it in groups),
-        **{words(it): it in settings for it in _settings()},
+        **{words(it): it in settings for it in SETTINGS[2:]},
         "several alphas": "alpha" in varying,
         "several train sizes": "train_size" in varying,
         "several heads": "classifier_head" in varying,
@@ -351,12 +351,6 @@ def _facts(kept: Sequence[Row], usual: Mapping[str, Any]) -> list[str]:
         notes.append(f"{hours:.1f} hours of training and evaluation{without if len(whole) < len(kept) else ''}.")
     notes += told("Machine: {}.", _values(kept, "machine"), "; ")
     return notes + told("Versions: {}.", versions)
-
-
-def _settings() -> list[str]:
-    """The settings besides pooled and dual head; CoT decoding, another way to answer, after the ablations."""
-    names = [it for it in setting_names() if it not in ("pooled", "dual_head")]
-    return sorted(names, key=lambda it: it == "cot_decoding")
 
 
 def _usual(groups: Sequence[Group]) -> dict[str, Any]:

@@ -126,14 +126,11 @@ def new_row(
     from ..evaluation.timing import machine, versions  # which import torch
 
     of_run, data = {**os.environ, **(environment or {})}, study.data[run.data]
-    weights = {name: run.options[name] for name in ("alpha", "beta", "classifier_head")}
-    row = {"study": study.name, "cell": run.id, "status": "failed", "error": None}
-    row |= {"data": run.data, "setting": run.setting, **weights, "train_size": run.train_size, "seed": run.seed}
-    row["options"] = {name: it for name, it in run.options.items() if name not in weights}
+    row = {"study": study.name, "cell": run.id, "status": "failed", "error": None, **run.asked}
     row |= {"train_rows": rows and rows.train_rows, "eval_rows": rows and len(rows.labels[MAIN_SET])}
     row |= {"rows_digest": data.rows_digest, "metric": data.metric, **dict.fromkeys(_FOUND), "epoch_metrics": []}
     typed = [] if rows is None else ["dhrd", "train", *train_command(run, study, folder, rows)]
-    row |= {"model": run.model, "command": shlex.join(typed), "versions": versions(), "machine": machine()}
+    row |= {"command": shlex.join(typed), "versions": versions(), "machine": machine()}
     row["environment"] = {name: of_run[name] for name in sorted(of_run) if _ENVIRONMENT.fullmatch(name)}
     return row | {"finished": None}
 

@@ -21,8 +21,6 @@ from .run import RunError, clear, do_run, launch_of, new_row, runs_folder, train
 from .table import ResultsTable, to_stderr
 
 TABLE = "results.jsonl"
-# What a row must share with the run that has its id.
-_SAME = ("data", "setting", "alpha", "beta", "classifier_head", "train_size", "seed", "model", "options")
 Rows = dict[str, dict[str, Any]]  # the last row of each run, by its id
 
 
@@ -295,13 +293,11 @@ def _states(rows: list[dict[str, Any]], study: Study) -> Rows:
     """The last row of each of the study's runs."""
     runs, found = {run.id: run for run in study.runs}, {}
     for row in (row for row in rows if row["cell"] in runs):
-        run = runs[row["cell"]]
-        asked = {**run.__dict__, **run.options}
-        asked["options"] = {name: value for name, value in run.options.items() if name not in _SAME}
-        if other := [name for name in _SAME if row.get(name) != asked.get(name)]:
-            raise ValueError(
-                f"the table has run {run.id} with {other[0]} {row.get(other[0])!r}, and in this study it is "
-                f"{asked.get(other[0])!r}: it is another study's table; name another --output-dir"
-            )
-        found[run.id] = row
+        for name, asked in runs[row["cell"]].asked.items():
+            if row.get(name) != asked:
+                raise ValueError(
+                    f"the table has run {row['cell']} with {name} {row.get(name)!r}, and in this study it is {asked!r}: "
+                    "it is another study's table; name another --output-dir"
+                )
+        found[row["cell"]] = row
     return found

@@ -16,11 +16,11 @@ from filelock import FileLock
 
 from ..files import strict_json
 from .metrics import GROUPED, METRICS, score
-from .plan import REASONING_OPTIONS
+from .plan import REASONING_OPTIONS, WEIGHTS
 
 # What a pooled run has not: it is paired with runs of any value of these.
 OF_REASONING = ("alpha", "beta", *REASONING_OPTIONS)
-NAMED = ("alpha", "beta", "classifier_head", "train_size")
+NAMED = (*WEIGHTS, "train_size")
 _OF_DATA = ("model", "rows_digest", "eval_rows")
 
 _NEEDED = ("study", "cell", "status")
