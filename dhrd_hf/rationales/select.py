@@ -1,14 +1,11 @@
-"""The best of several rationales of a row, by what a student or a chat model makes of them."""
+"""The best of several rationales of a row, by what a student makes of them."""
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,39 +17,15 @@ from ..configuration_dhrd import DHRDConfig
 from ..data.encoding import DualHeadEncoder
 from ..data.joining import key_column
 from ..data.label_names import is_missing, label_names, read_each
-from ..data.prompts import DEFAULT_PROMPT, rationale_text, render, render_rows
+from ..data.prompts import rationale_text, render_rows
 from ..opening import put_on
-from .checks import parse_reply, without_thoughts
 from .filter import Tally
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ..modeling_dhrd import DHRDForDualHeadClassification
-    from .teacher import Teacher
 
-JUDGE_PROMPT = """Judge an explanation that a text classifier is to learn from.
-
-Text:
-{text}
-
-Label (out of {labels}): {label}
-
-Explanation:
-{rationale}
-
-How well does the explanation lead from this text to this label? 0: it is wrong, empty, about something else, or speaks for another label. 5: it is true, but does not settle the label. 10: each step is in the text or common knowledge, and the label follows. Reply with one whole number from 0 to 10 and nothing else."""
-LABEL_PROMPT = """Here is a text, and an explanation of how it is to be classified.
-
-Text:
-{text}
-
-Explanation:
-{rationale}
-
-Which of these labels does the explanation argue for: {labels}? Go by the explanation, also where you would decide otherwise. Reply with the label and nothing else."""
-UNJUDGED = -1.0
-_NUMBER = re.compile(r"(?<![\d.,-])(10|\d)(?:[.,]0+)?(?:\s*/\s*10)?(?![\d/])")
 _WINDOW = 512  # samples scored together
 # As for prediction: a CPU gains nothing from more, an accelerator is left idle by less.
 _CPU_BATCH_TOKENS, _ACCELERATOR_BATCH_TOKENS = 1024, 16384
@@ -274,73 +247,3 @@ class LikelihoodScore:
             for place, value in zip(at.tolist(), values.tolist(), strict=True):
                 found[batch[place]] += value
         return found
-
-
-@dataclass
-class JudgeScore:
-    """The number that a judge gives each rationale: a score for [`~dhrd_hf.rationales.select.select_best`]."""
-
-    judge: Teacher
-    labels: Sequence[str]
-    prompt: str = DEFAULT_PROMPT
-    label_column: str = "label"
-    rationale_column: str = "rationale"
-    unjudged: int = 0
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
-        told = [
-            {"label": ", ".join(label_names(row[self.label_column])) or "none", "text": render(self.prompt, row)}
-            | {"rationale": str(row[self.rationale_column]).strip()}
-            for row in rows
-        ]
-        replies = _replies(self.judge, JUDGE_PROMPT, told, self.labels)
-        found = [UNJUDGED if reply is None else read_verdict(reply) for reply in replies]
-        self.unjudged += found.count(UNJUDGED)
-        return found
-
-
-@dataclass
-class LabelJudge:
-    """The label that a judge reads out of each rationale: for [`~dhrd_hf.rationales.audit.audit_rationales`]."""
-
-    judge: Teacher
-    labels: Sequence[str]
-
-    def __call__(self, texts: Sequence[str], rationales: Sequence[str]) -> list[str | None]:
-        told = [{"text": text, "rationale": it.strip()} for text, it in zip(texts, rationales, strict=True)]
-        replies = _replies(self.judge, LABEL_PROMPT, told, self.labels)
-        said = [f"Answer: {without_thoughts(reply or '').strip()}" for reply in replies]
-        answers = [parse_reply(it, self.labels).answer for it in said]
-        return [answer if answer in self.labels else None for answer in answers]
-
-
-def _replies(
-    judge: Teacher, prompt: str, told: Sequence[Mapping[str, str]], labels: Sequence[str]
-) -> list[str | None]:
-    """What the judge says to each request; None where it gives no answer."""
-    from .teacher import NoAnswer, Pace, Unusable
-
-    async def ask(pace: Pace, **asked: str) -> str | None:
-        message = {"role": "user", "content": prompt.format(labels=", ".join(labels), **asked)}
-        try:
-            return (await pace.ask(lambda: judge.ask([message]))).text
-        except (NoAnswer, Unusable):
-            return None
-
-    async def ask_all() -> list[str | None]:
-        pace = Pace(judge.concurrency)
-        try:
-            # Where one fails for good, such as by a wrong key, the others need not ask.
-            async with judge, asyncio.TaskGroup() as group:
-                tasks = [group.create_task(ask(pace, **asked)) for asked in told]
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return [task.result() for task in tasks]
-
-    return asyncio.run(ask_all())
-
-
-def read_verdict(reply: str) -> float:
-    """The number in a judge's reply."""
-    numbers = {float(number) for number in _NUMBER.findall(without_thoughts(reply))}
-    return numbers.pop() if len(numbers) == 1 else UNJUDGED

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset
 from dhrd_hf.cli import main
 from dhrd_hf.data.ablations import ABLATIONS, ablate
 from dhrd_hf.data.tables import load_table
-from dhrd_hf.rationales import select, teacher
+from dhrd_hf.rationales import select
 
 GOOD = "Whatever is as cold as the yard around it gives off no light of its own at night."
 CUT = "Whatever is as cold as the yard gives off no light. It would first have to be hea"
@@ -221,37 +221,11 @@ def test_select_and_filter_with_several_labels_a_row(lm_dir_of, tmp_path, capsys
         )
 
 
-def test_select_by_a_judge(tmp_path, capsys, monkeypatch):
-    class Judge:
-        concurrency = 4
-
-        async def __aenter__(self):
-            return self
-
-        async def __aexit__(self, *error):
-            pass
-
-        async def ask(self, messages, seed=None):
-            return teacher.Reply(str(len(messages[0]["content"]) % 10) if says_numbers else "It is fine.", "judge")
-
-    asked = []
-    monkeypatch.setattr(teacher, "open_teacher", lambda *named, **options: asked.append((named, options)) or Judge())
-    rows = [{"id": 1, "text": "The kiln.", "label": "cold", "rationale": "So it is" + "." * n} for n in range(10)]
-    table, out, says_numbers = write(tmp_path / "samples.jsonl", rows), tmp_path / "best.jsonl", True
-    options = ["--score", "judge", "--judge", "http://127.0.0.1:9/v1", "--judge-model", "m", "--output", str(out)]
-    assert main(["rationales", "select", table, *options]) == 0
-    assert read(out)[0]["rationale_score"] == 9.0
-    (named, _) = asked[0]
-    assert named[:2] == ("http://127.0.0.1:9/v1", "m") and named[2].temperature == 0
-    says_numbers = False
-    assert "gave none of the 10 samples a number from 0 to 10" in fails(capsys, "select", table, *options)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--score", "likelihood"], "--score likelihood wants --model, and no --judge"),
-        (["--score", "judge", "--model", "x"], "--score judge wants --judge, and no --model"),
+        (["--score", "likelihood"], "the following arguments are required: --model"),
+        (["--score", "judge", "--model", "x"], "invalid choice: 'judge'"),
         (["--best-of", "0", "--model", "x"], "--best-of 0 must be 1 or greater"),
         (["--max-length", "0", "--model", "x"], "--max-length 0 must be 1 or greater"),
         (["--batch-tokens", "-5", "--model", "x"], "--batch-tokens -5 must be 1 or greater"),

@@ -12,10 +12,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from dhrd_hf.rationales.audit import NOTHING_FOUND, advice_on, audit_rationales, quick_audit, summary
+from dhrd_hf.rationales.audit import NOTHING_FOUND, LabelJudge, advice_on, audit_rationales, quick_audit, summary
 from dhrd_hf.rationales.checks import CHECKS
 from dhrd_hf.rationales.filter import filter_rationales
 from dhrd_hf.rationales.matching import label_probe
+from dhrd_hf.rationales.teacher import NoAnswer, Reply, TeacherError, Unusable
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -269,6 +270,48 @@ def test_splits_and_judge():
     assert report["duplicates"]["across_splits"]["dev"] == {"rationales": 2, "texts": 1}
     assert report["consistency"]["inconsistent"] == [row["id"] for row in rows if row["label"] == "no"]
     assert report["truncation"] is None
+
+
+class Judge:
+    """A teacher that answers from a list of replies or errors, by the explanation that it is shown."""
+
+    concurrency = 2
+
+    def __init__(self, replies):
+        self.replies, self.asked = replies, []
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *error):
+        pass
+
+    async def ask(self, messages, seed=None):
+        self.asked.append(messages[0]["content"])
+        said = next(reply for why, reply in self.replies.items() if why in self.asked[-1])
+        if isinstance(said, list):  # another one each time
+            said = said.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return Reply(said, "judge")
+
+
+def test_a_judge_is_asked_for_each_rationale(monkeypatch):
+    monkeypatch.setattr("dhrd_hf.rationales.teacher.FIRST_WAIT", 0.001)
+    replies = {
+        "Because 0": "Entailed.",
+        "Because 1": [NoAnswer("status 500"), "<think>entailed?</think>**refuted**"],
+        "Because 2": Unusable("refused"),
+        "Because 3": "Either of the two.",
+    }
+    judge = Judge(replies)
+    said = LabelJudge(judge, ["entailed", "refuted"])([f"Text {n}" for n in range(4)], [*replies])
+    assert said == ["entailed", "refuted", None, None] and len(judge.asked) == 5
+    assert "Text 0" in judge.asked[0] and "labels does the explanation argue for: entailed, refuted?" in judge.asked[0]
+    with pytest.raises(TeacherError, match="revoked"):
+        LabelJudge(Judge({"Because": TeacherError("revoked")}), ["entailed", "refuted"])(
+            ["a", "b"], ["Because", "Because"]
+        )
 
 
 def test_quick_audit_looks_at_some_rows_and_is_quick():

@@ -1,4 +1,4 @@
-"""Choosing the best of several rationales, by a student's likelihood and by a judge."""
+"""Choosing the best of several rationales, by a student's likelihood."""
 
 import random
 
@@ -8,8 +8,7 @@ import torch
 from dhrd_hf import DualHeadEncoder
 from dhrd_hf.data.inputs import fill_settings
 from dhrd_hf.rationales.filter import Tally
-from dhrd_hf.rationales.select import JudgeScore, LikelihoodScore, read_verdict, select_best
-from dhrd_hf.rationales.teacher import NoAnswer, Reply, Unusable
+from dhrd_hf.rationales.select import LikelihoodScore, select_best
 
 CLEAN = [
     "A kiln that is cold gives off no light, so nothing in the yard could be lit by it.",
@@ -174,62 +173,6 @@ def test_the_likelihood_from_a_folder(lm_dir_of, dual_of, tokenizer, tmp_path, r
     for wrong, said in (({"max_length": 0}, "max_length 0 leaves no room"), ({"batch_tokens": 0}, "batch_tokens=0")):
         with pytest.raises(ValueError, match=said):
             LikelihoodScore.from_pretrained(tmp_path, ["entailed"], device="cpu", **wrong)
-
-
-# The judge
-
-
-class Judge:
-    """A teacher that answers from a list of replies or errors, by the explanation that it is shown."""
-
-    concurrency = 2
-
-    def __init__(self, replies):
-        self.replies, self.asked = replies, []
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *error):
-        pass
-
-    async def ask(self, messages, seed=None):
-        self.asked.append(messages[0]["content"])
-        said = next(reply for why, reply in self.replies.items() if why in self.asked[-1])
-        if isinstance(said, list):  # another one each time
-            said = said.pop(0)
-        if isinstance(said, Exception):
-            raise said
-        return Reply(said, "judge")
-
-
-def test_the_judge_chooses(monkeypatch):
-    monkeypatch.setattr("dhrd_hf.rationales.teacher.FIRST_WAIT", 0.001)
-    replies = {
-        "Sample 0 of a": "3",
-        "Sample 1 of a": [NoAnswer("status 500"), "<think>2 or 8?</think>Score: 8/10"],
-        "Sample 0 of b": Unusable("refused"),
-        "Sample 1 of b": "1",
-    }
-    judge = Judge(replies)
-    score = JudgeScore(judge, ["entailed", "refuted"], prompt="{text}")
-    best, _ = select_best(samples({"a": 2, "b": 2}), score)
-    assert [(row["rationale"], row["rationale_score"]) for row in best] == [
-        ("Sample 1 of a.", 8.0),
-        ("Sample 1 of b.", 1.0),
-    ]
-    assert score.unjudged == 1 and len(judge.asked) == 5
-    assert score(samples({"b": 1})) == [-1.0] and score.unjudged == 2 and len(judge.asked) == 6
-    shown = next(it for it in judge.asked if "Sample 0 of a" in it)
-    assert "Text a." in shown and "entailed, refuted" in shown and ": refuted" in shown
-
-
-@pytest.mark.parametrize(
-    ("reply", "verdict"),
-    [("10", 10), ("**7**", 7), ("6.0", 6), ("I give it a 4.", 4), ("3/10", 3), ("11", -1), ("3 or 4", -1), ("", -1)],
-)
-def test_the_number_of_a_verdict(reply, verdict):
-    assert read_verdict(reply) == verdict
 
 
 def test_a_score_leaves_nothing_with_its_tokenizer(dual_of, make_tokenizer, label2id):

@@ -32,11 +32,9 @@ dropped. near_duplicate is checked only where it is named: of rationales that ar
 """
 _SELECT = """examples:
   dhrd rationales select samples.jsonl --best-of 4 --score likelihood --model runs/first --output best.jsonl
-  dhrd rationales select samples.jsonl --score judge --judge http://localhost:8000/v1 --output best.jsonl
 
-The samples of a row are rows with one id, or a list in the rationale column. likelihood: how much more likely the gold
-label is to a student after the rationale than before, in nats. judge: how well a chat model thinks that it leads to the
-label, from 0 to 10. The score is written to a column rationale_score.
+The samples of a row are rows with one id, or a list in the rationale column. The best one makes the gold label likelier to
+a student than the others: how much more likely than without it, in nats, is written to a column rationale_score.
 """
 _SHORTEN = """examples:
   dhrd rationales shorten rationales.jsonl --max-tokens 64 --tokenizer Qwen/Qwen3-0.6B --output short.jsonl
@@ -145,8 +143,8 @@ def _audit(argv: Sequence[str]) -> int:
     from ...data.tables import check_columns, iter_rows, table_name
     from ...files import strict_json, write_whole
     from ...pages.audit import audit_page, audit_text
-    from ...rationales.audit import audit_rationales
-    from ...rationales.select import LabelJudge
+    from ...rationales.audit import LabelJudge, audit_rationales
+    from ...rationales.teacher import Sampling, open_teacher
 
     for option in ("max_length", "suffix"):
         if getattr(args, option) is not None and args.tokenizer is None:
@@ -167,6 +165,10 @@ def _audit(argv: Sequence[str]) -> int:
     labels = sorted({name for row in rows for name in label_names(row.get(args.label_column))})
     if args.judge and not labels:
         raise ValueError(f"--judge compares with the labels, and column {args.label_column!r} has none.")
+    judge = None
+    if args.judge:
+        named = (args.judge, args.judge_model, Sampling(temperature=0.0))
+        judge = LabelJudge(open_teacher(*named, api_key_env=args.api_key_env), labels)
     found = audit_rationales(
         rows,
         prompt=prompt,
@@ -174,7 +176,7 @@ def _audit(argv: Sequence[str]) -> int:
         other_splits={name: list(iter_rows(name)) for name in args.other_split},
         tokenizer=args.tokenizer and _opened_tokenizer(args.tokenizer),
         suffix=args.suffix and unescaped(args.suffix),
-        judge=LabelJudge(_opened_judge(args), labels) if args.judge else None,
+        judge=judge,
         progress=sys.stderr.isatty(),
         **_taken(args, "id_column", "group_column", "min_words", "max_words", "max_length", "seed"),
     )
@@ -265,67 +267,42 @@ def _select(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("--id-column", metavar="NAME", help="column that samples of a row share; default: id, key or idx")
     add("--best-of", type=int, metavar="K", help="most samples of a row to choose from; default: all")
-    add("--score", default="likelihood", choices=("likelihood", "judge"), help="what is best (default: likelihood)")
-    add("--model", metavar="DIR", help="likelihood: the student, a causal LM or what dhrd train wrote")
-    add("--max-length", type=int, metavar="N", help="likelihood: most tokens of a row")
-    add("--batch-tokens", type=int, metavar="N", help="likelihood: most tokens of a batch")
+    add("--score", default="likelihood", choices=("likelihood",), help="what is best: likelihood is all there is")
+    add("--model", required=True, metavar="DIR", help="the student, a causal LM or what dhrd train wrote")
+    add("--max-length", type=int, metavar="N", help="most tokens of a row")
+    add("--batch-tokens", type=int, metavar="N", help="most tokens of a batch")
     add("--device", help="such as cpu or cuda:1; default: the accelerator if there is one")
-    add("--dtype", default="auto", help="likelihood: such as float32; default: as the model was saved")
-    add("--judge", metavar="URL", help="judge: who is asked, as --teacher of dhrd rationales generate")
-    add("--judge-model", metavar="NAME", help="judge: the model at the endpoint")
-    add("--api-key-env", metavar="NAME", help="judge: the environment variable with its key")
-    add("--concurrency", type=int, default=32, metavar="N", help="judge: requests at a time (default: 32)")
+    add("--dtype", default="auto", help="such as float32; default: as the model was saved")
     args = parser.parse_args(argv)
     for option in ("best_of", "max_length", "batch_tokens"):
         if (number := getattr(args, option)) is not None and number < 1:
             raise ValueError(f"--{option.replace('_', '-')} {number} must be 1 or greater")
-    wanted, other = ("model", "judge") if args.score == "likelihood" else ("judge", "model")
-    if getattr(args, wanted) is None or getattr(args, other) is not None:
-        raise ValueError(f"--score {args.score} wants --{wanted}, and no --{other}")
 
     from tqdm import tqdm
 
     from ...data.prompts import template_columns
     from ...data.tables import check_columns
     from ...rationales.filter import Tally
-    from ...rationales.select import JudgeScore, LikelihoodScore, select_best
+    from ...rationales.select import LikelihoodScore, select_best
 
     prompt = chosen_prompt(args.prompt, args.text_column)
     source = _Source(args, args.rationale_column, args.label_column, args.id_column)
-    if args.score == "likelihood":
-        own = prompt if args.prompt or args.text_column else None
-        kind = f"{'multi' if source.multi_label else 'single'}_label_classification"
-        options = _taken(args, "device", "dtype", "max_length", "batch_tokens") | {"problem_type": kind}
-        score: Any = LikelihoodScore.from_pretrained(args.model, source.labels, prompt=own, named=True, **options)
-        prompt = score.encode.prompt
-    else:
-        judge = _opened_judge(args, concurrency=args.concurrency, device=args.device)
-        score = JudgeScore(judge, source.labels, prompt, **_taken(args))
-    check_columns(source.columns, template_columns(prompt))
+    own = prompt if args.prompt or args.text_column else None
+    kind = f"{'multi' if source.multi_label else 'single'}_label_classification"
+    options = _taken(args, "device", "dtype", "max_length", "batch_tokens") | {"problem_type": kind}
+    score = LikelihoodScore.from_pretrained(args.model, source.labels, prompt=own, named=True, **options)
+    check_columns(source.columns, template_columns(score.encode.prompt))
     if SCORE_COLUMN in source.columns:
         print(f"the column {SCORE_COLUMN} is written anew", file=sys.stderr)
     tally = Tally()
     with tqdm(unit=" samples", file=sys.stderr, disable=None) as bar:
         options = _taken(args) | {"key": args.id_column, "score_column": SCORE_COLUMN, "progress": bar.update}
         rows, fewer = select_best(source, score, args.best_of, tally=tally, **options)
-    unjudged = getattr(score, "unjudged", 0)
-    if unjudged and unjudged == tally.rationales_in:
-        raise ValueError(f"{args.judge} gave none of the {unjudged} samples a number from 0 to 10: take another judge")
     source.write(rows, SCORE_COLUMN)
     print(tally, file=sys.stderr)
     if args.best_of is not None:
         print(f"{fewer} of {len(rows)} rows have fewer than {args.best_of} samples", file=sys.stderr)
-    if unjudged:
-        print(f"{unjudged} samples were given no number by the judge, and count as the worst", file=sys.stderr)
     return 0
-
-
-def _opened_judge(args: argparse.Namespace, **options: Any) -> Any:
-    """The chat model that `--judge` names."""
-    from ...rationales.teacher import Sampling, open_teacher
-
-    named = (args.judge, args.judge_model, Sampling(temperature=0.0))
-    return open_teacher(*named, api_key_env=args.api_key_env, **options)
 
 
 def _opened_tokenizer(name: str) -> Any:
