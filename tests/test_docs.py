@@ -34,8 +34,6 @@ SHORTER |= {
         "1",
         "--warmup",
         "0",
-        "--engines",
-        "torch,cot",
         "--max-new-tokens",
         "2",
     ]

@@ -1,10 +1,11 @@
-r"""Throughput of one classifier on torch, ONNX Runtime and OpenVINO, in float32 and int8, on the same texts in turn.
+r"""Throughput of one classifier on torch, ONNX Runtime and OpenVINO, in float32 and int8, and in transformers' pipeline.
 
     python examples/benchmarks/engines.py runs/esnli/classifier-alpha-1 ../shared/data/esnli/validation.jsonl.gz
 
 The exports are written into `--work`, in a folder of the classifier's name and contents (kept, so a second run is quick), and
-need the extras `onnx` and `openvino`. All engines have torch's number of threads. A text goes through
-`dhrd_hf.evaluation.predict_texts`, tokenisation included. Accuracy is on the timed rows.
+need the extras `onnx` and `openvino`. All engines have torch's number of threads, and take turns on the same texts. A text goes
+through `dhrd_hf.evaluation.predict_table`, or through the pipeline in batches of `--batch-size`, tokenisation included. Accuracy
+is on the timed rows.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from paired import paired, ratio, report
+from transformers import pipeline
 
+from dhrd_hf.data.prompts import render_rows
 from dhrd_hf.data.tables import load_table
 from dhrd_hf.evaluation import load_classifier, predict_table
 from dhrd_hf.export import EngineClassifier, export_engine
@@ -31,6 +34,7 @@ def main() -> None:
     parser.add_argument("table", help="table with the columns text and label")
     parser.add_argument("--rows", type=int, default=600, help="rows to time and to measure accuracy on")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=16, help="of the pipeline")
     parser.add_argument("--work", type=Path, default=Path("runs/engines"), help="folder for the exports")
     parser.add_argument("--output", type=Path, help="JSON Lines file to add the results to")
     args = parser.parse_args()
@@ -49,20 +53,26 @@ def main() -> None:
     data = load_table(args.table)
     rows = data.select(range(min(args.rows, len(data))))
     prompt = getattr(opened["torch"][0].config, "prompt_template", None) or "{text}"
+    labels = predict_table(*opened["torch"], rows, prompt).labels
+    model, tokenizer = opened["torch"]
+    texts, stock = list(render_rows(prompt, rows)), pipeline("text-classification", model=model, tokenizer=tokenizer)
+    sizes["pipeline"] = sizes["torch"]
     found = {}
 
     def classify(name: str) -> callable:
         def run() -> None:
-            found[name] = predict_table(*opened[name], rows, prompt)
+            found[name] = predict_table(*opened[name], rows, prompt).logits.argmax(-1)
 
         return run
 
-    times = paired({name: classify(name) for name in opened}, rounds=args.rounds)
+    def through_pipeline() -> None:
+        said = stock(texts, batch_size=args.batch_size, truncation=True)
+        found["pipeline"] = np.array([stock.model.config.label2id[it["label"]] for it in said])
+
+    times = paired({name: classify(name) for name in opened} | {"pipeline": through_pipeline}, rounds=args.rounds)
     figures = []
-    for name in opened:
-        it = found[name]
-        labels = it.logits.argmax(-1)
-        accuracy, same = np.mean(labels == it.labels), np.mean(labels == found["torch"].logits.argmax(-1))
+    for name in times:
+        accuracy, same = np.mean(found[name] == labels), np.mean(found[name] == found["torch"])
         median, low, high = ratio(times, "torch", name)
         figures.append(
             (
@@ -73,7 +83,8 @@ def main() -> None:
         )
     report(
         f"Engines on {len(rows)} rows of {args.table}",
-        f"python examples/benchmarks/engines.py {args.classifier} {args.table} --rounds {args.rounds}",
+        f"python examples/benchmarks/engines.py {args.classifier} {args.table} --rounds {args.rounds} "
+        f"--batch-size {args.batch_size}",
         figures,
         args.output,
     )

@@ -192,7 +192,7 @@ def test_rows_without_a_label_are_told_and_dropped_by_every_command(base, put, c
         "evaluate": ["evaluate", "--model", "run", "--data", data],
         "calibrate": ["calibrate", "--model", "run", "--data", data],
         "export": ["export", "--model", "run", "--output", "out", "--eval-data", data],
-        "bench": ["bench", "throughput", "--model", "run", "--data", data, "--engines", "torch", "--repeats", "1"],
+        "bench": ["bench", "throughput", "--model", "run", "--data", data, "--cot-rows", "0", "--repeats", "1"],
         "generate": ["rationales", "generate", "--data", data, "--teacher", "column:rationale", "--output", "r.jsonl"],
     }
     for name, command in commands.items():

@@ -40,7 +40,7 @@ def train_arguments(base, folder, where, case, batch):
 def bench_arguments(folder):
     return [
         *("bench", "--model", str(folder / "model"), "--data", str(folder / "named.jsonl")),
-        *("--device", "cpu", "--engines", "torch,cot", "--batch-sizes", "2,5", "--sort", "--repeats", "2"),
+        *("--device", "cpu", "--batch-sizes", "2,5", "--sort", "--repeats", "2"),
         *("--cot-rows", "4", "--max-new-tokens", "3", "--output", str(folder / "bench" / "throughput.json")),
     ]
 

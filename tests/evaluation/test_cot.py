@@ -11,7 +11,7 @@ from dhrd_hf import AutoModelForDualHeadClassification, DualHeadCollator, DualHe
 from dhrd_hf.data.prompts import DEFAULT_SUFFIX
 from dhrd_hf.evaluation import CoTAnswer, decode_answers, load_classifier
 from dhrd_hf.evaluation.cot import CoTDecoder, read_answer
-from dhrd_hf.evaluation.throughput_engines import BenchRows, CoTEngine
+from dhrd_hf.evaluation.throughput import decoding, read_rows
 from dhrd_hf.training import add_lora
 
 LABELS = ["entailed", "refuted", "unknown"]
@@ -144,9 +144,9 @@ def test_decoded_labels_have_the_ids_of_the_model(dual_of, tokenizer, three_rows
     """The benchmark's engine, with labels whose ids are in no order of the alphabet."""
     model = dual_of("llama", id2label={0: "unknown", 1: "entailed", 2: "refuted"}, alpha=1.0, beta=0.0)
     learned_by_heart(model, tokenizer, three_rows)
-    rows = BenchRows.of(Dataset.from_list(three_rows), model.config, tokenizer)
-    _, run = CoTEngine(model, tokenizer, max_new_tokens=60).prepare(rows, batch_size=2)
-    assert rows.labels == [1, 2, 0] and run().labels == [1, 2, 0]
+    rows, _ = read_rows(Dataset.from_list(three_rows), model.config, tokenizer, "{text}")
+    run = decoding(CoTDecoder(model, tokenizer, max_new_tokens=60), rows, 2)
+    assert [row.label for row in rows] == [1, 2, 0] and run(False).labels == [1, 2, 0]
 
 
 def test_the_models_own_generation_config_changes_nothing(dual_of, stock_lm_of, tokenizer):

@@ -1,6 +1,7 @@
 """Throughput: hand-worked figures on a clock of our own, and real engines against `predict_table`."""
 
 import os
+from functools import partial
 from importlib.metadata import version
 
 import pytest
@@ -9,12 +10,12 @@ from datasets import Dataset
 
 from dhrd_hf import export_classifier
 from dhrd_hf.evaluation import compute_metrics, decode_answers, load_classifier, predict_table, throughput
+from dhrd_hf.evaluation.cot import CoTDecoder
 from dhrd_hf.evaluation.ranks import Ranks
-from dhrd_hf.evaluation.throughput import measure_throughput
-from dhrd_hf.evaluation.throughput_engines import Answers, BenchRows, CoTEngine, ForwardEngine, PipelineEngine
+from dhrd_hf.evaluation.throughput import Answers, Row, decoding, measure_throughput, pooled, read_rows
 from dhrd_hf.evaluation.timing import machine, out_of_memory, turns, versions
 
-ROWS = BenchRows(list("abcd"), [[5], [5, 6, 7], [5, 6], [5]], labels=[0, 1, 0, 1], limit=None, cut=0, empty=0)
+ROWS = [Row("a", [5], 0), Row("b", [5, 6, 7], 1), Row("c", [5, 6], 0), Row("d", [5], 1)]
 
 
 class Clock:
@@ -27,56 +28,51 @@ class Clock:
     def tokenizer(self, texts, **kwargs):
         self.now += 0.5
 
-    def engine(self, name, seconds, answers=lambda rows: Answers([0] * len(rows.ids)), fails_at=None):
-        clock, left = self, {}
+    def engine(self, name, seconds, answers=lambda rows: Answers([0] * len(rows)), fails_at=None):
+        def engine(rows, batch_size):
+            key, left = (name, batch_size, tuple(row.text for row in rows)), list(seconds)
 
-        class Engine:
-            includes_tokenization, device, dtype, threads = name == "pipeline", "cpu", "bfloat16", 3
+            def run(warm_up):
+                if warm_up:
+                    self.log.append(("warm-up", *key))
+                    self.now += 100
+                    return Answers([])
+                self.log.append(key)
+                if batch_size == fails_at:
+                    raise torch.OutOfMemoryError("CUDA out of memory.\nTried a lot.")
+                self.now += left.pop(0)
+                return answers(rows)
 
-            def prepare(self, rows, batch_size):
-                key = (name, batch_size, tuple(rows.texts))
-                left[key] = list(seconds)
+            return run
 
-                def warm_up():
-                    clock.log.append(("warm-up", *key))
-
-                def run():
-                    clock.log.append(key)
-                    if batch_size == fails_at:
-                        raise torch.OutOfMemoryError("CUDA out of memory.\nTried a lot.")
-                    clock.now += left[key].pop(0)
-                    return answers(rows)
-
-                return warm_up, run
-
-        return Engine()
+        return engine
 
 
 def test_figures_are_those_worked_by_hand(monkeypatch):
     clock = Clock(monkeypatch)
-    engines = {"torch": clock.engine("torch", [2, 4, 1]), "pipeline": clock.engine("pipeline", [1, 8, 0.5])}
+    engines = {"torch": clock.engine("torch", [2, 4, 1]), "other": clock.engine("other", [1, 8, 0.5])}
     rounds = list(
         measure_throughput(engines, ROWS, clock.tokenizer, batch_sizes=[2], orders=[True], repeats=3, warmup=2)
     )
     assert [it["rounds"] for it in rounds] == [1, 2, 3]
     assert [len(it["rows"][0]["seconds"]) for it in rounds] == [1, 2, 3]
-    pooled, other = rounds[-1]["rows"]
+    first, other = rounds[-1]["rows"]
     figures = {"samples_per_second": 2.0, "low": 1.0, "high": 4.0, "ms_per_row": 500.0, "seconds": [2, 4, 1]}
-    assert {name: pooled[name] for name in figures} == figures  # 4 rows in 2, 4 and 1 seconds
-    assert (pooled["ratio"], pooled["tokenization"], pooled["new_tokens_per_row"]) == (1.0, "apart", None)
+    assert {name: first[name] for name in figures} == figures  # 4 rows in 2, 4 and 1 seconds
+    assert (first["ratio"], first["tokenization"], first["new_tokens_per_row"]) == (1.0, "apart", None)
     # Round by round: 2/1, 4/8, 1/0.5.
-    assert (other["ratio"], other["ratio_low"], other["ratio_high"], other["tokenization"]) == (2, 0.5, 2, "included")
-    assert (pooled["accuracy"], pooled["rows"], pooled["unreadable"]) == (0.5, 4, None)
-    assert (pooled["device"], pooled["dtype"], pooled["threads"]) == ("cpu", "bfloat16", 3)
+    assert (other["ratio"], other["ratio_low"], other["ratio_high"], other["tokenization"]) == (2, 0.5, 2, "apart")
+    assert (first["accuracy"], first["rows"], first["unreadable"]) == (0.5, 4, None)
+    assert rounds[-1]["tokenization"]["seconds"] == [0.5, 0.5, 0.5]  # of the rounds that count
     by_length = tuple("bcad")
-    turn = [("torch", 2, by_length), ("pipeline", 2, by_length)]
+    turn = [("torch", 2, by_length), ("other", 2, by_length)]
     warm = [("warm-up", *it) for it in turn]
     assert clock.log == [*warm[::-1], *warm, *turn, *turn[::-1], *turn[::-1]]
 
 
 def test_every_batch_size_and_order_is_compared_with_its_own(monkeypatch):
     clock = Clock(monkeypatch)
-    decoded = lambda rows: Answers([0, None] * (len(rows.ids) // 2), new_tokens=30 * len(rows.ids))  # noqa: E731
+    decoded = lambda rows: Answers([0, None] * (len(rows) // 2), new_tokens=30 * len(rows))  # noqa: E731
     engines = {"torch": clock.engine("torch", [1, 1]), "cot": clock.engine("cot", [50, 50], decoded)}
     options = {"batch_sizes": [1, 2, 8], "repeats": 2, "cot_rows": 2}
     *_, found = measure_throughput(engines, ROWS, clock.tokenizer, **options)
@@ -116,12 +112,12 @@ def test_a_batch_is_no_larger_than_the_rows(monkeypatch, capsys):
 
 def test_what_does_not_fit_is_left_out_and_the_rest_goes_on(monkeypatch):
     clock = Clock(monkeypatch)
-    engines = {"torch": clock.engine("torch", [1] * 9, fails_at=2), "pipeline": clock.engine("pipeline", [2] * 9)}
+    engines = {"torch": clock.engine("torch", [1] * 9, fails_at=2), "other": clock.engine("other", [2] * 9)}
     *_, found = measure_throughput(engines, ROWS, clock.tokenizer, batch_sizes=[1, 2], orders=[False])
     assert [(row["engine"], row["batch_size"], row["ratio"]) for row in found["rows"]] == [
         ("torch", 1, 1.0),
-        ("pipeline", 1, 0.5),
-        ("pipeline", 2, None),
+        ("other", 1, 0.5),
+        ("other", 2, None),
     ]
     why = "it does not fit into memory (CUDA out of memory.)"
     assert found["left_out"] == [{"engine": "torch", "batch_size": 2, "sorted": False, "why": why}]
@@ -140,14 +136,15 @@ def test_the_slowest_rank_counts(monkeypatch):
     class TwoRanks(Ranks):
         def __init__(self, seconds):
             super().__init__()
-            self.count, self.others = 2, seconds
+            self.count, self.others, self.runs = 2, seconds, 0
 
         def gather(self, value):
             """The other rank has as many rows, half as many right, and its own times."""
-            if not isinstance(value, list):
-                return [value, value]
-            seconds, found = value
-            return [value, [self.others if found else seconds, {name: it // 2 for name, it in found.items()}]]
+            if isinstance(value, list):
+                self.runs += 1
+                tokenises = self.runs % 2 == 1
+                return [value, value if tokenises else [self.others, None]]
+            return [value, {name: it // 2 for name, it in value.items()} if isinstance(value, dict) else value]
 
     for other, expected in ((5, 8 / 5), (1, 8 / 2)):
         engines = {"torch": clock.engine("torch", [2])}
@@ -158,34 +155,39 @@ def test_the_slowest_rank_counts(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_engines_give_the_labels_that_prediction_gives(name, dual_of, make_tokenizer, dataset, tmp_path):
+def test_a_forward_pass_gives_the_labels_that_prediction_gives(name, dual_of, make_tokenizer, dataset, tmp_path):
     tokenizer = make_tokenizer(padding_side="left" if name == "llama" else "right")
     model = dual_of(name, id2label={0: "entailed", 1: "refuted", 2: "unknown"}, max_input_length=30)
     expected = predict_table(model, tokenizer, dataset)
-    labels = expected.logits.argmax(-1)
-    assert len(set(labels.tolist())) > 1
-    rows = BenchRows.of(dataset, model.config, tokenizer)
-    assert (len(rows.ids), rows.cut, rows.empty, rows.labels) == (24, expected.cut, 0, expected.labels.tolist())
-    assert rows.cut > 0
+    labels = dict(zip(dataset["text"], expected.logits.argmax(-1).tolist(), strict=True))
+    assert len(set(labels.values())) > 1
+    rows, said = read_rows(dataset, model.config, tokenizer, "{text}")
+    assert [row.label for row in rows] == expected.labels.tolist() and len(rows) == 24
+    assert expected.cut > 0 and f"; {expected.cut} cut to 30 tokens" in said and "left out" not in said
     stock, _ = load_classifier(export_classifier(model, tokenizer, tmp_path / "export"))
-    engines = [ForwardEngine(model, tokenizer), ForwardEngine(stock, tokenizer), PipelineEngine(stock, tokenizer)]
-    for engine in engines:
-        for ordered in (rows, rows.longest_first()):
-            _, run = engine.prepare(ordered, batch_size=5)
-            places = [rows.texts.index(text) for text in ordered.texts]
-            assert run().labels == labels[places].tolist()
-    (found,) = measure_throughput({"torch": engines[0]}, rows, tokenizer, batch_sizes=[5], orders=[True], repeats=1)
+    for opened in (model, stock):
+        for ordered in (rows, sorted(rows, key=lambda row: -len(row.ids))):
+            run = pooled(opened, tokenizer, ordered, 5)
+            assert run(False).labels == run(True).labels == [labels[row.text] for row in ordered]
+    engines, options = {"torch": partial(pooled, model, tokenizer)}, {"orders": [True], "repeats": 1}
+    (found,) = measure_throughput(engines, rows, tokenizer, batch_sizes=[5], **options)
     assert found["rows"][0]["accuracy"] == compute_metrics((expected.logits, expected.labels))["accuracy"]
 
 
-def test_decoding_is_that_of_decode_answers(dual_of, tokenizer, dataset, label2id):
+def test_decoding_is_that_of_decode_answers(dual_of, tokenizer, dataset, label2id, monkeypatch):
     model = dual_of("llama", label2id=label2id)
-    rows = BenchRows.of(dataset.select(range(6)), model.config, tokenizer)
-    greedy = {"max_new_tokens": 7, "top_p": 1e-6}
-    warm_up, run = CoTEngine(model, tokenizer, **greedy).prepare(rows, batch_size=4)
-    warm_up()
-    expected = decode_answers(model, tokenizer, rows.texts, list(label2id), **greedy)
-    assert run() == Answers([label2id.get(it.label) for it in expected], sum(it.new_tokens for it in expected))
+    rows, _ = read_rows(dataset.select(range(10)), model.config, tokenizer, "{text}")
+    greedy = {"max_new_tokens": 9, "top_p": 1e-6}
+    decoder = CoTDecoder(model, tokenizer, **greedy)
+    run = decoding(decoder, rows, 4)
+    expected = decode_answers(model, tokenizer, [row.text for row in rows], list(label2id), **greedy)
+    assert run(False) == Answers([label2id.get(it.label) for it in expected], sum(it.new_tokens for it in expected))
+    decode, decoded = decoder.decode, []
+    monkeypatch.setattr(decoder, "decode", lambda *args: decoded.append((len(args[0]), args[1])) or decode(*args))
+    run(True)
+    assert decoded == [(4, 8), (4, 8)]  # two of the three batches, and a few tokens
+    run(False)
+    assert decoded[2:] == [(4, None), (4, None), (2, None)]
 
 
 def test_rows_are_what_a_table_gives(dual_of, tokenizer, label2id):
@@ -193,24 +195,20 @@ def test_rows_are_what_a_table_gives(dual_of, tokenizer, label2id):
     table = Dataset.from_list(
         [{"a": "It rains.", "label": "refuted"}, {"a": " ", "label": "unknown"}, {"a": None, "label": "unknown"}]
     )
-    rows = BenchRows.of(table, config, tokenizer, "{a}")
-    assert (rows.texts, rows.labels, rows.empty) == (["It rains."], [1], 2)
-    assert BenchRows.of(table.remove_columns("label"), config, tokenizer, "{a}").labels is None
+    rows, said = read_rows(table, config, tokenizer, "{a}")
+    assert [(row.text, row.label) for row in rows] == [("It rains.", 1)]
+    length = len(tokenizer("It rains.")["input_ids"])
+    assert said == f"of {length} tokens on average, {length} at most; 2 left out, whose text is empty"
+    ((row,), said) = read_rows(table.select([0]).remove_columns("label"), config, tokenizer, "{a}")
+    assert row.label is None
+    assert said.endswith("at most; accuracy is not measured: there are no single labels in a column 'label'")
     for wrong, prompt, message in (
         (table, "{b}", "no column 'b'"),
         (table.select([1, 2]), "{a}", "none of the 2 rows has a text"),
         (Dataset.from_list([{"a": "It rains.", "label": "wet"}]), "{a}", "'wet'"),
     ):
         with pytest.raises(ValueError, match=message):
-            BenchRows.of(wrong, config, tokenizer, prompt)
-
-
-def test_numbers_out_of_range_are_a_line(tokenizer):
-    for wrong in ({"repeats": 0}, {"warmup": -1}, {"cot_rows": 0}, {"batch_sizes": [8, 0]}):
-        with pytest.raises(ValueError, match="must be"):
-            measure_throughput({"torch": None}, ROWS, tokenizer, **wrong)
-    with pytest.raises(ValueError, match="nothing to measure"):
-        measure_throughput({}, ROWS, tokenizer)
+            read_rows(wrong, config, tokenizer, prompt)
 
 
 def test_the_machine_is_a_line():
