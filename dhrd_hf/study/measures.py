@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..evaluation.verdict import wilson_interval
 from ..figures import Plot, Point, Series
 from ..pages import ratio_text
-from .metrics import CONFIDENCE, SCORES, seeds_for, sign_test, visible_gain
+from .metrics import SCORES, seeds_for, sign_test, visible_gain
 from .statistics import Gain, Pair, difference, gain_of, has_logits, noise_of
+from .table import Row
 from .tables import DASH, Table, gain_text, plots, point, told
 
 _SCORES = {"accuracy": "accuracy", "macro_f1": "macro F1", "log_loss": "less log loss"}
@@ -34,22 +36,19 @@ _WAYS = {
 def scores_table(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> Table:
     """The gain by every score that the runs have, and how often one would have come from chance alone."""
     lines, problems, drawn = _with_mean(main, apart), {}, []
-    columns = {"data": [name for name, _, _ in lines], "seeds": [f"{seeds or ''}" for _, _, seeds in lines]}
+    columns = {"data": [*(name for name, _, _ in lines), "p, signs of all pairs"]}
+    columns["seeds"] = [*(f"{seeds or ''}" for _, _, seeds in lines), ""]
     for metric, name in _SCORES.items():
         gains = [_gain(pairs, metric, problems) for _, pairs, _ in lines]
         if not any(gains):
             continue
-        p = DASH
-        if all(gains[: len(main)]):
-            p = _p([difference(*it.sides(metric), metric).mean(1) for it in main])
-        columns[f"{name} [95%]"] = [*map(gain_text, gains), p]
+        pairs = [difference(*it.sides(metric), metric).mean(1) for it in main] if all(gains[: len(main)]) else []
+        columns[f"{name} [95%]"] = [*map(gain_text, gains), _p(pairs) if pairs else DASH]
         if metric.endswith("log_loss"):
             its = [(it, gain) for it, gain in zip(lines, gains, strict=True) if gain]
             points = [point(name, it, seeds=seeds, kind=None if seeds else "mean") for (name, _, seeds), it in its]
             title = f"{name.capitalize()}, by data set"
             drawn += plots("forest", title, "nats less than pooled", {"dual_head": points}, signed=True)
-    columns["data"].append("p, signs of all pairs")
-    columns["seeds"].append("")
     notes = ["Gains of the dual head over pooled: accuracy and macro F1 in points; of losses how much less there is."]
     test = "a permutation test, two-sided."
     notes.append(f"p is that of the mean gain if either sign of every pair of runs were as likely: {test}")
@@ -154,13 +153,13 @@ def training_table(main: Sequence[Pair]) -> Table:
     """What a training with the reasoning head takes beside the pooled one, on the same rows and machine."""
     rows, left_out = [], 0
     for it in main:
-        pairs = [pair for pair in zip(it.base.rows, it.group.rows, strict=True) if _has(pair, "train_seconds")]
+        pairs = _with("train_seconds", zip(it.base.rows, it.group.rows, strict=True))
         timed = [pair for pair in pairs if not any(run.get("resumed") for run in pair)]
         left_out += len(pairs) - len(timed)
         if timed:
             rows.append([it.data, str(len(timed))])
             for name in ("train_seconds", "peak_memory_mb"):
-                sides = np.array([[run[name] for run in pair] for pair in timed if _has(pair, name)])
+                sides = np.array([[run[name] for run in pair] for pair in _with(name, timed)])
                 if not sides.size:
                     rows[-1] += [DASH] * 3
                     continue
@@ -177,8 +176,8 @@ def training_table(main: Sequence[Pair]) -> Table:
     return Table("training", "What training costs", columns, rows, notes)
 
 
-def _has(pair: Sequence[Mapping[str, Any]], name: str) -> bool:
-    return all(run.get(name) for run in pair)
+def _with(name: str, pairs: Iterable[Sequence[Row]]) -> list[Sequence[Row]]:
+    return [pair for pair in pairs if all(run.get(name) for run in pair)]
 
 
 def read_throughput(path: str | Path) -> dict[str, Any]:
@@ -251,10 +250,8 @@ def _ratio(it: Mapping[str, Any]) -> str:
 
 def _accuracy(it: Mapping[str, Any]) -> Point | None:
     """Accuracy in percent with Wilson's interval, at its speed."""
-    from scipy.stats import binomtest
-
     if it.get("accuracy") is None:
         return None
-    found = binomtest(round(it["accuracy"] * it["rows"]), it["rows"]).proportion_ci(CONFIDENCE, method="wilson")
-    values = (100 * value for value in (it["accuracy"], *found))
+    right = wilson_interval(np.arange(it["rows"]) < round(it["accuracy"] * it["rows"]))
+    values = (100 * right[end] for end in ("value", "low", "high"))
     return Point(f"batches of {it['batch_size']}", *values, x=it["samples_per_second"])
