@@ -12,7 +12,7 @@ from hub_stand_in import HubStandIn
 
 from dhrd_hf import DualHeadTrainingArguments
 from dhrd_hf.cli import main
-from dhrd_hf.cli.arguments import parse_train
+from dhrd_hf.cli.train import parse_train
 from dhrd_hf.data.superglue import SUPERGLUE_LABELS, superglue_rows
 from dhrd_hf.evaluation import decode
 from dhrd_hf.study import read_study, run_study

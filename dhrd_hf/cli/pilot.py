@@ -90,7 +90,7 @@ def train_options(words: Sequence[str]) -> dict[str, Any]:
     """Options of `dhrd train` as a study's file has them."""
     from ..study.options import PATHS, SAID_BY, wrong_value
     from ..study.run import BEST_EPOCH
-    from .arguments import given_options
+    from .train import given_options
 
     found = given_options(words)
     for name, value in found.items():

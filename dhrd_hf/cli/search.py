@@ -113,7 +113,7 @@ def _check_space(space: dict[str, Any], given: list[str], where: str) -> None:
 
 
 def _parsed(given: list[str], values: dict[str, Any]) -> tuple[Any, Any]:
-    from .arguments import parse_train
+    from .train import parse_train
 
     return parse_train([*given, *(f"--{name}={value}" for name, value in values.items())])
 

@@ -158,7 +158,7 @@ def check_options(study: Study, who: str = "") -> None:
 
 
 def _parse_all(several: list[tuple[str, ...]], who: str) -> None:
-    from .arguments import parse_train
+    from .train import parse_train
 
     for options in several:
         given = ("--model", "m", "--train-data", "t", "--eval-data", "e", "--output-dir", "o", *options)

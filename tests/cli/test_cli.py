@@ -20,7 +20,7 @@ from transformers.utils import is_flash_attn_2_available
 import dhrd_hf.evaluation
 from dhrd_hf import AutoModelForDualHeadClassification
 from dhrd_hf.cli import main
-from dhrd_hf.cli.arguments import parse_train
+from dhrd_hf.cli.train import parse_train
 from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.training import add_lora
 

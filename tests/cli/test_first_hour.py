@@ -8,7 +8,7 @@ from transformers import HfArgumentParser
 
 from dhrd_hf import DualHeadTrainingArguments
 from dhrd_hf.cli import main
-from dhrd_hf.cli.arguments import _parser, parse_given
+from dhrd_hf.cli.train import _parser, parse_given
 from dhrd_hf.configuration_dhrd import CLASSIFIER_HEADS as HEADS
 from dhrd_hf.configuration_dhrd import CLASSIFIER_INITS as INITS
 from dhrd_hf.files import did_you_mean, near_path
