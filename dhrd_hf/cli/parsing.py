@@ -68,26 +68,6 @@ def find_command(words: Sequence[str], commands: Mapping[str, str], package: str
     return importlib.import_module(f".{words[0]}", package)
 
 
-class CommandGroup:
-    """Commands behind a command, such as `dhrd rationales audit`: it has their help, and finds their modules."""
-
-    def __init__(self, prog: str, commands: Mapping[str, str], package: str, description: str, examples: str):
-        self.prog, self.commands, self.package = prog, commands, package
-        self.description, self.examples = description, examples
-
-    def run(self, argv: Sequence[str]) -> int:
-        argv = list(argv) or ["--help"]
-        if argv[0].startswith("-"):
-            commands_parser(self.prog, self.commands, self.description, self.examples).parse_args(argv)
-        return self._find(argv).run(argv[1:])
-
-    def after_interrupt(self, argv: Sequence[str]) -> str:
-        return after_interrupt(self._find(argv), argv[1:])
-
-    def _find(self, argv: Sequence[str]) -> ModuleType:
-        return find_command(argv, self.commands, self.package, self.prog)
-
-
 def after_interrupt(command: ModuleType, argv: Sequence[str]) -> str:
     """What is left of a command after Ctrl-C, and how to go on."""
     said = command.after_interrupt

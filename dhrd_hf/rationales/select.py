@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..modeling_dhrd import DHRDForDualHeadClassification
 
+SCORE_COLUMN = "rationale_score"
 _WINDOW = 512  # samples scored together
 # As for prediction: a CPU gains nothing from more, an accelerator is left idle by less.
 _CPU_BATCH_TOKENS, _ACCELERATOR_BATCH_TOKENS = 1024, 16384
@@ -41,7 +42,6 @@ def select_best(
     key: str | None = None,
     label_column: str = "label",
     rationale_column: str = "rationale",
-    score_column: str = "rationale_score",
     tally: Tally | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> tuple[list[dict[str, Any]], int]:
@@ -68,14 +68,13 @@ def select_best(
         key (`str`, *optional*): Column of the keys; by default the first of `id`, `key` and `idx`. Not needed where
             the rationales are lists.
         label_column (`str`, *optional*, defaults to `"label"`), rationale_column (`str`, *optional*, defaults to
-            `"rationale"`), score_column (`str`, *optional*, defaults to `"rationale_score"`): The columns; the last is
-            added, None where there was nothing to choose from.
+            `"rationale"`): The columns.
         tally ([`~dhrd_hf.rationales.filter.Tally`], *optional*): Counts the samples that come in and go.
         progress (`Callable[[int], Any]`, *optional*): Is told how many samples were scored.
 
     Returns:
-        `tuple[list[dict[str, Any]], int]`: a row for each key, in the order of their first samples, and how many of them
-        had fewer than `best_of` samples.
+        `tuple[list[dict[str, Any]], int]`: a row for each key, in the order of their first samples, with a column
+        `rationale_score`, None where there was nothing to choose from; and how many had fewer than `best_of` samples.
 
     Raises:
         ValueError: if no row has `best_of` samples, there is no column of keys, the samples of a row differ in their
@@ -109,7 +108,7 @@ def select_best(
         for _, sample in scored or [(None, best)]:
             said, stays = sample[rationale_column], sample is best
             tally.add(group[0].get(label_column), said, said, () if stays else ["another is better"], stays)
-        chosen.append({**best, score_column: most})
+        chosen.append({**best, SCORE_COLUMN: most})
     return chosen, fewer
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..parsing import CommandGroup
+from .. import parsing
+from ..parsing import commands_parser, find_command
 
 COMMANDS = {
     "generate": "have a teacher write the rationales of a table with labels",
@@ -24,16 +25,20 @@ Each command has its own help: dhrd rationales audit --help
 """
 
 
-class _Group(CommandGroup):
-    """Commands of which all but one share a module."""
+def run(argv: Sequence[str]) -> int:
+    argv = list(argv) or ["--help"]
+    if argv[0].startswith("-"):
+        about = "Rationales: write them, check them, choose among them."
+        commands_parser("dhrd rationales", COMMANDS, about, _EXAMPLES).parse_args(argv)
+    return _find(argv).run(argv[1:])
 
-    def _find(self, argv: Sequence[str]) -> Any:
-        from . import tables
 
-        return tables.COMMANDS.get("".join(argv[:1])) or super()._find(argv)
+def after_interrupt(argv: Sequence[str]) -> str:
+    return parsing.after_interrupt(_find(argv), argv[1:])
 
 
-_GROUP = _Group(
-    "dhrd rationales", COMMANDS, __package__, "Rationales: write them, check them, choose among them.", _EXAMPLES
-)
-run, after_interrupt = _GROUP.run, _GROUP.after_interrupt
+def _find(argv: Sequence[str]) -> Any:
+    """All commands but one are in one module."""
+    from . import tables
+
+    return tables.COMMANDS.get(argv[0]) or find_command(argv, COMMANDS, __package__, "dhrd rationales")

@@ -12,7 +12,6 @@ from ...data.prompts import chosen_prompt, unescaped
 from ...files import did_you_mean
 from ..parsing import Parser
 
-SCORE_COLUMN = "rationale_score"
 _AUDIT = r"""examples:
   dhrd rationales audit rationales.jsonl
   dhrd rationales audit rationales.jsonl --data train.jsonl --key id --json audit.json --html audit.html
@@ -283,7 +282,7 @@ def _select(argv: Sequence[str]) -> int:
     from ...data.prompts import template_columns
     from ...data.tables import check_columns
     from ...rationales.filter import Tally
-    from ...rationales.select import LikelihoodScore, select_best
+    from ...rationales.select import SCORE_COLUMN, LikelihoodScore, select_best
 
     prompt = chosen_prompt(args.prompt, args.text_column)
     source = _Source(args, args.rationale_column, args.label_column, args.id_column)
@@ -296,7 +295,7 @@ def _select(argv: Sequence[str]) -> int:
         print(f"the column {SCORE_COLUMN} is written anew", file=sys.stderr)
     tally = Tally()
     with tqdm(unit=" samples", file=sys.stderr, disable=None) as bar:
-        options = _taken(args) | {"key": args.id_column, "score_column": SCORE_COLUMN, "progress": bar.update}
+        options = _taken(args) | {"key": args.id_column, "progress": bar.update}
         rows, fewer = select_best(source, score, args.best_of, tally=tally, **options)
     source.write(rows, SCORE_COLUMN)
     print(tally, file=sys.stderr)
