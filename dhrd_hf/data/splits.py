@@ -82,14 +82,19 @@ def _units(texts: np.ndarray, groups: Sequence[Any] | None) -> np.ndarray:
     _, units = np.unique(texts, return_inverse=True)
     if groups is None:
         return units
+    _, of_group = np.unique([str(it) for it in groups], return_inverse=True)
+    return np.unique(joined(units, of_group), return_inverse=True)[1]
+
+
+def joined(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """The numbers of what belongs together: rows that share one of two numbers, over other rows too."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    _, of_group = np.unique([str(it) for it in groups], return_inverse=True)
-    size = int(units.max()) + 1
-    edges = coo_array((np.ones(len(units)), (units, size + of_group)), shape=(size + len(of_group),) * 2)
-    joined = connected_components(edges, directed=False)[1][units]
-    return np.unique(joined, return_inverse=True)[1]
+    # A graph with both kinds of numbers as nodes, and an edge a row.
+    two = two + one.max() + 1
+    graph = coo_array((np.ones(len(one)), (one, two)), shape=(two.max() + 1,) * 2)
+    return connected_components(graph, directed=False)[1][one]
 
 
 def _strata(cells: Sequence[Any], regression: bool) -> np.ndarray:

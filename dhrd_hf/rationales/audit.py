@@ -14,7 +14,7 @@ import numpy as np
 from ..data.joining import key_column
 from ..data.label_names import alike, is_missing, kind_of, label_names, some, sorted_names
 from ..data.labels import check_lists, named_rows
-from ..data.prompts import DEFAULT_PROMPT, as_text, input_or_empty, render, render_rows, template_columns
+from ..data.prompts import DEFAULT_PROMPT, as_text, input_or_empty, render_rows, template_columns
 from ..data.tables import check_columns
 from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale, parse_reply, without_thoughts
 from .matching import label_probe, match_rationales, near_duplicates
@@ -271,7 +271,7 @@ def _folded(text: str | None) -> int | None:
 def _duplicates(
     table: _Table, said: list[int | None], others: Mapping[str, Rows], prompt: str, rationale_column: str
 ) -> dict[str, Any]:
-    texts, wanted = table.texts and [_folded(it) for it in table.texts], template_columns(prompt)
+    texts = table.texts and [_folded(it) for it in table.texts]
 
     def among(values: list[int | None] | None, theirs: Collection[int | None]) -> int | None:
         return None if values is None else sum(it in theirs for it in values if it is not None)
@@ -282,8 +282,7 @@ def _duplicates(
     across = {}
     for name, rows in others.items():
         theirs = {_folded(it) for row in rows if isinstance(it := row.get(rationale_column), str)}
-        whole = (row for row in rows if all(row.get(column) is not None for column in wanted))
-        of_texts = among(texts, {_folded(render(prompt, row)) for row in whole})
+        of_texts = among(texts, {_folded(input_or_empty(prompt, row)) for row in rows})
         across[name] = {"rationales": among(said, theirs), "texts": of_texts}
     return {"same_rationale": twice(said), "same_text": twice(texts), "across_splits": across}
 

@@ -13,7 +13,7 @@ import regex
 
 from ..data.label_names import label_names
 from ..data.labels import named_rows
-from ..data.prompts import DEFAULT_PROMPT, rationale_text, render, template_columns
+from ..data.prompts import DEFAULT_PROMPT, input_or_empty, rationale_text
 from .checks import (
     CHECKS,
     MAX_WORDS,
@@ -162,13 +162,11 @@ def filter_rationales(
     mend = {"prompt_echo": without_echo, "repetition": without_repetition, "truncated": without_rest}
     mend = mend | {"length": partial(within_words, max_words=max_words)} if repair else {}
     options = {"label_words": label_words, "min_words": min_words, "max_words": max_words, "only": checks}
-    columns = template_columns(prompt)
 
     def judged(stream: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Iterator[Judged]:
         for row in stream:
-            text = render(prompt, row) if all(row.get(name) is not None for name in columns) else ""
             before = rationale_text(row.get(rationale_column))
-            yield dict(row), before, *_judge(before, mend, text=text, labels=names, **options)
+            yield dict(row), before, *_judge(before, mend, text=input_or_empty(prompt, row), labels=names, **options)
 
     def filtered() -> Iterator[dict[str, Any]]:
         stream, names = named_rows(rows, label_column), labels

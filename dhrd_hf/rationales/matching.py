@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.splits import joined
 from .words import units
 
 _STEM = 5  # letters of a word that count: "entails" and "entailed" match, in every language that puts endings behind
@@ -139,8 +140,6 @@ def _stems(text: str) -> list[str]:
 
 def joined_groups(texts: Sequence[Hashable], groups: Sequence[Hashable] | None = None) -> np.ndarray:
     """Numbers from 0 of what belongs together: rows with one text or one group, over other rows too."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
 
     def places(values: Sequence[Hashable]) -> np.ndarray:
         numbers: dict[Hashable, int] = {}
@@ -149,10 +148,7 @@ def joined_groups(texts: Sequence[Hashable], groups: Sequence[Hashable] | None =
     one = places(texts)
     if groups is None or not len(one):
         return one
-    # A graph with the texts and the groups as nodes, and an edge a row.
-    two = places(groups) + one.max() + 1
-    graph = coo_array((np.ones(len(one), dtype=np.int8), (one, two)), shape=(two.max() + 1,) * 2)
-    return places(connected_components(graph, directed=False)[1][one].tolist())
+    return places(joined(one, places(groups)).tolist())
 
 
 def _strangers(group: np.ndarray, generator: np.random.Generator) -> np.ndarray:
