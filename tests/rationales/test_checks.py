@@ -26,6 +26,7 @@ from dhrd_hf.rationales.checks import (
 )
 from dhrd_hf.rationales.matching import near_duplicates
 from dhrd_hf.rationales.prompt import TeacherPrompt
+from dhrd_hf.rationales.words import count_words
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 NLI, YES_NO, TRUE_FALSE = ["entailment", "neutral", "contradiction"], ["yes", "no"], ["true", "false"]
@@ -143,6 +144,19 @@ def test_a_phrase_of_many_words_is_looped():
     assert f"({phrase[:60]!r})" in repetition(f"{phrase} {phrase} {phrase}")
     scattered = " ".join(f"in the old mill {n} b{n}" for n in range(3))  # a third of what was said before
     assert repetition(scattered) is None and repetition(f"{scattered} {scattered}")
+
+
+@pytest.mark.parametrize(("sentence", "times"), [("The kiln is cold.", 3), ("The kiln is quite cold.", 2)])
+def test_a_sentence_of_five_words_is_said_once_and_a_shorter_one_twice(sentence, times):
+    others = [f"Nobody lights number {place} behind the mill." for place in ("one", "two", "three")]
+    said = [" ".join(f"{sentence} {other}" for other in others[:count]) for count in (times - 1, times)]
+    assert repetition(said[0]) is None and f"({sentence!r})" in repetition(said[1])
+
+
+@pytest.mark.parametrize(("own", "again", "found"), [(24, 14, True), (26, 14, False), (6, 7, True), (6, 6, False)])
+def test_more_than_three_tenths_of_ten_phrases_or_more_is_said_before(own, again, found):
+    words = [f"w{n}" for n in range(own)]
+    assert bool(repetition(" ".join((words * 3)[: own + again]))) == found
 
 
 @pytest.mark.parametrize(
@@ -264,6 +278,11 @@ def test_empty_and_length():
     assert length("It rains.") and length("word " * 200) and length(GOOD) is None
     assert length("word " * 5, 5, 5) is None and length("word " * 5, 6, 6) and length("word " * 5, 4, 4)
     assert length("狗在院子里睡觉。") is None
+
+
+def test_seventeen_characters_are_ten_words():
+    assert count_words("狗" * 17) == 10 and count_words("狗" * 34) == 20
+    assert count_words("狗 is the word for dog") == 5 + 1
 
 
 def test_sentinel_and_answer():

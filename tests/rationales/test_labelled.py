@@ -62,6 +62,13 @@ def test_what_a_teacher_can_not_be_told(rows, options, message, table_of):
         table_of(rows, **options)
 
 
+def test_a_thousand_labels_are_told(table_of):
+    rows = [{"label": f"label {number}"} for number in range(1001)]
+    assert len(table_of(rows[:1000]).labels) == 1000
+    with pytest.raises(ValueError, match="more than 1000 labels: name the right one by --label-column"):
+        table_of(rows)
+
+
 def test_rationales_that_are_wanted_may_be_there(table_of):
     assert len(table_of([{"label": "a", "rationale": "So."}, {"label": "b"}], keeps_rationales=True)) == 2
     named = table_of(

@@ -97,11 +97,18 @@ def test_a_label_that_can_not_be_named(label):
         ({"style": "loose"}, "guarded, free"),
         ({"descriptions": {"c": "?"}}, "no label 'c'"),
         ({"examples": [{"text": "x", "label": "a"}]}, "example 0 of the prompt has no 'rationale'"),
+        ({"examples": [{"text": "x", "label": "a", "rationale": ""}]}, "example 0 of the prompt has no 'rationale'"),
     ],
 )
 def test_wrong_prompts(wrong, message):
     with pytest.raises(ValueError, match=message):
         TeacherPrompt(**{"labels": ["a", "b"], **wrong})
+
+
+def test_a_number_of_nought_is_an_input():
+    prompt = TeacherPrompt(["a", "b"], template="{count} of {what}")
+    assert prompt.lacks({"count": 0, "what": "eggs"}) is None
+    assert prompt.lacks({"count": 0, "what": None}) == "what" and prompt.lacks({"what": "eggs"}) == "count"
 
 
 def test_the_key_changes_with_row_prompt_model_and_sampling():
