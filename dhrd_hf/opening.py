@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import timeit
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +22,7 @@ Model = TypeVar("Model", bound="torch.nn.Module")
 
 _SAID = (ValueError, OSError, ImportError, FloatingPointError, MemoryError)
 _LONGEST_REASON = 300
+_SLOW = 3.0  # times float32's seconds
 # Where a model says what it is: itself, an exported adapter, another adapter.
 _CONFIGS = ("config.json", "config/config.json", "adapter_config.json")
 
@@ -136,16 +139,46 @@ def load_tokenizer(name: str | os.PathLike, **kwargs: Any) -> Any:
         return tokenizer
 
 
-def put_on(model: Model, device: str | torch.device | None = None) -> Model:
+@cache
+def times_slower(dtype: torch.dtype | None, device: torch.device) -> float | None:
+    """How much slower than in float32 a processor multiplies in 16 bits without instructions for them; None: it is not.
+
+    torch computes in software then and says nothing; a product is timed in both.
+    """
     import torch
+
+    if device.type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    ratio = _product_seconds(dtype) / _product_seconds(torch.float32)
+    return ratio if ratio > _SLOW else None
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    import torch
+
+    one = torch.ones(256, 256, dtype=dtype)
+    return min(timeit.repeat(lambda: one @ one, number=1, repeat=3))
+
+
+def put_on(model: Model, device: str | torch.device | None = None) -> Model:
+    """The model on a device; by default on the accelerator where there is one."""
+    import torch
+    from transformers.utils import logging
 
     if device is None:
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     try:
-        return model.to(device)
+        model = model.to(device)
     # A torch that is built without CUDA raises an AssertionError.
     except (AssertionError, RuntimeError) as error:
         raise ValueError(f"the model can't be put on device {str(device)!r}: {str(error).splitlines()[0]}") from error
+    dtype = next((it.dtype for it in model.parameters()), None)
+    if ratio := times_slower(dtype, torch.device(device)):
+        logging.get_logger(__name__).warning(
+            f"The model is in {str(dtype).removeprefix('torch.')}, in which this processor multiplies {ratio:.0f} times slower "
+            "than in float32: open it with dtype float32."
+        )
+    return model
 
 
 @contextmanager

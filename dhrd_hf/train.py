@@ -38,7 +38,7 @@ from .export.card_facts import FACTS_FILE, CardFacts, hub_name, inherited_licens
 from .export.classifier import check_apart
 from .files import checkpoints, strict_json, write_whole
 from .modeling_dhrd import find_dual_head
-from .opening import load_tokenizer
+from .opening import load_tokenizer, times_slower
 from .rationales.audit import NOTHING_FOUND, quick_audit, summary
 from .training.logs import measured
 from .training.options import CLASSIFIER_INITS, SHOWN, TrainArguments, TrainOptions, options_of
@@ -56,7 +56,7 @@ def train(options: TrainOptions, training: DualHeadTrainingArguments, say: Say) 
     own, first = options.own, training.process_index == 0
     say = say if first else lambda *_: None
     checkpoint = _start(own, training, say)
-    for line in _unused(own, training):
+    for line in (*_unused(own, training), *_in_software(own, training)):
         say(f"warning: {line}")
     tables = read_tables(own, say)
     train, dev, labels, prompt, *_ = tables
@@ -156,6 +156,14 @@ def _unused(own: TrainArguments, training: DualHeadTrainingArguments) -> Iterato
         yield f"--temperature {training.temperature:g} is of a teacher's soft targets, and there is no --teacher."
     if own.alpha == 0 and own.beta == 0:
         yield "--alpha 0 and --beta 0: nothing is learned."
+
+
+def _in_software(own: TrainArguments, training: DualHeadTrainingArguments) -> Iterator[str]:
+    mixed = "bf16" if training.bf16 else "fp16" if training.fp16 else None
+    dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(mixed, own.dtype)
+    if ratio := times_slower(getattr(torch, dtype, None), training.device):
+        option = f"--{mixed}" if mixed else f"--dtype {dtype}"
+        yield f"{option}: this processor multiplies in {dtype} {ratio:.0f} times slower than in float32: leave it out."
 
 
 def _look_at_rationales(

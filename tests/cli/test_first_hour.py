@@ -4,9 +4,10 @@ import json
 import re
 
 import pytest
+import torch
 from transformers import HfArgumentParser
 
-from dhrd_hf import DualHeadTrainingArguments
+from dhrd_hf import DualHeadTrainingArguments, opening
 from dhrd_hf.cli import main
 from dhrd_hf.cli.train import _parser, parse_given
 from dhrd_hf.configuration_dhrd import CLASSIFIER_HEADS as HEADS
@@ -238,6 +239,23 @@ def test_missing_labels_are_counted_and_left_out_where_that_is_asked_for(here, c
     assert not {row % 5 for row in json.loads((here / "gaps" / "split.json").read_text())["eval"]} & {0}
     assert main(["evaluate", "--model", "gaps"]) == 0  # the rows' numbers are those of the file
     assert json.loads(capsys.readouterr().out)["rows"] == 12
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.7, "70 times slower"), (0.02, None)])
+def test_16_bits_that_a_processor_computes_in_software_are_told(here, capfd, caplog, monkeypatch, seconds, told):
+    monkeypatch.setattr(opening, "_product_seconds", lambda dtype: 0.01 if dtype == torch.float32 else seconds)
+    opening.times_slower.cache_clear()
+    command = "train --model model --train-data full.csv --output-dir bits --use-cpu --dry-run"
+    for options, named in ((["--bf16"], "--bf16: "), (["--dtype", "bfloat16"], "--dtype bfloat16: "), ([], None)):
+        assert main([*command.split(), *options]) == 0
+        said = "".join(capfd.readouterr())
+        assert (told is not None and named is not None) == ("times slower" in said)
+        assert not (told and named) or f"warning: {named}this processor multiplies in bfloat16 {told}" in said
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        caplog.clear()
+        opening.put_on(torch.nn.Linear(2, 2, dtype=dtype), "cpu")
+        assert (told is not None and dtype != torch.float32) == ("times slower" in caplog.text)
+    opening.times_slower.cache_clear()
 
 
 # A run, and the commands behind it
