@@ -123,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer trials, one number of items (under a minute)")
     quick = parser.parse_args().quick
-    sizes, strengths, trials = ((150,), (1.2,), 100) if quick else ((100, 300, 1000), (0.7, 1.2, 2.4), 400)
+    sizes, strengths, trials = ((150,), (1.2,), 100) if quick else ((100, 300, 1000), (0.7, 1.2, 2.4), 200)
     grid = [*itertools.product((0.0, 0.3, 1.0), sizes, strengths)]
     lines = [(name, sets) for name, sets in itertools.product(SEEDS, (1, SETS)) if len(SEEDS[name]) <= sets]
     known: dict[tuple[Truth, str], tuple[float, float]] = {}
