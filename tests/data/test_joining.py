@@ -29,6 +29,8 @@ def test_each_row_gets_its_own_and_all_is_counted():
         "1 of 3 rows have a rationale, 2 have none; 1 of 3 rationales belong to no row, 1 are empty"
     )
     assert str(JoinCounts()) == "0 of 0 rows have a rationale, 0 have none; 0 of 0 rationales belong to no row"
+    _, counts = join_rationales(TABLE, [rationales[0], {"key": "x", "rationale": ""}])
+    assert (counts.unused, counts.empty) == (1, 1)  # one that belongs to no row is empty all the same
     assert "rationale" not in TABLE[0]  # the caller's rows are left as they are
 
 
@@ -66,6 +68,13 @@ def test_labels_that_are_ids_are_compared_by_their_names(form, tmp_path):
 def test_a_label_that_one_side_lacks_is_no_difference(ours, theirs):
     rows, _ = join_rationales([{"id": 1, "label": ours}], [{"id": 1, "label": theirs, "rationale": "So."}])
     assert rows == [{"id": 1, "label": ours, "rationale": "So."}]
+
+
+def test_the_order_of_several_labels_is_no_difference():
+    rationales = [{"id": 1, "label": ["wet", "cold"], "rationale": "So."}]
+    assert join_rationales([{"id": 1, "label": ["cold", "wet"]}], rationales)[1].joined == 1
+    with pytest.raises(ValueError, match="1 of 1 labels differ"):
+        join_rationales([{"id": 1, "label": ["cold"]}], rationales)
 
 
 def test_without_a_key_column_a_row_is_its_number():

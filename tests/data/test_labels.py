@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, Sequence, load_from_disk
 from dhrd_hf.data import DualHeadEncoder
 from dhrd_hf.data.joining import NamedRows
 from dhrd_hf.data.label_names import label_name, label_names
-from dhrd_hf.data.labels import Labels, read_labels
+from dhrd_hf.data.labels import Labels, check_fractions, read_labels
 from dhrd_hf.data.tables import load_table
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
@@ -95,6 +95,12 @@ def test_what_a_column_becomes(values, cells, names):
 def test_a_column_of_known_labels(values, known, cells):
     found, labels, _ = read(values, known=known)
     assert found == cells and labels.names == known
+
+
+def test_among_words_a_fraction_that_is_a_number_is_a_slip():
+    check_fractions(["wet", "0.5"], "it")
+    with pytest.raises(ValueError, match="it holds 0.5: add --problem-type regression"):
+        check_fractions(["wet", "0.5", 1.5], "it")
 
 
 @pytest.mark.parametrize("values", [[3.5, 4.5, 3.0], ["3.5", "4.5", "3"], ["3.10", "3.9"]])

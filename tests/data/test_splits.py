@@ -63,6 +63,16 @@ def test_a_label_of_one_row_is_trained_on_and_numbers_have_their_quantiles():
     assert Counter((chosen // 20).tolist()) == dict.fromkeys(range(5), 4)
 
 
+def test_a_label_of_two_rows_is_on_both_sides():
+    rows = Dataset.from_dict({"text": [f"t{n}" for n in range(22)], "label": ["a"] * 20 + ["two"] * 2})
+    assert len({20, 21} & set(held_out(rows, 0.5, "{text}", "label").tolist())) == 1
+
+
+def test_most_rows_of_many_labels_may_be_held_out():
+    rows = Dataset.from_dict({"text": [f"t{n}" for n in range(60)], "label": [f"l{n // 2}" for n in range(60)]})
+    assert len(held_out(rows, 0.8, "{text}", "label")) == 48
+
+
 def test_many_labels_of_few_rows_and_lists_are_split_too():
     rows = Dataset.from_dict({"text": [f"t{n}" for n in range(60)], "label": [f"l{n // 2}" for n in range(60)]})
     assert len(held_out(rows, 0.2, "{text}", "label")) == 12

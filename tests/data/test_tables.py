@@ -95,6 +95,11 @@ def test_csv_columns_of_numbers_only_are_numbers(put):
     assert next(iter_rows("rows.csv")) == {"label": "0", "score": "1.0", "code": "007", "text": "NA", "gap": None}
 
 
+def test_numbers_of_too_many_digits_stay_text(put):
+    put("rows.csv", "id,n\n9999999999999999999,999999999999999999\n1,1\n")
+    assert load_table("rows.csv").to_list()[0] == {"id": "9999999999999999999", "n": 999999999999999999}
+
+
 NUMBERS = {
     "prices": ["12.50", "3000"],
     "whole and not": ["12.5", "3000"],

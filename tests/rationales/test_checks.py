@@ -247,6 +247,11 @@ def test_wrong_language():
     assert wrong_language(german, english) == "The explanation is in the language 'de', and the input in 'en'."
 
 
+@pytest.mark.parametrize("unsure", ["Pim rows to Oto.", "Tokyo Osaka Kyoto."])
+def test_both_languages_have_to_be_sure(unsure):
+    assert wrong_language(SHORT["de"], unsure) is None and wrong_language(unsure, SHORT["de"]) is None
+
+
 SHORT = {
     "de": "Die Frau steht vor dem Haus und wartet.",
     "fr": "Une femme attend devant la maison.",

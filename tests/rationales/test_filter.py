@@ -174,6 +174,17 @@ def test_wrong_arguments_of_filter(arguments, message):
         filter_rationales([], **arguments)
 
 
+def test_as_many_words_as_may_be_are_kept():
+    assert within_words("It is wet. It rains.", 5) == "It is wet. It rains."
+    assert within_words("It is wet. It rains.", 4) == "It is wet." and within_words("It is wet. It rains.", 2) == ""
+
+
+def test_a_row_that_had_none_is_not_dropped():
+    tally = Tally()
+    tally.add("yes", None, None, ["empty"])
+    assert not tally.dropped and tally.repaired == {"empty": 1}
+
+
 def test_repairs_leave_sound_text_alone():
     for text in CLEAN:
         assert without_echo(text) == without_repetition(text) == text
@@ -192,6 +203,7 @@ def test_repairs_leave_sound_text_alone():
     [
         ["Dr. Wen is 3.5 feet tall, i.e. 1.07 m. ", "So she is small."],
         ["He met J. Smith at 3 p.m. on Monday. ", "Then he left."],
+        ["She rows, and so did I. ", "Then he left."],
         ["In the U.S. it rains! ", "Does it? ", "Yes."],
         ["It is late ... and dark. ", "They sleep."],
         ["no end\n", "but a line"],

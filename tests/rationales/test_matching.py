@@ -42,11 +42,29 @@ def test_a_share_of_the_rows_that_is_shuffled(share, verdict):
     assert (found["others"], found["rows"], found["chance"]) == (20, 400, 1 / 21)
 
 
-@pytest.mark.parametrize(("share", "verdict"), [(0.1, "aligned"), (0.35, "partly shuffled"), (0.95, "shuffled")])
-def test_rationales_of_another_table(share, verdict):
+def of_another_table(share):
     rows, others = made(400), made(400, seed=9)
     strange = random.Random(5).sample(range(400), int(400 * share))
-    found = matched([others[n] | {"text": row["text"]} if n in strange else row for n, row in enumerate(rows)])
+    return matched([others[n] | {"text": row["text"]} if n in strange else row for n, row in enumerate(rows)])
+
+
+@pytest.mark.parametrize(
+    ("share", "unrelated", "verdict"),
+    [
+        (0.24, 0.189, "aligned"),
+        (0.255, 0.209, "partly shuffled"),
+        (0.72, 0.696, "partly shuffled"),
+        (0.74, 0.719, "shuffled"),
+    ],
+)
+def test_from_which_share_on_a_set_is_called_shuffled(share, unrelated, verdict):
+    found = of_another_table(share)
+    assert found["verdict"] == verdict and found["unrelated"] == pytest.approx(unrelated, abs=0.002)
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.1, "aligned"), (0.35, "partly shuffled"), (0.95, "shuffled")])
+def test_rationales_of_another_table(share, verdict):
+    found = of_another_table(share)
     assert found["verdict"] == verdict and found["unrelated"] == pytest.approx(share, abs=0.04)
     assert verdict == "shuffled" or len(found["mismatched"]) <= 2  # they belong to no other row either
 
@@ -116,6 +134,17 @@ def test_a_text_that_fits_a_little_better_is_no_evidence():
         rows[place + 1]["rationale"] = "It was so."
     found = matched(rows, others=100)
     assert found["accuracy"] < 0.9 and (found["verdict"], found["mismatched"]) == ("aligned", [])
+
+
+def test_a_text_that_fits_twice_as_well_is_evidence():
+    rows = made(200)
+    for place in range(0, 40, 2):
+        (own, other), (one, two) = names(rows[place]), names(rows[place + 1])
+        # Thrice weighs 1 + log 3 = 2.1 times as much as once.
+        rows[place]["rationale"] = f"{own} met {other}{f', and {one} met {two}' * 3}."
+        rows[place + 1]["rationale"] = "It was so."
+    found = matched(rows, others=100)
+    assert len(set(found["mismatched"]) & set(range(0, 40, 2))) >= 10
 
 
 def test_what_moved_with_its_group_is_found_where_another_of_the_group_fits_better():
