@@ -188,19 +188,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", required=True, help="as dhrd train --model")
     add("--data", required=True, metavar="TABLE", help="labelled rows, some of them with a rationale")
     add("--rationales", metavar="TABLE", help="the rationales, as of dhrd train; default: in a column of --data")
-    add(
-        "--eval-data",
-        metavar="TABLE",
-        help="rows to test on; default: some are set aside, of those without a rationale first",
-    )
+    tested = "rows to test on; default: some are set aside, of those without a rationale first"
+    add("--eval-data", metavar="TABLE", help=tested)
     add("--output-dir", required=True, metavar="DIR", help="the study's folder; the same command goes on in it")
     add("--hours", required=True, type=float, metavar="H", help="time to spend; as many seeds as fit, 20 at most")
     add("--seeds", type=int, metavar="N", help="so many seeds, if they fit")
     add("--worth", type=float, default=1.0, metavar="POINTS", help="the smallest gain in accuracy worth having [1]")
     add("--price-per-rationale", type=float, metavar="PRICE", help="default: by the manifest beside the rationales")
-    add(
-        "--rationale-column", default="rationale", metavar="NAME", help="column of the rationales (default: rationale)"
-    )
+    add("--rationale-column", default="rationale", metavar="NAME", help="column of the rationales [rationale]")
     add_label_options(parser)
     add("--dry-run", action="store_true", help="stop after the estimate of time and seeds")
     return parser

@@ -159,10 +159,8 @@ class StudyData:
                 tables["train"] = train.add_column(rationale, [row[rationale] for row in joined])
         found = {}
         for name in tables:
-            kind, drop = spec.get("problem_type"), spec.get("drop_unlabelled", False)
-            tables[name], found[name] = single_labels(
-                tables[name], label, f"{data.name}, {name}", drop, self.say, kind
-            )
+            how = spec.get("drop_unlabelled", False), self.say, spec.get("problem_type")
+            tables[name], found[name] = single_labels(tables[name], label, f"{data.name}, {name}", *how)
         found["train"].check(found[MAIN_SET], f"{data.name}, {MAIN_SET},", "train")
         if rationales is not None:
             said = [row for row, text in enumerate(tables["train"][rationale]) if str(text or "").strip()]
@@ -173,9 +171,8 @@ class StudyData:
             raise ValueError(f"{data.name} has no training rows with a rationale")
         # Each seed, size and setting draws its own rows of the tables, which are to be those of earlier runs.
         named = {name: name if name in ("train", MAIN_SET) else f"eval {name}" for name in tables}
-        keep_digests(
-            self.folder / data.folder_name / "tables.json", {named[it]: tables[it].to_list() for it in tables}
-        )
+        by_name = {named[name]: table.to_list() for name, table in tables.items()}
+        keep_digests(self.folder / data.folder_name / "tables.json", by_name)
         for name in tables.keys() - {"train", MAIN_SET}:
             tables[name] = _in_our_labels(data, name, tables[name], label, found["train"].names)
         return tables, self._groups(data, tables[MAIN_SET]), found["train"].names, columns

@@ -343,6 +343,19 @@ def test_groups_that_an_older_table_lacks_are_those_of_the_cells_beside_it():
     assert paired_gains(everywhere)[0] == gain
 
 
+def test_sides_with_their_own_options_are_paired_where_each_data_set_has_its_own_prompt():
+    rates = {"pooled": 1e-4, "dual_head": 2e-4}
+    rows = [
+        row(it, share(right, 40), data=data, options={"prompt": f"{data} {{text}}", "learning_rate": rates[it]})
+        for data, rights in (("a", (20, 30)), ("b", (10, 12)))
+        for it, right in zip(rates, rights, strict=True)
+    ]
+    assert [(it.data, it.gain) for it in paired_gains(rows)] == [("a", 25.0), ("b", 5.0)]
+    # Of another rate the pooled side has no one set of options of its own.
+    rows.append(row("pooled", share(20, 40), options={"learning_rate": 3e-4}))
+    assert paired_gains(rows) == []
+
+
 def test_cells_tested_in_other_groups_are_not_compared():
     rows = [
         row(it, share(20, 40), groups=[i // size for i in range(40)]) for it, size in (("pooled", 2), ("dual_head", 4))
@@ -379,6 +392,8 @@ def test_decoding_of_fewer_rows_is_of_the_same_data():
     rows = [row("pooled", share(10, 40), eval_rows=40, rows_digest="a")]
     rows += [row("cot_decoding", share(4, 8), beta=0.0, eval_rows=8, rows_digest="a")]
     assert [it.n_items for it in paired_gains(rows)] == [8] and several_data(grouped(rows)) == []
+    # Also where those of fewer rows are the baseline.
+    assert [it.n_items for it in paired_gains(rows, baseline="cot_decoding")] == [8]
     # Beside several evaluation sizes pooled cells of the same are the baseline.
     rows += [row(it, share(4, 20), eval_rows=20, rows_digest="a") for it in ("pooled", "dual_head")]
     assert [it.baseline_score for it in paired_gains(rows) if it.setting == "dual_head"] == [0.2]
