@@ -12,7 +12,15 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from dhrd_hf.rationales.audit import NOTHING_FOUND, LabelJudge, advice_on, audit_rationales, quick_audit, summary
+from dhrd_hf.rationales.audit import (
+    NOTHING_FOUND,
+    LabelJudge,
+    _lengths,
+    advice_on,
+    audit_rationales,
+    quick_audit,
+    summary,
+)
 from dhrd_hf.rationales.checks import CHECKS
 from dhrd_hf.rationales.filter import filter_rationales
 from dhrd_hf.rationales.matching import label_probe
@@ -253,6 +261,13 @@ def test_the_probe_against_a_stock_pipeline():
         weight = dict(zip(names, its, strict=True))
         best = sorted(weight.values(), reverse=True)[:10]
         assert [weight[name] for name in found[label]] == pytest.approx([it for it in best if it > 0], abs=1e-3)
+
+
+def test_the_longest_hundredth_makes_no_bar_of_its_own():
+    found = _lengths([10] * 980 + [60] * 15 + [4000] * 5)
+    assert found["histogram"][:2] == [{"from": 0, "rows": 0}, {"from": 3, "rows": 0}] and found["most"] == 4000
+    assert (found["histogram"][-1], len(found["histogram"])) == ({"from": 60, "rows": 20}, 21)
+    assert _lengths([])["histogram"] == [] and _lengths([3])["histogram"][-1] == {"from": 3, "rows": 1}
 
 
 def test_an_audit_is_silent(capsys):

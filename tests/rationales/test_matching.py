@@ -147,6 +147,18 @@ def test_a_text_that_fits_twice_as_well_is_evidence():
     assert len(set(found["mismatched"]) & set(range(0, 40, 2))) >= 10
 
 
+def test_a_word_in_common_with_a_row_that_lost_its_rationale_is_no_evidence():
+    rows = made(400)
+    now = shuffled(rows, 0.2, seed=3)
+    lost = sorted(moved(now, rows))
+    odd = [place for place in range(400) if place not in lost][:20]
+    for number, (place, other) in enumerate(zip(odd, lost, strict=False)):
+        stones = f"Quartz{number} basalt{number} gneiss{number} schist{number}"
+        now[place] = now[place] | {"rationale": f"{stones} and {names(now[other])[0]}."}
+    found = matched(now)
+    assert found["verdict"] == "partly shuffled" and not set(found["mismatched"]) & set(odd)
+
+
 def test_what_moved_with_its_group_is_found_where_another_of_the_group_fits_better():
     pairs = []
     for row in made(60):
