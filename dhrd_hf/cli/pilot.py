@@ -151,9 +151,10 @@ def _seeds(args: argparse.Namespace, seconds: Mapping[str, float], hours: float,
 def _report(args: argparse.Namespace, plan: Plan, study: Study) -> None:
     from ..files import strict_json, write_whole
     from ..pages import padded
+    from ..pages.study import report_page
     from ..study.pilot import price_of
-    from ..study.report import build_report, report_page
-    from ..study.table import read_results
+    from ..study.report import build_report
+    from ..study.results import read_results
     from ..study.verdict import gains_table, said, verdict_of
 
     ours = {run.id for run in study.runs}

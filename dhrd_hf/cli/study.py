@@ -201,10 +201,11 @@ def _report(argv: Sequence[str]) -> int:
 
     from ..data.table_writing import check_file, same_file
     from ..files import write_whole
+    from ..pages.study import report_markdown, report_page, with_results
+    from ..pages.throughput import read_throughput
     from ..study import read_study
-    from ..study.measures import read_throughput
-    from ..study.report import build_report, report_markdown, report_page, with_results
-    from ..study.table import read_results, to_stderr
+    from ..study.report import build_report
+    from ..study.results import read_results, to_stderr
 
     for path in targets.values():
         check_file(path, *args.results, args.throughput, args.study)

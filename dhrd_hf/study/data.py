@@ -22,7 +22,7 @@ from ..data.tables import check_columns, load_table, table_name
 from ..files import strict_json, write_whole
 from .metrics import GROUPED
 from .plan import MAIN_SET, VALIDATION, DataSet, Run, Study, ablation_of, digest, file_name
-from .table import to_stderr, together
+from .results import to_stderr, together
 
 if TYPE_CHECKING:
     from datasets import Dataset

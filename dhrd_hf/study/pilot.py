@@ -20,8 +20,8 @@ from ..data.tables import load_table
 from ..files import write_whole
 from .data import keep_digests, single_labels
 from .plan import Study, study_of
+from .results import read_results, together
 from .run import runs_folder
-from .table import read_results, together
 
 _MOST_TEST, _MOST_VALIDATION, _LEAST = 2000, 300, 20  # rows
 _STEPS = 6  # that the first estimate is made of

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import product
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .. import figures, pages
-from . import measures, tables
+from ..pages.study import Report, number, options_text, shown, told, words
+from ..pages.throughput import throughput_table
+from . import tables
+from .groups import (
+    NAMED,
+    OF_REASONING,
+    Group,
+    baseline_of,
+    comparable,
+    differ_by_setting,
+    distinct,
+    grouped,
+    latest,
+)
 from .options import hint
 from .plan import SETTINGS, Run
+from .results import Row, together
 from .statistics import Gain, Pair, difference, gain_of
-from .table import NAMED, OF_REASONING, Group, Row, baseline_of, comparable, distinct, grouped, latest, together
-from .tables import AXES, Table, gain_text, number, options_text, own_options, shown, told, words
+from .tables import AXES, gain_text, own_options
 
-BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
-_MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "*": "\\*", "`": "\\`", "](": "]\\(", "\n": " "}
 _OF_ROWS = ("study", "model", "data", "seed")
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a study found."""
-
-    title: str
-    headline: list[str]
-    tables: list[Table]
-    counts: str
-    notes: list[str] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
 
 
 def build_report(
@@ -51,7 +49,7 @@ def build_report(
     groups = grouped(kept, [row for row in rows if row["study"] in studies])
     usual, options = _usual(groups), {name: it for name, it in where.items() if name.rstrip("!") not in _OF_ROWS}
     # Which are compared.
-    by_data, apart = _by_data(groups), set(not_in_mean)
+    by_data, apart = together(groups, lambda it: it.data), set(not_in_mean)
     candidates = [it for here in by_data if (it := _main_pair(here, options))]
     known = list(dict.fromkeys(str(row["data"]) for row in rows))
     for name in not_in_mean:
@@ -66,22 +64,22 @@ def build_report(
     main, beside = ([it for it in whole if (it.data in apart) == out] for out in (False, True))
     mean = gain_of(main, options={}) if main else None
     by_setting = [its for here in by_data if (its := _by_setting(here, options))]
-    by_axis = {name: [its for here in by_data if (its := _by_axis(here, name, options))] for name in _axes(by_data)}
-    seen = [candidates, *by_setting, *(pairs for found in by_axis.values() for pairs in found)]
+    by_axis = _axes(by_data, options)
+    seen = [candidates, *by_setting, *chain(*by_axis.values())]
     taken = {side.key() for pairs in seen for it in pairs for side in (it.group, it.base) if side}
     others = [_paired(it, groups) for it in groups if it.key() not in taken]
     # What stands in the tables.
-    of_axes = {name: tables.axis_table(name, found, usual) for name, found in by_axis.items() if found}
+    of_axes = {name: tables.axis_table(name, found, usual) for name, found in by_axis.items()}
     minor = [it for name, it in of_axes.items() if name not in AXES]
     found = [
-        *([tables.main_table(main, mean, usual, beside), measures.scores_table(main, beside)] if main else []),
-        measures.transfer_table(whole),
-        measures.power_table(main),
+        *([tables.main_table(main, mean, usual, beside), tables.scores_table(main, beside)] if main else []),
+        tables.transfer_table(whole),
+        tables.power_table(main),
         *([tables.settings_table(by_setting, usual)] if by_setting else []),
         *(of_axes[name] for name in AXES if name in of_axes),
         *([tables.options_table(minor)] if minor else []),
-        measures.training_table(whole),
-        *([measures.throughput_table(throughput)] if throughput is not None else []),
+        tables.training_table(whole),
+        *([throughput_table(throughput)] if throughput is not None else []),
     ]
     found = [it for it in found if it.rows]
     found += [replace(it, folded=bool(found) and it.folded) for it in tables.others_tables(others, usual)]
@@ -95,45 +93,6 @@ def build_report(
     counts = f"{done} cell{'s' * (done != 1)} done, {len(kept) - done} failed, {unpaired(groups)} without one to be paired with"
     counts += f"; {twice} stood twice, of which the later counts." if twice else "."
     return Report(", ".join(studies), _headline(main, mean), found, counts, notes, list(commands))
-
-
-def report_markdown(report: Report) -> str:
-    parts = [_escaped(" ".join(report.headline))]
-    for table in report.tables:
-        lines = [table.columns, ["---"] * len(table.columns), *table.rows]
-        body = "\n".join("| " + " | ".join(map(_escaped, cells)) + " |" for cells in lines)
-        body += f"\n\n{_escaped(' '.join(table.notes))}" if table.notes else ""
-        title = _escaped(table.title)
-        folded = f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
-        parts.append(folded if table.folded else f"### {title}\n\n{body}")
-    parts.append(_escaped(" ".join([report.counts, *report.notes])))
-    parts += ["```bash\n" + "\n".join(report.commands) + "\n```"] if report.commands else []
-    return "\n\n".join(parts) + "\n"
-
-
-def report_page(report: Report) -> str:
-    """A report as one HTML file with its plots in it, which needs no network and can be sent to anyone."""
-    from markupsafe import Markup
-
-    columns = ("setting", "option", "options", "way")
-    # A plot escapes its texts itself.
-    how = {"draw": lambda plot: Markup(figures.draw(plot)), "words": columns}
-    return pages.rendered("study.html.jinja", report=report, **how)
-
-
-def with_results(readme: str, markdown: str) -> str:
-    r"""A README with what stands between its two marker comments replaced."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"expected one line {BEGIN} and below it one line {END}: what is between them is replaced")
-    before, after = readme.split(BEGIN)[0], readme.split(END)[1]
-    return f"{before}{BEGIN}\n\n{markdown.strip()}\n\n{END}{after}"
-
-
-def _escaped(text: str) -> str:
-    """Text that is no markup in Markdown, with the bar that would end a column."""
-    for sign, instead in _MARKUP.items():
-        text = text.replace(sign, instead)
-    return text
 
 
 # Which runs are reported, and which are compared
@@ -179,10 +138,6 @@ def meets(value: Any, name: str, typed: str) -> bool:
     return any(map(same, (typed, *typed.split(",")))) != name.endswith("!")
 
 
-def _by_data(groups: Iterable[Group]) -> list[list[Group]]:
-    return together(groups, lambda it: it.data)
-
-
 def _fits(group: Group, where: Mapping[str, str], but: str | None = None) -> bool:
     """Whether the options of a group are those that were asked for; one of them, and those it can't have, may have any value."""
     asked = [(name.rstrip("!"), name, typed) for name, typed in where.items()]
@@ -215,19 +170,20 @@ def _by_setting(here: Sequence[Group], where: Mapping[str, str]) -> list[Pair]:
     alike = together(trained, lambda it: it.key("setting"))
     best = _largest(its for its in alike if any(it.setting != "dual_head" for it in its))
     # Its alpha and beta are its own; beside the ablations, or else beside the dual head, that were trained alike.
-    decoded = [it for it in here if it.setting == "cot_decoding" and (not best or it.shared == best[0].shared)]
+    decoded = [it for it in here if it.setting == "cot_decoding" and (not best or differ_by_setting(it, best[0]))]
     decoder = _largest([it] for it in decoded)
     if decoder and not best:
-        best = _largest([it] for it in trained if it.shared == decoder[0].shared)
+        best = _largest([it] for it in trained if differ_by_setting(it, decoder[0]))
     order = {name: place for place, name in enumerate(SETTINGS)}
     chosen = sorted([*best, *decoder], key=lambda it: order.get(it.setting, len(order)))
     return [_paired(it, here, where=where) for it in chosen] if {it.setting for it in chosen} - {"dual_head"} else []
 
 
-def _axes(by_data: Sequence[Sequence[Group]]) -> list[str]:
-    """The options of which a data set has several values with all else the same, in the order of a report."""
+def _axes(by_data: Sequence[Sequence[Group]], where: Mapping[str, str]) -> dict[str, list[list[Pair]]]:
+    """The options of which a data set has several values with all else the same, in the order of a report, and its pairs."""
     names = dict.fromkeys([*AXES, *(name for here in by_data for it in here for name in it.config)])
-    return [name for name in names if any(_family(here, name, {}) for here in by_data)]
+    found = {name: [its for here in by_data if (its := _by_axis(here, name, where))] for name in names}
+    return {name: by_data for name, by_data in found.items() if by_data}
 
 
 def _by_axis(here: Sequence[Group], axis: str, where: Mapping[str, str]) -> list[Pair]:
@@ -239,7 +195,7 @@ def _by_axis(here: Sequence[Group], axis: str, where: Mapping[str, str]) -> list
 
     family = _family(here, axis, where)
     # On the seeds that all have beside pooled: one seed may be better than another by more than one value of an option.
-    duals = [(it, {*_paired(it, here).one.seeds}) for it in family if it.setting != "pooled"]
+    duals = [(it, _paired(it, here).one.seeds) for it in family if it.setting != "pooled"]
     common = set.intersection(*(seeds for _, seeds in duals)) if duals else set()
     kept = [(it, common or seeds) for it, seeds in duals]
     pairs = [_paired(it.only(seeds), here, left_out=len(it.rows) - len(seeds)) for it, seeds in kept]
@@ -296,12 +252,11 @@ def _headline(main: Sequence[Pair], mean: Gain | None) -> list[str]:
 
 def unpaired(groups: Sequence[Group]) -> int:
     """How many runs have no partner: pooled ones beside which nothing was run, others without their pooled one."""
-    partners: dict[Group, set[int]] = {it: set() for it in groups}
-    for pooled, other in product(groups, groups):
-        if pooled.setting == "pooled" != other.setting and comparable(other, pooled):
-            partners[pooled] |= {*other.seeds}
-            partners[other] |= {*pooled.seeds}
-    return sum(len({*it.seeds} - seeds) for it, seeds in partners.items())
+    left = 0
+    for it in groups:
+        others = (other for other in groups if (other.setting == "pooled") != (it.setting == "pooled"))
+        left += len(it.seeds.difference(*(other.seeds for other in others if comparable(it, other))))
+    return left
 
 
 def several_data(groups: Sequence[Group]) -> list[str]:
@@ -313,7 +268,7 @@ def several_data(groups: Sequence[Group]) -> list[str]:
 
 
 def _not_run(groups: Sequence[Group], throughput: Any) -> list[str]:
-    settings, varying = {it.setting for it in groups}, _axes(_by_data(groups))
+    settings, varying = {it.setting for it in groups}, _axes(together(groups, lambda it: it.data), {})
     there = {
         "pooled against dual head": any(it.setting == "dual_head" and baseline_of(it, groups) for it in groups),
         **{words(it): it in settings for it in SETTINGS[2:]},
@@ -326,12 +281,11 @@ def _not_run(groups: Sequence[Group], throughput: Any) -> list[str]:
 
 
 def _left(planned: Sequence[Run], rows: Sequence[Row]) -> list[str]:
-    ran, said = {row["cell"] for row in rows}, []
-    left = [run for run in planned if run.id not in ran]
-    for its in together(left, lambda run: run.data):
-        counts = Counter(words(run.setting) for run in its)
-        said.append(f"{its[0].data} ({', '.join(f'{n} {name}' for name, n in counts.items())})")
-    return told(f"Of the {len(planned)} cells of the plan {len(left)} have not run yet: {{}}.", said)
+    ran = {row["cell"] for row in rows}
+    left = Counter((run.data, words(run.setting)) for run in planned if run.id not in ran)
+    by_data = together(left.items(), lambda it: it[0][0])
+    said = [f"{its[0][0][0]} ({', '.join(f'{n} {name}' for (_, name), n in its)})" for its in by_data]
+    return told(f"Of the {len(planned)} cells of the plan {left.total()} have not run yet: {{}}.", said)
 
 
 def _values(rows: Sequence[Row], name: str) -> list[str]:
@@ -355,7 +309,7 @@ def _facts(kept: Sequence[Row], usual: Mapping[str, Any]) -> list[str]:
 
 def _usual(groups: Sequence[Group]) -> dict[str, Any]:
     """The options that all runs have; of those that pooled runs lack, all others."""
-    everywhere = distinct(it.config for it in groups)
+    values = distinct(it.config for it in groups)
     trained = distinct(it.config for it in groups if it.setting not in ("pooled", "cot_decoding"))
-    values = everywhere | {name: its for name, its in trained.items() if name in OF_REASONING}
+    values |= {name: its for name, its in trained.items() if name in OF_REASONING}
     return {name: its[0] for name, its in values.items() if len(its) == 1}

@@ -17,8 +17,8 @@ from ..files import last_checkpoint
 from .data import RunRows, StudyData
 from .machines import Machines, Processes, RunLock
 from .plan import Run, Study
+from .results import ResultsTable, to_stderr
 from .run import RunError, clear, do_run, launch_of, new_row, runs_folder, train_command
-from .table import ResultsTable, to_stderr
 
 TABLE = "results.jsonl"
 Rows = dict[str, dict[str, Any]]  # the last row of each run, by its id

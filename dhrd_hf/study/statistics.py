@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ..evaluation.logits import Logits, read_logits
-from .metrics import LOSSES, METRICS, OF_LOGITS, Noise, interval, measured, noise
-from .table import OF_REASONING, Group, Row, baseline_of, differ_by_setting, grouped, latest, together
+from .groups import OF_REASONING, Group, baseline_of, differ_by_setting, grouped, latest, scored, tried
+from .intervals import Noise, interval, noise
+from .metrics import LOSSES, METRICS
+from .results import Row, together
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Gain:
 def summarise(rows: Iterable[Row]) -> list[Summary]:
     """Mean, standard deviation over seeds and 95% interval of each setting on each data set.
 
-    The interval is over test items, and over seeds where there are several: see [`~dhrd_hf.study.metrics`].
+    The interval is over test items, and over seeds where there are several: see [`~dhrd_hf.study.intervals`].
 
     Example:
 
@@ -174,8 +174,8 @@ def paired_gains(rows: Iterable[Row], baseline: str = "pooled", metric: str | No
     """
     groups = grouped(latest(rows)[0])
     pairs = [Pair(it, baseline_of(it, groups, baseline)) for it in groups if it.setting != baseline]
-    gains = [gain_of([pair], metric, among=groups) for pair in pairs if pair.base]
-    return [it for it in gains if it is not None]
+    gains = [(pair.group, gain_of([pair], metric)) for pair in pairs if pair.base]
+    return [replace(gain, options=group.varying(groups)) for group, gain in gains if gain]
 
 
 def mean_relative_gain(
@@ -231,8 +231,8 @@ class Pair:
     def __init__(self, group: Group | None, base: Group | None, left_out: int = 0):
         self.unpaired, self.left_out = 0, left_out
         if group and base:
-            seeds = {*group.seeds} & {*base.seeds}
-            self.unpaired = len({*group.seeds} ^ {*base.seeds})
+            seeds = group.seeds & base.seeds
+            self.unpaired = len(group.seeds ^ base.seeds)
             group, base = group.only(seeds), base.only(seeds)
         self.group, self.base, self.one = group, base, group or base
         self.data, self.metric, self.config = self.one.data, self.one.metric, self.one.config
@@ -254,11 +254,8 @@ class Pair:
 
     @cached_property
     def problem(self) -> str | None:
-        try:
-            scored(self.runs, self.metric)
-        except ValueError as error:
-            return str(error)
-        return None
+        """Why its runs can't be compared."""
+        return tried(scored, self.runs, self.metric)[1]
 
     @cached_property
     def gain(self) -> Gain | None:  # by the metric of the table
@@ -266,51 +263,50 @@ class Pair:
 
     @cached_property
     def score(self) -> Summary | None:
-        return _summary(self.group)
+        return tried(summary_of, self.group)[0] if self.group else None
 
     @cached_property
     def pooled(self) -> Summary | None:
-        return _summary(self.base)
-
-
-def _summary(group: Group | None) -> Summary | None:
-    try:
-        return summary_of(group) if group else None
-    except ValueError:  # told as a problem
-        return None
+        return tried(summary_of, self.base)[0] if self.base else None
 
 
 def summary_of(group: Group, among: Sequence[Group] = ()) -> Summary:
     part = scored(group.rows, group.metric)
-    value, low, high = interval([part], within=(0.0, 1.0))
     sd = float(part.mean(1).std(ddof=1)) if len(part) > 1 else None
-    its = group.data, group.setting, group.varying(among), group.metric
-    return Summary(*its, *part.shape, value, sd, low, high, group.named)
+    value, low, high = interval([part], within=(0.0, 1.0))
+    what = group.data, group.setting, group.varying(among), group.metric
+    return Summary(*what, *part.shape, value, sd, low, high, group.named)
 
 
 def gain_of(
-    pairs: Sequence[Pair],
-    metric: str | None = None,
-    of: str = "eval",
-    among: Sequence[Group] = (),
-    options: Mapping[str, Any] | None = None,
+    pairs: Sequence[Pair], metric: str | None = None, of: str = "eval", options: Mapping[str, Any] | None = None
 ) -> Gain | None:
     """The gain of one pair, or with options the mean of several; None where one has no logits that the metric is of."""
     sides = [pair.sides(metric, of) for pair in pairs]
     if any(it is None for it in sides):
         return None
     group, is_mean, metric = pairs[0].group, options is not None, metric or pairs[0].metric
-    data = [pair.data for pair in pairs] if is_mean else group.data
-    what = data, group.setting, dict(options) if is_mean else group.varying(among), pairs[0].base.setting
-    n_seeds, n_items = min(len(ours) for ours, _ in sides), sum(ours.shape[1] for ours, _ in sides)
-    score, baseline = (float(np.mean([its[side].mean() for its in sides])) for side in (0, 1))
     points = (-100.0, 100.0) if metric in METRICS else (-math.inf, math.inf)
     gain = interval([difference(*its, metric) for its in sides], within=points)
-    relative, of_means = interval([ratio(*its) for its in sides], within=(-100.0, math.inf)), (None,) * 3
-    if is_mean:
-        of_means = interval([ratio(*its, score, baseline) for its in sides], within=(-100.0, math.inf))
-    counted = sum(pair.unpaired for pair in pairs), *of_means, metric, {} if len(pairs) > 1 else group.named
-    return Gain(*what, n_seeds, n_items, score, baseline, *gain, *relative, *counted)
+    means = [float(np.mean([side.mean() for side in its])) for its in zip(*sides, strict=True)]
+    relative, of_means = (
+        interval([ratio(*its, *its_means) for its in sides], within=(-100.0, math.inf)) for its_means in ((), means)
+    )
+    return Gain(
+        [pair.data for pair in pairs] if is_mean else group.data,
+        group.setting,
+        dict(options or {}),
+        pairs[0].base.setting,
+        min(len(ours) for ours, _ in sides),
+        sum(ours.shape[1] for ours, _ in sides),
+        *means,
+        *gain,
+        *relative,
+        sum(pair.unpaired for pair in pairs),
+        *(of_means if is_mean else (None,) * 3),
+        metric,
+        {} if len(pairs) > 1 else group.named,
+    )
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray, metric: str = "accuracy") -> np.ndarray:
@@ -331,61 +327,3 @@ def ratio(
 def noise_of(pairs: Sequence[Pair]) -> Noise:
     """The noise of the mean gain of pairs, in points."""
     return noise([difference(*pair.sides()) for pair in pairs], np.full(len(pairs), 1 / len(pairs)))
-
-
-def scored(rows: Sequence[Row], metric: str, of: str = "eval") -> np.ndarray | None:
-    """What each test item of runs stands for `[runs, items]`, on the first rows that all have; None without logits for it."""
-    logits = metric in OF_LOGITS
-    answers = [_answers(row, of, logits) for row in rows]
-    if any(it is None for it in answers):
-        return None
-    fewest = min(len(labels) for labels, _ in answers)
-    groups_of = [row["groups"] if of == "eval" else None for row in rows]
-    groups = max((its[:fewest] for its in groups_of if its is not None), key=len, default=None)
-    found = []
-    for row, (labels, said), own in zip(rows, answers, groups_of, strict=True):
-        how = "in other groups of rows" if own is not None and own[:fewest] != groups else None
-        if not np.array_equal(labels[:fewest], answers[0][0][:fewest]) or row["metric"] != rows[0]["metric"]:
-            how = "on other rows or by another metric"
-        if how is not None:
-            ids = f"runs {rows[0]['cell']} and {row['cell']} of {row['data']}"
-            raise ValueError(f"{ids} were tested {how}: they can't be compared")
-        its = (None, groups, said[:fewest]) if logits else (said[:fewest], groups)
-        found.append(measured(metric, labels[:fewest], *its)[1])
-    return np.stack(found)
-
-
-def _answers(row: Row, of: str, logits: bool) -> tuple[np.ndarray, np.ndarray] | None:
-    """The labels of an evaluation set, and a run's logits or predictions of them."""
-    if of == "eval" and not logits:
-        return np.asarray(row["labels"]), np.asarray(row["predictions"])
-    kept = row.get("logits") and kept_logits(Path(row.get("folder") or ".") / row["logits"]).get(of)
-    if not kept:
-        return None
-    labels, values = kept
-    if of == "eval" and not np.array_equal(labels, row["labels"]):
-        raise ValueError(f"the logits of run {row['cell']} are not of its rows: {row['logits']}")
-    return labels, values if logits else values.argmax(1)
-
-
-def has_logits(row: Row) -> bool:
-    """Whether a run kept logits, also such as can't be read."""
-    try:
-        return _answers(row, "eval", logits=True) is not None
-    except ValueError:
-        return True
-
-
-@cache
-def kept_logits(path: Path) -> Logits:
-    """The logits of a run; of none where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        sets = read_logits(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} can't be read as a run's logits: {' '.join(str(error).split())}") from None
-    for name, (_, values) in sets.items():
-        if not np.isfinite(values.max(1)).all():  # -inf is that of a label which the run's model does not have
-            raise ValueError(f"{path}: logits of {name} are no numbers")
-    return sets

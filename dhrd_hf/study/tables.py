@@ -3,63 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from ..figures import Plot, Point, Series
-from .metrics import OF_LOGITS, chance
-from .statistics import Gain, Pair, Summary
-from .table import baseline_of, distinct
+from ..pages.study import DASH, Table, number, options_text, shown, signed, told, words
+from .groups import baseline_of, distinct, has_logits, tried
+from .intervals import seeds_for, sign_test, visible_gain
+from .metrics import OF_LOGITS, SCORES, chance
+from .results import Row, together
+from .statistics import Gain, Pair, Summary, difference, gain_of, noise_of
 
-DASH = "–"
 # The options that a reader asks for first.
-AXES = {
-    "alpha": "Weight of the reasoning loss (alpha)",
-    "train_size": "Training rows",
-    "classifier_head": "Classification head",
-}
-_WORDS = {"cot_decoding": "CoT decoding", "macro_f1": "macro F1", "f1a": "F1a", "em": "exact match"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the report, and the plots that show it."""
-
-    name: str
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-    notes: list[str] = field(default_factory=list)
-    plots: list[Plot] = field(default_factory=list)
-    folded: bool = False
-    mean: int | None = None  # the row that is a mean of those above
-
-
-# Numbers and names as people read them
-
-
-def shown(value: Any) -> str:
-    """A value as people read and type it."""
-    if value is None or isinstance(value, bool):
-        return "default" if value is None else str(value).lower()
-    return f"{value:g}" if isinstance(value, (int, float)) and abs(value) < 1e6 else str(value)
-
-
-def words(name: str) -> str:
-    return _WORDS.get(name, name.replace("_", " "))
-
-
-def options_text(config: Mapping[str, Any], but: Collection[str] = ()) -> str:
-    """Options in words, those that are known elsewhere left out."""
-    kept = {name: it for name, it in config.items() if it is not None and name not in but}
-    return ", ".join(f"{name} {shown(it)}" for name, it in kept.items())
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """A number with its sign, and no minus before a zero."""
-    return DASH if math.isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f}"
+AXES = {"alpha": "Weight of the reasoning loss (alpha)", "train_size": "Training rows"}
+AXES |= {"classifier_head": "Classification head"}
+_SCORES = ("accuracy", "macro F1", "less log loss", "less log loss, scaled", "less Brier score", "AUROC")
+_SCORES = dict(zip(SCORES, (*_SCORES, "accuracy at 80% coverage"), strict=True))
+_POINTS = 2  # the gain that the power is told of
 
 
 def gain_text(it: Gain | None, of: str = "gain", digits: int = 1) -> str:
@@ -70,7 +34,7 @@ def gain_text(it: Gain | None, of: str = "gain", digits: int = 1) -> str:
     return f"{value}{'' if of == 'gain' else '%'} [{low}, {high}]"
 
 
-def _ends(it: Any, of: str) -> list[float]:
+def _ends(it: Gain | Summary, of: str) -> list[float]:
     between = "" if of in ("gain", "mean") else f"{of}_"
     return [getattr(it, name) for name in (of, f"{between}low", f"{between}high")]
 
@@ -80,15 +44,15 @@ def _score(it: Summary | None) -> str:
 
 
 def _sizes(it: Pair) -> str:
-    train, tested = sorted({row["train_rows"] for row in it.runs}), min(len(row["labels"]) for row in it.runs)
-    return f"{DASH.join(f'{size:,}' for size in dict.fromkeys((train[0], train[-1])))} / {tested:,}"
+    train, tested = {row["train_rows"] for row in it.runs}, min(len(row["labels"]) for row in it.runs)
+    return f"{DASH.join(f'{size:,}' for size in sorted({min(train), max(train)}))} / {tested:,}"
 
 
 def _chance(it: Pair) -> float:
     return chance(it.metric, it.base.rows[0]["labels"], it.base.rows[0]["groups"])
 
 
-_GAIN, _OVER_POOLED = "gain, points [95%]", "against pooled, points [95%]"
+_GAIN, _OVER_POOLED, _RELATIVE = "gain, points [95%]", "against pooled, points [95%]", "relative gain [95%]"
 _COLUMNS: dict[str, Callable[[Pair], str]] = {
     "data": lambda it: it.data,
     "setting": lambda it: words(it.one.setting),
@@ -100,43 +64,51 @@ _COLUMNS: dict[str, Callable[[Pair], str]] = {
     "score": lambda it: _score(it.score if it.group else it.pooled),
     _GAIN: lambda it: gain_text(it.gain),
     _OVER_POOLED: lambda it: gain_text(it.gain),
-    "relative gain [95%]": lambda it: gain_text(it.gain, of="relative"),
+    _RELATIVE: lambda it: gain_text(it.gain, of="relative"),
 }
 
 
-def _rows(columns: Sequence[str], pairs: Sequence[Pair], **more: Callable[[Pair], str]) -> list[list[str]]:
+def _rows(columns: Iterable[str], pairs: Iterable[Pair], **more: Callable[[Pair], str]) -> list[list[str]]:
     return [[(more.get(name) or _COLUMNS[name])(it) for name in columns] for it in pairs]
 
 
-def point(name: str, it: Any, of: str = "gain", seeds: int | None = None, scale: float = 1, **more: Any) -> Point:
+def _point(
+    name: str, it: Gain | Summary, of: str = "gain", seeds: int | None = None, scale: float = 1, **more: Any
+) -> Point:
     """A gain, a relative gain or a score as a point of a plot; of one seed the interval knows nothing of others."""
     return Point(name, *(scale * end for end in _ends(it, of)), note="(1 seed)" * (seeds == 1), **more)
 
 
-def plots(form: str, title: str, label: str, series: Mapping[str, Sequence[Point]], **more: Any) -> list[Plot]:
+def _plots(form: str, title: str, label: str, series: Mapping[str, Sequence[Point]], **more: Any) -> list[Plot]:
     """A plot of the points that have an interval, by their setting, if there are any."""
     finite = {kind: [it for it in points if math.isfinite(it.high - it.low)] for kind, points in series.items()}
     drawn = [Series(title if form == "bars" else words(kind), kind, its) for kind, its in finite.items() if its]
     return [Plot(form, title, label, drawn, **more)] if drawn else []
 
 
-# Pooled against the dual head
+# Pooled against the dual head: lines are data sets, and the mean of those that are in it
+
+
+def _lines(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> list[tuple[str, list[Pair], int | None]]:
+    """A name, pairs, and the number of seeds, of the mean none."""
+    found: list[tuple[str, list[Pair], int | None]] = [(it.data, [it], it.n_seeds) for it in (*main, *apart)]
+    if len(main) > 1:
+        found.insert(len(main), (f"mean of {len(main)}", list(main), None))
+    return found
 
 
 def main_table(main: Sequence[Pair], mean: Gain, usual: Mapping[str, Any], apart: Sequence[Pair] = ()) -> Table:
     whole, several = [*main, *apart], len(main) > 1
-    columns = ["data", "rows (train / evaluation)", "seeds", "chance", "pooled", "dual head", _GAIN]
-    columns.append("relative gain [95%]")
+    columns = ["data", "rows (train / evaluation)", "seeds", "chance", "pooled", "dual head", _GAIN, _RELATIVE]
     rows = _rows(columns, whole)
-    points = [point(it.data, it.gain, "relative", it.n_seeds) for it in whole]
     notes = _about(whole, usual)
     notes.append("Scores are means in % ± the standard deviation over seeds; gains are paired by seed and test item.")
     notes.append("Chance is one answer for all rows, the best one; for question accuracy a candidate at random.")
     for name, side in (("pooled", "pooled"), ("the dual head", "score")):
-        sides = [(it.data, getattr(it, side), _chance(it)) for it in whole]
-        down = [it for it, score, level in sides if score.low <= level <= score.high]
-        notes += told(f"The interval of {name} reaches down to chance on {{}}.", down)
-        below = [it for it, score, level in sides if score.high < level]
+        levels = [(it.data, getattr(it, side), _chance(it)) for it in whole]
+        reached = [data for data, it, level in levels if it.low <= level <= it.high]
+        notes += told(f"The interval of {name} reaches down to chance on {{}}.", reached)
+        below = [data for data, it, level in levels if it.high < level]
         notes += told(f"The interval of {name} lies below chance on {{}}.", below)
     zero = [it.data for it in whole if it.gain.baseline_score == 0]
     notes += told("Over a baseline of 0 (in {}) there is no relative gain, nor a mean with it.", zero)
@@ -145,16 +117,143 @@ def main_table(main: Sequence[Pair], mean: Gain, usual: Mapping[str, Any], apart
     title = "Relative gain of the dual head over pooled, by data set"
     if several:
         averages = [f"{100 * it:.1f}" for it in (mean.baseline_score, mean.score)]
-        name, gains = f"mean of {len(main)}", [gain_text(mean), gain_text(mean, of="relative")]
-        rows.insert(len(main), [name, "", "", "", *averages, *gains])
-        points.insert(len(main), point(name, mean, "relative", kind="mean"))
+        gains = [gain_text(mean), gain_text(mean, of="relative")]
+        rows.insert(len(main), [f"mean of {len(main)}", "", "", "", *averages, *gains])
         notes.append(f"Relative gain of the macro averages: {gain_text(mean, of='relative_of_means')}.")
         if len({it.n_seeds == 1 for it in main}) > 1:
             notes.append("In the mean's interval the seeds of sets with one differ as those of the other sets do.")
         title += "".join(told("; not in the mean: {}", [it.data for it in apart]))
-    drawn = plots("forest", title, "relative gain over pooled, %", {"dual_head": points}, signed=True)
-    place = len(main) if several else None
-    return Table("main", "Pooled against dual head", columns, rows, notes, drawn, mean=place)
+    its = [(line, line[1][0].gain if line[2] else mean) for line in _lines(main, apart)]
+    drawn = _forest(title, "relative gain over pooled, %", its, "relative")
+    return Table("main", "Pooled against dual head", columns, rows, notes, drawn, mean=len(main) if several else None)
+
+
+def _forest(title: str, label: str, its: Iterable[tuple[tuple, Gain]], of: str = "gain") -> list[Plot]:
+    """A plot of lines with their gains."""
+    points = [_point(name, gain, of, seeds, kind=None if seeds else "mean") for (name, _, seeds), gain in its if gain]
+    return _plots("forest", title, label, {"dual_head": points}, signed=True)
+
+
+def scores_table(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> Table:
+    """The gain by every score that the runs have, and how often one would have come from chance alone."""
+    lines, problems, drawn, whole = _lines(main, apart), {}, [], [*main, *apart]
+    columns = {"data": [*(name for name, _, _ in lines), "p, signs of all pairs"]}
+    columns["seeds"] = [*(f"{seeds or ''}" for _, _, seeds in lines), ""]
+    for metric, name in _SCORES.items():
+        gains = [_gain(pairs, metric, problems) for _, pairs, _ in lines]
+        if any(gains):
+            own = [difference(*it.sides(metric), metric).mean(1) for it in main] if all(gains[: len(main)]) else []
+            columns[f"{name} [95%]"] = [*map(gain_text, gains), _p(own) if own else DASH]
+            if metric.endswith("log_loss"):
+                its = zip(lines, gains, strict=True)
+                drawn += _forest(f"{name.capitalize()}, by data set", "nats less than pooled", its)
+    notes = ["Gains of the dual head over pooled: accuracy and macro F1 in points; of losses how much less there is."]
+    test = "a permutation test, two-sided."
+    notes.append(f"p is that of the mean gain if either sign of every pair of runs were as likely: {test}")
+    if f"{_SCORES['scaled_log_loss']} [95%]" in columns:
+        notes.append("Scaled: each half of the test items at the temperature that is best on the other half.")
+    lacking = {it: sum(not has_logits(row) for row in it.runs) for it in whole}
+    notes += [f"Not read: {problem}." for problem in problems]
+    if not any(_gain([it], "brier", {}) for it in whole):
+        without, runs = sum(lacking.values()), sum(len(it.runs) for it in whole)
+        who = ["These runs" if without == runs else f"{without} of these {runs} runs"] if without else []
+        notes += told("{} kept no logits, which the other scores (log loss, Brier, AUROC) are of.", who)
+        notes += _losses_note(main)
+    else:
+        parts = {it: f" ({lacking[it]} of {len(it.runs)})" * (lacking[it] < len(it.runs)) for it in whole}
+        names = [f"{it.data}{parts[it]}" for it in whole if lacking[it]]
+        notes += told("Runs without logits, which the other scores are of: {}.", names)
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    return Table("scores", "All scores", [*columns], rows, notes, drawn, mean=len(main) if len(main) > 1 else None)
+
+
+def _gain(pairs: Sequence[Pair], metric: str, problems: dict[str, None], of: str = "eval") -> Gain | None:
+    """None where it can't be measured; a problem is told."""
+    found, problem = tried(gain_of, pairs, metric, of)
+    problems |= {problem: None} if problem else {}
+    return found if found and math.isfinite(found.gain) else None
+
+
+def _p(differences: Sequence[np.ndarray]) -> str:
+    value = sign_test(differences)
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _losses_note(main: Sequence[Pair]) -> list[str]:
+    losses = [[(row.get("metrics") or {}).get("classification_loss") for row in it.runs] for it in main]
+    less = [theirs - ours for ours, theirs in (np.array(it, dtype=float).reshape(2, -1) for it in losses)]
+    pairs = np.concatenate(less)
+    if not np.isfinite(pairs).all():
+        return []
+    mean = np.mean([it.mean() for it in less])
+    return [
+        f"Their classification loss is lower with the dual head in {(pairs > 0).sum()} of {len(pairs)} pairs, in the mean by "
+        f"{mean:.3f} (p {_p(less)}); part of that may be being less sure, which logits would tell."
+    ]
+
+
+def transfer_table(main: Sequence[Pair]) -> Table:
+    """The same runs on further evaluation sets, which they were not trained for."""
+    rows, drawn, metrics = [], [], SCORES[:4]
+    for it in main:
+        for name in dict.fromkeys(name for row in it.group.rows for name in row.get("eval_sets") or {}):
+            gains = [_gain([it], metric, {}, name) for metric in metrics]
+            if first := gains[0]:
+                scores = [f"{100 * value:.1f}" for value in (first.baseline_score, first.score)]
+                rows.append([it.data, name, str(it.n_seeds), f"{first.n_items:,}", *scores, *map(gain_text, gains)])
+                drawn.append(((f"{it.data}: {name}", [it], it.n_seeds), first))
+    columns = ["data", "tested on", "seeds", "rows", "pooled, %", "dual head, %"]
+    columns += [f"{_SCORES[metric]} [95%]" for metric in metrics]
+    drawn = _forest("Gain on further evaluation sets", "accuracy, points over pooled", drawn)
+    said = "The runs of the first table on other evaluation sets; gains as there."
+    return Table("transfer", "Transfer", columns, rows, [said], drawn)
+
+
+def power_table(main: Sequence[Pair]) -> Table:
+    """How small a gain this study could see, and how many seeds would see two points."""
+    rows, needed = [], None
+    for name, pairs, seeds in _lines([it for it in main if it.gain.n_items > 1]):
+        noise = noise_of(pairs)
+        if noise.several.any():
+            needed = seeds_for(noise, _POINTS)
+            rows.append([name, f"{seeds or ''}", f"{visible_gain(noise):.1f}", str(needed or "more test items")])
+    said = f"about {needed} seeds" if needed else "more test items: no number of seeds would do"
+    what = main[0].data if len(main) == 1 else "the mean"
+    notes = [f"To see a gain of {_POINTS} points on {what} you need {said}."]
+    notes.append("Seen: in 80 of 100 such studies the 95% interval lies above 0. Both are estimates from few seeds.")
+    columns = ["data", "seeds", "least gain seen, points", f"seeds for {_POINTS} points"]
+    mean = len(rows) - 1 if len(main) > 1 else None
+    return Table("power", "What this study could see", columns, rows, notes, mean=mean)
+
+
+def training_table(main: Sequence[Pair]) -> Table:
+    """What a training with the reasoning head takes beside the pooled one, on the same rows and machine."""
+    rows, left_out = [], 0
+    for it in main:
+        pairs = zip(it.base.rows, it.group.rows, strict=True)
+        pairs = [pair for pair in pairs if all(run.get("train_seconds") for run in pair)]
+        timed = [pair for pair in pairs if not any(run.get("resumed") for run in pair)]
+        left_out += len(pairs) - len(timed)
+        if timed:
+            measured = [*_ratios("train_seconds", timed), *_ratios("peak_memory_mb", timed)]
+            rows.append([it.data, str(len(timed)), *measured])
+    columns = ["data", "seeds", "pooled, s", "dual head, s", "ratio", "pooled, MB", "dual head, MB", "ratio"]
+    notes = [
+        "Training time, and peak memory of the whole process with its evaluation: means over seeds, of the ratios the "
+        "median (lowest to highest). Inference is the same: the reasoning head is not part of it."
+    ]
+    if left_out:
+        notes.append(f"Pairs left out because a run was resumed, of which the last part alone was timed: {left_out}.")
+    return Table("training", "What training costs", columns, rows, notes)
+
+
+def _ratios(name: str, pairs: Sequence[Sequence[Row]]) -> list[str]:
+    sides = np.array([[run[name] for run in pair] for pair in pairs if all(run.get(name) for run in pair)])
+    if not sides.size:
+        return [DASH] * 3
+    ratios = sides[:, 1] / sides[:, 0]
+    spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
+    return [*(f"{it:,.0f}" for it in sides.mean(0)), f"{np.median(ratios):.2f}{spread}"]
 
 
 # Settings and options
@@ -170,16 +269,16 @@ def settings_table(by_data: Sequence[Sequence[Pair]], usual: Mapping[str, Any]) 
         over = {it: Pair(it.group, dual_head).gain for it, dual_head in bases.items() if dual_head}
         its = [*([Pair(None, base.base)] if base else []), *pairs]
         rows += _rows(columns, its, **{columns[-1]: lambda it, over=over: gain_text(over.get(it))})
-        data, points = pairs[0].data, []
+        points = []
         for it in pairs:
             name = words(it.group.setting)
             unlike |= any(side is not None and side.n_seeds != it.n_seeds for side in (base, dual))
             decoded += _decoded(it)
             if it.gain:
-                points.append(point(name, it.gain, seeds=it.n_seeds, kind=it.group.setting))
+                points.append(_point(name, it.gain, seeds=it.n_seeds, kind=it.group.setting))
                 if it.gain.n_items < it.pooled.n_items:
-                    few.append(f"{data}, {name} {it.gain.n_items} of {it.pooled.n_items}")
-        drawn += plots("bars", data, "gain over pooled, points", {"dual_head": points}, signed=True)
+                    few.append(f"{it.data}, {name} {it.gain.n_items} of {it.pooled.n_items}")
+        drawn += _plots("bars", pairs[0].data, "gain over pooled, points", {"dual_head": points}, signed=True)
     notes = _about([it for pairs in by_data for it in pairs], usual)
     unlike = "where these differ, they are not those of the scores" if unlike else ""
     notes += told("Gains are on the seeds that both sides have: {}.", [unlike])
@@ -198,6 +297,7 @@ def _decoded(it: Pair) -> list[str]:
 
 
 def axis_table(axis: str, by_data: Sequence[Sequence[Pair]], usual: Mapping[str, Any]) -> Table:
+    """The dual head and pooled at each value of an option."""
 
     def value(it: Pair) -> str:
         given = it.config.get(axis)
@@ -214,23 +314,19 @@ def axis_table(axis: str, by_data: Sequence[Sequence[Pair]], usual: Mapping[str,
     for pairs in by_data:
         series = {
             setting: [
-                point(value(it), of_side, of, it.n_seeds, scale, x=number(it.config.get(axis)))
+                _point(value(it), of_side, of, it.n_seeds, scale, x=number(it.config.get(axis)))
                 for it in pairs
                 if (of_side := getattr(it, side))
             ]
             for setting, (side, of, scale) in kinds.items()
         }
-        drawn += plots("curve", pairs[0].data, series=series, joined=joined, **about)
+        drawn += _plots("curve", pairs[0].data, series=series, joined=joined, **about)
     notes = _about(of_all, {**usual, axis: None})
     if any(it.config.get(axis) is None for it in of_all) and axis != "train_size":
         notes.append("Default is what dhrd train takes where the option is not given (dhrd train --help-all).")
     columns = ["data", name, "seeds", "pooled", "dual head", _GAIN]
     rows = _rows(columns, of_all, **{name: value})
     return Table(axis, AXES.get(axis, name.capitalize()), columns, rows, notes, drawn)
-
-
-def number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def options_table(tables: Sequence[Table]) -> Table:
@@ -263,29 +359,21 @@ def others_tables(pairs: Sequence[Pair], usual: Mapping[str, Any]) -> list[Table
 # What stands behind a table
 
 
-def told(text: str, names: Iterable[str], between: str = ", ") -> list[str]:
-    """A note on names, if there are any."""
-    said = between.join(filter(None, names))
-    return [text.replace("{}", said)] if said else []
-
-
 def _about(pairs: Sequence[Pair], known: Mapping[str, Any]) -> list[str]:
     """The options that are not known, by data set where they differ; the metric; where an interval is over items alone."""
     configs: dict[str, dict[str, Any]] = {}
-    metrics: dict[str, dict[str, None]] = {}
     for it in pairs:
-        metrics.setdefault(it.metric, {})[it.data] = None
-        its = {name: value for name, value in it.config.items() if name not in {*known, *it.unlike}}
-        configs.setdefault(it.data, its)
+        own = {name: value for name, value in it.config.items() if name not in {*known, *it.unlike}}
+        configs.setdefault(it.data, own)
     same = {name: its[0] for name, its in distinct(configs.values()).items() if len(its) == 1}
     notes = told("Options: {}.", [options_text(same)])
-    for data, config in configs.items():
-        notes += told(f"{data}: {{}}.", [options_text(config, same)])
+    notes += [f"{data}: {text}." for data, it in configs.items() if (text := options_text(it, same))]
+    metrics = together(dict.fromkeys((it.metric, it.data) for it in pairs), lambda it: it[0])
     scores = []
-    for metric, its in metrics.items():
-        name = " and ".join(map(words, metric.split("+")))
-        on = f" ({', '.join(its)})" if len(metrics) > 1 else ""
-        scores.append(f"{'the mean of ' if '+' in metric else ''}{name}{on}")
+    for its in metrics:
+        name = " and ".join(map(words, its[0][0].split("+")))
+        on = f" ({', '.join(data for _, data in its)})" if len(metrics) > 1 else ""
+        scores.append(f"{'the mean of ' if '+' in its[0][0] else ''}{name}{on}")
     return [*notes, f"The score is {'; '.join(scores)}.", *_seeds(pairs)]
 
 

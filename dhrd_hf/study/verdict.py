@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import interval, noise, seeds_for, visible_gain
+from ..pages.study import Table, signed
+from .groups import scored
+from .intervals import interval, noise, seeds_for, visible_gain
 from .pilot import Plan
-from .statistics import difference, scored
-from .tables import Table, signed
+from .statistics import difference
 
 CONTROLS = {
     "label_only": "label only, its best epoch",

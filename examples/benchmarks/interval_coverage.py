@@ -21,7 +21,8 @@ import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import norm, qmc
 
-from dhrd_hf.study.metrics import OF_LOGITS, SCORES, interval, measured
+from dhrd_hf.study.intervals import interval
+from dhrd_hf.study.metrics import OF_LOGITS, SCORES, measured
 from dhrd_hf.study.statistics import difference, ratio
 
 SEEDS = {"2 seeds": (2,), "3 seeds": (3,), "5 seeds": (5,), "mixed seeds": (1, 3)}

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from dhrd_hf.cli import main
-from dhrd_hf.study.report import BEGIN, END
+from dhrd_hf.pages.study import BEGIN, END
 
 
 def row(data, setting, seed, right, **given):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import f_oneway, permutation_test, ttest_1samp
 
-from dhrd_hf.study.metrics import interval, noise, power, seeds_for, sign_test, visible_gain
+from dhrd_hf.study.intervals import interval, noise, power, seeds_for, sign_test, visible_gain
 
 TRUTH = 0.03
 

@@ -11,13 +11,15 @@ from scipy.special import softmax
 from scipy.stats import binomtest, ttest_1samp
 from sklearn.metrics import log_loss
 
-from dhrd_hf.study import statistics
-from dhrd_hf.study.measures import read_throughput
-from dhrd_hf.study.metrics import seeds_for, visible_gain
+from dhrd_hf.pages.study import BEGIN, END, report_markdown, report_page, with_results
+from dhrd_hf.pages.throughput import read_throughput
+from dhrd_hf.study import groups
+from dhrd_hf.study.groups import grouped
+from dhrd_hf.study.intervals import seeds_for, visible_gain
 from dhrd_hf.study.plan import Run
-from dhrd_hf.study.report import BEGIN, END, build_report, report_markdown, report_page, with_results
+from dhrd_hf.study.report import build_report
+from dhrd_hf.study.results import read_results
 from dhrd_hf.study.statistics import Pair, noise_of, paired_gains
-from dhrd_hf.study.table import grouped, read_results
 
 
 def cell(data, setting, seed, right, of=4, **given):
@@ -840,7 +842,7 @@ def test_runs_without_logits_are_told_and_have_the_rest(tmp_path):
     assert found.rows[0][4] != "–" and [row[4] for row in found.rows[1:]] == ["–", "–", "–"]  # nor is there a mean
     assert "Runs without logits, which the other scores are of: b." in found.notes
     (tmp_path / rows[0]["logits"]).unlink()
-    statistics.kept_logits.cache_clear()
+    groups.kept_logits.cache_clear()
     found = table(rows, "scores")
     assert len(found.columns) == 4
     assert "1 of these 6 runs kept no logits, which the other scores (log loss, Brier, AUROC) are of." in found.notes
@@ -864,12 +866,12 @@ def test_logits_of_other_rows_are_not_compared(tmp_path):
     found = table(rows, "scores")
     assert len(found.columns) == 4 and "Not read: the logits of run a pooled 0" in " ".join(found.notes)
     (tmp_path / "logits" / "z-pooled-0.parquet").write_text("no Parquet")
-    statistics.kept_logits.cache_clear()
+    groups.kept_logits.cache_clear()
     with pytest.raises(ValueError, match=r"z-pooled-0.parquet can't be read as a run's logits: "):
         paired_gains(rows, metric="log_loss")
     odd = np.full((60, 2), np.nan)
     rows[0] = with_logits(rows[0], tmp_path, {"eval": (np.arange(60) % 2, odd)})
-    statistics.kept_logits.cache_clear()
+    groups.kept_logits.cache_clear()
     with pytest.raises(ValueError, match="logits of eval are no numbers"):
         paired_gains(rows, metric="log_loss")
 

@@ -9,7 +9,8 @@ from browser import needs_browser, shown
 from test_report import MAIN, THROUGHPUT, cell
 
 from dhrd_hf.figures import Plot, Point, Series, draw
-from dhrd_hf.study.report import build_report, report_page
+from dhrd_hf.pages.study import report_page
+from dhrd_hf.study.report import build_report
 
 EVIL = "<script>document.title='taken'</script>"
 

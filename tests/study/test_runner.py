@@ -17,9 +17,9 @@ import pytest
 from dhrd_hf.study import read_study, run_study
 from dhrd_hf.study.data import StudyData
 from dhrd_hf.study.machines import Machines, Processes, RunLock
+from dhrd_hf.study.results import ResultsTable
 from dhrd_hf.study.run import RunError, do_run
 from dhrd_hf.study.runner import planned_runs
-from dhrd_hf.study.table import ResultsTable
 
 STAND_IN = [sys.executable, "-I", "-S", str(Path(__file__).with_name("train_stand_in.py"))]
 BLOCK = "{data: odd, setting: [pooled, dual_head], seed: [0, 1], train_size: 6}"

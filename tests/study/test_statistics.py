@@ -11,9 +11,9 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
 
 from dhrd_hf.evaluation.superglue_metrics import COPA, CommitmentBank, MultiRC
 from dhrd_hf.study import mean_relative_gain, paired_gains, summarise
+from dhrd_hf.study.groups import grouped, latest
 from dhrd_hf.study.metrics import METRICS, chance, measured, score
 from dhrd_hf.study.report import several_data, unpaired
-from dhrd_hf.study.table import grouped, latest
 
 
 def row(setting, right, seed=0, data="odd", alpha=1.0, metric="accuracy", **more):

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from dhrd_hf.study import verdict
-from dhrd_hf.study.metrics import noise, seeds_for
+from dhrd_hf.study.intervals import noise, seeds_for
 from dhrd_hf.study.pilot import Plan
 from dhrd_hf.study.verdict import cost_of, gains_table, judge, rows_saved, said, verdict_of
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dhrd_hf.study.table import ResultsTable
+from dhrd_hf.study.results import ResultsTable
 
 
 def row(cell, study="first", **more):

@@ -1,4 +1,4 @@
-"""The table of a study, `results.jsonl`: it grows by whole lines, is read and checked, and its runs are put in groups."""
+"""The table of a study, `results.jsonl`: it grows by whole lines, and is read and checked."""
 
 from __future__ import annotations
 
@@ -7,21 +7,14 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pandas as pd
 from filelock import FileLock
 
 from ..files import strict_json
 from .metrics import GROUPED, METRICS, score
-from .plan import REASONING_OPTIONS, WEIGHTS
-
-# What a pooled run has not: it is paired with runs of any value of these.
-OF_REASONING = ("alpha", "beta", *REASONING_OPTIONS)
-NAMED = (*WEIGHTS, "train_size")
-_OF_DATA = ("model", "rows_digest", "eval_rows")
 
 _NEEDED = ("study", "cell", "status")
 _OF_EVERY_ROW = (*_NEEDED, "model", "data", "setting", "seed")
@@ -54,18 +47,18 @@ class ResultsTable:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row, whole or not at all."""
-        left = (strict_json(row, ensure_ascii=False) + "\n").encode()
+        line = (strict_json(row, ensure_ascii=False) + "\n").encode()
         with self._lock():
             self._repair()
-            with open(self.path, "ab", buffering=0) as file:
-                size = file.tell()
-                try:
-                    while left:
-                        left = left[file.write(left) :]
+            size = self.path.stat().st_size if self.path.exists() else 0
+            try:
+                with open(self.path, "ab") as file:
+                    file.write(line)
+                    file.flush()
                     os.fsync(file.fileno())
-                except OSError:
-                    file.truncate(size)
-                    raise
+            except OSError:
+                os.truncate(self.path, size)
+                raise
 
     def repair(self) -> None:
         """Take a half-written last line away, and tell; its run is run again."""
@@ -165,112 +158,9 @@ def _wrong(row: Row) -> str | None:
     return None
 
 
-# Groups
-
-
 def together(its: Iterable[_Any], key: Callable[[_Any], Hashable]) -> list[list[_Any]]:
     """What has one key, in the order of the first of each."""
     found: dict[Hashable, list[_Any]] = {}
     for it in its:
         found.setdefault(key(it), []).append(it)
     return list(found.values())
-
-
-class Group:
-    """The runs of one data set and setting that differ by nothing but their seed; `alone`: its setting has no other options in the table."""
-
-    def __init__(self, rows: Iterable[Row], alone: bool = False):
-        self.rows, self.alone = sorted(rows, key=lambda row: row["seed"]), alone
-        self.seeds, its = [row["seed"] for row in self.rows], self.rows[0]
-        self.data, self.setting, self.metric = its["data"], its["setting"], its["metric"]
-        # What it is told apart by within a data set and setting, and of that the options.
-        self.named = _named(its)
-        self.config = {name: it for name, it in self.named.items() if name not in _OF_DATA}
-        # What it has in common with the pooled runs beside it.
-        self.shared = self.key("setting", "eval_rows", *OF_REASONING)
-
-    def key(self, *but: str) -> frozenset[tuple[str, Any]]:
-        """What decides its runs, but some of it: equal in groups that differ by nothing else."""
-        return _key(self.rows[0], "seed", *but)
-
-    def only(self, seeds: Collection[int]) -> Group:
-        return Group((row for row in self.rows if row["seed"] in seeds), self.alone)
-
-    def varying(self, groups: Sequence[Group]) -> dict[str, Any]:
-        """What tells the groups of its data set and setting apart, and its own values."""
-        beside = (it.named for it in groups if (it.data, it.setting) == (self.data, self.setting))
-        return {name: self.named.get(name) for name, its in distinct(beside).items() if len(its) > 1}
-
-
-def distinct(options: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The values that each option has among several, each once; where it is absent it is None."""
-    several = list(options)
-    names = dict.fromkeys(name for its in several for name in its)
-    return {name: list({_hashable(its.get(name)): its.get(name) for its in several}.values()) for name in names}
-
-
-def _key(row: Row, *but: str) -> frozenset[tuple[str, Any]]:
-    its = {name: row[name] for name in ("data", "setting", "seed")} | _named(row)
-    return frozenset((name, _hashable(it)) for name, it in its.items() if it is not None and name not in but)
-
-
-def _named(row: Row) -> dict[str, Any]:
-    return {name: row.get(name) for name in (*_OF_DATA, *NAMED)} | dict(row.get("options") or {})
-
-
-def _hashable(value: Any) -> Any:
-    """Options are what YAML has."""
-    if isinstance(value, Mapping):
-        return tuple((name, _hashable(it)) for name, it in sorted(value.items()))
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
-
-
-def latest(rows: Iterable[Row]) -> tuple[list[Row], int]:
-    """One row of each run, the last that was done, or that failed where none was; and how many done ones stood twice."""
-    its = [(row, _key(row), _key(row, "eval_rows"), row["cell"], row["status"] == "done") for row in rows]
-    frame = pd.DataFrame(its, columns=["row", "key", "run", "cell", "done"]).astype({"done": bool})
-    frame["place"] = frame.groupby("key", sort=False).ngroup()
-    done = frame[frame["done"]].drop_duplicates("key", keep="last")
-    # A row that failed may not know its number of evaluation rows.
-    failed = frame[~frame["done"] & ~frame["run"].isin(done["run"]) & ~frame["cell"].isin(done["cell"])]
-    failed = failed.drop_duplicates("run", keep="last").drop_duplicates("cell", keep="last")
-    # The last counts, where the first stands.
-    kept = pd.concat([done, failed]).sort_values("place", kind="stable")
-    return kept["row"].to_list(), int(frame["done"].sum()) - len(done)
-
-
-def grouped(rows: Iterable[Row], table: Iterable[Row] | None = None) -> list[Group]:
-    """The done rows in groups that differ by nothing but the seed; `table` is all of it, where the rows are some."""
-    rows = list(rows)
-    options: dict[tuple, set[Hashable]] = {}
-    for row in rows if table is None else table:
-        its = options.setdefault((row.get("model"), row["setting"]), set())
-        its.add(_key(row, "seed", "data", "rows_digest", "eval_rows", "train_size", "prompt"))
-    done = (row for row in rows if row["status"] == "done")
-    groups = [Group(its) for its in together(done, lambda row: _key(row, "seed"))]
-    for it in groups:
-        it.alone = len(options[it.named["model"], it.setting]) == 1
-    return groups
-
-
-def baseline_of(group: Group, groups: Iterable[Group], setting: str = "pooled") -> Group | None:
-    """The group that another is compared with: of several that with the most seeds of it."""
-
-    def fit(it: Group) -> tuple[int, bool]:
-        return len({*it.seeds} & {*group.seeds}), it.named["eval_rows"] == group.named["eval_rows"]
-
-    alike = (it for it in groups if it.setting == setting and comparable(group, it))
-    return max((it for it in alike if fit(it)[0]), key=fit, default=None)
-
-
-def comparable(group: Group, baseline: Group) -> bool:
-    """Whether two groups differ by the setting alone, or are of the same inputs, each with all the options that its setting has."""
-    inputs = ("model", "rows_digest", "train_size", "prompt")
-    alike = group.data == baseline.data and all(group.named.get(it) == baseline.named.get(it) for it in inputs)
-    return (alike and group.alone and baseline.alone) or differ_by_setting(group, baseline)
-
-
-def differ_by_setting(group: Group, baseline: Group) -> bool:
-    if {group.setting, baseline.setting} & {"pooled", "cot_decoding"}:
-        return group.shared == baseline.shared
-    return group.key("setting") == baseline.key("setting")
