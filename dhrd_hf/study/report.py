@@ -72,7 +72,7 @@ def build_report(
     of_axes = {name: tables.axis_table(name, found, usual) for name, found in by_axis.items()}
     minor = [it for name, it in of_axes.items() if name not in AXES]
     found = [
-        *([tables.main_table(main, mean, usual, beside), tables.scores_table(main, beside)] if main else []),
+        *([tables.main_table(main, usual, beside), tables.scores_table(main, beside)] if main else []),
         tables.transfer_table(whole),
         tables.power_table(main),
         *([tables.settings_table(by_setting, usual)] if by_setting else []),
@@ -195,10 +195,10 @@ def _by_axis(here: Sequence[Group], axis: str, where: Mapping[str, str]) -> list
 
     family = _family(here, axis, where)
     # On the seeds that all have beside pooled: one seed may be better than another by more than one value of an option.
-    duals = [(it, _paired(it, here).one.seeds) for it in family if it.setting != "pooled"]
-    common = set.intersection(*(seeds for _, seeds in duals)) if duals else set()
-    kept = [(it, common or seeds) for it, seeds in duals]
-    pairs = [_paired(it.only(seeds), here, left_out=len(it.rows) - len(seeds)) for it, seeds in kept]
+    seeds = {it: _paired(it, here).one.seeds for it in family if it.setting != "pooled"}
+    common = set.intersection(*seeds.values()) if seeds else set()
+    kept = {it: it.only(common or own) for it, own in seeds.items()}
+    pairs = [_paired(some, here, left_out=len(it.rows) - len(some.rows)) for it, some in kept.items()]
     taken = {it.base.key() for it in pairs if it.base}
     if axis not in OF_REASONING:
         pairs += [Pair(None, it) for it in family if it.setting == "pooled" and it.key() not in taken]
@@ -235,9 +235,8 @@ def _headline(main: Sequence[Pair], mean: Gain | None) -> list[str]:
     if fewest == 1 < most:
         over = "test items, and over seeds where there are several"
     seeds = {n: f"{n} seed{'s' * (n != 1)}" for n in sorted(counts, reverse=True)}
-    if len(main) == 1:
-        what, of_each = f"Relative gain of the dual head over pooled on {main[0].data}", seeds[most]
-    else:
+    what, of_each = f"Relative gain of the dual head over pooled on {main[0].data}", seeds[most]
+    if len(main) > 1:
         what = f"Mean relative gain of the dual head over pooled on {len(main)} data sets"
         of_each = ", ".join(f"{text} on {counts[n]}" for n, text in seeds.items())
     lines = [f"{what} ({of_each}): {gain_text(mean, 'relative', 2)}, paired 95% interval over {over}."]

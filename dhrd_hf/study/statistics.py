@@ -237,6 +237,7 @@ class Pair:
         self.group, self.base, self.one = group, base, group or base
         self.data, self.metric, self.config = self.one.data, self.one.metric, self.one.config
         self.n_seeds, self.runs = len(self.one.rows), [row for it in (group, base) if it for row in it.rows]
+        self.pairs = [self]
 
     @cached_property
     def unlike(self) -> dict[str, tuple[Any, Any]]:
@@ -270,6 +271,14 @@ class Pair:
         return tried(summary_of, self.base)[0] if self.base else None
 
 
+class Mean:
+    """Several pairs of which the gains are averaged, as a line of a table beside them."""
+
+    def __init__(self, pairs: Sequence[Pair]):
+        self.pairs, self.data, self.n_seeds = pairs, f"mean of {len(pairs)}", None
+        self.gain = gain_of(pairs, options={})
+
+
 def summary_of(group: Group, among: Sequence[Group] = ()) -> Summary:
     part = scored(group.rows, group.metric)
     sd = float(part.mean(1).std(ddof=1)) if len(part) > 1 else None
@@ -292,21 +301,11 @@ def gain_of(
     relative, of_means = (
         interval([ratio(*its, *its_means) for its in sides], within=(-100.0, math.inf)) for its_means in ((), means)
     )
-    return Gain(
-        [pair.data for pair in pairs] if is_mean else group.data,
-        group.setting,
-        dict(options or {}),
-        pairs[0].base.setting,
-        min(len(ours) for ours, _ in sides),
-        sum(ours.shape[1] for ours, _ in sides),
-        *means,
-        *gain,
-        *relative,
-        sum(pair.unpaired for pair in pairs),
-        *(of_means if is_mean else (None,) * 3),
-        metric,
-        {} if len(pairs) > 1 else group.named,
-    )
+    data = [pair.data for pair in pairs] if is_mean else group.data
+    sizes = min(len(ours) for ours, _ in sides), sum(ours.shape[1] for ours, _ in sides)
+    counted = sum(pair.unpaired for pair in pairs), *(of_means if is_mean else (None,) * 3)
+    what = data, group.setting, dict(options or {}), pairs[0].base.setting
+    return Gain(*what, *sizes, *means, *gain, *relative, *counted, metric, {} if len(pairs) > 1 else group.named)
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray, metric: str = "accuracy") -> np.ndarray:

@@ -16,7 +16,7 @@ from .groups import baseline_of, distinct, has_logits, tried
 from .intervals import seeds_for, sign_test, visible_gain
 from .metrics import OF_LOGITS, SCORES, chance
 from .results import Row, together
-from .statistics import Gain, Pair, Summary, difference, gain_of, noise_of
+from .statistics import Gain, Mean, Pair, Summary, difference, gain_of, noise_of
 
 # The options that a reader asks for first.
 AXES = {"alpha": "Weight of the reasoning loss (alpha)", "train_size": "Training rows"}
@@ -89,16 +89,12 @@ def _plots(form: str, title: str, label: str, series: Mapping[str, Sequence[Poin
 # Pooled against the dual head: lines are data sets, and the mean of those that are in it
 
 
-def _lines(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> list[tuple[str, list[Pair], int | None]]:
-    """A name, pairs, and the number of seeds, of the mean none."""
-    found: list[tuple[str, list[Pair], int | None]] = [(it.data, [it], it.n_seeds) for it in (*main, *apart)]
-    if len(main) > 1:
-        found.insert(len(main), (f"mean of {len(main)}", list(main), None))
-    return found
+def _lines(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> list[Pair | Mean]:
+    return [*main, *([Mean(main)] if len(main) > 1 else []), *apart]
 
 
-def main_table(main: Sequence[Pair], mean: Gain, usual: Mapping[str, Any], apart: Sequence[Pair] = ()) -> Table:
-    whole, several = [*main, *apart], len(main) > 1
+def main_table(main: Sequence[Pair], usual: Mapping[str, Any], apart: Sequence[Pair] = ()) -> Table:
+    lines, whole, several = _lines(main, apart), [*main, *apart], len(main) > 1
     columns = ["data", "rows (train / evaluation)", "seeds", "chance", "pooled", "dual head", _GAIN, _RELATIVE]
     rows = _rows(columns, whole)
     notes = _about(whole, usual)
@@ -116,36 +112,39 @@ def main_table(main: Sequence[Pair], mean: Gain, usual: Mapping[str, Any], apart
     notes += told(f"{where}: {{}}.", [it.data for it in apart])
     title = "Relative gain of the dual head over pooled, by data set"
     if several:
+        mean = lines[len(main)].gain
         averages = [f"{100 * it:.1f}" for it in (mean.baseline_score, mean.score)]
         gains = [gain_text(mean), gain_text(mean, of="relative")]
-        rows.insert(len(main), [f"mean of {len(main)}", "", "", "", *averages, *gains])
+        rows.insert(len(main), [lines[len(main)].data, "", "", "", *averages, *gains])
         notes.append(f"Relative gain of the macro averages: {gain_text(mean, of='relative_of_means')}.")
         if len({it.n_seeds == 1 for it in main}) > 1:
             notes.append("In the mean's interval the seeds of sets with one differ as those of the other sets do.")
         title += "".join(told("; not in the mean: {}", [it.data for it in apart]))
-    its = [(line, line[1][0].gain if line[2] else mean) for line in _lines(main, apart)]
+    its = [(it.data, it.n_seeds, it.gain) for it in lines]
     drawn = _forest(title, "relative gain over pooled, %", its, "relative")
     return Table("main", "Pooled against dual head", columns, rows, notes, drawn, mean=len(main) if several else None)
 
 
-def _forest(title: str, label: str, its: Iterable[tuple[tuple, Gain]], of: str = "gain") -> list[Plot]:
-    """A plot of lines with their gains."""
-    points = [_point(name, gain, of, seeds, kind=None if seeds else "mean") for (name, _, seeds), gain in its if gain]
+def _forest(
+    title: str, label: str, its: Iterable[tuple[str, int | None, Gain | None]], of: str = "gain"
+) -> list[Plot]:
+    """A plot of gains, each with its name and number of seeds, of a mean none."""
+    points = [_point(name, it, of, seeds, kind=None if seeds else "mean") for name, seeds, it in its if it]
     return _plots("forest", title, label, {"dual_head": points}, signed=True)
 
 
 def scores_table(main: Sequence[Pair], apart: Sequence[Pair] = ()) -> Table:
     """The gain by every score that the runs have, and how often one would have come from chance alone."""
     lines, problems, drawn, whole = _lines(main, apart), {}, [], [*main, *apart]
-    columns = {"data": [*(name for name, _, _ in lines), "p, signs of all pairs"]}
-    columns["seeds"] = [*(f"{seeds or ''}" for _, _, seeds in lines), ""]
+    columns = {"data": [*(it.data for it in lines), "p, signs of all pairs"]}
+    columns["seeds"] = [*(f"{it.n_seeds or ''}" for it in lines), ""]
     for metric, name in _SCORES.items():
-        gains = [_gain(pairs, metric, problems) for _, pairs, _ in lines]
+        gains = [_gain(it.pairs, metric, problems) for it in lines]
         if any(gains):
             own = [difference(*it.sides(metric), metric).mean(1) for it in main] if all(gains[: len(main)]) else []
             columns[f"{name} [95%]"] = [*map(gain_text, gains), _p(own) if own else DASH]
             if metric.endswith("log_loss"):
-                its = zip(lines, gains, strict=True)
+                its = [(it.data, it.n_seeds, gain) for it, gain in zip(lines, gains, strict=True)]
                 drawn += _forest(f"{name.capitalize()}, by data set", "nats less than pooled", its)
     notes = ["Gains of the dual head over pooled: accuracy and macro F1 in points; of losses how much less there is."]
     test = "a permutation test, two-sided."
@@ -201,7 +200,7 @@ def transfer_table(main: Sequence[Pair]) -> Table:
             if first := gains[0]:
                 scores = [f"{100 * value:.1f}" for value in (first.baseline_score, first.score)]
                 rows.append([it.data, name, str(it.n_seeds), f"{first.n_items:,}", *scores, *map(gain_text, gains)])
-                drawn.append(((f"{it.data}: {name}", [it], it.n_seeds), first))
+                drawn.append((f"{it.data}: {name}", it.n_seeds, first))
     columns = ["data", "tested on", "seeds", "rows", "pooled, %", "dual head, %"]
     columns += [f"{_SCORES[metric]} [95%]" for metric in metrics]
     drawn = _forest("Gain on further evaluation sets", "accuracy, points over pooled", drawn)
@@ -212,11 +211,13 @@ def transfer_table(main: Sequence[Pair]) -> Table:
 def power_table(main: Sequence[Pair]) -> Table:
     """How small a gain this study could see, and how many seeds would see two points."""
     rows, needed = [], None
-    for name, pairs, seeds in _lines([it for it in main if it.gain.n_items > 1]):
-        noise = noise_of(pairs)
+    for it in _lines([it for it in main if it.gain.n_items > 1]):
+        noise = noise_of(it.pairs)
         if noise.several.any():
             needed = seeds_for(noise, _POINTS)
-            rows.append([name, f"{seeds or ''}", f"{visible_gain(noise):.1f}", str(needed or "more test items")])
+            rows.append(
+                [it.data, f"{it.n_seeds or ''}", f"{visible_gain(noise):.1f}", str(needed or "more test items")]
+            )
     said = f"about {needed} seeds" if needed else "more test items: no number of seeds would do"
     what = main[0].data if len(main) == 1 else "the mean"
     notes = [f"To see a gain of {_POINTS} points on {what} you need {said}."]
@@ -391,8 +392,7 @@ def _seeds(pairs: Sequence[Pair]) -> list[str]:
     notes = [*own_options(pairs), *(f"Not compared: {it.problem}." for it in pairs if it.problem)]
     few = dict.fromkeys(it.data for it in pairs if it.gain and it.gain.n_items == 1)
     notes += told("One test item (in {}) has no interval.", few)
-    left_out = sum(it.left_out for it in pairs)
-    if left_out:
+    if left_out := sum(it.left_out for it in pairs):
         notes.append(f"On the seeds that all values have; cells of other seeds left out: {left_out}.")
     single = dict.fromkeys(it.data for it in pairs if it.n_seeds == 1)
     if single and all(it.n_seeds == 1 for it in pairs):
