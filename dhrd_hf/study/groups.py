@@ -139,8 +139,7 @@ def scored(rows: Sequence[Row], metric: str, of: str = "eval") -> np.ndarray | N
         if how is not None:
             ids = f"runs {rows[0]['cell']} and {row['cell']} of {row['data']}"
             raise ValueError(f"{ids} were tested {how}: they can't be compared")
-        its = (None, groups, said[:fewest]) if logits else (said[:fewest], groups)
-        found.append(measured(metric, labels[:fewest], *its)[1])
+        found.append(measured(metric, labels[:fewest], said[:fewest], groups)[1])
     return np.stack(found)
 
 

@@ -20,9 +20,8 @@ _MOST_SEEDS, _RESAMPLES = 1000, 9999
 
 @dataclass(frozen=True)
 class Noise:
-    """Where the error of an estimate comes from, for each of its parts."""
+    """Where the error of a mean of parts comes from, for each of them."""
 
-    weights: np.ndarray
     n_seeds: np.ndarray
     n_items: np.ndarray
     among_seeds: np.ndarray  # 0 where there is one seed
@@ -36,7 +35,7 @@ class Noise:
 
     def variances(self, n_seeds: int | None = None) -> tuple[float, float, float, float]:
         """Of seeds and of items, each with its degrees of freedom; also as it would be with another number of seeds."""
-        several, squares = self.several, self.weights**2
+        several, squares = self.several, np.full(len(self.n_seeds), 1 / len(self.n_seeds)) ** 2
         if not several.any():
             return 0.0, (squares * self.of_items).sum(), 1.0, _freedom(squares * self.of_items, self.n_items - 1)
         planned = self.n_seeds if n_seeds is None else np.full(self.n_seeds.shape, n_seeds)
@@ -49,7 +48,7 @@ class Noise:
         return of_seeds.sum(), max(of_items.sum(), 0.0), freedom, _freedom(of_items, self.n_items - 1)
 
 
-def noise(parts: Sequence[np.ndarray], weights: Sequence[float]) -> Noise:
+def noise(parts: Sequence[np.ndarray]) -> Noise:
     found = []
     for part in parts:
         seeds, items = part.shape
@@ -58,7 +57,7 @@ def noise(parts: Sequence[np.ndarray], weights: Sequence[float]) -> Noise:
             centred = part - part.mean(1, keepdims=True) - part.mean(0) + part.mean()
             among, own = part.mean(1).var(ddof=1), (centred**2).sum() / (seeds - 1) / (items - 1)
         found.append((seeds, items, among, own / items, max(of_item - own / seeds, 0.0) / items))
-    return Noise(np.asarray(weights, float), *(np.array(it) for it in zip(*found, strict=True)))
+    return Noise(*(np.array(it) for it in zip(*found, strict=True)))
 
 
 def _error(variances: tuple[float, float, float, float], confidence: float) -> tuple[float, float, float]:
@@ -74,20 +73,16 @@ def _error(variances: tuple[float, float, float, float], confidence: float) -> t
 
 
 def interval(
-    parts: Sequence[np.ndarray],
-    weights: Sequence[float] | None = None,
-    within: tuple[float, float] = (-np.inf, np.inf),
-    confidence: float = CONFIDENCE,
+    parts: Sequence[np.ndarray], within: tuple[float, float] = (-np.inf, np.inf), confidence: float = CONFIDENCE
 ) -> tuple[float, float, float]:
-    """The mean of parts' means, or their weighted sum, and its interval over seeds and items."""
-    weights = np.full(len(parts), 1 / len(parts)) if weights is None else weights
-    value = float(sum(weight * part.mean() for weight, part in zip(weights, parts, strict=True)))
+    """The mean of parts' means, and its interval over seeds and items."""
+    value = float(sum(1 / len(parts) * part.mean() for part in parts))
     if not all(np.isfinite(part).all() and part.shape[1] > 1 for part in parts):
         return value, np.nan, np.nan
     # Seeds that happen to be alike make no narrow interval: of the variance over test items alone two fifths are the least.
     # With all of it 2 seeds would cover 99 of 100.
-    of_these_runs = noise([part.mean(0, keepdims=True) for part in parts], weights)
-    half, least = (_error(it.variances(), confidence)[1] for it in (noise(parts, weights), of_these_runs))
+    of_these_runs = [part.mean(0, keepdims=True) for part in parts]
+    half, least = (_error(noise(its).variances(), confidence)[1] for its in (parts, of_these_runs))
     half = max(half, 0.4**0.5 * least)
     return value, max(value - half, within[0]), min(value + half, within[1])
 

@@ -26,8 +26,8 @@ _TEMPERATURES = (0.05, 20.0)
 _COVERAGE = 0.8  # share of the rows that a classifier that may abstain answers
 
 
-def score(metric: str, labels: Any, predictions: Any, groups: Any = None, logits: np.ndarray | None = None) -> float:
-    return measured(metric, labels, predictions, groups, logits)[0]
+def score(metric: str, labels: Any, said: Any, groups: Any = None) -> float:
+    return measured(metric, labels, said, groups)[0]
 
 
 def chance(metric: str, labels: Sequence[int], groups: Sequence[int] | None = None) -> float:
@@ -37,13 +37,10 @@ def chance(metric: str, labels: Sequence[int], groups: Sequence[int] | None = No
     return max(score(metric, labels, [label] * len(labels), groups) for label in set(labels))
 
 
-def measured(
-    metric: str, labels: Any, predictions: Any, groups: Any = None, logits: np.ndarray | None = None
-) -> tuple[float, np.ndarray]:
-    """A score, and for each item (row, or group of rows) the score that it stands for: their mean is the score."""
-    labels = np.asarray(labels)
+def measured(metric: str, labels: Any, said: Any, groups: Any = None) -> tuple[float, np.ndarray]:
+    """A score of predictions, or of logits, and for each item (row, or group of rows) what it stands for: their mean is the score."""
+    labels, said = np.asarray(labels), np.asarray(said)
     group = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    said = np.asarray(predictions) if logits is None else logits
     values, shares = zip(*(_PARTS[part](labels, said, group) for part in METRICS.get(metric, (metric,))), strict=True)
     value, share = float(np.mean(values)), np.mean(shares, axis=0)
     if len(share) == len(labels):  # of rows

@@ -152,7 +152,7 @@ def _wrong(row: Row) -> str | None:
         return "has no labels"
     if row["metric"] in GROUPED and row["groups"] is None:
         return f"has no groups, which {row['metric']} is of"
-    own = score(row["metric"], **lists)
+    own = score(row["metric"], row["labels"], row["predictions"], row["groups"])
     if not isinstance(row["score"], (int, float)) or not abs(own - row["score"]) <= 1e-9:  # nor NaN
         return f"has the score {row['score']}, and its predictions have {own:.6f}"
     return None

@@ -228,6 +228,6 @@ def eval_sets(logits: Logits) -> dict[str, Any]:
     found = {}
     for name, (labels, its) in logits.items():
         metrics = {part: score(part, labels, its.argmax(1)) for part in ("accuracy", "macro_f1")}
-        metrics["loss"] = score("log_loss", labels, None, logits=its)
+        metrics["loss"] = score("log_loss", labels, its)
         found |= {name: {"rows": len(labels), "metrics": metrics}} if name != MAIN_SET else {}
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .groups import OF_REASONING, Group, baseline_of, differ_by_setting, grouped, latest, scored, tried
-from .intervals import Noise, interval, noise
+from .intervals import interval
 from .metrics import LOSSES, METRICS
 from .results import Row, together
 
@@ -321,8 +321,3 @@ def ratio(
     if baseline == 0:
         return np.full_like(ours, np.nan)
     return 100 * ((ours - score / baseline * theirs) / baseline + score / baseline - 1)
-
-
-def noise_of(pairs: Sequence[Pair]) -> Noise:
-    """The noise of the mean gain of pairs, in points."""
-    return noise([difference(*pair.sides()) for pair in pairs], np.full(len(pairs), 1 / len(pairs)))

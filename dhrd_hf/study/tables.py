@@ -13,10 +13,10 @@ import numpy as np
 from ..figures import Plot, Point, Series
 from ..pages.study import DASH, Table, number, options_text, shown, signed, told, words
 from .groups import baseline_of, distinct, has_logits, tried
-from .intervals import seeds_for, sign_test, visible_gain
+from .intervals import noise, seeds_for, sign_test, visible_gain
 from .metrics import OF_LOGITS, SCORES, chance
 from .results import Row, together
-from .statistics import Gain, Mean, Pair, Summary, difference, gain_of, noise_of
+from .statistics import Gain, Mean, Pair, Summary, difference, gain_of
 
 # The options that a reader asks for first.
 AXES = {"alpha": "Weight of the reasoning loss (alpha)", "train_size": "Training rows"}
@@ -212,11 +212,11 @@ def power_table(main: Sequence[Pair]) -> Table:
     """How small a gain this study could see, and how many seeds would see two points."""
     rows, needed = [], None
     for it in _lines([it for it in main if it.gain.n_items > 1]):
-        noise = noise_of(it.pairs)
-        if noise.several.any():
-            needed = seeds_for(noise, _POINTS)
+        found = noise([difference(*pair.sides()) for pair in it.pairs])
+        if found.several.any():
+            needed = seeds_for(found, _POINTS)
             rows.append(
-                [it.data, f"{it.n_seeds or ''}", f"{visible_gain(noise):.1f}", str(needed or "more test items")]
+                [it.data, f"{it.n_seeds or ''}", f"{visible_gain(found):.1f}", str(needed or "more test items")]
             )
     said = f"about {needed} seeds" if needed else "more test items: no number of seeds would do"
     what = main[0].data if len(main) == 1 else "the mean"

@@ -54,7 +54,7 @@ def judge(parts: Mapping[str, Mapping[str, np.ndarray]], *, worth: float = 1.0, 
     found = Verdict("cannot tell", "", gains, *shape, worth)
     if min(shape) < 2:
         return replace(found, why=f"{shape[0]} seeds on {shape[1]} test rows say nothing of others")
-    noises = [noise([_padded(its["accuracy"])], [1.0]) for its in parts.values()]
+    noises = [noise([_padded(its["accuracy"])]) for its in parts.values()]
     visible = max(visible_gain(it, CONFIDENCE) for it in noises)
     target = worth if visible > worth > 0 else max(worth, visible) / 2
     needed = [seeds_for(it, target, CONFIDENCE) for it in noises]

@@ -59,9 +59,7 @@ def sides(labels: np.ndarray, logits: np.ndarray, score: str) -> tuple[np.ndarra
         ).squeeze(-1)
     else:
         ours, theirs = (
-            np.stack(
-                [measured(score, labels, it.argmax(-1), None, it if score in OF_LOGITS else None)[1] for it in side]
-            )
+            np.stack([measured(score, labels, it if score in OF_LOGITS else it.argmax(-1))[1] for it in side])
             for side in logits
         )
     return ours, theirs

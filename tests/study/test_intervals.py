@@ -45,7 +45,7 @@ def test_seeds_and_items_that_add_up_have_the_noise_of_the_formulas():
     """Rows' and columns' mean squares, as scipy's one-way analysis has them."""
     draw = np.random.default_rng(0)
     part = draw.normal(size=(4, 30)) + draw.normal(size=30)
-    found = noise([part], [1.0])
+    found = noise([part])
     rows, columns = part - part.mean(0), part - part.mean(1, keepdims=True)
     residual = ((rows - rows.mean(1, keepdims=True)) ** 2).sum() / 3 / 29
     between = columns.mean(0).var(ddof=1) * 4  # the items' mean square
@@ -89,23 +89,23 @@ def test_what_is_impossible_is_in_no_interval_and_one_item_has_none():
 def test_the_seeds_of_sets_with_one_are_those_of_the_others():
     draw = np.random.default_rng(0)
     several, one = gains(draw, 3, 0.2), gains(draw, 1, 0.2)
-    found = noise([several, one], [0.5, 0.5])
+    found = noise([several, one])
     of_seeds, of_items, freedom, _ = found.variances()
     among, own = several.mean(1).var(ddof=1), found.own[0]
     assert of_seeds == pytest.approx((among / 3 + among) / 4) and freedom == pytest.approx(2)
     assert of_items == pytest.approx((found.of_items[0] + one.var(ddof=1) / 100 - own) / 4)
     # Weighed by their degrees of freedom where there are several.
     fifth = gains(draw, 5, 0.2)
-    of_seeds = noise([several, fifth, one], [1.0, 1.0, 1.0]).variances()[0]
+    of_seeds = noise([several, fifth, one]).variances()[0]
     others = among, fifth.mean(1).var(ddof=1)
-    assert of_seeds == pytest.approx(others[0] / 3 + others[1] / 5 + (2 * others[0] + 4 * others[1]) / 6)
+    assert 9 * of_seeds == pytest.approx(others[0] / 3 + others[1] / 5 + (2 * others[0] + 4 * others[1]) / 6)
 
 
 @pytest.mark.parametrize("sets", [1, 3])
 def test_with_the_seeds_that_are_said_80_of_100_studies_see_the_gain(sets):
     draw = np.random.default_rng(1)
     pilot = [gains(draw, 60, 0.12, items=400) for _ in range(sets)]  # so many that their noise is known
-    of = noise(pilot, np.full(sets, 1 / sets))
+    of = noise(pilot)
     gain = 0.1
     needed = seeds_for(of, gain)
     assert power(of, gain, needed - 1) < 0.8 <= power(of, gain, needed)
@@ -117,7 +117,7 @@ def test_with_the_seeds_that_are_said_80_of_100_studies_see_the_gain(sets):
 
 
 def test_the_number_of_seeds_is_the_least():
-    of = noise([gains(np.random.default_rng(0), 5, 0.12, items=400)], [1.0])
+    of = noise([gains(np.random.default_rng(0), 5, 0.12, items=400)])
     for gain in np.linspace(0.05, 0.4, 15):
         needed = seeds_for(of, gain)
         assert needed == next(seeds for seeds in itertools.count(2) if power(of, gain, seeds) >= 0.8)
@@ -127,13 +127,13 @@ def test_degrees_of_freedom_of_several_sets():
     """Satterthwaite's with half a degree more for each set, and less for their sum: of equal ones 1.5 S - 0.5."""
     part = gains(np.random.default_rng(0), 2, 0.2)
     for sets in (1, 2, 6):
-        assert noise([part] * sets, np.ones(sets)).variances()[2] == pytest.approx(1.5 * sets - 0.5)
-    items = noise([part[:1]] * 3, np.ones(3)).variances()[3]
+        assert noise([part] * sets).variances()[2] == pytest.approx(1.5 * sets - 0.5)
+    items = noise([part[:1]] * 3).variances()[3]
     assert items == pytest.approx(3 * 99)
 
 
 def test_power_of_a_study_as_it_is():
-    of = noise([gains(np.random.default_rng(0), 4, 0.1)], [1.0])
+    of = noise([gains(np.random.default_rng(0), 4, 0.1)])
     seen = visible_gain(of)
     assert power(of, seen) == pytest.approx(0.8) == power(of, -seen)
     assert power(of, 0.0) < 0.05 and power(of, 2 * seen) > 0.95
@@ -143,9 +143,9 @@ def test_power_of_a_study_as_it_is():
 
 def test_no_number_of_seeds_takes_away_what_the_items_add():
     draw = np.random.default_rng(0)
-    wide = noise([gains(draw, 3, 0.1, items=20, shared=1.0)], [1.0])
-    assert seeds_for(wide, 0.1) is None and seeds_for(noise([gains(draw, 1, 0.1)], [1.0]), 1.0) is None
-    same = noise([np.zeros((3, 10))], [1.0])
+    wide = noise([gains(draw, 3, 0.1, items=20, shared=1.0)])
+    assert seeds_for(wide, 0.1) is None and seeds_for(noise([gains(draw, 1, 0.1)]), 1.0) is None
+    same = noise([np.zeros((3, 10))])
     assert seeds_for(same, 0.1) == 2 and visible_gain(same) == 0
 
 

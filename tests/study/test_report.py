@@ -15,11 +15,11 @@ from dhrd_hf.pages.study import BEGIN, END, report_markdown, report_page, with_r
 from dhrd_hf.pages.throughput import read_throughput
 from dhrd_hf.study import groups
 from dhrd_hf.study.groups import grouped
-from dhrd_hf.study.intervals import seeds_for, visible_gain
+from dhrd_hf.study.intervals import noise, seeds_for, visible_gain
 from dhrd_hf.study.plan import Run
 from dhrd_hf.study.report import build_report
 from dhrd_hf.study.results import read_results
-from dhrd_hf.study.statistics import Pair, noise_of, paired_gains
+from dhrd_hf.study.statistics import Pair, difference, paired_gains
 
 
 def cell(data, setting, seed, right, of=4, **given):
@@ -921,9 +921,9 @@ def test_the_power_of_the_study_is_told():
     rows += [cell("a", "dual_head", seed, 204 + 4 * seed, 400) for seed in range(3)]
     found = table(rows, "power")
     pair = Pair(*reversed(grouped(rows)))
-    noise = noise_of([pair])
-    assert found.rows == [["a", "3", f"{visible_gain(noise):.1f}", str(seeds_for(noise, 2))]]
-    assert seeds_for(noise, 2) > seeds_for(noise, 4) >= 2
+    found_noise = noise([difference(*pair.sides())])
+    assert found.rows == [["a", "3", f"{visible_gain(found_noise):.1f}", str(seeds_for(found_noise, 2))]]
+    assert seeds_for(found_noise, 2) > seeds_for(found_noise, 4) >= 2
     assert found.notes[0].startswith("To see a gain of 2 points on a you need ")
     # One seed tells nothing of others, and one item nothing of others.
     assert table(MAIN[4:], "power") is None

@@ -72,7 +72,7 @@ def drawn(rows=40, classes=3, seed=0):
 def test_scores_and_what_items_stand_for_are_scikit_learns(metric, classes):
     """An item's influence is how the score changes with its weight."""
     labels, said, logits = drawn(classes=classes)
-    value, items = measured(metric, labels, said, None, logits if metric in ("log_loss", "brier", "auroc") else None)
+    value, items = measured(metric, labels, logits if metric in ("log_loss", "brier", "auroc") else said)
     assert value == pytest.approx(of_rows(metric, labels, said, logits))
     assert items.mean() == pytest.approx(value)
     for place in range(0, len(labels), 7):
@@ -89,9 +89,9 @@ def test_scores_and_what_items_stand_for_are_scikit_learns(metric, classes):
 def test_items_are_groups_where_rows_belong_together(metric):
     labels, said, logits = drawn()
     groups = np.random.default_rng(1).integers(0, 9, len(labels)).tolist()
-    of_logits = logits if metric in ("auroc", "brier") else None
-    value, rows = measured(metric, labels, said, None, of_logits)
-    same, items = measured(metric, labels, said, groups, of_logits)
+    of = logits if metric in ("auroc", "brier") else said
+    value, rows = measured(metric, labels, of)
+    same, items = measured(metric, labels, of, groups)
     assert same == pytest.approx(value) and items.shape == (9,) and items.mean() == pytest.approx(value)
     own = sum((rows - value)[np.array(groups) == 4]) / len(labels)
     assert items[4] - value == pytest.approx(9 * own)
@@ -107,13 +107,13 @@ def test_accuracy_at_80_percent_coverage_and_its_noise():
         confident = rows[np.argsort(-softmax(logits[rows], axis=1).max(1))][: round(0.8 * len(rows))]
         return np.mean(said[confident] == labels[confident])
 
-    value, items = measured("accuracy_at_80", labels, said, None, logits)
+    value, items = measured("accuracy_at_80", labels, logits)
     assert value == naive(np.arange(2000)) and items.mean() == pytest.approx(value)
     draw = np.random.default_rng(2)
     noise = np.std([naive(draw.integers(0, 2000, 2000)) for _ in range(600)])
     assert items.std() / np.sqrt(2000) == pytest.approx(noise, rel=0.1)
     # Where all are right there is no noise, whoever is over the threshold.
-    assert measured("accuracy_at_80", said, said, None, logits)[1] == pytest.approx(np.ones(2000))
+    assert measured("accuracy_at_80", said, logits)[1] == pytest.approx(np.ones(2000))
 
 
 def test_a_question_is_right_where_all_its_rows_are():
@@ -125,10 +125,10 @@ def test_a_question_is_right_where_all_its_rows_are():
 def test_a_class_that_is_not_there_has_no_auroc_and_one_class_has_none():
     labels, said, logits = drawn()
     two = labels < 2
-    assert measured("auroc", labels[two], said[two], None, logits[two])[0] == pytest.approx(
+    assert measured("auroc", labels[two], logits[two])[0] == pytest.approx(
         of_rows("auroc", labels[two], said[two], logits[two])
     )
-    assert np.isnan(measured("auroc", [1, 1], [1, 1], None, logits[:2])[0])
+    assert np.isnan(measured("auroc", [1, 1], logits[:2])[0])
 
 
 def test_the_temperature_is_that_of_the_other_half():
@@ -136,12 +136,12 @@ def test_the_temperature_is_that_of_the_other_half():
     draw = np.random.default_rng(0)
     logits = 1.5 * draw.normal(size=(4000, 3))
     labels = (logits + draw.gumbel(size=logits.shape)).argmax(1)
-    honest = measured("log_loss", labels, None, None, logits)[0]
-    assert measured("log_loss", labels, None, None, 8 * logits)[0] > 3 * honest
-    assert measured("scaled_log_loss", labels, None, None, 8 * logits)[0] == pytest.approx(honest, rel=2e-3)
+    honest = measured("log_loss", labels, logits)[0]
+    assert measured("log_loss", labels, 8 * logits)[0] > 3 * honest
+    assert measured("scaled_log_loss", labels, 8 * logits)[0] == pytest.approx(honest, rel=2e-3)
     # Not of its own half: where the halves want different ones, both lose by it. Of two items each is a half.
     apart, wrong = np.array([[3.0, 0.0], [3.0, 0.0]]), [0, 1]
-    found = measured("scaled_log_loss", wrong, None, None, apart)[1]
+    found = measured("scaled_log_loss", wrong, apart)[1]
     # The wrong item wants to be as little sure as can be (T of 20), at which the right one is read, and that surer.
     low, high = sorted(found)
     assert low == pytest.approx(np.log1p(np.exp(-3 / 20)), rel=1e-3) and high > 30

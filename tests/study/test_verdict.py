@@ -193,7 +193,7 @@ def test_what_could_have_been_seen_and_what_would_tell_more(gain):
     noisy = parts["shuffled"]["accuracy"] = parts["shuffled"]["accuracy"] + 5 * draw.normal(size=(6, 1))
     found, rest = judge(parts), judge(dict.fromkeys(parts, parts["label_only"]))
     padded = np.pad(noisy, ((0, 0), (1, 1)), constant_values=((0, 0), (100, -100)))
-    assert found.seeds_needed == seeds_for(noise([padded], [1.0]), found.to_tell, 0.975) > 10 * rest.seeds_needed
+    assert found.seeds_needed == seeds_for(noise([padded]), found.to_tell, 0.975) > 10 * rest.seeds_needed
     assert found.visible_points > 2 * rest.visible_points
     few = judge(parts_of(*runs(draw, (0.77, 0.76, 0.76, 0.76), 3, 100)))
     assert few.seeds_needed is None and few.test_rows_needed > 2000  # 1 point of 100 rows is a row
