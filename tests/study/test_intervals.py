@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import f_oneway, permutation_test, ttest_1samp
+from scipy.stats import f_oneway, permutation_test, t, ttest_1samp
 
 from dhrd_hf.study.intervals import interval, noise, power, seeds_for, sign_test, visible_gain
 
@@ -76,6 +76,24 @@ def test_seeds_that_happen_to_be_alike_make_no_far_narrower_interval():
     _, low, high = interval([part])
     own = ttest_1samp(part.mean(0), 0).confidence_interval()
     assert high - low == pytest.approx(0.4**0.5 * (own.high - own.low))
+
+
+def test_the_width_is_a_third_of_each_sources_own_and_two_of_both_together():
+    part = gains(np.random.default_rng(0), 3, 0.2)
+    of_seeds, of_items, few, many = noise([part]).variances()
+    whole = (of_seeds + of_items) ** 2 / (of_seeds**2 / few + of_items**2 / many)
+    own = t.ppf(0.975, few) ** 2 * of_seeds + t.ppf(0.975, many) ** 2 * of_items
+    both = t.ppf(0.975, whole) ** 2 * (of_seeds + of_items)
+    _, low, high = interval([part])
+    assert (high - low) / 2 == pytest.approx(np.sqrt(own / 3 + 2 * both / 3))
+
+
+def test_items_that_tell_less_than_seeds_add_take_no_noise_away():
+    """Of a set with one seed as much is taken off as seeds add on each item, which may be more than it has."""
+    draw = np.random.default_rng(4)
+    loud, calm = draw.normal(size=(3, 50)), 0.01 * draw.normal(size=(1, 80))
+    of_seeds, of_items, _, freedom = noise([loud, calm]).variances()
+    assert of_seeds > 0 and of_items == 0 and freedom == 49
 
 
 def test_what_is_impossible_is_in_no_interval_and_one_item_has_none():

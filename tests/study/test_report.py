@@ -11,7 +11,7 @@ from scipy.special import softmax
 from scipy.stats import binomtest, ttest_1samp
 from sklearn.metrics import log_loss
 
-from dhrd_hf.pages.study import BEGIN, END, report_markdown, report_page, with_results
+from dhrd_hf.pages.study import BEGIN, END, report_markdown, report_page, shown, signed, with_results
 from dhrd_hf.pages.throughput import read_throughput
 from dhrd_hf.study import groups
 from dhrd_hf.study.groups import grouped
@@ -740,6 +740,7 @@ def test_tables_are_read_in_their_order_and_a_torn_line_is_told(tmp_path):
                 ({"status": "DONE"}, "has the status 'DONE', and not done or failed"),
                 ({"score": None}, "has the score None, and its predictions have 0.500000"),
                 ({"score": 0.9}, "has the score 0.9, and its predictions have 0.500000"),
+                ({"score": 0.5 + 1e-6}, "has the score 0.500001, and its predictions have 0.500000"),
             )
         ),
     ],
@@ -1015,3 +1016,60 @@ def test_the_second_models_sides_are_compared_by_seed():
     (gain,) = paired_gains(row for row in rows if row["seed"] in by_seed)
     # The t interval over the four seeds is [-2.1, 8.0]; this one is over items, too, and the error of two sources.
     assert round(gain.gain, 1) == 3.0 and -2.5 < gain.low < -1.5 and 7.5 < gain.high < 8.5
+
+
+# How it is said
+
+
+def test_p_is_said_as_exactly_as_it_is_known():
+    def said(seeds):
+        rights = (("pooled", 2), ("dual_head", 3))
+        return table([cell("a", it, seed, n) for it, n in rights for seed in range(seeds)], "scores").rows[-1][2]
+
+    # Of 2^n draws of signs two are as far from 0 as all ahead.
+    assert (said(8), said(12)) == (f"{2 / 2**8:.3f}", "< 0.001")
+
+
+def test_rows_of_runs_that_differ_in_them_are_a_range_and_those_tested_the_fewest():
+    rows = [cell("a", it, seed, 2, train_rows=90 + 5 * seed) for it in ("pooled", "dual_head") for seed in (0, 1, 2)]
+    assert table(rows, "main").rows[0][1] == "90–100 / 4"
+    assert table([cell("a", "pooled", 0, 2), cell("a", "dual_head", 0, 2, of=2)], "main").rows[0][1] == "100 / 2"
+
+
+def test_where_seeds_of_some_sets_stand_in_for_those_of_others_is_told():
+    said = "In the mean's interval the seeds of sets with one differ as those of the other sets do."
+    one = [it for it in MAIN if it["seed"] == 0]
+    assert said in table(MAIN, "main").notes and said not in table(one, "main").notes
+    assert "One seed: the intervals are over test items alone." in table(one, "main").notes
+
+
+def test_numbers_are_joined_to_a_curve_and_names_are_not():
+    alphas = [*MAIN, cell("a", "dual_head", 0, 4, alpha="auto"), cell("a", "dual_head", 0, 1, alpha=0.25)]
+    spans = [cell("a", "dual_head", 0, 4, reasoning_span=it) for it in ("rationale", "all")]
+    assert table(alphas, "alpha").plots[0].joined and not table([*MAIN, *spans], "options").plots[0].joined
+
+
+def test_the_pooled_score_beside_ablations_is_of_the_most_seeds():
+    rows = [cell("a", "pooled", 0, 2), cell("a", "pooled", 1, 3), cell("a", "dual_head", 0, 3)]
+    rows += [cell("a", "label_only", seed, 2) for seed in (0, 1)]
+    assert table(rows, "settings").rows[0][1:4] == ["pooled", "2", "62.5 ± 17.7"]
+
+
+def test_what_is_so_for_one_option_alone_is_told_of_it():
+    rows = [*MAIN, cell("a", "dual_head", 0, 4, reasoning_span="rationale")]
+    rows += [cell("a", it, 0, 4, learning_rate=1e-3) for it in ("pooled", "dual_head")]
+    notes = table(rows, "options").notes
+    default = "Default is what dhrd train takes where the option is not given (dhrd train --help-all)."
+    assert notes[0] == f"For reasoning span: Options: learning_rate 0.0002. {default}"
+    assert notes[1] == "The score is accuracy." and not any("For learning rate" in note for note in notes)
+
+
+def test_the_most_values_of_an_option_are_compared_and_not_the_most_seeds():
+    rows = [cell("a", "dual_head", 0, 3, alpha=it) for it in (0.5, 1.0, 2.0)] + [cell("a", "pooled", 0, 2)]
+    rows += [cell("a", it, seed, 3, train_size=9) for it in ("pooled", "dual_head") for seed in range(4)]
+    assert [row[1] for row in table(rows, "alpha").rows] == ["0.5", "1", "2"]
+
+
+def test_numbers_have_no_sign_that_they_round_away_and_whole_ones_all_their_digits():
+    assert (signed(-0.04), signed(-0.06), signed(float("nan"))) == ("+0.0", "-0.1", "–")
+    assert (shown(2000001), shown(1e-3), shown(True), shown(None)) == ("2000001", "0.001", "true", "default")

@@ -294,6 +294,15 @@ def test_pooled_is_the_baseline_of_every_alpha_and_span_but_of_its_own_size_and_
     ]
 
 
+def test_an_option_of_no_value_is_one_that_is_not_there():
+    rows = [row("pooled", share(20, 40), options={"suffix": None, "lora": True})]
+    rows += [
+        row("pooled", share(20, 40), options={"lora": False}),
+        row("dual_head", share(22, 40), options={"lora": True}),
+    ]
+    assert [it.gain for it in paired_gains(rows)] == [pytest.approx(5)]
+
+
 def test_with_another_baseline_alpha_counts():
     rows = [row("dual_head", share(count, 40), alpha=alpha) for alpha, count in ((0.5, 40), (1.0, 30))]
     rows += [row("label_only", share(20, 40))]
