@@ -203,8 +203,8 @@ def take_rationales(
         rationale = "" if rationale is None else as_text(rationale, f"row {it.key}: its rationale")
         if not rationale.strip():
             return Outcome()
-        if prompt.lacks(it.row) is not None:
-            return Outcome(why={"no_input": "A column of the input is empty."})
+        if (empty := prompt.lacks(it.row)) is not None:
+            return Outcome(why={"no_input": f"Column {empty!r} is empty."})
         why = checks.of_rationale(rationale, prompt, prompt.text(it.row))
         return Outcome(why=why, tries=1) if why else Outcome({0: rationale})
 

@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple
 from transformers.utils import logging
 
 from ..data.joining import NamedRows, key_column
-from ..data.label_names import check_missing, is_missing, label_name, tell_odd
+from ..data.label_names import check_missing, is_missing, label_name, some, tell_odd
 from ..data.labels import check_fractions
-from ..data.prompts import DEFAULT_PROMPT, render, template_columns
+from ..data.prompts import DEFAULT_PROMPT, has_input, render, template_columns
 from ..data.tables import check_columns
 
 logger = logging.get_logger(__name__)
@@ -124,7 +124,7 @@ class TeacherPrompt:
             raise ValueError(f"style={self.style!r} is not one of guarded, free")
         self._check_labels(*self.descriptions, *self.spellings)
         for number, example in enumerate(self.examples):
-            lacking = [name for name in (*self.columns, "label", "rationale") if example.get(name) in (None, "")]
+            lacking = [name for name in (*self.columns, "label", "rationale") if is_missing(example.get(name))]
             if lacking:
                 raise ValueError(f"example {number} of the prompt has no {lacking[0]!r}")
             self._check_labels(example["label"])
@@ -141,7 +141,7 @@ class TeacherPrompt:
 
     def lacks(self, row: Mapping[str, Any]) -> str | None:
         """The column of the input that is empty in a row, so that there is nothing to ask."""
-        return next((name for name in self.columns if row.get(name) is None), None)
+        return empty_column(self.template, row)
 
     def text(self, row: Mapping[str, Any]) -> str:
         return render(self.template, row)
@@ -189,6 +189,13 @@ class TeacherPrompt:
         return f"{body}\n{_FORM}".format(text=self.text(row), sentinel=SENTINEL, **told)
 
 
+def empty_column(template: str, row: Mapping[str, Any]) -> str | None:
+    """The first empty column of a row without an input; one that is blank beside others that are not is none."""
+    if has_input(template, row):
+        return None
+    return next((name for name in template_columns(template) if is_missing(row.get(name))), None)
+
+
 class LabelledRow(NamedTuple):
     """A row, with what it is called and the name of its label."""
 
@@ -230,10 +237,11 @@ class LabelledTable:
         keeps_rationales (`bool`, *optional*, defaults to `False`): The rationales in that column are what is wanted.
         problem_type (`str`, *optional*): `"single_label_classification"` where numbers with fractions are names.
         drop_unlabelled (`bool`, *optional*, defaults to `False`): Leave out rows without a label; `dropped` counts them.
-        say (`Callable[[str], None]`, *optional*): Is told of those, and of names that may be a slip; by default it is logged.
+        say (`Callable[[str], None]`, *optional*): Is told of those, of rows with an empty input, and of names that may be a
+            slip; by default it is logged.
 
     Raises:
-        ValueError: if a column is missing, or a row's label can't be named.
+        ValueError: if a column is missing, a row's label can't be named, or its input holds a list or an object.
     """
 
     def __init__(
@@ -263,7 +271,7 @@ class LabelledTable:
             self.spellings.setdefault(name, []).extend(others)
         self.counts: Counter[str] = Counter()
         self._rows = NamedRows(source, label_column)
-        what, columns, filled, cells, lacking = f"column {label_column!r}", {}, 0, [], []
+        what, columns, filled, cells, lacking, empty = f"column {label_column!r}", {}, 0, [], [], []
         for number, row in enumerate(self._rows):
             if number == 0:
                 check_columns(row, [*template_columns(template), label_column, *filter(None, [id_column])])
@@ -282,8 +290,19 @@ class LabelledTable:
                 raise ValueError(f"{what} has more than {_MOST_LABELS} labels: name the right one by --label-column")
             cells.append(value)
             filled += bool(row.get(rationale_column))
+            if (column := empty_column(template, row)) is not None:
+                empty.append(f"row {number} (column {column!r})")
+                continue
+            try:
+                render(template, row)
+            except ValueError as error:
+                raise ValueError(f"Row {number} of {source}: {error}") from None
         where, self.dropped = f"{source}, {what}", len(lacking)
         check_missing(lacking, len(lacking) + len(self), where, drop_unlabelled, say)
+        if empty:
+            say(
+                f"{source}: {len(empty)} of {len(self)} rows have no input, and nobody is asked for them: {some(empty)}."
+            )
         unnamed = [value for value in dict.fromkeys(cells) if label_name(value) not in self.names]
         try:
             check_fractions(() if problem_type else unnamed, where)
@@ -294,11 +313,11 @@ class LabelledTable:
             ) from None
         tell_odd(cells, self.counts, where, say)
         given = {*self.names.values()}
-        if some := sorted((it for it in {*self.counts} - given if _WHOLE_NUMBER.fullmatch(it)), key=float):
-            example = ", ".join(f'"{it}": "..."' for it in some[:3])
-            numbers = f"{', '.join(some[:5])} {'are numbers' if len(some) > 1 else 'is a number'}"
+        if numbers := sorted((it for it in {*self.counts} - given if _WHOLE_NUMBER.fullmatch(it)), key=float):
+            example = ", ".join(f'"{it}": "..."' for it in numbers[:3])
+            told = f"{', '.join(numbers[:5])} {'are numbers' if len(numbers) > 1 else 'is a number'}"
             raise ValueError(
-                f"the teacher prompt can't name the labels in {what}: {numbers}, which tells a teacher nothing. Name them: "
+                f"the teacher prompt can't name the labels in {what}: {told}, which tells a teacher nothing. Name them: "
                 f"--label-map '{{{example}}}'"
             )
         if filled and not keeps_rationales:

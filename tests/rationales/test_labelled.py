@@ -33,6 +33,17 @@ def test_rows_without_a_label_are_counted_and_keep_the_numbers_of_the_others(tab
     assert any("2 of 4 rows have no label: 1, 3" in line for line in said)
 
 
+def test_rows_with_an_empty_input_are_counted_and_named(table_of):
+    said, parts = [], [("a", " "), (" ", "\u200b"), ("b", None), (float("nan"), "c")]
+    rows = [{"label": "wet", "one": one, "two": two} for one, two in parts]
+    assert len(table_of(rows, template="{one}: {two}", say=said.append)) == 4
+    (told,) = said
+    assert told.endswith(
+        "rows.jsonl: 3 of 4 rows have no input, and nobody is asked for them: row 1 (column 'one'), row 2 (column 'two'), "
+        "row 3 (column 'one')."
+    )
+
+
 def test_labels_are_called_as_the_map_says(table_of):
     table = table_of([{"label": it} for it in (1, 0, "odd")], label_map={"1": ["wet", "moist"], "0": "dry"})
     assert [it.label for it in table] == ["wet", "dry", "odd"] and table.labels == ["wet", "dry", "odd"]
@@ -55,6 +66,7 @@ def test_labels_are_called_as_the_map_says(table_of):
         ([{"label": "a"}], {"problem_type": "regression"}, "which problem_type: regression has not"),
         ([{"label": "a"}], {"template": "{claim}"}, "no column 'claim'"),
         ([{"label": "a"}, {"label": None}], {}, "1 of 2 rows have no label: 1"),
+        ([{"label": "a"}, {"label": "b", "text": ["x"]}], {}, r"Row 1 of .*rows.jsonl: column 'text' holds a list"),
     ],
 )
 def test_what_a_teacher_can_not_be_told(rows, options, message, table_of):

@@ -102,14 +102,15 @@ def test_what_a_run_says_and_writes_down(tmp_path, monkeypatch):
 
 
 def test_samples_are_counted_and_rows_that_lack_their_input_are_not_asked(tmp_path):
-    given = [*rows(3), rows(4)[3] | {"text": None}]
+    empty = [None, " ", float("nan"), "\u200b\n"]
+    given = [*rows(3), *(row | {"text": text} for row, text in zip(rows(7)[3:], empty, strict=True))]
     with ChatStandIn(lambda row: ["forever:leak"] if row == 1 else []) as chat:
         counts, said = generate(chat, tmp_path, given=given, samples=2, retries=1)
-        assert "accepted 2 + rejected 2 + pending 0 = 4 rows; 4 rationales; rejected for: " in said[0]
-        assert (chat.asked[0], chat.asked[1], chat.asked[3]) == (2, 4, 0)
+        assert "accepted 2 + rejected 5 + pending 0 = 7 rows; 4 rationales; rejected for: no_input 4" in said[0]
+        assert (chat.asked[0], chat.asked[1], sum(chat.asked.values())) == (2, 4, 8)
     rejected = {row["id"]: row for row in read(tmp_path / "rejected.jsonl")}
     assert rejected["r1"]["tries"] == 4 and rejected["r3"]["tries"] == 0
-    assert rejected["r3"]["why"] == {"no_input": "Column 'text' is empty."}
+    assert all(rejected[f"r{n}"]["why"] == {"no_input": "Column 'text' is empty."} for n in range(3, 7))
     written = read(tmp_path / "rationales.replies.jsonl")
     assert {line["sample"] for line in written} == {0, 1}
     assert json.loads((tmp_path / "rationales.manifest.json").read_text())["status"] == "finished"
@@ -452,7 +453,7 @@ def test_rationales_that_are_taken_are_written_with_how_they_were_checked(tmp_pa
     assert accepted == given[0] | {"key": "r0", "rationale": texts[0]}
     first, second = read(tmp_path / "out" / "rejected.jsonl")
     assert (first["id"], list(first["why"]), first["tries"]) == ("r1", ["label_leak"], 1)
-    assert (second["id"], second["why"], second["tries"]) == ("r4", {"no_input": "A column of the input is empty."}, 0)
+    assert (second["id"], second["why"], second["tries"]) == ("r4", {"no_input": "Column 'text' is empty."}, 0)
     manifest = json.loads((tmp_path / "out" / "rationales.manifest.json").read_text())
     assert (
         manifest["settings"] == {"model": None, "rationales": "column why"} and "label_leak" not in manifest["checks"]
