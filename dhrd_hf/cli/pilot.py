@@ -23,10 +23,10 @@ _EXAMPLES = """examples:
   dhrd pilot --model smollm2 --data rows.jsonl --output-dir runs/pilot --hours 2 --lora --dry-run     (the estimate alone)
 
 TABLE holds labelled rows, some of them with a rationale: a hundred do to start. For each seed the same rows are trained on
-with their rationales, with shuffled ones, with labels only, and with labels only for as many seconds; each run keeps the epoch
-of the lowest log loss on rows set aside for that. Any option of dhrd train goes too, for all runs; --num-train-epochs is
-how many epochs there are to choose from (default: 10). It is a study, dhrd study DIR/study.yaml --output-dir DIR; the same command
-goes on with it, and with more --hours or --seeds adds seeds. DIR/verdict.json and DIR/report.html hold what it found.
+with their rationales, with shuffled ones, pooled (the classification loss alone), and pooled for as many seconds; each run
+keeps the epoch of the lowest log loss on rows set aside for that. Any option of dhrd train goes too, for all runs;
+--num-train-epochs is how many epochs there are to choose from (default: 10). It is a study, dhrd study DIR/study.yaml
+--output-dir DIR; the same command goes on with it, and with more --hours or --seeds adds seeds. DIR/verdict.json and DIR/report.html hold what it found.
 
 Buy: the 97.5% interval of the gain lies above 0 over every control, in accuracy or in log loss (also after a temperature), and
 below 0 over none in the other. Do not buy, which goes first: the gain in accuracy over a control is below --worth to the end of
@@ -71,7 +71,7 @@ def run(argv: Sequence[str]) -> int:
         if args.dry_run:
             return 0
         options: dict[str, Any] = {"retry_failed": True, "machines": machines, "say": _say}
-        start = plan.study(1, only=("rationales", "label_only"))
+        start = plan.study(1, only=("rationales", "pooled"))
         run_study(start, folder, **options)
         first = plan.two(start, folder)
         plan = plan.with_equal_epochs(**first)
@@ -117,7 +117,7 @@ def _time(args: argparse.Namespace, timing: Study, folder: Path, machines: Machi
     from ..study.machines import Interrupted, Processes
 
     most, processes = _TIMING * args.hours, Processes()
-    _say(f"Timing a few steps with rationales and with labels only, for {most:.3g} h at most.")
+    _say(f"Timing a few steps with rationales and pooled, for {most:.3g} h at most.")
     timer = Timer(3600 * most, processes.end)
     timer.start()
     try:

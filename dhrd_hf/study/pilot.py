@@ -47,7 +47,7 @@ class Plan:
         def side(setting: str, epochs: int = self.epochs, data: str = "rows", size: int | None = None) -> dict:
             return {"setting": setting, "num_train_epochs": epochs, "data": data, "train_size": size}
 
-        sides = {"rationales": side("dual_head"), "label_only": side("pooled"), "shuffled": side("shuffled_rationale")}
+        sides = {"rationales": side("dual_head"), "pooled": side("pooled"), "shuffled": side("shuffled_rationale")}
         if self.equal_epochs is not None:
             sides["equal_seconds"] = side("pooled", self.equal_epochs)
         if self.more_rows is not None:
@@ -79,9 +79,9 @@ class Plan:
         return found
 
     def two(self, study: Study, folder: Path) -> dict[str, Mapping[str, Any]]:
-        """The rows of rationales and of label only with the first seed, which times are read from."""
+        """The rows of the two sides with the first seed, which times are read from."""
         rows = {row["cell"]: row for row in read_results([folder / "results.jsonl"])}
-        names = {"dual_head": "rationales", "pooled": "label_only"}
+        names = {"dual_head": "rationales", "pooled": "pooled"}
         found = {names[run.setting]: rows[run.id] for run in study.runs if run.seed == 0}
         for row in found.values():
             if row["status"] != "done":
@@ -89,19 +89,19 @@ class Plan:
                 raise ValueError(f"{row['setting']} failed: {row['error']} (see {where})")
         return found
 
-    def seconds(self, rationales: Mapping[str, Any], label_only: Mapping[str, Any]) -> dict[str, float]:
+    def seconds(self, rationales: Mapping[str, Any], pooled: Mapping[str, Any]) -> dict[str, float]:
         """How long each side takes with one seed, from a row of each of two settings."""
         found = {}
         for side, its in self.sides.items():
-            row = label_only if its["setting"] == "pooled" else rationales
+            row = pooled if its["setting"] == "pooled" else rationales
             size = self.more_rows if its["data"] == "more-rows" else its["train_size"] or self.rows
             of_epoch = size / row["train_samples_per_second"]
             found[side] = row["seconds"] - row["train_seconds"] + its["num_train_epochs"] * of_epoch
         return found
 
-    def with_equal_epochs(self, rationales: Mapping[str, Any], label_only: Mapping[str, Any]) -> Plan:
-        """With the epochs that label only does while rationales do theirs, by a row of each."""
-        ratio = label_only["train_samples_per_second"] / rationales["train_samples_per_second"]
+    def with_equal_epochs(self, rationales: Mapping[str, Any], pooled: Mapping[str, Any]) -> Plan:
+        """With the epochs that the pooled side does while rationales do theirs, by a row of each."""
+        ratio = pooled["train_samples_per_second"] / rationales["train_samples_per_second"]
         return replace(self, equal_epochs=max(self.epochs, math.ceil(self.epochs * ratio - 1e-9)))
 
     def by_side(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:
@@ -170,7 +170,7 @@ def write_tables(
         write_rows(folder / "tables" / f"{name}.jsonl", its)
     say(
         f"{number} rows with a rationale to train on, {len(parts['validation'])} to choose the best epoch by, "
-        f"{len(parts['test'])} to test on; label only also on {more or number // 2} rows"
+        f"{len(parts['test'])} to test on; pooled also on {more or number // 2} rows"
     )
     return number, more
 

@@ -17,8 +17,8 @@ from .pilot import Plan
 from .statistics import difference
 
 CONTROLS = {
-    "label_only": "label only, its best epoch",
-    "equal_seconds": "label only, as many seconds",
+    "pooled": "pooled, its best epoch",
+    "equal_seconds": "pooled, as many seconds",
     "shuffled": "shuffled rationales",
 }
 MEASURES = {"accuracy": "accuracy", "log_loss": "less log loss", "scaled_log_loss": "less log loss, scaled"}
@@ -105,11 +105,11 @@ def _padded(points: np.ndarray) -> np.ndarray:
 
 
 def rows_saved(ours: np.ndarray, base: np.ndarray, more: np.ndarray, rows: int, more_rows: int) -> dict[str, Any]:
-    """How many labelled rows rationales stand for: where the line of label only through `rows` and `more_rows`, on a log scale, has their score."""
+    """How many labelled rows rationales stand for: where the line of the pooled side through `rows` and `more_rows`, on a log scale, has their score."""
     slope, gain = more - base, ours - base
     found = {"rows": rows, "more_rows": more_rows, "low": None, "saved": None, "high": None}
     if len(ours) < 2 or not interval([slope])[1] > 0:
-        return found | {"said": f"label only gains nothing clear from {rows} to {more_rows} rows, so it can't be told"}
+        return found | {"said": f"pooled gains nothing clear from {rows} to {more_rows} rows, so it can't be told"}
 
     def at(share: float) -> int:
         return round(rows * (more_rows / rows) ** min(max(share, 0.0), 1.0)) - rows
@@ -154,30 +154,30 @@ def verdict_of(plan: Plan, rows: Sequence[Mapping[str, Any]], worth: float, pric
     }
     doubts, share = [], theirs / ours
     if share < _EQUAL:
-        doubts.append(f"label only had {share:.0%} of their seconds: other work took turns with the runs")
+        doubts.append(f"pooled had {share:.0%} of their seconds: other work took turns with the runs")
     falling = [1.0 if len(it) < 2 else 1 - it[-1] / max(min(it[:-1]), 1e-9) for it in losses["equal_seconds"]]
     if np.mean(falling) > _LEARNING:
         more = f"more epochs (--num-train-epochs {2 * plan.epochs})"
-        doubts.append(f"label only was still learning in its last epoch: {more}")
+        doubts.append(f"pooled was still learning in its last epoch: {more}")
     found = judge(parts, worth=worth, doubts=doubts)
     best = {side: ", ".join(str(np.argmin(it) + 1) for it in its if it) for side, its in losses.items()}
     notes = [
-        f"Label only at equal seconds: {plan.equal_epochs} epochs to {plan.epochs}, {share:.2f} times the seconds.",
+        f"Pooled at equal seconds: {plan.equal_epochs} epochs to {plan.epochs}, {share:.2f} times the seconds.",
         f"Best epochs: {'; '.join(f'{side} {its}' for side, its in best.items())}.",
     ]
-    curve, rows_of = ("rationales", "label_only", "more"), (plan.rows, plan.more_rows)
+    curve, rows_of = ("rationales", "pooled", "more"), (plan.rows, plan.more_rows)
     if plan.more_rows is None:
-        curve, rows_of = ("half_rationales", "half", "label_only"), (plan.rows // 2, plan.rows)
+        curve, rows_of = ("half_rationales", "half", "pooled"), (plan.rows // 2, plan.rows)
     seeds, better = of_all(*curve), {"accuracy": 1, "log_loss": -1}
     saved = {it: rows_saved(*(sign * scores(it, seeds, *curve)), *rows_of) for it, sign in better.items() if seeds}
     return replace(found, notes=notes, saved=saved, cost=cost_of(found, plan.rows, price))
 
 
 def cost_of(verdict: Verdict, rows: int, price: float | None) -> dict[str, Any] | None:
-    """What the rationales cost, and a point of accuracy over the better label only, with its interval; None is no number."""
+    """What the rationales cost, and a point of accuracy over the better pooled side, with its interval; None is no number."""
     if price is None:
         return None
-    gain, low, high = map(min, *(verdict.gains[it]["accuracy"] for it in ("label_only", "equal_seconds")))
+    gain, low, high = map(min, *(verdict.gains[it]["accuracy"] for it in ("pooled", "equal_seconds")))
     total = price * rows
     points = {name: total / it if it > 0 else None for name, it in (("a_point", gain), ("low", high), ("high", low))}
     return {"per_rationale": price, "rationales": rows, "total": total, **points}

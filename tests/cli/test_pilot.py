@@ -133,7 +133,7 @@ def test_a_pilot_ends_with_a_verdict_and_goes_on_where_it_was(base, write, tmp_p
     assert main([*command, "--dry-run"]) == 0
     said = capsys.readouterr().err
     assert "30 rows with a rationale to train on, 20 to choose the best epoch by, 45 to test on" in said
-    assert re.search(r"Estimate: .* min a seed \(rationales .*, label only .*\), 2 seeds in .* h; --hours 2", said)
+    assert re.search(r"Estimate: .* min a seed \(rationales .*, pooled .*\), 2 seeds in .* h; --hours 2", said)
     assert not (out / "results.jsonl").exists()
     assert main([*command, "--price-per-rationale", "0.5"]) == 0
     printed = capsys.readouterr().out.partition("gain of rationales")[2]
@@ -161,7 +161,7 @@ def test_a_pilot_ends_with_a_verdict_and_goes_on_where_it_was(base, write, tmp_p
         side.append(np.mean([np.argmax(it["logits"]) == it["label"] for it in logits]))
     equal = max(epochs for _, _, epochs in right)
     assert equal > 2 and {setting for _, setting, _ in right} == {"dual_head", "pooled", "shuffled_rationale"}
-    of_control = {"label_only": ("rows", "pooled", 2), "equal_seconds": ("rows", "pooled", equal)}
+    of_control = {"pooled": ("rows", "pooled", 2), "equal_seconds": ("rows", "pooled", equal)}
     of_control["shuffled"] = ("rows", "shuffled_rationale", 2)
     for control, side in of_control.items():
         gain = 100 * (np.mean(right["rows", "dual_head", 2]) - np.mean(right[side]))
@@ -232,7 +232,7 @@ def test_timing_a_few_steps_takes_a_share_of_the_hours_at_most(write, tmp_path, 
     assert main([*command, "0.001"]) == 2
     release.cancel()
     said = capsys.readouterr().err.splitlines()
-    assert "Timing a few steps with rationales and with labels only, for 0.0002 h at most." in said
+    assert "Timing a few steps with rationales and pooled, for 0.0002 h at most." in said
     assert "takes more than 0.0002 h, a fifth of what there is, and --hours is 0.001: ask for more hours" in said[-1]
     assert not (out / "timing" / "results.jsonl").exists() and not list((out / "timing" / "locks").glob("*.json"))
     (out / "timing" / "hold").unlink()

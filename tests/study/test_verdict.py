@@ -11,7 +11,7 @@ from dhrd_hf.study.intervals import noise, seeds_for
 from dhrd_hf.study.pilot import Plan
 from dhrd_hf.study.verdict import cost_of, gains_table, judge, rows_saved, said, verdict_of
 
-SIDES = ("rationales", "label_only", "equal_seconds", "shuffled")
+SIDES = ("rationales", "pooled", "equal_seconds", "shuffled")
 BETWEEN, ALIKE = (
     0.1,
     1.0,
@@ -155,9 +155,9 @@ def test_each_clause_of_the_rule(gain, points, nats, scaled, expected):
 
 def test_controls_that_had_less_than_their_due_make_no_buy(gain):
     assert judge(gain()).verdict == "buy"
-    found = judge(gain(), doubts=["label only was still learning"])
+    found = judge(gain(), doubts=["pooled was still learning"])
     assert found.verdict == "cannot tell" and "still learning" in found.why
-    assert judge(gain((-8, -8, -8)), doubts=["label only was still learning"]).verdict == "do not buy"
+    assert judge(gain((-8, -8, -8)), doubts=["pooled was still learning"]).verdict == "do not buy"
 
 
 def test_the_smallest_gain_worth_having_is_the_users(gain):
@@ -191,7 +191,7 @@ def test_what_could_have_been_seen_and_what_would_tell_more(gain):
     # Of the control that hides a gain the most.
     parts = gain((1, 1, 1), (0, 0, 0), seeds=6)
     noisy = parts["shuffled"]["accuracy"] = parts["shuffled"]["accuracy"] + 5 * draw.normal(size=(6, 1))
-    found, rest = judge(parts), judge(dict.fromkeys(parts, parts["label_only"]))
+    found, rest = judge(parts), judge(dict.fromkeys(parts, parts["pooled"]))
     padded = np.pad(noisy, ((0, 0), (1, 1)), constant_values=((0, 0), (100, -100)))
     assert found.seeds_needed == seeds_for(noise([padded]), found.to_tell, 0.975) > 10 * rest.seeds_needed
     assert found.visible_points > 2 * rest.visible_points
@@ -200,7 +200,7 @@ def test_what_could_have_been_seen_and_what_would_tell_more(gain):
     assert f"takes about {few.test_rows_needed} test rows" in said(few)[2]
 
 
-def test_a_point_costs_what_the_better_label_only_leaves(gain):
+def test_a_point_costs_what_the_better_pooled_leaves(gain):
     found = judge(gain((10, 8, 2)))
     cost = cost_of(found, 100, 0.02)
     assert cost["total"] == pytest.approx(2) and cost["a_point"] == pytest.approx(0.25)
@@ -227,13 +227,13 @@ def test_the_table_shows_each_gain_with_its_interval(gain):
 
 
 def curve(draw, shares, seeds=4, rows=1500):
-    """Accuracies of ours, of label only at some rows and at twice as many, the first so far on the way from these."""
+    """Accuracies of ours, of pooled at some rows and at twice as many, the first so far on the way from these."""
     base, more = 0.65, 0.8
     return runs(draw, (base + shares * (more - base), base, more), seeds, rows)[0]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7])
-def test_rows_saved_are_where_label_only_has_the_same_score(share):
+def test_rows_saved_are_where_pooled_has_the_same_score(share):
     draw, held, trials = np.random.default_rng(0), 0, 60
     for _ in range(trials):
         found = rows_saved(*curve(draw, share), 100, 200)
@@ -293,7 +293,7 @@ def known_scores(monkeypatch):
     monkeypatch.setattr(verdict, "scored", scores)
 
 
-BETTER = {"rationales": 0.8, "label_only": 0.7, "equal_seconds": 0.7, "shuffled": 0.7, "more": 0.9}
+BETTER = {"rationales": 0.8, "pooled": 0.7, "equal_seconds": 0.7, "shuffled": 0.7, "more": 0.9}
 
 
 def test_each_side_of_a_table_is_compared_on_the_seeds_that_all_have(plan, known_scores):
@@ -312,9 +312,9 @@ def test_each_side_of_a_table_is_compared_on_the_seeds_that_all_have(plan, known
     assert verdict_of(plan, [row for row in rows if row["setting"] == "pooled"], 1.0, None) is None
 
 
-def test_of_half_of_the_rows_label_only_on_all_is_the_end_of_the_curve(plan, known_scores):
+def test_of_half_of_the_rows_pooled_on_all_is_the_end_of_the_curve(plan, known_scores):
     plan = replace(plan, more_rows=None)
-    half = {"half_rationales": 0.75, "half": 0.7, "label_only": 0.8, "equal_seconds": 0.8, "shuffled": 0.8}
+    half = {"half_rationales": 0.75, "half": 0.7, "pooled": 0.8, "equal_seconds": 0.8, "shuffled": 0.8}
     found = verdict_of(plan, table_of(plan, **{**half, "rationales": 0.85}), 1.0, None).saved["accuracy"]
     assert (found["rows"], found["more_rows"]) == (50, 100) and 14 < found["saved"] < 27  # 21
 
@@ -343,7 +343,7 @@ def test_equal_seconds_are_told_by_the_epochs_that_fit(plan):
     slow |= {"seconds": 45.0, "train_seconds": 30.0}
     assert plan.seconds(slow, fast) == {
         "rationales": 15 + 10 * 100 / 20,
-        "label_only": 10 + 10 * 100 / 30,
+        "pooled": 10 + 10 * 100 / 30,
         "shuffled": 15 + 10 * 100 / 20,
         "equal_seconds": 10 + 15 * 100 / 30,
         "more": 10 + 10 * 200 / 30,
