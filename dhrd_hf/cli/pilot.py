@@ -66,17 +66,16 @@ def run(argv: Sequence[str]) -> int:
     with ended_as_by_ctrl_c():
         _time(args, timing, folder / "timing", machines)
         timed = plan.two(timing, folder / "timing")
-        hours = args.hours - sum(row["seconds"] for row in timed.values()) / 3600
-        _seeds(args, plan.with_equal_epochs(**timed).seconds(**timed), hours * machines.jobs)
+        hours = (args.hours - sum(row["seconds"] for row in timed) / 3600) * machines.jobs
+        _seeds(args, plan.with_equal_epochs(*timed).seconds(*timed), hours)
         if args.dry_run:
             return 0
-        options: dict[str, Any] = {"retry_failed": True, "machines": machines, "say": _say}
         start = plan.study(1, only=("rationales", "pooled"))
-        run_study(start, folder, **options)
+        run_study(start, folder, retry_failed=True, machines=machines)
         first = plan.two(start, folder)
-        plan = plan.with_equal_epochs(**first)
-        study = plan.study(_seeds(args, plan.seconds(**first), hours * machines.jobs, started=True))
-        outcome = run_study(study, folder, **options)
+        plan = plan.with_equal_epochs(*first)
+        study = plan.study(_seeds(args, plan.seconds(*first), hours, started=True))
+        outcome = run_study(study, folder, retry_failed=True, machines=machines)
     _report(args, plan, study)
     return 1 if outcome.failed else 0
 

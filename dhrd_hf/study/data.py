@@ -6,6 +6,7 @@ import filecmp
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -48,16 +49,14 @@ class StudyData:
     """The data sets of a study, each read once, when its first run needs it."""
 
     def __init__(self, study: Study, folder: Path, say: Callable[[str], None] = to_stderr):
-        self.study, self.folder, self.say = study, folder / "data", say
-        self._read_sets: dict[str, tuple] = {}
-        self._told: set[tuple[str, int]] = set()
+        self.study, self.folder, self.say = study, folder / "data", cache(say)  # each line is told once
+        self._tables = cache(self._read)
         self._written: set[Path] = set()  # or found to be as this call would have written them
 
     def check(self) -> None:
         """Check that the tables of all data sets are there, before the first run."""
-        for data in self.study.data.values():
-            tables = [*_sources(data).values(), data.spec.get("rationales")] if "train" in data.spec else []
-            for table in filter(None, tables):
+        for data in (it for it in self.study.data.values() if "superglue" not in it.spec):
+            for table in filter(None, [*_sources(data).values(), data.spec.get("rationales")]):
                 try:
                     table_name(self._path(table))
                 except ValueError as error:
@@ -65,11 +64,9 @@ class StudyData:
 
     def of(self, run: Run) -> RunRows:
         """The rows of a run, written if no run before had them."""
-        data, files = self.study.data[run.data], self.files(run)
-        if data.name not in self._read_sets:
-            self._read_sets[data.name] = self._read(data)
-        tables, groups, names, columns = self._read_sets[data.name]
-        chosen = eval_rows(len(tables[MAIN_SET]), groups if data.metric in GROUPED else None, self._eval_size(run))
+        files, (tables, groups, names, columns) = self.files(run), self._tables(run.data)
+        whole = groups if self.study.data[run.data].metric in GROUPED else None
+        chosen = eval_rows(len(tables[MAIN_SET]), whole, self._eval_size(run))
         labels = {}
         for name, path in files.eval.items():
             rows = chosen if name == MAIN_SET else eval_rows(len(tables[name]), None, self.study.eval_size)
@@ -78,13 +75,9 @@ class StudyData:
             labels[name] = drawn[columns["label_column"]][:]
         if files.validation is not None:
             self._write(files.validation, tables[VALIDATION])
-        return replace(
-            files,
-            train_rows=self._train(run, tables["train"], columns, files.train),
-            labels=labels,
-            names=names,
-            groups=None if groups is None else pd.factorize(pd.Series([groups[row] for row in chosen]))[0].tolist(),
-        )
+        size = self._train(run, tables["train"], columns, files.train)
+        numbers = None if groups is None else pd.factorize(pd.Series([groups[row] for row in chosen]))[0].tolist()
+        return replace(files, train_rows=size, labels=labels, names=names, groups=numbers)
 
     def files(self, run: Run) -> RunRows:
         """Where the rows of a run are, or will be: nothing is read or written."""
@@ -105,10 +98,9 @@ class StudyData:
 
     def _train(self, run: Run, table: Dataset, columns: dict[str, str], path: Path) -> int:
         size = min(run.train_size or len(table), len(table))
-        if size < (run.train_size or 0) and (run.data, run.train_size) not in self._told:
-            self._told.add((run.data, run.train_size))
-            said = f"{run.data} has {size} training rows, not the {run.train_size} that were asked for: all are used"
-            self.say(said)
+        if size < (run.train_size or 0):
+            asked = f"not the {run.train_size} that were asked for: all are used"
+            self.say(f"{run.data} has {size} training rows, {asked}")
         if path not in self._written:
             # A smaller size is inside a larger one.
             rows = table.select(np.random.default_rng(run.seed).permutation(len(table))[:size].tolist())
@@ -116,8 +108,8 @@ class StudyData:
             if columns["rationale_column"] in rows.column_names:
                 rows = ablate(rows, kind, run.seed, **columns)
             elif kind != "consistent":
-                said = f"{run.data} has no rationales, which {run.setting} would change: name them in data"
-                raise ValueError(said)
+                lacking = f"{run.data} has no rationales, which {run.setting} would change"
+                raise ValueError(f"{lacking}: name them in data")
             self._write(path, rows)
         return size
 
@@ -134,8 +126,9 @@ class StudyData:
             write_rows(path, rows)
         self._written.add(path)
 
-    def _read(self, data: DataSet) -> tuple[dict[str, Dataset], list[Any] | None, list[str], dict[str, str]]:
+    def _read(self, name: str) -> tuple[dict[str, Dataset], list[Any] | None, list[str], dict[str, str]]:
         """The tables by name, those to train on without rows that lack a named rationale; groups of evaluation rows, labels, columns."""
+        data = self.study.data[name]
         spec = data.spec
         columns = {name: spec.get(name, name.removesuffix("_column")) for name in ("label_column", "rationale_column")}
         label, rationale = columns.values()

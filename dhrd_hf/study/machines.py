@@ -62,13 +62,11 @@ class Machines:
                 raise ValueError(said)
         if find_spec(_PACKAGES[backend]) is None:
             raise ImportError(f"--backend {backend} needs {_PACKAGES[backend]}: pip install 'dhrd-hf[{backend}]'")
-        found = cls(backend, address, least, each, processes or max(each, 1))
-        if not is_local or not each:
-            return found
-        free: SimpleQueue[str] = SimpleQueue()
-        for at in range(0, len(there) - each + 1, each)[:jobs]:
+        own = range(0, len(there) - each + 1, each)[:jobs] if is_local and each else ()
+        free: SimpleQueue[str] | None = SimpleQueue() if own else None
+        for at in own:
             free.put(",".join(there[at : at + each]))
-        return cls(jobs=free.qsize(), gpus=each, processes=found.processes, free=free)
+        return cls(backend, address, len(own) or least, each, processes or max(each, 1), free)
 
     @contextmanager
     def devices(self) -> Iterator[dict[str, str]]:
@@ -87,8 +85,9 @@ class Machines:
         """Call a function with each of the arguments, so many at a time, and return what it returned."""
         # Here a thread a run: it waits for the run's own processes, and no run outlives the one that its lock names.
         # A cluster is told of all runs at once: Ray asks for no more, once it has some.
-        here, first = nullcontext({"backend": "threading"}), "n_jobs" if self.backend == "local" else "all"
-        opened = {"ray": _ray, "dask": _dask}[self.backend](self) if self.backend != "local" else here
+        opened, first = nullcontext({"backend": "threading"}), "n_jobs"
+        if self.backend != "local":
+            opened, first = {"ray": _ray, "dask": _dask}[self.backend](self), "all"
         with opened as backend, joblib.parallel_config(**backend, n_jobs=self.jobs):
             return joblib.Parallel(batch_size=1, pre_dispatch=first)(joblib.delayed(function)(*it) for it in calls)
 
@@ -243,8 +242,7 @@ class RunLock:
                     end_process(left["child"], left["child_started"])
                 # What runs on another machine, or was killed before it was noted, has the folder of its number to itself.
                 self.number, self.taken_from = left["number"] + 1, f"process {left['pid']} on {left['host']}"
-            us = {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "number": self.number}
-            write_whole(self._note, json.dumps(us))
+            self._say()
         except BaseException:
             self._lock.release()
             raise
@@ -258,10 +256,14 @@ class RunLock:
 
     def note_child(self, pid: int) -> None:
         """Say which process trains, so that whoever has the lock next can end it."""
-        said = json.loads(self._note.read_text()) | {"child": pid, "child_started": None}
+        started = None
         with suppress(psutil.Error):
-            said["child_started"] = psutil.Process(pid).create_time()
-        write_whole(self._note, json.dumps(said))
+            started = psutil.Process(pid).create_time()
+        self._say(child=pid, child_started=started)
+
+    def _say(self, **more: Any) -> None:
+        us = {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "number": self.number}
+        write_whole(self._note, json.dumps(us | more))
 
     def release(self) -> None:
         """Give the run back."""

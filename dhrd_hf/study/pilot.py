@@ -52,8 +52,8 @@ class Plan:
             sides["equal_seconds"] = side("pooled", self.equal_epochs)
         if self.more_rows is not None:
             return sides | {"more": side("pooled", data="more-rows")}
-        half = {"half_rationales": "dual_head", "half": "pooled"}
-        return sides | {name: side(setting, size=self.rows // 2) for name, setting in half.items()}
+        half = self.rows // 2
+        return sides | {"half_rationales": side("dual_head", size=half), "half": side("pooled", size=half)}
 
     def study(self, seeds: int, only: Sequence[str] = ()) -> Study:
         """Write the study's file, whole or not at all, and read it."""
@@ -78,26 +78,25 @@ class Plan:
         write_whole(folder / "study.yaml", text)
         return found
 
-    def two(self, study: Study, folder: Path) -> dict[str, Mapping[str, Any]]:
-        """The rows of the two sides with the first seed, which times are read from."""
+    def two(self, study: Study, folder: Path) -> list[Mapping[str, Any]]:
+        """The rows of rationales and of the pooled side with the first seed, which times are read from."""
         rows = {row["cell"]: row for row in read_results([folder / "results.jsonl"])}
-        names = {"dual_head": "rationales", "pooled": "pooled"}
-        found = {names[run.setting]: rows[run.id] for run in study.runs if run.seed == 0}
-        for row in found.values():
-            if row["status"] != "done":
-                where = runs_folder(folder) / row["cell"] / "log.txt"
-                raise ValueError(f"{row['setting']} failed: {row['error']} (see {where})")
+        found = [rows[run.id] for run in study.runs if run.seed == 0]
+        for row in (row for row in found if row["status"] != "done"):
+            where = runs_folder(folder) / row["cell"] / "log.txt"
+            raise ValueError(f"{row['setting']} failed: {row['error']} (see {where})")
         return found
 
     def seconds(self, rationales: Mapping[str, Any], pooled: Mapping[str, Any]) -> dict[str, float]:
         """How long each side takes with one seed, from a row of each of two settings."""
-        found = {}
-        for side, its in self.sides.items():
+
+        def of(its: Mapping[str, Any]) -> float:
             row = pooled if its["setting"] == "pooled" else rationales
             size = self.more_rows if its["data"] == "more-rows" else its["train_size"] or self.rows
             of_epoch = size / row["train_samples_per_second"]
-            found[side] = row["seconds"] - row["train_seconds"] + its["num_train_epochs"] * of_epoch
-        return found
+            return row["seconds"] - row["train_seconds"] + its["num_train_epochs"] * of_epoch
+
+        return {side: of(its) for side, its in self.sides.items()}
 
     def with_equal_epochs(self, rationales: Mapping[str, Any], pooled: Mapping[str, Any]) -> Plan:
         """With the epochs that the pooled side does while rationales do theirs, by a row of each."""

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..files import last_checkpoint
+import pandas as pd
+
 from .data import RunRows, StudyData
 from .machines import Machines, Processes, RunLock
 from .plan import Run, Study
 from .results import ResultsTable, to_stderr
-from .run import RunError, clear, do_run, launch_of, new_row, runs_folder, train_command
+from .run import Job, RunError, launch_of, runs_folder
 
 TABLE = "results.jsonl"
 Rows = dict[str, dict[str, Any]]  # the last row of each run, by its id
@@ -106,10 +105,11 @@ def run_study(
     runner.table.repair()
     data = StudyData(study, folder, runner.say)
     data.check()
+    rows = runner.rows()
     # Rows, not times: the clocks of machines differ. Another call's retry has added a row, and is not tried once more.
-    failed = {run: row for run, row in runner.rows().items() if row["status"] == "failed"}
+    failed = {run: row for run, row in rows.items() if row["status"] == "failed"}
     again = {run: row for run, row in failed.items() if retry_failed or row.get("killed", False)}
-    runner.begin(again)
+    runner.begin(rows, len(failed), len(again))
     there = runner if machines.backend == "local" else replace(runner, say=to_stderr)
     ran, elsewhere = 0, set()
     try:
@@ -134,12 +134,11 @@ def planned_runs(study: Study, output_dir: str | Path) -> Iterator[tuple[Run, st
     """The runs of a study in their order, with their state and their commands; nothing is run, and nothing written."""
     folder = Path(output_dir).expanduser().resolve()
     check_inside(study, folder)
-    states = _states(ResultsTable(folder / TABLE, study.name).read(), study)
-    data = StudyData(study, folder)
+    rows, data = _last_rows(ResultsTable(folder / TABLE, study.name), study), StudyData(study, folder)
     data.check()
     for run in study.runs:
-        command = shlex.join(["dhrd", "train", *train_command(run, study, folder, data.files(run))])
-        yield run, states.get(run.id, {"status": "to run"})["status"], command
+        command = shlex.join(["dhrd", "train", *Job(run, study, folder, data.files(run)).command()])
+        yield run, rows.get(run.id, {"status": "to run"})["status"], command
 
 
 def check_inside(study: Study, folder: Path) -> None:
@@ -151,6 +150,19 @@ def check_inside(study: Study, folder: Path) -> None:
             raise ValueError(
                 f"{path} is a link to {path.resolve()}, outside {folder}: a study writes into its folder alone"
             )
+
+
+def _last_rows(table: ResultsTable, study: Study) -> Rows:
+    runs, found = {run.id: run for run in study.runs}, {}
+    for row in (row for row in table.read() if row["cell"] in runs):
+        for name, asked in runs[row["cell"]].asked.items():
+            if row.get(name) != asked:
+                raise ValueError(
+                    f"the table has run {row['cell']} with {name} {row.get(name)!r}, and in this study it is {asked!r}: "
+                    "it is another study's table; name another --output-dir"
+                )
+        found[row["cell"]] = row
+    return found
 
 
 @dataclass
@@ -168,33 +180,28 @@ class _Runner:
         self.table = ResultsTable(self.folder / TABLE, self.study.name, self.say)
 
     def rows(self) -> Rows:
-        return _states(self.table.read(), self.study)
+        return _last_rows(self.table, self.study)
 
-    def here(self, run: Run) -> Path:
-        return runs_folder(self.folder) / run.id
-
-    def begin(self, again: Rows) -> None:
+    def begin(self, rows: Rows, failed: int, again: int) -> None:
         """Say what there is to do, and clear what a kill left."""
-        rows, ours = self.rows(), self.machines.processes
-        states, total = Counter(row["status"] for row in rows.values()), len(self.study.runs)
-        done, failed = states["done"], states["failed"]
-        for run, row in rows.items():
-            if row["status"] == "done" and (theirs := row.get("processes", 1)) != ours:
+        done, ours = {run: row for run, row in rows.items() if row["status"] == "done"}, self.machines.processes
+        for run, row in done.items():
+            if (theirs := row.get("processes", 1)) != ours:
                 raise ValueError(
                     f"the table's run {run} had {theirs} processes, and now a run has {ours}: its batches would have "
                     f"{ours / theirs:g} times the rows. Add --processes-per-run {theirs}, or name another --output-dir"
                 )
-        said = f"study {self.study.name}: {total} runs, {done} done, {failed} failed, "
-        said += f"{total - done - failed + len(again)} to run"
-        self.say(said + (". Run the failed ones again with --retry-failed" if failed > len(again) else ""))
+        total = len(self.study.runs)
+        said = f"study {self.study.name}: {total} runs, {len(done)} done, {failed} failed, "
+        said += f"{total - len(done) - failed + again} to run"
+        self.say(said + (". Run the failed ones again with --retry-failed" if failed > again else ""))
         for run in self.study.runs:
-            row, lock = rows.get(run.id, {}), RunLock(self.folder, run.id)
-            if row.get("status") == "done" and not row.get("model_kept"):
+            if run.id in done and not done[run.id].get("model_kept"):
                 # Of a process that was killed between its row and its clearing, or is there just now and has the run.
-                left = list(self.here(run).glob("run*"))
-                if left and lock.take():
+                left = list((runs_folder(self.folder) / run.id).glob("run*"))
+                if left and (lock := RunLock(self.folder, run.id)).take():
                     for it in left:
-                        clear(it, keep_model=False)
+                        Job(run, self.study, self.folder, None, it.name).clear(keep_model=False)
                     lock.release()
 
     def free(self, data: StudyData, again: Rows, elsewhere: set[str], most: int | None) -> Iterator[tuple]:
@@ -213,91 +220,48 @@ class _Runner:
             try:
                 yield run, data.of(run), None, row
             except Exception as error:  # said in its row: joblib asks for the next run in a thread of its own
-                yield run, None, " ".join(str(error).split()) or type(error).__name__, row
+                yield run, None, RunError(str(error) or type(error).__name__), row
 
-    def run(self, run: Run, rows: RunRows | None, error: str | None, before: dict | None) -> tuple[str, bool]:
+    def run(self, run: Run, rows: RunRows | None, error: RunError | None, before: dict | None) -> tuple[str, bool]:
         """Do a run and add its row, if nobody else has it or has done it since it was found free."""
-        lock = RunLock(self.folder, run.id)
+        lock, label = RunLock(self.folder, run.id), self.study.label(run)
         if not lock.take():
             return run.id, False
         try:
             if self.rows().get(run.id) != before:
                 return run.id, False
             if lock.taken_from is not None:
-                self.say(f"{self.study.label(run)}: taken over from {lock.taken_from}, which is gone")
-            path = self.here(run) / ("run" if lock.number == 1 else f"run-{lock.number}")
+                self.say(f"{label}: taken over from {lock.taken_from}, which is gone")
+            job = Job(run, self.study, self.folder, rows, "run" if lock.number == 1 else f"run-{lock.number}")
             with self.machines.devices() as environment:
-                row = self._row(run, rows, error, path, lock, environment)
+                row = job.row(environment)
+                row |= {"processes": self.machines.processes} if self.machines.processes > 1 else {}
+                try:
+                    if error is not None:
+                        raise error
+                    start = partial(self.processes.run, started=lock.note_child, environment=environment)
+                    row |= job.do(self.launch, start) | ({"model_kept": True} if self.study.keep_models else {})
+                except (RunError, ValueError, OSError) as failure:
+                    row["error"] = " ".join(str(failure).split())
+                    row |= {"killed": True} if getattr(failure, "killed", False) else {}
+            row["finished"] = datetime.now(UTC).isoformat(timespec="milliseconds")
             self.table.append(row)
-            clear(path, self.study.keep_models and row["status"] == "done")
-            self._tell(run, row)
+            job.clear(self.study.keep_models and row["status"] == "done")
+            rows = self.rows()
+            said = f"[{len(rows):>{len(str(len(self.study.runs)))}}/{len(self.study.runs)}] {label}: "
+            if row["status"] == "done":
+                self.say(f"{said}{row['metric']} {row['score']:.4f}, {row['seconds']:.0f} s{self._left(rows)}")
+            else:
+                self.say(f"{said}failed: {row['error']} (see {job.log})")
         finally:
             lock.release()
         return run.id, True
 
-    def _row(
-        self, run: Run, rows: RunRows | None, error: str | None, path: Path, lock: RunLock, environment: Mapping
-    ) -> dict[str, Any]:
-        row = new_row(run, self.study, self.folder, rows, environment)
-        row |= {"processes": self.machines.processes} if self.machines.processes > 1 else {}
-        try:
-            if rows is None:
-                raise RunError(error)
-            resume = self._prepare(run, path)
-            start = partial(self.processes.run, started=lock.note_child, environment=environment)
-            how = {"name": path.name, "resume": resume, "start": start}
-            row |= do_run(run, self.study, self.folder, rows, self.launch, **how) | {"status": "done"}
-            row |= {"resumed": True} if resume else {}  # its times: of the last part
-            row |= {"model_kept": True} if self.study.keep_models else {}
-        except (RunError, ValueError, OSError) as failure:
-            row["error"] = " ".join(str(failure).split())
-            row |= {"killed": True} if getattr(failure, "killed", False) else {}
-        row["finished"] = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return row
-
-    def _prepare(self, run: Run, path: Path) -> bool:
-        """Make way for a run; whether an interrupted one left checkpoints to go on from."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        old = [it for it in path.parent.glob("run*") if it.is_dir()]
-        with_best = "validation" in self.study.data[run.data].spec  # whose checkpoints are weights alone
-        whole = [it for it in old if not with_best and last_checkpoint(it) is not None]
-        latest = max(whole, key=lambda it: it.stat().st_mtime, default=None)
-        for it in old:
-            if it != latest:
-                shutil.rmtree(it)
-        if latest is None:
-            path.with_name("log.txt").unlink(missing_ok=True)
-        elif latest != path:
-            os.replace(latest, path)
-        path.with_name("predictions.jsonl").unlink(missing_ok=True)
-        return latest is not None
-
-    def _tell(self, run: Run, row: Mapping[str, Any]) -> None:
-        rows, total = self.rows(), len(self.study.runs)
-        said = f"[{len(rows):>{len(str(total))}}/{total}] {self.study.label(run)}: "
-        if row["status"] == "failed":
-            self.say(f"{said}failed: {row['error']} (see {self.here(run) / 'log.txt'})")
-            return
-        # What is left takes as long as the mean of its data set and setting, or of all that is done.
-        done, left = [it for it in rows.values() if it["status"] == "done"], 0.0
-        for it in self.study.runs if done else ():
-            if it.id not in rows:
-                alike = [its for its in done if (its["data"], its["setting"]) == (it.data, it.setting)] or done
-                left += sum(its["seconds"] for its in alike) / len(alike)
-        left = timedelta(seconds=round(left / self.machines.jobs))
-        said += f"{row['metric']} {row['score']:.4f}, {row['seconds']:.0f} s"
-        self.say(said + (f", about {left} left" if left else ""))
-
-
-def _states(rows: list[dict[str, Any]], study: Study) -> Rows:
-    """The last row of each of the study's runs."""
-    runs, found = {run.id: run for run in study.runs}, {}
-    for row in (row for row in rows if row["cell"] in runs):
-        for name, asked in runs[row["cell"]].asked.items():
-            if row.get(name) != asked:
-                raise ValueError(
-                    f"the table has run {row['cell']} with {name} {row.get(name)!r}, and in this study it is {asked!r}: "
-                    "it is another study's table; name another --output-dir"
-                )
-        found[row["cell"]] = row
-    return found
+    def _left(self, rows: Rows) -> str:
+        """How long what is left takes, if as long as the mean of its data set and setting, or of all that is done."""
+        done = [row for row in rows.values() if row["status"] == "done"]
+        seconds = pd.DataFrame(done, columns=["data", "setting", "seconds"]).set_index(["data", "setting"])["seconds"]
+        means, mean = seconds.groupby(level=[0, 1]).mean(), seconds.mean()
+        left = sum(means.get((it.data, it.setting), mean) for it in self.study.runs if it.id not in rows)
+        left /= self.machines.jobs
+        return f", about {timedelta(seconds=round(left))} left" if left else ""

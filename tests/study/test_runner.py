@@ -18,7 +18,7 @@ from dhrd_hf.study import read_study, run_study
 from dhrd_hf.study.data import StudyData
 from dhrd_hf.study.machines import Machines, Processes, RunLock
 from dhrd_hf.study.results import ResultsTable
-from dhrd_hf.study.run import RunError, do_run
+from dhrd_hf.study.run import Job, RunError
 from dhrd_hf.study.runner import planned_runs
 
 STAND_IN = [sys.executable, "-I", "-S", str(Path(__file__).with_name("train_stand_in.py"))]
@@ -335,9 +335,9 @@ def test_logits_that_are_not_those_of_the_predictions_make_no_row(make, out, tur
 
     if turned:
         with pytest.raises(RunError, match="its logits are not those of its predictions"):
-            do_run(cell, study, out, rows, STAND_IN, start=start)
+            Job(cell, study, out, rows).do(STAND_IN, start)
     else:
-        found = do_run(cell, study, out, rows, STAND_IN, start=start)
+        found = Job(cell, study, out, rows).do(STAND_IN, start)
         assert found["logits"] == f"logits/{cell.id}.parquet" and (out / found["logits"]).is_file()
 
 
@@ -370,7 +370,9 @@ else:
         ({"Yes": None, "No": "No"}, 0.42, 0.58),
     ],
 )
-def test_decoded_answers_choose_a_candidate_as_probabilities_do(make, out, tmp_path, answers, least, most):
+def test_decoded_answers_choose_a_candidate_as_probabilities_do(
+    make, out, tmp_path, monkeypatch, answers, least, most
+):
     rows = [
         {"text": f"{i}", "label": "Yes" if i % 2 else "No", "group": i // 2, "rationale": "So."} for i in range(800)
     ]
@@ -384,7 +386,8 @@ def test_decoded_answers_choose_a_candidate_as_probabilities_do(make, out, tmp_p
     def start(*given):
         return Processes().run(*given)._replace(peak_memory_mb=next(peaks))
 
-    found = do_run(cell, study, out, StudyData(study, out / "data").of(cell), command, command, start=start)
+    monkeypatch.setattr("dhrd_hf.study.run.DECODE", command)
+    found = Job(cell, study, out, StudyData(study, out / "data").of(cell)).do(command, start)
     assert least <= found["score"] <= most and found["peak_memory_mb"] == 3.0
     (_, _, command), *_ = planned_runs(study, out)
     assert "--eval-split 0" in command and "--eval-strategy no" in command
