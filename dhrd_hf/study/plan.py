@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,6 @@ class Study:
         eval_size (`int`, *optional*), cot_eval_size (`int`, *optional*): Evaluation rows, of CoT decoding; None is all.
         cot_max_new_tokens (`int`, *optional*, defaults to 500): Most tokens of a decoded answer.
         keep_models (`bool`, *optional*, defaults to `False`): Whether the trained models are kept.
-        varying (`tuple[str, ...]`, *optional*): Options of which there are several values, for the names of runs.
     """
 
     name: str
@@ -154,7 +154,13 @@ class Study:
     cot_eval_size: int | None = None
     cot_max_new_tokens: int = 500
     keep_models: bool = False
-    varying: tuple[str, ...] = ()
+
+    @cached_property
+    def varying(self) -> list[str]:
+        """What tells runs of one setting apart: options of which there are several values."""
+        said = [{"": run.setting} | {name: repr(it) for name, it in run.config.items()} for run in self.runs]
+        several = pd.DataFrame(said).groupby("").nunique(dropna=False).max()
+        return [*several.index[several > 1]]
 
     def label(self, run: Run) -> str:
         """A run in words: what tells it from the others."""
@@ -213,7 +219,7 @@ def study_of(given: Any, where: str, folder: Path) -> Study:
     """The study that a file describes; `where` begins each complaint, and paths are taken from the folder."""
     if not isinstance(given, dict):
         raise ValueError(f"{where} must hold keys such as name, model, data and grid, and holds {kind_of(given)}")
-    given = _checked(given, _KEYS, f"{where}: unknown key", where)
+    given = _checked(given, _KEYS, where)
     if missing := [key for key in ("name", "model", "data") if not given.get(key)]:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
     if not isinstance(given["data"], dict):
@@ -231,8 +237,8 @@ def study_of(given: Any, where: str, folder: Path) -> Study:
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         said = "grid must be a list of blocks such as {data: esnli, setting: pooled, seed: [0, 1]}"
         raise ValueError(f"{where}: {said}")
-    own = {name: given[name] for name in ("eval_size", "cot_eval_size", "cot_max_new_tokens") if name in given}
-    study = Study(str(given["name"]), folder, data, [], keep_models=given.get("keep_models", False), **own)
+    own = ("eval_size", "cot_eval_size", "cot_max_new_tokens", "keep_models")
+    study = Study(str(given["name"]), folder, data, [], **{name: given[name] for name in own if name in given})
     runs: dict[str, Run] = {}
     for number, block in enumerate(blocks, 1):
         place = f"{where}: block {number} of grid"
@@ -244,11 +250,7 @@ def study_of(given: Any, where: str, folder: Path) -> Study:
             runs.setdefault(run.id, run)
     if not runs:
         raise ValueError(f"{where}: the grid has no runs: write blocks as {{data: ..., setting: [pooled, dual_head]}}")
-    # What tells runs of one setting apart.
-    said = [{"": run.setting} | {name: repr(it) for name, it in run.config.items()} for run in runs.values()]
-    several = pd.DataFrame(said).groupby("").nunique(dropna=False).max()
-    varying = tuple(several.index[several > 1])
-    return replace(study, runs=list(runs.values()), varying=varying)
+    return replace(study, runs=list(runs.values()))
 
 
 def _known(names: Iterable[Any], known: Collection[str], what: str) -> None:
@@ -257,9 +259,9 @@ def _known(names: Iterable[Any], known: Collection[str], what: str) -> None:
             raise ValueError(f"{what} {name!r}{hint(name, known)}")
 
 
-def _checked(given: Mapping[str, Any], kinds: Mapping[str, Any], unknown: str, where: str) -> dict[str, Any]:
+def _checked(given: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What a mapping says, if its keys are known and their values of their kinds."""
-    _known(given, kinds, unknown)
+    _known(given, kinds, f"{where} has an unknown key")
     said = {key: value for key, value in given.items() if value is not None}
     for key, value in said.items():
         words, holds = kinds[key]
@@ -274,7 +276,7 @@ def _data_spec(where: str, given: Any, metric: str | None) -> dict[str, Any]:
         raise ValueError(f"{where} must be such as {{train: FILE, eval: FILE}}, and is {kind_of(given)}")
     task = given.get("superglue")
     keys, needed = (_TASK_KEYS, ("superglue",)) if "superglue" in given else (_DATA_KEYS, ("train", "eval"))
-    spec = _checked(given, keys, f"{where} has an unknown key", where)
+    spec = _checked(given, keys, where)
     if missing := [key for key in needed if not given.get(key)]:
         raise ValueError(f"{where} lacks {' and '.join(missing)}: the tables to train and evaluate on")
     # Of group_column null is a value: no groups, also where the table has a column of that name.

@@ -130,28 +130,23 @@ def verdict_of(plan: Plan, rows: Sequence[Mapping[str, Any]], worth: float, pric
     """The verdict of a pilot's done runs; None where no seed has all sides yet."""
     sides = plan.by_side(rows)
 
-    def of_all(*names: str) -> list[int]:
+    def shared(*names: str) -> list[int]:
         return sorted(set.intersection(*(set(sides[side]) for side in names)))
 
-    def scores(measure: str, seeds: Sequence[int], *of: str) -> np.ndarray:
+    def scores(measure: str, *of: str) -> np.ndarray:
         """What each test row scores `[sides, seeds, rows]`."""
         found = scored([sides[side][seed] for side in of for seed in seeds], measure)
         if found is None:
             raise ValueError(f"{plan.folder / 'logits'} lacks the logits of a run, which its log loss is of")
         return found.reshape(len(of), len(seeds), -1)
 
-    seeds = of_all("rationales", *CONTROLS)
-    if not seeds:
+    compared = ("rationales", *CONTROLS)
+    if not (seeds := shared(*compared)):
         return None
-    parts = {
-        control: {it: difference(*scores(it, seeds, "rationales", control), it) for it in MEASURES}
-        for control in CONTROLS
-    }
+    parts = {it: {name: difference(*scores(name, "rationales", it), name) for name in MEASURES} for it in CONTROLS}
     ours, theirs = (sum(sides[it][seed]["train_seconds"] for seed in seeds) for it in ("rationales", "equal_seconds"))
-    losses = {
-        side: [[it["classification_loss"] for it in sides[side][seed]["epoch_metrics"]] for seed in seeds]
-        for side in ("rationales", *CONTROLS)
-    }
+    epochs = {it: [sides[it][seed]["epoch_metrics"] for seed in seeds] for it in compared}
+    losses = {it: [[told["classification_loss"] for told in run] for run in runs] for it, runs in epochs.items()}
     doubts, share = [], theirs / ours
     if share < _EQUAL:
         doubts.append(f"pooled had {share:.0%} of their seconds: other work took turns with the runs")
@@ -160,16 +155,16 @@ def verdict_of(plan: Plan, rows: Sequence[Mapping[str, Any]], worth: float, pric
         more = f"more epochs (--num-train-epochs {2 * plan.epochs})"
         doubts.append(f"pooled was still learning in its last epoch: {more}")
     found = judge(parts, worth=worth, doubts=doubts)
-    best = {side: ", ".join(str(np.argmin(it) + 1) for it in its if it) for side, its in losses.items()}
+    best = [f"{side} {', '.join(str(np.argmin(it) + 1) for it in its if it)}" for side, its in losses.items()]
     notes = [
         f"Pooled at equal seconds: {plan.equal_epochs} epochs to {plan.epochs}, {share:.2f} times the seconds.",
-        f"Best epochs: {'; '.join(f'{side} {its}' for side, its in best.items())}.",
+        f"Best epochs: {'; '.join(best)}.",
     ]
     curve, rows_of = ("rationales", "pooled", "more"), (plan.rows, plan.more_rows)
     if plan.more_rows is None:
         curve, rows_of = ("half_rationales", "half", "pooled"), (plan.rows // 2, plan.rows)
-    seeds, better = of_all(*curve), {"accuracy": 1, "log_loss": -1}
-    saved = {it: rows_saved(*(sign * scores(it, seeds, *curve)), *rows_of) for it, sign in better.items() if seeds}
+    seeds, better = shared(*curve), {"accuracy": 1, "log_loss": -1}
+    saved = {it: rows_saved(*(sign * scores(it, *curve)), *rows_of) for it, sign in better.items() if seeds}
     return replace(found, notes=notes, saved=saved, cost=cost_of(found, plan.rows, price))
 
 
