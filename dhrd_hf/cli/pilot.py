@@ -151,10 +151,9 @@ def _report(args: argparse.Namespace, plan: Plan, study: Study) -> None:
     from ..files import strict_json, write_whole
     from ..pages import padded
     from ..pages.study import report_page
-    from ..study.pilot import price_of
+    from ..study.pilot import gains_table, price_of, said, verdict_of
     from ..study.report import build_report
     from ..study.results import read_results
-    from ..study.verdict import gains_table, said, verdict_of
 
     ours = {run.id for run in study.runs}
     rows = [row for row in read_results([plan.folder / "results.jsonl"]) if row["cell"] in ours]

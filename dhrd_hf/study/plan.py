@@ -328,13 +328,10 @@ def _name(what: str, name: Any) -> str:
 
 
 def _model_name(where: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        raise ValueError(f"{where}model is one name, and is {value!r}: several are a list in a block of the grid")
-    raise ValueError(
-        f"{where}model must be a name, and is {value!r}: a name that YAML takes for a number wants quotes"
-    )
+    if not isinstance(value, str):
+        hints = "several are a list in a block of the grid, and what YAML takes for a number wants quotes"
+        raise ValueError(f"{where}model must be one name, and is {value!r}: {hints}")
+    return value
 
 
 def _axes(block: Mapping[str, Any], fixed: Mapping[str, Any], study: Study, where: str) -> dict[str, list[Any]]:

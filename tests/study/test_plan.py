@@ -142,8 +142,11 @@ def test_a_label_says_what_tells_cells_apart(tmp_path):
         ("{train_size: 0}", "train_size must be whole numbers, and is 0"),
         ("{output_dir: x}", "'output_dir', which is said by the command's --output-dir"),
         ("{help: true}", "block 1 of grid has 'help', which is said by dhrd train --help"),
-        ("{model: [[a, b]]}", "block 1 of grid: model is one name, and is .'a', 'b'.: several are a list in a block"),
-        ("{model: 5}", "block 1 of grid: model must be a name, and is 5"),
+        (
+            "{model: [[a, b]]}",
+            "block 1 of grid: model must be one name, and is .'a', 'b'.: several are a list in a block",
+        ),
+        ("{model: 5}", "block 1 of grid: model must be one name, and is 5"),
         ("[pooled]", "grid must be a list of blocks"),
         ("{teacher_cache: soft}", "'teacher_cache', which is said by nothing: it is of one set of rows"),
         ("{train_sampling_strategy: group_by_length}", "block 1 of grid: .* add length_column_name: input_length"),
@@ -194,15 +197,15 @@ def test_train_gives_the_axes_what_a_block_leaves_out(tmp_path):
         ),
         (
             "name: a\nmodel: [m, k]\ndata: {x: {train: t, eval: e}}\ngrid: [{}]",
-            "yaml: model is one name, and is .'m', 'k'.: several are a list in a block of the grid",
+            "yaml: model must be one name, and is .'m', 'k'.: several are a list in a block of the grid",
         ),
         (
             "name: a\nmodel: b\ntrain: {model: [m, k]}\ndata: {x: {train: t, eval: e}}\ngrid: [{model: b}]",
-            "train: model is one name",
+            "train: model must be one name",
         ),
         (
             "name: a\nmodel: 5\ndata: {x: {train: t, eval: e}}",
-            "model must be a name, and is 5: a name that YAML takes",
+            "model must be one name, and is 5: .* what YAML takes for a number wants quotes",
         ),
         ("name: [a]\nmodel: b\ndata: {x: {train: t, eval: e}}", "name must be a text, and is a list"),
         (

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from dhrd_hf.study import verdict
+from dhrd_hf.study import pilot
 from dhrd_hf.study.intervals import noise, seeds_for
-from dhrd_hf.study.pilot import Plan
-from dhrd_hf.study.verdict import cost_of, gains_table, judge, rows_saved, said, verdict_of
+from dhrd_hf.study.pilot import Plan, cost_of, gains_table, judge, rows_saved, said, verdict_of
 
 SIDES = ("rationales", "pooled", "equal_seconds", "shuffled")
 BETWEEN, ALIKE = (
@@ -48,8 +47,8 @@ def share_of(word, accuracies, trials=120, seeds=5, rows=400, worth=1.0, seed=0)
 def _quick(monkeypatch, request):
     """Most of a verdict's time goes into what could have been seen, which decides nothing."""
     if "share_of" in request.function.__code__.co_names:
-        monkeypatch.setattr(verdict, "visible_gain", lambda *_: 3.0)
-        monkeypatch.setattr(verdict, "seeds_for", lambda *_: 9)
+        monkeypatch.setattr(pilot, "visible_gain", lambda *_: 3.0)
+        monkeypatch.setattr(pilot, "seeds_for", lambda *_: 9)
 
 
 def oracle(drawn, sides=SIDES[1:]):
@@ -173,7 +172,7 @@ def test_one_seed_or_one_row_tells_nothing(gain, seeds, rows):
 
 
 def test_runs_that_answer_alike_on_few_rows_are_no_proof():
-    same = {it: np.zeros((3, 45)) for it in verdict.MEASURES}
+    same = {it: np.zeros((3, 45)) for it in pilot.MEASURES}
     found = judge(dict.fromkeys(SIDES[1:], same))
     assert found.verdict == "cannot tell"
     # Of none in 45 the exact bound is 1 - 0.0125 ** (1 / 45), 9 points.
@@ -218,7 +217,7 @@ def test_a_point_costs_what_the_better_pooled_leaves(gain):
 def test_the_table_shows_each_gain_with_its_interval(gain):
     found = judge(gain((8, 4, 2)))
     table = gains_table(found)
-    assert [row[0] for row in table.rows] == list(verdict.CONTROLS.values())
+    assert [row[0] for row in table.rows] == list(pilot.CONTROLS.values())
     low, high = found.gains["equal_seconds"]["accuracy"][1:]
     assert table.rows[1][1] == f"+4.0 [{low:+.1f}, {high:+.1f}]"
 
@@ -290,7 +289,7 @@ def known_scores(monkeypatch):
         found = np.stack([draw.random(3000) < row["accuracy"] for row in rows]).astype(float)
         return found if measure == "accuracy" else 1 - found
 
-    monkeypatch.setattr(verdict, "scored", scores)
+    monkeypatch.setattr(pilot, "scored", scores)
 
 
 BETTER = {"rationales": 0.8, "pooled": 0.7, "equal_seconds": 0.7, "shuffled": 0.7, "more": 0.9}
