@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .parsing import Parser, shown_command
 
@@ -199,7 +198,7 @@ def _report(argv: Sequence[str]) -> int:
     from ..pages.study import report_markdown, report_page, with_results
     from ..pages.throughput import read_throughput
     from ..study import read_study
-    from ..study.report import build_report
+    from ..study.report import build_report, meets
     from ..study.results import read_results, to_stderr
 
     for path in targets.values():
@@ -215,12 +214,16 @@ def _report(argv: Sequence[str]) -> int:
         to_stderr(f"--study {args.study} is not there: which of its runs have not been done is not said")
     elif args.study:
         planned = read_study(args.study).runs
+    asked = [(name, typed) for name, typed in where.items() if name.rstrip("!") == "study"]
+    named = dict.fromkeys(row["study"] for row in rows if all(meets(row["study"], *it) for it in asked))
+    files = [args.study] if args.study else [f"{it}.yaml" for it in named]
+    commands = [*(shown_command("dhrd study", [it]) for it in files), (throughput or {}).get("command")]
     report = build_report(
         rows,
         throughput=throughput,
         where=where,
         not_in_mean=[name for part in args.not_in_mean.split(",") if (name := part.strip())],
-        commands=_commands(args, rows, throughput or {}, where),
+        commands=[*filter(None, commands), shown_command("dhrd study report", argv)],
         planned=planned,
     )
     markdown = report_markdown(report)
@@ -249,24 +252,3 @@ def _where(given: Sequence[str]) -> dict[str, str]:
         if found.setdefault(name, value) != value:
             raise ValueError(f"--where has {name} twice, as {found[name]} and as {value}")
     return found
-
-
-def _commands(
-    args: argparse.Namespace,
-    rows: Sequence[Mapping[str, Any]],
-    throughput: Mapping[str, Any],
-    where: Mapping[str, str],
-) -> list[str]:
-    """What makes the results and the report again."""
-    from ..study.report import meets
-
-    asked = [(name, typed) for name, typed in where.items() if name.rstrip("!") == "study"]
-    named = dict.fromkeys(row["study"] for row in rows if all(meets(row["study"], *it) for it in asked))
-    studies = [args.study] if args.study else [f"{it}.yaml" for it in named]
-    found = [*(shown_command("dhrd study", [it]) for it in studies), throughput.get("command")]
-    words = ["--results", *args.results]
-    for name in ("throughput", "study", "output", "markdown", "readme", "not_in_mean"):
-        value = getattr(args, name)
-        words += [f"--{name.replace('_', '-')}", value] if value else []
-    words += [word for it in args.where for word in ("--where", it)]
-    return [*filter(None, found), shown_command("dhrd study report", words)]
