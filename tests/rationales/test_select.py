@@ -176,6 +176,7 @@ def test_the_likelihood_from_a_folder(lm_dir_of, dual_of, tokenizer, tmp_path, r
 
 
 def test_a_score_leaves_nothing_with_its_tokenizer(dual_of, make_tokenizer, label2id):
+    label2id = dict(label2id)  # the model would find encoders of other tests by the labels that they share
     model, tokenizer = dual_of("llama", label2id=label2id), make_tokenizer()
     LikelihoodScore(model, tokenizer, label2id, suffix="\nBecause {rationale} so {label}")
     fill_settings(model.config, tokenizer)
