@@ -52,8 +52,8 @@ def read_tables(own: TrainArguments, say: Callable[..., None]) -> Tables:
         own.alpha = 1.0 if _has_rationales(train, own.rationale_column) else 0.0
         if own.alpha == 0:
             say(
-                f"rationales  none in column {own.rationale_column!r}: the reasoning loss is off (--alpha 0, the pooled baseline). "
-                f"To get some: {_generate(own)}"
+                f"rationales  none in column {own.rationale_column!r}: the reasoning loss is off (--alpha 0, the pooled baseline); "
+                f"with --alpha 1 it is over x and the label. To get some: {_generate(own)}"
             )
     if own.eval_data is not None:
         return Tables(train, evaluation_set(own, own.eval_data, own.eval_data, labels, say), labels, prompt)
