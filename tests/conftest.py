@@ -12,6 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import copy
 import functools
 import gc
+import hashlib
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from families import tiny_config
+from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -34,11 +37,19 @@ from dhrd_hf import AutoModelForDualHeadClassification, DualHeadEncoder, DualHea
 LABELS = ("entailed", "refuted", "unknown")
 
 
-def pytest_collection_finish():
-    """What was imported stays: every training of accelerate's looks for garbage, which took most of a short one's time."""
-    gc.collect()
-    gc.freeze()
+_imported = 0
 
+
+def pytest_runtest_logfinish():
+    """What was imported stays: every training of accelerate's looks for garbage, which took most of a short one's time."""
+    global _imported
+    if len(sys.modules) > _imported:
+        _imported = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+pytest_collection_finish = pytest_runtest_logfinish
 
 # Rationales from none to many times the input: a mean of means would be far from the token mean.
 ROWS = [
@@ -299,6 +310,58 @@ def run_python():
         return result.stdout
 
     return run
+
+
+# What a config says of a classifier that its graph does not hold.
+_NO_GRAPH = {
+    "_name_or_path",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "prompt_template",
+    "max_input_length",
+    "transformers_version",
+}
+
+
+@pytest.fixture(scope="session")
+def exported_once(tmp_path_factory):
+    """transformers' exporters trace the same graph with the same weights once in a run: ten seconds even of a tiny model."""
+    if importlib.util.find_spec("transformers.exporters") is None:
+        yield
+        return
+    from transformers import exporters
+
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "exported"
+    root.mkdir(exist_ok=True)
+
+    def once(export):
+        def exported(self, model, sample_inputs, config):
+            graph = {name: value for name, value in model.config.to_dict().items() if name not in _NO_GRAPH}
+            kinds = [type(it).__name__ for it in (self, model, config.quantizer)]
+            key = hashlib.sha256(repr((kinds, sorted(graph.items()))).encode())
+            for tensor in model.state_dict().values():
+                key.update(tensor.numpy().tobytes())
+            folder = root / key.hexdigest()
+            with FileLock(f"{folder}.lock"):
+                if not folder.exists():
+                    export(self, model, sample_inputs, config).save_pretrained(f"{folder}.new")
+                    os.rename(f"{folder}.new", folder)
+
+            def save_pretrained(target):
+                shutil.copytree(folder, target, dirs_exist_ok=True)
+                model.config.save_pretrained(target)
+
+            return SimpleNamespace(save_pretrained=save_pretrained)
+
+        return exported
+
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in ("OnnxExporter", "OpenVINOExporter"):
+            exporter = getattr(exporters, kind)
+            patch.setattr(exporter, "export", once(exporter.export))
+        yield
 
 
 def pytest_unconfigure():

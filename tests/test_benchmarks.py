@@ -1,5 +1,7 @@
 """What the benchmarks in examples/benchmarks share, and that the one of a training step runs."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -40,13 +42,29 @@ def test_peak_memory_is_counted_from_its_reset(benchmarks):
     del held
 
 
-def test_a_training_step_is_measured_in_all_ways(lm_dir_of, rows, tmp_path):
+def test_a_training_step_is_measured_in_all_ways(benchmarks, lm_dir_of, rows, tmp_path, monkeypatch):
+    import training_step
+
+    measured = []
+
+    def in_this_process(command, *, input="", **options):
+        """The command's own lines, without the imports of a process for each way."""
+        assert command[:2] == [sys.executable, training_step.__file__]
+        measured.extend(command[command.index("--measure") + 1 :])
+        with monkeypatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+            patch.setattr(sys, "argv", command[1:])
+            patch.setattr(sys, "stdin", io.StringIO(input))
+            training_step.main()
+        return subprocess.CompletedProcess(command, 0, printed.getvalue())
+
+    monkeypatch.setattr(subprocess, "run", in_this_process)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    given = ["--data", str(tmp_path / "rows.jsonl"), "--lora"]
+    given = ["--model", str(lm_dir_of("llama")), "--data", str(tmp_path / "rows.jsonl"), "--lora"]
     options = ["--batch-size", "4", "--steps", "2", "--device", "cpu", "--output", str(tmp_path / "step.jsonl")]
-    command = [sys.executable, str(BENCHMARKS / "training_step.py"), "--model", str(lm_dir_of("llama"))]
-    subprocess.run([*command, *given, *options], check=True, capture_output=True, text=True)
+    monkeypatch.setattr(sys, "argv", [training_step.__file__, *given, *options])
+    training_step.main()
     (found,) = [json.loads(line) for line in (tmp_path / "step.jsonl").read_text().splitlines()]
     ways = ["causal_lm", "ours", "two_pass", "classifier"]
+    assert measured == ways
     assert all(" s (" in found[way] and found[way].endswith(" MiB") for way in ways)
     assert {"ours / causal_lm", "two_pass / ours", "ours / classifier"} <= found.keys()

@@ -4,11 +4,8 @@ user's, tiny ones stand in, and that it runs is what is tested."""
 import doctest
 import importlib
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from chat_stand_in import ChatStandIn
 from chat_stand_in import rows as chat_rows
 from hub_stand_in import HubStandIn
 from serving_stand_in import ServingStandIn
+from strangers import run_as_a_stranger
 from test_import import MODULES
 
 from dhrd_hf import DualHeadEncoder, DualHeadTrainer, export_classifier
@@ -96,7 +94,7 @@ def own_tokenizer(make_tokenizer):
 
 
 @pytest.fixture(scope="module")
-def folder(dual_of, lm_dir_of, own_tokenizer, label2id, dataset, tmp_path_factory):
+def folder(dual_of, lm_dir_of, own_tokenizer, label2id, dataset, exported_once, tmp_path_factory):
     """What the readers of these examples have on their disks: an export, runs, tables, a study."""
     here = tmp_path_factory.mktemp("reader")
     dual = dual_of("llama", id2label={index: name for name, index in label2id.items()})
@@ -155,7 +153,6 @@ def test_an_example_runs_where_its_reader_has_what_it_uses(
 
 
 def run_beside(hub, lines, folder):
-    """In a process of its own: where the Hub is is read when huggingface_hub is imported."""
-    where = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home"), "HF_TOKEN": "hf_token"}
-    where |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-    subprocess.run([sys.executable, "-c", "".join(lines)], check=True, env=os.environ | where)
+    """In a process of its own, for which the Hub is elsewhere."""
+    where = {"HF_ENDPOINT": hub.url, "HF_HOME": folder / "home", "HF_TOKEN": "hf_token"}
+    run_as_a_stranger("".join(lines), **where, HF_HUB_OFFLINE=0, HF_HUB_DISABLE_XET=1)

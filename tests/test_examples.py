@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from hub_stand_in import HubStandIn
+from huggingface_hub import constants
+from strangers import run_as_a_stranger
 
 from dhrd_hf import DualHeadTrainingArguments
 from dhrd_hf.cli import main
@@ -24,7 +26,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
-def test_publish_goes_all_the_way(lm_dir_of, tmp_path, monkeypatch):
+def test_publish_goes_all_the_way(lm_dir_of, tmp_path, monkeypatch, capsys):
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)
     rooms = ("garage", "kitchen", "wardrobe")
@@ -33,19 +35,33 @@ def test_publish_goes_all_the_way(lm_dir_of, tmp_path, monkeypatch):
         named = [(rooms[(it + (it % 5 == 4)) % 3], rooms[it % 3]) for it in range(count)]
         rows = [{"text": room, "label": label, "rationale": f"It is the {room}."} for room, label in named]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import publish
+
+    run = subprocess.run
+
+    def run_apart(command, **options):
+        if command[:2] != [sys.executable, "-c"]:
+            return run(command, **options)
+        return subprocess.CompletedProcess(command, 0, run_as_a_stranger(*command[2:], **there))
+
+    monkeypatch.setattr(subprocess, "run", run_apart)
     with HubStandIn({"hf_token": "user"}) as hub:
-        for name, value in {
+        there = {
             "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(tmp_path / "home"),
             "HF_HUB_OFFLINE": "0",
             "HF_HUB_DISABLE_XET": "1",
-            "HF_TOKEN": "hf_token",
-        }.items():
-            monkeypatch.setenv(name, value)
+            "HF_HOME": tmp_path / "home",
+        }
+        monkeypatch.setenv("HF_TOKEN", "hf_token")
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         options = ["--model", str(lm_dir_of("llama")), "--data", str(tmp_path), "--learning-rate", "0.01"]
-        options += ["--epochs", "8", "--repo", "user/errands"]
-        command = [sys.executable, str(EXAMPLES / "publish.py"), *options, "--output", str(tmp_path / "out")]
-        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        options += ["--epochs", "8", "--repo", "user/errands", "--output", str(tmp_path / "out")]
+        monkeypatch.setattr(sys, "argv", ["publish.py", *options])
+        publish.main()
+        printed = capsys.readouterr().out
         pushed = hub.files("user/errands")
     assert "Opened as user/errands" in printed and "100.0% of the labels the same" in printed
     assert {"README.md", "config.json", "model.safetensors"} < set(pushed)

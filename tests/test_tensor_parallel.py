@@ -1,5 +1,6 @@
 """Sharded over two processes (`tp_plan="auto"`), a model gives what it gives whole."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -29,18 +30,16 @@ def results(lm_dir_of, dual_of, tokenizer, encoded, tmp_path_factory):
         tokenizer.save_pretrained(models[name])
     export_classifier(dual_of("llama-tied"), tokenizer, folder / "stock")
     models["stock"] = folder / "stock"
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(SCRIPT)]
     found = {}
-    for ranks, launcher in ((2, torchrun), (1, [])):
+    for ranks in (2, 1):
         (folder / str(ranks)).mkdir()
-        inputs = [f"{name}={path}" for name, path in models.items()]
-        process = subprocess.run(
-            [sys.executable, *launcher, str(SCRIPT), str(folder / str(ranks)), str(folder / "rows"), *inputs],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert process.returncode == 0, process.stderr
+        inputs = [str(folder / str(ranks)), str(folder / "rows"), *(f"{name}={path}" for name, path in models.items())]
+        if ranks == 1:
+            runpy.run_path(str(SCRIPT))["main"](*inputs)
+        else:
+            process = subprocess.run([*torchrun, *inputs], capture_output=True, text=True, timeout=300)
+            assert process.returncode == 0, process.stderr
         found[ranks] = torch.load(folder / str(ranks) / "found.pt")
         models["new"] = folder / "2" / "drawn"  # with the head that the ranks drew
     return found

@@ -173,6 +173,8 @@ def export_engine(
     model.config.use_cache = False  # no cache among the outputs
     text_config = model.config.get_text_config()
     batches = list(probe_batches(text_config.vocab_size, text_config.pad_token_id))
+    logits = [model(**batch).logits for batch in batches]
+    _check_finite_logits(logits, str(classifier))
     with whole_folder(output_dir, overwrite) as folder:
         _export(model, batches[0], engine, int8).save_pretrained(folder)
         widen_config(folder)
@@ -182,15 +184,12 @@ def export_engine(
                 _export(model, batches[0], engine, True).save_pretrained(quantised)
                 rearrange(folder, Path(quantised))
         opened = EngineClassifier.from_pretrained(folder)
-        off = 0.0
-        for batch in batches:
-            expected, found = model(**batch).logits, opened(**batch).logits
-            if not (expected.isfinite().all() and found.isfinite().all()):  # which compares with nothing
-                where = f"the {engine} export" if expected.isfinite().all() else str(classifier)
-                raise FloatingPointError(
-                    f"The logits of {where} are not finite on random inputs; nothing was written."
-                )
-            off = max(off, (found - expected).abs().max().item() / max(1.0, expected.abs().max().item()))
+        answers = [opened(**batch).logits for batch in batches]
+        _check_finite_logits(answers, f"the {engine} export")
+        off = max(
+            (found - expected).abs().max().item() / max(1.0, expected.abs().max().item())
+            for expected, found in zip(logits, answers, strict=True)
+        )
         if not int8 and not off <= logits_tolerance(torch.float32):
             raise ValueError(
                 f"The {engine} export's logits differ from torch's by {off:.2g} of the largest; nothing was written. "
@@ -199,6 +198,11 @@ def export_engine(
         off = max(off, _write_contract(classifier, model, tokenizer, opened, engine, int8, folder))
         write_engine_card(Path(classifier), folder)
     return off
+
+
+def _check_finite_logits(logits: list[Tensor], where: str) -> None:
+    if not all(it.isfinite().all() for it in logits):  # which compares with nothing
+        raise FloatingPointError(f"The logits of {where} are not finite on random inputs; nothing was written.")
 
 
 def _write_contract(

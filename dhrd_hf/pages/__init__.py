@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..figures import Drawn, mark
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _HERE = Path(__file__).parent
 _WIDTH = 640  # pixels of a picture
@@ -19,12 +23,17 @@ def style() -> str:
     return (_HERE / "style.css").read_text(encoding="utf-8")
 
 
-def rendered(template: str, **values: Any) -> str:
-    """A page of a template of this folder."""
+@cache
+def _templates() -> Environment:
+    """Those of this folder: each is compiled once."""
     from jinja2 import Environment, FileSystemLoader
 
-    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True)
-    return environment.get_template(template).render(style=style(), **values)
+    return Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True)
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page of a template of this folder."""
+    return _templates().get_template(template).render(style=style(), **values)
 
 
 def padded(table: Sequence[Sequence[str]], numbers: bool = False) -> list[str]:

@@ -16,6 +16,7 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from strangers import run_as_a_stranger
 
 from dhrd_hf.data.table_writing import write_rows
 from dhrd_hf.data.tables import TableError, check_columns, iter_rows, load_table, peek_columns
@@ -724,7 +725,7 @@ def test_a_column_that_is_of_no_one_type_in_a_later_part_is_named(put, monkeypat
         load_table(name)
 
 
-def test_a_long_json_table_is_read_in_memory_that_does_not_grow(put, run_python, tmp_path):
+def test_a_long_json_table_is_read_in_memory_that_does_not_grow(put, tmp_path):
     peaks = []
     for rows in (40_000, 120_000):
         put(
@@ -734,5 +735,5 @@ def test_a_long_json_table_is_read_in_memory_that_does_not_grow(put, run_python,
             "import sys, pyarrow as pa, datasets; from dhrd_hf.data.tables import load_table; "
             "load_table('rows.jsonl'); print(pa.default_memory_pool().max_memory())"
         )
-        peaks.append(int(run_python(code)))
+        peaks.append(int(run_as_a_stranger(code)))
     assert peaks[1] < 1.2 * peaks[0]

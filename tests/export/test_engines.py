@@ -21,7 +21,7 @@ TEXTS = ["Oto owns a boat.", "The kiln is cold. So: the kiln glows.", "Rooks.", 
 
 
 @pytest.fixture(scope="module")
-def classifier(dual_of, tokenizer, tmp_path_factory):
+def classifier(dual_of, tokenizer, exported_once, tmp_path_factory):
     """A dense export."""
     model = dual_of("llama", id2label=LABELS, prompt_template="Q: {text}", max_input_length=60)
     folder = tmp_path_factory.mktemp("dense") / "classifier"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hub_stand_in import HubStandIn
 from huggingface_hub import ModelCard, constants
+from strangers import run_as_a_stranger
 from transformers import AutoModelForSequenceClassification
 
 from dhrd_hf import export_classifier, push_classifier
@@ -530,29 +531,22 @@ torch.save(found, out + "/found.pt")
 """
 
 
-def test_strangers_read_what_was_pushed(exports, lm_dir_of, tokenizer, run_python, tmp_path, monkeypatch):
+def test_strangers_read_what_was_pushed(exports, lm_dir_of, tokenizer, tmp_path):
     torch.save(TEXTS, tmp_path / "texts.pt")
     with HubStandIn({TOKEN: "ada"}) as hub:
         hub.add_repo("org/base", contents(lm_dir_of("llama")))
-        for name, value in {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_TOKEN": TOKEN,
-        }.items():
-            monkeypatch.setenv(name, value)
         hub.fail("PUT /lfs/", drop="before")
-        assert TOKEN not in run_python(PUSH, exports, tmp_path)
+        there = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        own = {"HF_HOME": tmp_path / "home", "HF_TOKEN": TOKEN}
+        assert TOKEN not in run_as_a_stranger(PUSH, exports, tmp_path, **there, **own)
         assert all(len(hub.commits(f"ada/{kind}")) == 1 for kind in ("shards", "mlp", "adapter"))
         assert all(TOKEN.encode() not in c for repo in hub.repos for c in hub.files(repo).values())
         assert hub.counted("POST .*/commit/") == 5  # a training checkpoint and its tokenizer are one each
         assert not any(TOKEN.encode() in content for content in contents(tmp_path).values())
 
-        monkeypatch.delenv("HF_TOKEN")
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "elsewhere"))
-        run_python(READ + OPEN_TRAINING, tmp_path, "remote code")
-        run_python(OPEN_TRAINING, tmp_path, "installed")
+        there["HF_HOME"] = tmp_path / "elsewhere"
+        run_as_a_stranger(READ + OPEN_TRAINING, tmp_path, "remote code", **there)
+        run_as_a_stranger(OPEN_TRAINING, tmp_path, "installed", **there)
     found = torch.load(tmp_path / "found.pt")
     batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():

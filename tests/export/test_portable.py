@@ -92,7 +92,7 @@ def chatty(make_tokenizer):
 
 @pytest.mark.parametrize("kind", ["dense", "adapter", "mlp", "onnx"])  # OpenVINO's is written by the same lines
 def test_a_classifiers_tokenizer_has_no_chat_template_and_a_class_that_version_4_knows(
-    kind, dual_of, chatty, tmp_path
+    kind, dual_of, chatty, exported_once, tmp_path
 ):
     for package in engines._NEEDS.get(kind, ()):
         pytest.importorskip(package)

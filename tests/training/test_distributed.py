@@ -2,12 +2,11 @@
 
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from strangers import run_as_ranks
 
 SCRIPT = Path(__file__).with_name("ddp_run.py")
 
@@ -19,11 +18,8 @@ def results(lm_dir_of, encoded, tmp_path_factory):
     encoded.save_to_disk(folder / "rows")
     inputs = [str(lm_dir_of("llama")), str(lm_dir_of("llama-tied")), str(folder / "rows")]
     runpy.run_path(str(SCRIPT))["main"](*inputs, str(folder / "1"), 8, 1)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    process = subprocess.run(
-        [*torchrun, str(SCRIPT), *inputs, str(folder / "2"), "2", "2"], capture_output=True, text=True, timeout=300
-    )
-    assert process.returncode == 0, process.stderr
+    for code, printed in run_as_ranks(SCRIPT, *inputs, folder / "2", 2, 2):
+        assert code == 0, printed
     return {
         ranks: {
             run.name: (json.loads((run / "result.json").read_text()), torch.load(run / "weights.pt"))
