@@ -66,7 +66,7 @@ def test_all_outputs_have_the_same_numbers(table, tmp_path, capsys):
         "| 50.0 ± – | 100.0 ± – | +50.0 [" in markdown
         and ">100.0 ± –</td>" in (tmp_path / "new/page.html").read_text()
     )
-    command = f"dhrd study report --results results.jsonl {' '.join(outputs)} --where alpha=2"
+    command = f"dhrd study report --results results.jsonl --where alpha=2 {' '.join(outputs)}"  # as it was typed
     assert command in markdown
 
 
