@@ -87,7 +87,7 @@ def after_interrupt(argv: Sequence[str]) -> str:
 
 def train_options(words: Sequence[str]) -> dict[str, Any]:
     """Options of `dhrd train` as a study's file has them."""
-    from ..study.options import PATHS, SAID_BY, wrong_value
+    from ..study.options import PATHS, SAID_BY
     from ..study.run import BEST_EPOCH
     from .train import given_options
 
@@ -99,11 +99,9 @@ def train_options(words: Sequence[str]) -> dict[str, Any]:
             value = int(value)
         if name in ("config", *PATHS) and Path(str(value)).exists():
             value = str(Path(value).resolve())
-        wrong = wrong_value(name, value, Path()) if name != "config" else None
         if name in (*BEST_EPOCH, *_OURS) or (name in SAID_BY and name != "config"):
-            wrong = "is what a pilot says itself of its runs"
-        if wrong:
-            raise ValueError(f"--{name.replace('_', '-')} {wrong}. All options: dhrd pilot --help")
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is what a pilot says itself of its runs. All options: dhrd pilot --help")
         found[name] = value
     if found.get("train_sampling_strategy") == "group_by_length":
         found.setdefault("length_column_name", "input_length")  # so that sides see their rows in one order

@@ -62,12 +62,12 @@ def read_options(given: Any, where: str, folder: Path) -> dict[str, Any]:
             raise ValueError(f"{where} has {name!r}, which is said by {SAID_BY[name]}")
         if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
             raise ValueError(f"{where} has {name!r}, and an option is such as learning_rate")
-        if wrong := wrong_value(name, value, folder):
+        if wrong := _wrong_value(name, value, folder):
             raise ValueError(f"{where}: {name} {wrong}")
     return options
 
 
-def wrong_value(name: str, value: Any, folder: Path) -> str | None:
+def _wrong_value(name: str, value: Any, folder: Path) -> str | None:
     """Why an option of a study can't have a value, as words behind its name."""
     texts = _texts(value)
     within = isinstance(value, str) and value.lstrip().startswith("{")

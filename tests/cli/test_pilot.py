@@ -200,10 +200,13 @@ def stand_in(monkeypatch):
         (["--hours", "1", "--learning-raet", "1"], "did you mean --learning-rate?"),
         (["--hours", "1", "--export", "elsewhere"], "--export is what a pilot says itself"),
         (["--hours", "1", "--train-data", "t"], "--train-data is what a pilot says itself"),
-        (["--hours", "1", "--run-name", "../../x"], "--run-name names '../../x', outside the study's folder"),
+        (
+            ["--hours", "1", "--run-name", "../../x"],
+            "dhrd pilot: train: run_name names '../../x', outside the study's folder",
+        ),
         (
             ["--hours", "1", "--report-to", "none", "--lr-scheduler-kwargs={dir: /tmp/x}"],
-            "--lr-scheduler-kwargs names",
+            "dhrd pilot: train: lr_scheduler_kwargs names",
         ),
         (["--hours", "1", "--alpha", "1", "2"], "unexpected '2'"),
         (["--hours", "1", "--alpha", "lots"], "'lots' is neither a number nor 'auto'"),
