@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ..data.table_writing import check_file, to_json
 from .checks import ReplyChecks
@@ -108,11 +108,12 @@ def generate_rationales(
         check_file(batch_write, table.source, batch_read)
     if batch_read is not None and not Path(batch_read).expanduser().is_file():
         raise FileNotFoundError(f"--batch-read {batch_read}: there is no such file")
-    standing = Standing(table, prompt, teacher, checks or ReplyChecks(), samples, retries)
-    run = Run(standing, files, budget or Budget(), say, overwrite, progress)
     files.prepare()
+    journal = Journal(files.replies, budget)
+    standing = Standing(journal, table, prompt, teacher, checks or ReplyChecks(), samples, retries)
+    run = Run(standing, files, say, overwrite, progress)
     try:
-        with Journal(files.replies) as run.journal:
+        with journal:
             try:
                 asyncio.run(run.main(batch_write, batch_read))
             except BaseException:
@@ -120,8 +121,8 @@ def generate_rationales(
                     run.finish()
                 raise
             run.finish()
-        if run.journal.error is not None:
-            raise run.journal.error
+        if journal.error is not None:
+            raise journal.error
     except OSError as error:
         if not run.begun:
             raise
@@ -138,7 +139,6 @@ class Run:
 
     standing: Standing
     files: OutputFiles
-    budget: Budget
     say: Callable[[str], None]
     overwrite: bool
     progress: bool
@@ -151,11 +151,11 @@ class Run:
 
     def __post_init__(self):
         self.table, self.teacher, self.started = self.standing.table, self.standing.teacher, _now()
+        self.journal, self.budget = self.standing.journal, self.standing.journal.budget
         self.pace = Pace(self.teacher.concurrency, say=self.say)
         self.counts = GenerationCounts(rows=len(self.table), pending=len(self.table))
 
     async def main(self, batch_write: str | Path | None, batch_read: str | Path | None) -> None:
-        self.files.check_rejected()
         if batch_write is not None or batch_read is not None:
             if self.teacher.model is None or not hasattr(self.teacher, "body"):
                 raise ValueError("a batch file is for an endpoint's model: add --teacher URL and --teacher-model NAME")
@@ -190,15 +190,15 @@ class Run:
         first = next(filter(None, (standing.asked(it)[0] for it in self.table)), [])
         tokens = estimated_tokens("".join(it["content"] for it in first))
         budget.one = tokens, self.teacher.sampling.max_reply_tokens or 1024
-        standing.load(self.journal, budget)
+        self.journal.load()
         # Journals of before 0.2 hold no request that had no answer.
         budget.requests = max(budget.requests, before.get("usage", {}).get("requests", 0))
         if self.journal.torn:
             self.say(f"A half-written line, {self.journal.torn} bytes, is cut off {files.replies}.")
         if lines := self.journal.unreadable:
             self.say(f"{lines} lines of {files.replies} can't be read: their rows are asked again.")
-        slots = (slot for it in self.table for slot in standing.asked(it)[1])
-        if standing.failed and not any(slot in standing.failed for slot in slots):
+        replied = {name for name, slot in self.journal.slots.items() if slot.replies}
+        if replied and replied.isdisjoint(name for it in self.table for name in standing.asked(it)[1]):
             raise ValueError(
                 f"{files.output} was made from another table: none of the replies in {files.replies} belongs to "
                 f"a row of {self.table.source}. Name another --output, or start anew by --overwrite"
@@ -251,7 +251,7 @@ class Run:
         facts = {"status": status, "prompt_version": standing.settings["prompt"]["version"]}
         facts |= {
             "teacher": self.teacher.name,
-            "models_returned": dict(standing.models),
+            "models_returned": dict(self.journal.models),
             "settings": standing.settings,
         }
         facts |= {"max_reply_tokens": self.teacher.sampling.max_reply_tokens, "checks": standing.checks.settings()}
@@ -295,7 +295,7 @@ class Run:
 
     async def _ask(self, unit: Unit) -> None:
         """Ask until a reply passes, or there are too many that don't."""
-        for tries in itertools.count(unit.tries):
+        for tries in itertools.count(len(unit.slot.replies)):
             messages, seed = self.standing.request(unit, tries)
             send = functools.partial(self._send, unit, messages, seed)
             try:
@@ -307,15 +307,15 @@ class Run:
 
     async def _send(self, unit: Unit, messages: list, seed: int | None) -> Reply:
         """One request, which is written down before it is sent."""
-        self.journal.append(_record(unit) | {"sent": list(self.budget.one)})
+        self.journal.write(unit.name, sent=list(self.budget.one))
         try:
             return await self.teacher.ask(messages, seed)
         except BaseException as error:
             known = isinstance(error, (NoAnswer, TeacherError, Unusable))
             if getattr(error, "paid", not known):
-                self.budget.lose()
+                self.journal.lose(unit.slot)
             elif getattr(error, "reply", None) is None:
-                self.journal.append(_record(unit) | {"void": str(error)[:200]})
+                self.journal.write(unit.name, void=str(error)[:200])
             raise
         finally:
             self.budget.open -= 1
@@ -328,23 +328,18 @@ class Run:
             usage |= {"estimated": True} if reply.estimated else {}
             said = {"reply": reply.text} if problem is None else {"failed": str(problem)}
             told = {"finish_reason": reply.finish_reason, "model": reply.model, "usage": usage, "at": _now()}
-            place = self.journal.append(_record(unit) | said | told)
-            self.budget.settle(reply.prompt_tokens, reply.completion_tokens, reply.estimated)
-            standing.models[reply.model or "unnamed"] += 1
-        if problem is not None:
-            reasons = {problem.check: str(problem)}
-            standing.unusable[slot] += reply is not None
-            if tries > standing.retries:
-                standing.given_up[slot] = reasons, tries
-        else:
+            self.journal.write(unit.name, **said, **told)
+        if problem is None:
             rationale, reasons = standing.judge(reply.text, unit.row)  # type: ignore[union-attr]
-            if rationale is None:
-                standing.failed.setdefault(slot, []).append(place)
-        if rationale is None and tries <= standing.retries:
-            return True
+        else:
+            reasons = {problem.check: str(problem)}
         if rationale is not None:
-            standing.accepted[slot] = place
+            slot.accepted = slot.replies[-1]
             self.in_a_row, self.common = 0, set()
+        elif tries <= standing.retries:
+            return True
+        else:
+            slot.set_aside = reasons, tries
         if self.rows is None:  # a batch is taken whole
             return False
         if rationale is None:
@@ -371,10 +366,6 @@ class Run:
             f"{self.in_a_row} rows after each other can't be used for one reason, {reason}, the last because: "
             f"{reasons[reason].rstrip('.')}. What helps: {_HELP[reason]}"
         )
-
-
-def _record(unit: Unit) -> dict[str, Any]:
-    return {"key": unit.slot[:-2].hex(), "sample": unit.sample}
 
 
 def _now() -> str:

@@ -1,8 +1,8 @@
-"""The requests to a teacher and its replies on disk, a file of JSON lines that only grows; how the rows stand by it, and
-what is spent.
+"""What was asked and answered, in a file of JSON lines that only grows; all that is known of a run follows from its lines.
 
 A line with `sent` is written before a request is sent, one with `reply` (or `failed`: why it can't be used) when its
-answer is there, and one with `void` where the request is known to have cost nothing.
+answer is there, and one with `void` where the request is known to have cost nothing. One function says what a line means,
+to the budget and to the slot that it is about, when it is written and when it is read again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,11 +31,24 @@ except ImportError:  # Windows
 _SYNC = 0.2  # seconds between two fsyncs: what a power failure may take; a kill takes nothing
 
 
+@dataclass(slots=True)
+class Slot:
+    """A rationale that is wanted, by what its replies are filed under: the key of the request, and the sample."""
+
+    replies: list[int] = field(default_factory=list)  # their places in the journal
+    accepted: int | None = None  # the place of the one that passes the checks
+    unusable: int = 0  # replies that were empty or cut off, of which the journal says no more than what they took
+    sent: tuple[int, int] | None = None  # the tokens at most of a request that is under way
+    set_aside: tuple[dict[str, str], int] | None = None  # in this run: why, and after how many tries
+
+
 class Journal:
     """Lines that are with the system when `append` returns, and on the disk soon after."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, budget: Budget | None = None):
         self.path, self.torn, self.unreadable = path, 0, 0
+        self.slots: defaultdict[bytes, Slot] = defaultdict(Slot)
+        self.budget, self.models = budget or Budget(), Counter()
         self.error: OSError | None = None
         self._file: BinaryIO = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by `close`)
         try:
@@ -60,8 +73,8 @@ class Journal:
         self._reader.close()
         self._file.close()
 
-    def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """All that is there, in order, with the places of the lines; a last line without its end is cut off."""
+    def load(self) -> None:
+        """Read what is there; a last line without its end is cut off, and what was under way may have been paid."""
         place = 0
         with open(self.path, "rb") as file:
             for line in file:
@@ -69,14 +82,43 @@ class Journal:
                     self.torn = len(line)
                     self._cut(place)
                     break
-                record = None
-                with suppress(ValueError, RecursionError):
-                    record = json.loads(line)
-                if isinstance(record, dict):
-                    yield place, record
-                else:
+                try:
+                    self._count(place, json.loads(line))
+                except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
                     self.unreadable += 1
                 place += len(line)
+        for slot in self.slots.values():
+            self.lose(slot)
+
+    def write(self, name: bytes, **said: Any) -> None:
+        """Write down what happened to a slot."""
+        record = {"key": name[:-2].hex(), "sample": int.from_bytes(name[-2:], "big"), **said}
+        self._count(self.append(record), record)
+
+    def _count(self, place: int, record: dict[str, Any]) -> None:
+        slot = self.slots[bytes.fromhex(record["key"]) + record.get("sample", 0).to_bytes(2, "big")]
+        if "sent" in record:
+            at_most = int(record["sent"][0]), int(record["sent"][1])
+            self.lose(slot)  # the answer to the one before never came
+            slot.sent = at_most
+            return
+        if "void" not in record:
+            usage = record.get("usage") or {}
+            took = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+            self.models[record.get("model") or "unnamed"] += 1
+            self.budget.settle(*took, estimated=bool(usage.get("estimated")))
+            if isinstance(record.get("reply"), str):
+                slot.replies.append(place)
+            else:
+                slot.unusable += 1
+        self.budget.requests += 1
+        slot.sent = None
+
+    def lose(self, slot: Slot) -> None:
+        """Count a request that brought no answer and may have been paid, if one is under way."""
+        if slot.sent is not None:
+            self.budget.lose(*slot.sent)
+            slot.sent = None
 
     def reply(self, place: int) -> str:
         """The reply in the line that begins at a place."""
@@ -138,14 +180,14 @@ class Budget:
     price_output: float = 0.0
     # Tokens of a prompt and of a reply, until there was one; then those of the largest.
     one: tuple[int, int] = (0, 0)
-    requests: int = 0
+    requests: int = 0  # that have come to an end
     replies: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     estimated: int = 0  # replies of which the endpoint did not tell the tokens
     unanswered: int = 0  # requests that brought no answer and may have been paid, and their tokens at most
     lost: tuple[int, int] = (0, 0)
-    open: int = 0
+    open: int = 0  # requests that are under way
     spent: str | None = None
 
     def __post_init__(self):
@@ -178,11 +220,11 @@ class Budget:
         self.completion_tokens += completion_tokens
         self.estimated += estimated
 
-    def lose(self, *took: int) -> None:
-        """Count a request that brought no answer and may have been paid: as the largest so far, if nobody knows better."""
-        prompt, completion = took or self.one
-        self.lost = self.lost[0] + prompt, self.lost[1] + completion
+    def lose(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count a request that brought no answer and may have been paid."""
+        self.lost = self.lost[0] + prompt_tokens, self.lost[1] + completion_tokens
         self.unanswered += 1
+        self.requests += 1
 
     def room(self) -> float:
         """How many further requests there is room for."""
@@ -191,7 +233,7 @@ class Budget:
         )
 
     def admit(self) -> bool:
-        """Whether one more request may be sent while others are open; it is counted if so."""
+        """Whether one more request may be sent while others are open; it is one of them if so."""
         # Of the first request of all nobody knows what it will take, and of the next ones little: no more at a time than
         # replies are known, where it is not the requests that are counted.
         waits = self.open > self.replies and (self.max_tokens, self.max_cost) != (None, None)
@@ -200,14 +242,13 @@ class Budget:
                 self.spent = f"{round(used, 6)} of {limit} {what}"
                 raise BudgetSpent(self.spent)
             waits = waits or (self.open > 0 and used + (self.open + 1) * one > limit)
-        self.requests += not waits
         self.open += not waits
         return not waits
 
     def _limits(self) -> Iterator[tuple[float, float, float, str]]:
         """Of each limit what is used of it, what one request takes, and what it is called."""
         if self.max_requests is not None:
-            yield self.requests - self.open, 1, self.max_requests, "requests (max_requests)"
+            yield self.requests, 1, self.max_requests, "requests (max_requests)"
         if self.max_tokens is not None:
             yield self.tokens, sum(self.one), self.max_tokens, "tokens (--max-total-tokens)"
         if self.max_cost is not None:
@@ -223,13 +264,18 @@ def request_key(
 
 
 class Unit(NamedTuple):
-    """A rationale that is still to be asked for."""
+    """A slot that is still to be asked for."""
 
-    slot: bytes
+    name: bytes
+    slot: Slot
     sample: int
     row: LabelledRow
     messages: list[dict[str, str]]
-    tries: int
+
+    @property
+    def tries(self) -> int:
+        """How often it was asked for that has a reply each time."""
+        return len(self.slot.replies) + self.slot.unusable
 
 
 def check_tries(teacher: Teacher, samples: int, retries: int) -> None:
@@ -244,11 +290,9 @@ def check_tries(teacher: Teacher, samples: int, retries: int) -> None:
 
 @dataclass
 class Standing:
-    """Which rows are accepted, rejected or still to be asked, worked out from the journal alone.
+    """Which rows are accepted, rejected or still to be asked, by the journal alone."""
 
-    A slot is a rationale that is wanted, by what its replies are filed under: the key of the request, and the sample.
-    """
-
+    journal: Journal
     table: LabelledTable
     prompt: TeacherPrompt
     teacher: Teacher
@@ -256,73 +300,33 @@ class Standing:
     samples: int
     retries: int
     settings: dict[str, Any] = field(default_factory=dict)
-    models: Counter[str] = field(default_factory=Counter)
-    undecided: int = 0
-    # The places in the journal of the reply that was accepted, and of those that failed.
-    accepted: dict[bytes, int] = field(default_factory=dict)
-    failed: dict[bytes, list[int]] = field(default_factory=dict)
-    # Replies that were empty or cut off: the journal says no more of them than what they took.
-    unusable: Counter[bytes] = field(default_factory=Counter)
-    # Slots that are set aside in this run.
-    given_up: dict[bytes, tuple[dict[str, str], int]] = field(default_factory=dict)
-
-    def load(self, journal: Journal, budget: Budget) -> None:
-        """Read the journal, and count in the budget what its requests took."""
-        self.journal = journal
-        sent: dict[bytes, tuple[int, int]] = {}
-        for place, record in journal.records():
-            try:
-                slot = bytes.fromhex(record["key"]) + record.get("sample", 0).to_bytes(2, "big")
-                before = sent.pop(slot, None)
-                if "sent" in record:
-                    sent[slot] = int(record["sent"][0]), int(record["sent"][1])
-                    budget.requests += 1
-                    if before:  # its answer never came
-                        budget.lose(*before)
-                elif "void" not in record:
-                    usage = record.get("usage") or {}
-                    took = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-                    self.models[record.get("model") or "unnamed"] += 1
-                    budget.settle(*took, estimated=bool(usage.get("estimated")))
-                    budget.requests += before is None  # else it was counted when it was sent
-                    if isinstance(record.get("reply"), str):
-                        self.failed.setdefault(slot, []).append(place)
-                    else:
-                        self.unusable[slot] += 1
-            except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
-                journal.unreadable += 1
-        for before in sent.values():
-            budget.lose(*before)
+    undecided: int = 0  # slots
 
     def outcome(self, it: LabelledRow) -> Outcome:
         """What became of a row."""
         if (empty := self.prompt.lacks(it.row)) is not None:
             return Outcome(why={"no_input": f"Column {empty!r} is empty."})
-        if not (self.accepted or self.failed or self.given_up):  # nothing was asked yet
-            self.undecided += self.samples
-            return Outcome()
-        found = [self._became(slot, it) for slot in self.asked(it)[1]]
+        found = [self._became(self.journal.slots[name], it) for name in self.asked(it)[1]]
         rationales = {sample: text for sample, (text, _, _) in enumerate(found) if text is not None}
         pending = sum(text is None and reasons is None for text, reasons, _ in found)
         self.undecided += pending
         why = {name: said for _, reasons, _ in found for name, said in (reasons or {}).items()}
         return Outcome(rationales, None if pending else why, sum(tries for *_, tries in found))
 
-    def _became(self, slot: bytes, it: LabelledRow) -> tuple[str | None, dict[str, str] | None, int]:
+    def _became(self, slot: Slot, it: LabelledRow) -> tuple[str | None, dict[str, str] | None, int]:
         """A slot's rationale, else why it has none, neither where it is pending; and its tries."""
-        if slot in self.accepted:
-            reply = self.journal.reply(self.accepted[slot])
+        if slot.accepted is not None:
+            reply = self.journal.reply(slot.accepted)
             return parse_reply(reply, self.prompt.labels, self.prompt.spellings).rationale or "", None, 1
-        if slot in self.given_up:
-            return None, *self.given_up[slot]
-        places, reasons = self.failed.get(slot, []), {}
-        for place in places:
+        if slot.set_aside is not None:
+            return None, *slot.set_aside
+        reasons: dict[str, str] = {}
+        for place in slot.replies:
             rationale, reasons = self.judge(self.journal.reply(place), it)
             if rationale is not None:
-                self.accepted[slot] = place
-                del self.failed[slot]
+                slot.accepted = place
                 return rationale, None, 1
-        return None, reasons if len(places) > self.retries else None, len(places)
+        return None, reasons if len(slot.replies) > self.retries else None, len(slot.replies)
 
     def judge(self, reply: str, it: LabelledRow) -> tuple[str | None, dict[str, str]]:
         """The rationale in a reply if it passes, and what is wrong with it."""
@@ -332,30 +336,27 @@ class Standing:
         """What is undecided, each once, as the table is streamed."""
         seen: set[bytes] = set()
         for it in self.table:
-            messages, slots = self.asked(it)
-            for sample, slot in enumerate(slots):
-                tries = len(self.failed.get(slot, ()))
-                if not (slot in self.accepted or slot in self.given_up or slot in seen or tries > self.retries):
-                    seen.add(slot)
-                    yield Unit(slot, sample, it, messages, tries)
+            messages, names = self.asked(it)
+            for sample, name in enumerate(names):
+                slot = self.journal.slots[name]
+                decided = slot.accepted is not None or slot.set_aside or len(slot.replies) > self.retries
+                if not decided and name not in seen:
+                    seen.add(name)
+                    yield Unit(name, slot, sample, it, messages)
 
     def asked(self, it: LabelledRow) -> tuple[list[dict[str, str]], list[bytes]]:
-        """The chat that asks for a row's rationale, and its slots; none where a column of its input is empty."""
+        """The chat that asks for a row's rationale, and the names of its slots; none where its input is empty."""
         if self.prompt.lacks(it.row) is not None:
             return [], []
         messages = self.prompt.messages(it.row, it.label)
         key = bytes.fromhex(request_key(messages, it.label, self.settings["model"], self.settings["sampling"]))
         return messages, [key + sample.to_bytes(2, "big") for sample in range(self.samples)]
 
-    def tries(self, unit: Unit) -> int:
-        """How often a slot was asked for that has a reply each time."""
-        return unit.tries + self.unusable[unit.slot]
-
     def request(self, unit: Unit, tries: int) -> tuple[list[dict[str, str]], int | None]:
         """The messages and the seed of a try; the teacher is told why the last reply of a slot whose replies failed did."""
         messages, seed = unit.messages, self.teacher.sampling.seed
-        if places := self.failed.get(unit.slot):
-            reply = self.journal.reply(places[-1])
+        if unit.slot.replies:
+            reply = self.journal.reply(unit.slot.replies[-1])
             _, reasons = self.judge(reply, unit.row)
             # Who has to find the label is not told that it was another.
             said = [it for name, it in reasons.items() if not (name == "answer" and self.prompt.style == "free")]

@@ -71,7 +71,8 @@ class OutputFiles:
             check_file(path, *apart_from)  # such as the rejected rows of a run before
 
     def prepare(self) -> None:
-        """Make the folder, and clear away what a kill left half-written."""
+        """Check that no other generation writes there, make the folder, and clear away what a kill left half-written."""
+        self.check_rejected()
         for path in (self.output, self.rejected, self.manifest):
             path.parent.mkdir(parents=True, exist_ok=True)
             for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
@@ -92,8 +93,7 @@ class OutputFiles:
             raise ValueError(said) from None
 
     def check_ours(self, settings: Mapping[str, Any]) -> None:
-        """Check that what is there was written by the same settings, and that no other generation writes there."""
-        self.check_rejected()
+        """Check that what is there was written by the same settings."""
         manifest = self.read_manifest()
         if manifest is None:
             if self.output.exists() and self.output.stat().st_size:
@@ -223,15 +223,14 @@ def write_batch(run: Run, path: str | Path) -> None:
     room, count, left = run.budget.room(), 0, 0
     with written_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
         for unit in standing.to_ask():
-            tries = standing.tries(unit)
-            if tries > standing.retries:
-                standing.given_up[unit.slot] = {"empty": "Its replies were empty or cut off."}, tries
+            if unit.tries > standing.retries:
+                unit.slot.set_aside = {"empty": "Its replies were empty or cut off."}, unit.tries
                 run.changed = True
             elif count + 1 > room:
                 left += 1
             else:
-                body = teacher.body(*standing.request(unit, tries))  # type: ignore[attr-defined]
-                line = {"custom_id": _id(unit, tries), "method": "POST", "url": "/v1/chat/completions", "body": body}
+                body = teacher.body(*standing.request(unit, unit.tries))  # type: ignore[attr-defined]
+                line = {"custom_id": _id(unit), "method": "POST", "url": "/v1/chat/completions", "body": body}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 count += 1
     run.say(
@@ -255,7 +254,7 @@ def read_batch(run: Run, path: str | Path) -> None:
             raise ValueError(f"{path} holds no results of a batch, which are JSON lines with a custom_id")
         taken, before = 0, run.left.total()
         for unit in standing.to_ask():
-            found = places.pop(_id(unit, standing.tries(unit)), None)
+            found = places.pop(_id(unit), None)
             if found is not None:
                 file.seek(found)
                 try:
@@ -276,20 +275,18 @@ def _take(run: Run, unit: Unit, record: dict[str, Any]) -> None:
     body, status = response.get("body"), response.get("status_code", 200)
     if record.get("error") or not body or status != 200:
         raise ValueError(f"status {status}: {message_of(record.get('error') or body or 'no answer')}")
-    tries = run.standing.tries(unit)
-    messages, _ = run.standing.request(unit, tries)
+    messages, _ = run.standing.request(unit, unit.tries)
     found = read_body(body.encode() if isinstance(body, str) else json.dumps(body).encode())
     try:
         reply, problem = read_reply(found, messages), None
     except Unusable as error:
         reply, problem = error.reply, error  # type: ignore[assignment]
-    run.budget.requests += 1
-    run.take(unit, reply, tries + 1, problem)
+    run.take(unit, reply, unit.tries + 1, problem)
 
 
-def _id(unit: Unit, tries: int) -> str:
+def _id(unit: Unit) -> str:
     """What a request of a batch is called: another name each time that it is asked."""
-    return f"{unit.slot.hex()}-{tries}"
+    return f"{unit.name.hex()}-{unit.tries}"
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> Iterator[str]:

@@ -225,7 +225,7 @@ def test_a_budget_reckons_with_the_largest_reply_and_with_what_was_lost():
         budget.open -= 1
         budget.settle(prompt_tokens, completion_tokens)
     assert budget.one == (40, 50) and budget.tokens == 170
-    budget.lose()
+    budget.lose(*budget.one)
     budget.lose(700, 10)
     assert (budget.tokens, budget.unanswered, budget.lost) == (970, 2, (740, 60))
     assert budget.cost == pytest.approx(140e-6)
