@@ -184,6 +184,9 @@ def put_on(model: Model, device: str | torch.device | None = None) -> Model:
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """A model in evaluation mode, and afterwards as it was."""
+    if not any(module.training for module in model.modules()):  # setting it takes longer than a small batch does
+        yield
+        return
     was_training = model.training
     model.eval()
     try:

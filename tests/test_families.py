@@ -26,12 +26,21 @@ from transformers.models.auto.modeling_auto import (
 
 from dhrd_hf import AutoModelForDualHeadClassification, DHRDConfig, export_classifier
 from dhrd_hf.evaluation import load_classifier
+from dhrd_hf.export.golden import golden_texts
 from dhrd_hf.families import check_decoder
 from dhrd_hf.training import add_lora
 
 LENGTHS, INPUT_LENGTHS = (14, 9, 5), (6, 4, 5)
 LABELS = torch.tensor([0, 2, 1])
 close = functools.partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_golden_texts():
+    """They try a tokenizer; a family is as well tried on a third of them, of each length."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dhrd_hf.export.replay.golden_texts", lambda *given: golden_texts(*given)[::3])
+        yield
 
 
 @pytest.fixture(scope="module", params=families.SUPPORTED)

@@ -8,9 +8,10 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -19,6 +20,9 @@ from .card_facts import CardFacts, check_metadata, hub_name, inherited_license
 from .contract import CONTRACT
 from .exported_files import EVAL_RESULTS, write_eval_results
 from .portable import NOT_IN_VERSION_4
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TAG = "dual-head-reasoning-distillation"
 
@@ -84,9 +88,10 @@ def make_model_card(
     with_rationale = None
     if facts.train_rows is not None and facts.rows_without_rationale is not None:
         with_rationale = facts.train_rows - facts.rows_without_rationale
-    return ModelCard.from_template(
-        _metadata(facts, base_model, adapter),
-        template_str=_template(),
+    metadata = _metadata(facts, base_model, adapter)
+    content = _template().render(
+        metadata.to_dict(),
+        card_data=metadata.to_yaml(),
         here=_HERE,
         title=facts.model_name or "Text classifier",
         facts=facts,
@@ -112,6 +117,7 @@ def make_model_card(
         contract=CONTRACT if (folder / CONTRACT).is_file() else None,
         limits=_limits(facts, folder, problem, with_rationale),
     )
+    return ModelCard(content)
 
 
 def write_model_card(folder: str | os.PathLike, facts: CardFacts | None = None) -> Path:
@@ -169,11 +175,15 @@ def card_at(folder: Path, repo_id: str) -> bytes:
     return text.replace(_HERE, f"name = {_literal(repo_id)}").encode()
 
 
-def _template() -> str:
-    """The template, from the wheel, or from the checkout of an editable install."""
+@cache
+def _template() -> Template:
+    """The template, from the wheel, or from the checkout of an editable install; compiled once."""
+    from jinja2 import Template
+
     name = "classifier.md.jinja"
     shipped = Path(__file__).with_name(name)
-    return (shipped if shipped.exists() else Path(__file__).parents[2] / "model_cards" / name).read_text("utf-8")
+    file = shipped if shipped.exists() else Path(__file__).parents[2] / "model_cards" / name
+    return Template(file.read_text("utf-8"))
 
 
 def _kind(folder: Path, config: dict[str, Any]) -> str:
