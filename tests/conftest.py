@@ -81,6 +81,8 @@ FAMILIES = {
     "qwen3-moe": functools.partial(tiny_config, "qwen3_moe"),
     "gpt-neox": functools.partial(tiny_config, "gpt_neox"),
 }
+# For an exporter, which traces for seconds what each layer does.
+SHALLOW = {"llama-shallow": functools.partial(tiny_config, "llama", num_hidden_layers=1)}
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
@@ -91,7 +93,7 @@ def family(request):
 @pytest.fixture(scope="session")
 def make_config():
     """A tiny config of a family: `make_config("gpt2", pad_token_id=1)`."""
-    return lambda family, **changes: FAMILIES[family](**changes)
+    return lambda family, **changes: (FAMILIES | SHALLOW)[family](**changes)
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def commands(text):
 
 @pytest.fixture(scope="module")
 def stand_ins(lm_dir_of):
-    return dict.fromkeys(MODELS, str(lm_dir_of("llama")))
+    return dict.fromkeys(MODELS, str(lm_dir_of("llama-shallow")))
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ def own_tokenizer(make_tokenizer):
 def folder(dual_of, lm_dir_of, own_tokenizer, label2id, dataset, exported_once, tmp_path_factory):
     """What the readers of these examples have on their disks: an export, runs, tables, a study."""
     here = tmp_path_factory.mktemp("reader")
-    dual = dual_of("llama", id2label={index: name for name, index in label2id.items()})
+    dual = dual_of("llama-shallow", id2label={index: name for name, index in label2id.items()})
     DualHeadEncoder(own_tokenizer, model=dual, max_length=256)
     for run in ("rte", "cot"):
         dual.save_pretrained(here / "runs" / run)
@@ -105,7 +105,7 @@ def folder(dual_of, lm_dir_of, own_tokenizer, label2id, dataset, exported_once, 
     export_classifier(dual, own_tokenizer, here / "my-classifier")
     dataset.select_columns("text").to_csv(here / "new.csv", index=False)
     (here / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chat_rows(12)))
-    (here / "study.yaml").write_text(STUDY.format(model=lm_dir_of("llama")))
+    (here / "study.yaml").write_text(STUDY.format(model=lm_dir_of("llama-shallow")))
     return here
 
 
@@ -114,7 +114,7 @@ def test_an_example_runs_where_its_reader_has_what_it_uses(
     name, folder, lm_dir_of, dual_of, own_tokenizer, make_args, dataset, label2id, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(shutil.copytree(folder, tmp_path / "here"))
-    monkeypatch.setattr("dhrd_hf.embedded.smollm2_path", lambda: lm_dir_of("llama"))
+    monkeypatch.setattr("dhrd_hf.embedded.smollm2_path", lambda: lm_dir_of("llama-shallow"))
     text = EXAMPLES[name].docstring
     if "onnx" in text:
         for package in ("onnx", "onnxruntime", "onnxscript"):
@@ -124,7 +124,7 @@ def test_an_example_runs_where_its_reader_has_what_it_uses(
     if "export_classifier(" in text or ".export(" in text:
         shutil.rmtree("my-classifier")
     labels = ("entailment", "contradiction", "neutral") if "label_words" in text else label2id
-    model = dual_of("llama", id2label=dict(enumerate(labels)))
+    model = dual_of("llama-shallow", id2label=dict(enumerate(labels)))
     names = {"model": model, "tokenizer": own_tokenizer, "table": dataset, "dataset": dataset}
     if "{passage}" in text:
         names["dataset"] = dataset.add_column("passage", dataset["text"]).add_column("question", dataset["text"])
@@ -146,7 +146,7 @@ def test_an_example_runs_where_its_reader_has_what_it_uses(
             hub = servers.enter_context(HubStandIn({"hf_token": "user"}))
             return run_beside(hub, [example.source for example in EXAMPLES[name].examples], tmp_path)
         for example in EXAMPLES[name].examples:
-            source = re.sub(MODELS, str(lm_dir_of("llama")), example.source)
+            source = re.sub(MODELS, str(lm_dir_of("llama-shallow")), example.source)
             for url, stand_in in others.items():
                 source = source.replace(f'"{url}"', f'"{stand_in}"')
             exec(compile(source, name, "single"), names)

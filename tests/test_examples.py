@@ -57,7 +57,7 @@ def test_publish_goes_all_the_way(lm_dir_of, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        options = ["--model", str(lm_dir_of("llama")), "--data", str(tmp_path), "--learning-rate", "0.01"]
+        options = ["--model", str(lm_dir_of("llama-shallow")), "--data", str(tmp_path), "--learning-rate", "0.01"]
         options += ["--epochs", "8", "--repo", "user/errands", "--output", str(tmp_path / "out")]
         monkeypatch.setattr(sys, "argv", ["publish.py", *options])
         publish.main()

@@ -161,12 +161,12 @@ def test_an_exported_adapter_and_an_export_for_an_engine_are_opened_as_they_are(
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)
     torch.manual_seed(0)
-    model = add_lora(dual_of("llama", id2label={0: "entailed", 1: "refuted", 2: "unknown"}), r=4)
+    model = add_lora(dual_of("llama-shallow", id2label={0: "entailed", 1: "refuted", 2: "unknown"}), r=4)
     for name, parameter in model.named_parameters():
         if "lora_B" in name or "score" in name:
             torch.nn.init.normal_(parameter, std=0.3)  # wider, and float32 itself is off by 1e-4 on some machines
     adapter = export_classifier(model, tokenizer, tmp_path / "adapter", format="adapter")
-    base = AutoModelForSequenceClassification.from_pretrained(lm_dir_of("llama"), num_labels=3, pad_token_id=0)
+    base = AutoModelForSequenceClassification.from_pretrained(lm_dir_of("llama-shallow"), num_labels=3, pad_token_id=0)
     peft_model = peft.PeftModel.from_pretrained(base, adapter).eval()
     batch = tokenizer([row["text"] for row in rows[:9]], padding=True, padding_side="right", return_tensors="pt")
     with torch.no_grad(), dense_folder(str(adapter)) as dense:

@@ -23,7 +23,7 @@ TEXTS = ["Oto owns a boat.", "The kiln is cold. So: the kiln glows.", "Rooks.", 
 @pytest.fixture(scope="module")
 def classifier(dual_of, tokenizer, exported_once, tmp_path_factory):
     """A dense export."""
-    model = dual_of("llama", id2label=LABELS, prompt_template="Q: {text}", max_input_length=60)
+    model = dual_of("llama-shallow", id2label=LABELS, prompt_template="Q: {text}", max_input_length=60)
     folder = tmp_path_factory.mktemp("dense") / "classifier"
     return export_classifier(model, tokenizer, folder, temperature=1.5, golden=["A text of one's own."])
 
@@ -114,11 +114,11 @@ def test_the_benchmark_keeps_exports_apart(classifier, dual_of, tokenizer, tmp_p
     spec = importlib.util.spec_from_file_location("benchmark_of_engines", examples / "engines.py")
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
-    other = export_classifier(dual_of("llama", id2label=LABELS, seed=1), tokenizer, tmp_path / classifier.name)
+    other = export_classifier(dual_of("llama-shallow", id2label=LABELS, seed=1), tokenizer, tmp_path / classifier.name)
     folders = [benchmark.exports_of(str(it), tmp_path) for it in (classifier, other)]
     assert folders[0] != folders[1] and all(it.name.startswith(f"{classifier.name}-") for it in folders)
     assert benchmark.exports_of(f"{classifier}/", tmp_path) == folders[0]
-    export_classifier(dual_of("llama", id2label=LABELS, seed=2), tokenizer, other, overwrite=True)
+    export_classifier(dual_of("llama-shallow", id2label=LABELS, seed=2), tokenizer, other, overwrite=True)
     assert benchmark.exports_of(str(other), tmp_path) not in folders
 
 

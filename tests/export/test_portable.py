@@ -96,7 +96,7 @@ def test_a_classifiers_tokenizer_has_no_chat_template_and_a_class_that_version_4
 ):
     for package in engines._NEEDS.get(kind, ()):
         pytest.importorskip(package)
-    model = dual_of("llama", classifier_head="mlp" if kind == "mlp" else "linear")
+    model = dual_of("llama-shallow", classifier_head="mlp" if kind == "mlp" else "linear")
     if kind == "adapter":
         model = add_lora(model, r=2)
     out = export_classifier(model, chatty, tmp_path / "out", format="adapter" if kind == "adapter" else "dense")
