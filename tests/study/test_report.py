@@ -430,6 +430,14 @@ def test_training_costs_by_hand():
     assert table([{**it, "train_seconds": None} for it in MAIN], "training") is None
 
 
+def test_of_three_ratios_of_times_the_middle_one_is_told():
+    took = [("pooled", (100, 100, 100)), ("dual_head", (900, 100, 200))]
+    rows = [
+        {**cell("a", it, seed, 2), "train_seconds": seconds} for it, its in took for seed, seconds in enumerate(its)
+    ]
+    assert table(rows, "training").rows[0][2:5] == ["100", "400", "2.00 (1.00 to 9.00)"]
+
+
 def test_the_times_of_resumed_cells_are_left_out():
     rows = [{**it, "resumed": True, "train_seconds": 1.0} if place == 2 else it for place, it in enumerate(MAIN)]
     report = build_report(rows)

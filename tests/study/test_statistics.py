@@ -294,6 +294,17 @@ def test_pooled_is_the_baseline_of_every_alpha_and_span_but_of_its_own_size_and_
     ]
 
 
+def test_a_run_that_stands_twice_counts_as_it_was_last_and_stands_where_it_was_first():
+    first, other, again = row("pooled", share(1, 40)), row("dual_head", share(2, 40)), row("pooled", share(3, 40))
+    assert latest([first, other, again]) == ([again, other], 1)
+
+
+def test_the_baseline_is_the_one_of_several_that_has_the_most_seeds():
+    rows = [row("pooled", share(10, 40), 1, beta=0.5), *(row("pooled", share(20, 40), seed) for seed in (1, 2))]
+    (gain,) = paired_gains([*rows, *(row("dual_head", share(22, 40), seed) for seed in (1, 2))])
+    assert (gain.n_seeds, gain.baseline_score) == (2, 0.5)
+
+
 def test_an_option_of_no_value_is_one_that_is_not_there():
     rows = [row("pooled", share(20, 40), options={"suffix": None, "lora": True})]
     rows += [
