@@ -989,6 +989,11 @@ def test_where_a_setting_has_several_options_equal_ones_alone_are_compared(more)
     assert "Each setting" not in report_markdown(equal)
 
 
+def test_training_rows_are_compared_where_sides_have_their_own_options_and_one_size_has_no_pooled_run():
+    rows = [*own_best(), *(cell("a", "dual_head", seed, 2, num_train_epochs=4, train_size=1000) for seed in (0, 1))]
+    assert [row[1:4] for row in table(rows, "train_size").rows] == [["100", "2", "50.0 ± 0.0"], ["1000", "2", "–"]]
+
+
 def test_options_of_another_study_do_not_count_where_one_is_asked_for():
     rows = [*own_best(), cell("a", "pooled", 5, 2, num_train_epochs=2, study="tuning")]
     assert len(build_report(rows).headline) == 1
