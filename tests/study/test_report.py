@@ -1075,6 +1075,9 @@ def test_what_is_so_for_one_option_alone_is_told_of_it():
     default = "Default is what dhrd train takes where the option is not given (dhrd train --help-all)."
     assert notes[0] == f"For reasoning span: Options: learning_rate 0.0002. {default}"
     assert notes[1] == "The score is accuracy." and not any("For learning rate" in note for note in notes)
+    notes = table([*rows, cell("a", "dual_head", 1, 4, reasoning_span="rationale")], "options").notes
+    assert notes[0].startswith("For learning rate: On the seeds that all values have;") and "For reasoning" in notes[1]
+    assert notes[2:] == ["The score is accuracy."]
 
 
 def test_the_most_values_of_an_option_are_compared_and_not_the_most_seeds():
