@@ -88,7 +88,6 @@ class ParsedReply:
 
     rationale: str | None
     answer: str | None
-    has_sentinel: bool
     said: str  # the reply without the thoughts
 
 
@@ -103,7 +102,7 @@ def parse_reply(
     rationale = _HEADING.sub("", rationale.strip()).strip() or None
     answers = {_label(line["value"], labels, spellings or {}) for line in lines}
     answer = answers.pop() if len(answers) == 1 else None
-    return ParsedReply(rationale, answer or None, end is not None, said)
+    return ParsedReply(rationale, answer or None, said)
 
 
 def without_thoughts(reply: str) -> str:

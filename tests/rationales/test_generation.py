@@ -134,6 +134,15 @@ def test_a_row_that_was_set_aside_is_asked_again_only_where_more_tries_are_allow
             assert (counts.rejected, counts.accepted, chat.asked[0]) == (1, count - 1, asked)
 
 
+def test_a_row_whose_tries_failed_in_different_ways_is_set_aside_as_any_other(tmp_path):
+    with ChatStandIn(lambda row: {0: ["leak", "null"], 1: ["null", "leak"]}.get(row, [])) as chat:
+        assert generate(chat, tmp_path, 3, retries=1).rejected == 2
+        rejected = [(row["id"], *row["why"], row["tries"]) for row in read(tmp_path / "rejected.jsonl")]
+        assert rejected == [("r0", "empty", 2), ("r1", "label_leak", 2)]
+        # An empty reply is no evidence for the next run, which may give more room.
+        assert generate(chat, tmp_path, 3, retries=1).accepted == 3 and chat.asked[0] == chat.asked[1] == 3
+
+
 def test_equal_rows_are_asked_once(tmp_path):
     write_rows(tmp_path / "rows.jsonl", [row | {"id": f"{row['id']}-{copy}"} for row in rows(5) for copy in range(3)])
     with ChatStandIn() as chat:

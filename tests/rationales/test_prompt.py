@@ -11,32 +11,32 @@ GOOD = "It rained. Rain is water."
 
 
 @pytest.mark.parametrize(
-    ("reply", "rationale", "answer", "sentinel"),
+    ("reply", "rationale", "answer"),
     [
-        (f"{GOOD} [END OF REASONING]\nAnswer: Yes", GOOD, "Yes", True),
-        (f"  {GOOD}\n[END OF REASONING]  \n\nAnswer: yes.  \n", GOOD, "Yes", True),
-        (f"{GOOD} **[END OF REASONING]**\n**Answer:** **Yes**", GOOD, "Yes", True),
-        (f"{GOOD} [END OF REASONING]\n**Answer: NO**", GOOD, "No", True),
-        (f"{GOOD} [END OF REASONING]\nAnswer:\nNo", GOOD, "No", True),
-        (f"{GOOD} [end of reasoning]\nFinal Answer: \"No\"", GOOD, "No", True),
-        (f"{GOOD} [END OF REASONING]\nAnswer: Not Entailed", GOOD, "not_entailed", True),
-        (f"<think>Answer: No. [END OF REASONING]</think>\n{GOOD} [END OF REASONING]\nAnswer: Yes", GOOD, "Yes", True),
-        (f"so it is No.\n</think>\n\n{GOOD} [END OF REASONING]\nAnswer: Yes", GOOD, "Yes", True),
-        (f"**Explanation:** {GOOD} [END OF REASONING]\nAnswer: Yes", GOOD, "Yes", True),
-        ("<think>It is Yes [END OF REASONING]\nAnswer: Yes", None, None, False),
-        (f"{GOOD}\nAnswer: Yes", GOOD, "Yes", False),
-        (GOOD, GOOD, None, False),
-        ("", None, None, False),
+        (f"{GOOD} [END OF REASONING]\nAnswer: Yes", GOOD, "Yes"),
+        (f"  {GOOD}\n[END OF REASONING]  \n\nAnswer: yes.  \n", GOOD, "Yes"),
+        (f"{GOOD} **[END OF REASONING]**\n**Answer:** **Yes**", GOOD, "Yes"),
+        (f"{GOOD} [END OF REASONING]\n**Answer: NO**", GOOD, "No"),
+        (f"{GOOD} [END OF REASONING]\nAnswer:\nNo", GOOD, "No"),
+        (f"{GOOD} [end of reasoning]\nFinal Answer: \"No\"", GOOD, "No"),
+        (f"{GOOD} [END OF REASONING]\nAnswer: Not Entailed", GOOD, "not_entailed"),
+        (f"<think>Answer: No. [END OF REASONING]</think>\n{GOOD} [END OF REASONING]\nAnswer: Yes", GOOD, "Yes"),
+        (f"so it is No.\n</think>\n\n{GOOD} [END OF REASONING]\nAnswer: Yes", GOOD, "Yes"),
+        (f"**Explanation:** {GOOD} [END OF REASONING]\nAnswer: Yes", GOOD, "Yes"),
+        ("<think>It is Yes [END OF REASONING]\nAnswer: Yes", None, None),
+        (f"{GOOD}\nAnswer: Yes", GOOD, "Yes"),
+        (GOOD, GOOD, None),
+        ("", None, None),
         # Nothing is guessed.
-        (f"{GOOD} [END OF REASONING]\nAnswer: Yes or No", GOOD, "Yes or No", True),
-        (f"{GOOD} [END OF REASONING]\nYes", GOOD, None, True),
-        (f"{GOOD} [END OF REASONING]\nAnswer: Yes\nAnswer: No", GOOD, None, True),
-        (f"{GOOD} [END OF REASONING]\nAnswer: (the label)", GOOD, "(the label)", True),
+        (f"{GOOD} [END OF REASONING]\nAnswer: Yes or No", GOOD, "Yes or No"),
+        (f"{GOOD} [END OF REASONING]\nYes", GOOD, None),
+        (f"{GOOD} [END OF REASONING]\nAnswer: Yes\nAnswer: No", GOOD, None),
+        (f"{GOOD} [END OF REASONING]\nAnswer: (the label)", GOOD, "(the label)"),
     ],
 )  # fmt: skip
-def test_replies_are_taken_apart(reply, rationale, answer, sentinel):
+def test_replies_are_taken_apart(reply, rationale, answer):
     parsed = parse_reply(reply, LABELS)
-    assert (parsed.rationale, parsed.answer, parsed.has_sentinel) == (rationale, answer, sentinel)
+    assert (parsed.rationale, parsed.answer) == (rationale, answer)
 
 
 def test_spellings_and_labels_that_differ_by_case_alone():

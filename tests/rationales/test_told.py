@@ -137,6 +137,29 @@ def test_what_a_journal_holds_that_is_no_record_is_counted_and_asked_again(tmp_p
     assert request_key(messages, "wet", "m", {"temperature": 0.7, "seed": 1}) == "e09e3cfcedb0df174ca1eff58e8ad3ca"
 
 
+def test_a_line_of_the_journal_counts_when_it_is_read_as_when_it_was_written(tmp_path):
+    one, other = (key * 16 + b"\0\0" for key in (b"a", b"b"))
+    usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    with Journal(tmp_path / "x.jsonl") as written:
+        written.write(one, sent=[7, 1024])
+        written.write(one, void="an error, status 500")
+        written.write(one, sent=[7, 1024])
+        written.write(one, failed="the reply was empty", usage=usage, model="m")
+        written.write(one, sent=[10, 5])
+        written.write(one, sent=[10, 6])  # the answer to the one before never came
+        written.write(one, reply="So.", usage=usage | {"estimated": True})
+        written.write(other, sent=[20, 30])
+        written.lose(written.slots[other])
+    with Journal(tmp_path / "x.jsonl") as again:
+        again.load()
+        slot = again.slots[one]
+        assert again.reply(slot.replies[0]) == "So." and (len(slot.replies), slot.unusable, slot.sent) == (1, 1, None)
+    assert again.budget == written.budget and again.slots == written.slots and again.models == {"m": 1, "unnamed": 1}
+    budget = again.budget
+    assert (budget.requests, budget.replies, budget.estimated, budget.unanswered) == (5, 2, 1, 2)
+    assert (budget.tokens, budget.lost) == (95, (30, 35))
+
+
 def test_why_rows_are_left_is_told_in_short_and_so_is_what_a_batch_brought(tmp_path, monkeypatch):
     monkeypatch.setattr(pacing, "TRIES", 1)
     reasons = ["x" * 290, "x" * 290, "b", "b", "c", "d"]
@@ -466,6 +489,8 @@ def test_rationales_that_are_taken_are_written_with_how_they_were_checked(tmp_pa
     assert counts.accepted == 1 and said[0].startswith(f"{file}: ")
     with pytest.raises(ValueError, match="itself, which would be lost"):
         take_rationales(table, prompt, file, file=file)
+    with pytest.raises(ValueError, match="rejected.jsonl holds the rejected rows of rationales.jsonl"):
+        take_rationales(table, prompt, tmp_path / "out" / "other.jsonl", column="why", overwrite=True)
     with pytest.raises(ValueError, match="no column 'nothing'"):
         take_rationales(table, prompt, tmp_path / "n.jsonl", column="nothing")
 
