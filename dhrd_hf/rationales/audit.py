@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,8 @@ from ..data.label_names import alike, is_missing, kind_of, label_names, some, so
 from ..data.labels import check_lists, named_rows
 from ..data.prompts import DEFAULT_PROMPT, as_text, input_or_empty, render_rows, template_columns
 from ..data.tables import check_columns
-from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale, parse_reply, without_thoughts
+from .checks import CHECKS, MAX_WORDS, MIN_WORDS, check_bounds, check_rationale
 from .matching import label_probe, match_rationales, near_duplicates
-from .teacher import NoAnswer, Pace, Teacher, Unusable
 from .words import count_words, units
 
 _OPENING = 4  # words at the start of a rationale that make it like others
@@ -45,16 +42,6 @@ _ADVICE = {
     "length": "are too short or too long",
     NOT_TEXT: "are lists or objects, which training refuses: make one text of each",
 }
-
-_JUDGE_PROMPT = """Here is a text, and an explanation of how it is to be classified.
-
-Text:
-{text}
-
-Explanation:
-{rationale}
-
-Which of these labels does the explanation argue for: {labels}? Go by the explanation, also where you would decide otherwise. Reply with the label and nothing else."""
 
 Judge = Callable[[list[str], list[str]], list[str | None]]
 Rows = Sequence[Mapping[str, Any]]
@@ -334,37 +321,6 @@ def _consistency(table: _Table, judge: Judge) -> dict[str, Any]:
         "unjudged": len(kept) - len(judged),
     }
     return found if table.texts else found | {"reason": "a judge needs the rows' texts"}
-
-
-@dataclass
-class LabelJudge:
-    """The label that a chat model reads out of each rationale; None where it gives none of the labels, or no answer."""
-
-    judge: Teacher
-    labels: Sequence[str]
-
-    def __call__(self, texts: Sequence[str], rationales: Sequence[str]) -> list[str | None]:
-        try:
-            return asyncio.run(self._ask_all(texts, rationales))
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-
-    async def _ask_all(self, texts: Sequence[str], rationales: Sequence[str]) -> list[str | None]:
-        pace = Pace(self.judge.concurrency)
-
-        async def ask(text: str, rationale: str) -> str | None:
-            told = _JUDGE_PROMPT.format(labels=", ".join(self.labels), text=text, rationale=rationale.strip())
-            try:
-                reply = await pace.ask(lambda: self.judge.ask([{"role": "user", "content": told}]))
-            except (NoAnswer, Unusable):
-                return None
-            answer = parse_reply(f"Answer: {without_thoughts(reply.text).strip()}", self.labels).answer
-            return answer if answer in self.labels else None
-
-        # Where one fails for good, such as by a wrong key, the others need not ask.
-        async with self.judge, asyncio.TaskGroup() as group:
-            tasks = [group.create_task(ask(*its)) for its in zip(texts, rationales, strict=True)]
-        return [task.result() for task in tasks]
 
 
 def advice_on(report: Mapping[str, Any]) -> list[str]:

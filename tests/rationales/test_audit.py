@@ -14,7 +14,6 @@ from sklearn.pipeline import make_pipeline
 
 from dhrd_hf.rationales.audit import (
     NOTHING_FOUND,
-    LabelJudge,
     _lengths,
     advice_on,
     audit_rationales,
@@ -23,6 +22,7 @@ from dhrd_hf.rationales.audit import (
 )
 from dhrd_hf.rationales.checks import CHECKS
 from dhrd_hf.rationales.filter import filter_rationales
+from dhrd_hf.rationales.judge import LabelJudge
 from dhrd_hf.rationales.matching import label_probe
 from dhrd_hf.rationales.teacher import NoAnswer, Reply, TeacherError, Unusable
 

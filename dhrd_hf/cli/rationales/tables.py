@@ -142,7 +142,8 @@ def _audit(argv: Sequence[str]) -> int:
     from ...data.tables import check_columns, iter_rows, table_name
     from ...files import strict_json, write_whole
     from ...pages.audit import audit_page, audit_text
-    from ...rationales.audit import LabelJudge, audit_rationales
+    from ...rationales.audit import audit_rationales
+    from ...rationales.judge import LabelJudge
     from ...rationales.teacher import Sampling, open_teacher
 
     for option in ("max_length", "suffix"):
