@@ -59,7 +59,8 @@ def main() -> None:
     for way in ("each step", share):
         found.append((f"{way} / pooled", "{:.3f} ({:.3f} to {:.3f})".format(*ratio(times, way, "pooled"))))
     of_rows = f"{args.table}" if args.rationales is None else f"{args.table} --rationales {args.rationales}"
-    command = f"python examples/benchmarks/training_time.py {of_rows} --rows {args.rows} --rounds {args.rounds}"
+    command = f"python examples/benchmarks/training_time.py {of_rows} --rows {args.rows} --epochs {args.epochs}"
+    command += f" --share {args.share:g} --rounds {args.rounds}"
     command += f" --options '{args.options}'" if args.options else ""
     report(f"Training {args.model} on {args.rows} rows, {args.epochs} epochs", command, found, args.output)
 
